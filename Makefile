@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer, git and make:
+#   make quickstart    install, then detect defects in three textures with real pretrained weights
+#   make test          install, then run every test
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: quickstart test fast-test lint types docs check clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/adkit run recipes/quickstart.toml
+
+test: $(INSTALLED)
+	$(BIN)/pytest -q
+
+fast-test: $(INSTALLED)
+	$(BIN)/pytest -q -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m adkit.catalogue docs/recipes.md
+
+check: lint types test
+
+# The stamp is newer than pyproject.toml exactly when the environment has what pyproject.toml asks for.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'adkit needs Python 3.11 or newer; name one: make PYTHON=python3.12')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

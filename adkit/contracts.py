@@ -1,0 +1,273 @@
+"""What the five kinds of component are asked and what they answer.
+
+Protocols and frozen dataclasses: there is no base class to inherit, and importing this module does not
+import torch. Tensors are channels last, float32, on the device of the context, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+from adkit.params import Params
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from adkit.context import Context
+
+Kind = Literal["extractor", "adapter", "scorer", "localizer", "stopper"]
+KINDS: tuple[Kind, ...] = ("extractor", "adapter", "scorer", "localizer", "stopper")
+
+POOL = "pool"
+"""The level that the backbone's classifier reads: shape ``(n, 1, 1, c)``."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a level's cells lie in the picture that the extractor was given, in its pixels, as (y, x).
+
+    The picture spans [0, height] × [0, width]: the first pixel's centre is (0.5, 0.5), so cell ``(i, j)`` is
+    centred at ``(start[0] + i * step[0], start[1] + j * step[1])``.
+    """
+
+    start: tuple[float, float]
+    step: tuple[float, float]
+
+    @staticmethod
+    def covering(grid: tuple[int, int], size: tuple[int, int]) -> Geometry:
+        """The geometry of ``grid`` equal cells that tile a picture of ``size`` (height, width)."""
+        step = (size[0] / grid[0], size[1] / grid[1])
+        return Geometry(start=(step[0] / 2, step[1] / 2), step=step)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level of features looks like before any picture has been seen."""
+
+    channels: int
+    grid: tuple[int, int]
+    """(height, width) in cells; (1, 1) for a pooled embedding."""
+    geometry: Geometry
+
+    @property
+    def spatial(self) -> bool:
+        return self.grid != (1, 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures on their way to an extractor."""
+
+    images: Tensor
+    """(b, 3, H, W) float32 RGB in [0, 1]; normalizing is the extractor's business."""
+    ids: tuple[str, ...]
+    """One name a picture: its path, or a key such as ``train-images#17``."""
+    labels: Tensor | None = None
+    """(b,) int64: 0 normal, 1 anomalous; absent in training."""
+    masks: Tensor | None = None
+    """(b, M, M) bool at the metric size, or (b, H, W) from an adapter that draws anomalies."""
+    regions: Tensor | None = None
+    """(b, 4) int64 top, left, bottom, right: the part of each image that shows the picture, where padding
+    does not fill the rest. Absent where every image is filled."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Features(Mapping[str, "Tensor"]):
+    """Level name → tensor ``(n, h, w, c)`` float32, in the order in which the recipe names the levels."""
+
+    levels: Mapping[str, Tensor]
+    geometry: Mapping[str, Geometry]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.levels[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.levels)
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    @property
+    def pictures(self) -> int:
+        return next(iter(self.levels.values())).shape[0]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw anomaly scores: higher is more anomalous, in the scorer's own unit, never clamped or rescaled."""
+
+    image: Tensor
+    """(n,) float32."""
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    """Level name → (n, h, w) float32; empty where the scorer does not localize."""
+    geometry: Mapping[str, Geometry] = field(default_factory=dict)
+    """Level name → geometry, for every level in ``maps``."""
+
+
+class Stream(Protocol):
+    """Features of many pictures, a batch at a time; it can be walked more than once, always in one order.
+
+    ``pictures`` is exact once the stream has been walked; before that it may count files that then turn out
+    to be unreadable, so it is an upper bound.
+    """
+
+    @property
+    def levels(self) -> Mapping[str, Level]: ...
+
+    @property
+    def pictures(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Features]: ...
+
+
+class Extractor(Protocol):
+    """What does a picture look like as features? An ``nn.Module``, in evaluation mode when handed over."""
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        """The levels that calling it gives, for pictures of the context's size."""
+        ...
+
+    def __call__(self, images: Tensor) -> Features:
+        """``images`` (n, 3, H, W) float32 RGB in [0, 1] → features of n pictures."""
+        ...
+
+
+@runtime_checkable
+class AdaptableExtractor(Protocol):
+    """What an extractor must offer beside, for adapters that change its weights."""
+
+    def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Block name → its parameters, from input to output; every parameter is in exactly one block."""
+        ...
+
+    def classify(self, images: Tensor) -> Tensor:
+        """``images`` as above → (n, classes) logits of the pretrained classifier.
+
+        Raises:
+            adkit.errors.UserError: the weights have no classifier.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """How far from normal is a feature?"""
+
+    def fit(self, stream: Stream) -> None:
+        """Learn the normal features; forgets whatever it was fitted on before."""
+        ...
+
+    def score(self, features: Features) -> Scores:
+        """Score each picture by itself: what else is in the batch changes nothing.
+
+        Raises:
+            adkit.errors.NotFittedError: before ``fit`` or ``load_state_dict``.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Plain tensors from which ``load_state_dict`` restores equal scores."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class SizedScorer(Protocol):
+    """What a scorer may offer beside, so that ``adkit check`` can tell a bank too large before it is filled."""
+
+    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+        """Bytes that the scorer holds once fitted on so many pictures."""
+        ...
+
+
+class Localizer(Protocol):
+    """Where in the picture?"""
+
+    def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
+        """Scores with at least one map → (n, height, width) float32, in the scorer's raw unit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training: which parameters, how fast; ``None`` leaves it to ``[training]``."""
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float | None = None
+    minibatches: int | None = None
+    name: str = "adapt"
+
+
+class Adapter(Protocol):
+    """How are the features fitted to the normal pictures?"""
+
+    def prepare(
+        self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None
+    ) -> None:
+        """See the normal pictures once, through ψ₀; ``scorer`` is fitted on them already."""
+        ...
+
+    def stages(self) -> Sequence[Stage]: ...
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor:
+        """Mean loss of a batch, a scalar that gradients flow through."""
+        ...
+
+    def score(self, features: Features) -> Tensor:
+        """(n,): how anomalous the objective finds each picture; for stoppers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far adapting has come when a stopper is asked."""
+
+    minibatches: int
+    epochs: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A stopper's answer; ``reason`` is a sentence that the report shows."""
+
+    keep: bool
+    stop: bool
+    reason: str
+    figure: float | None = None
+
+
+class Stopper(Protocol):
+    """When has adapting gone far enough?"""
+
+    def check(
+        self,
+        progress: Progress,
+        extractor: Extractor,
+        adapter: Adapter,
+        held_out: Iterator[Batch],
+        generator: torch.Generator,
+    ) -> Verdict:
+        """``held_out`` are normal pictures kept for stopping alone; test pictures never come here."""
+        ...
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Component(Generic[P]):
+    """What a hook returns a list of: a named choice for one of the five questions."""
+
+    name: str
+    kind: Kind
+    params: type[P]
+    build: Callable[[P, Context], Any]
+    """Makes a fresh instance; called once a use, so it must keep nothing between calls."""

@@ -1,0 +1,5 @@
+"""The built-in components, installed as ``adkit_plugins``: one component a file, a folder a kind.
+
+They reach adkit through the entry-point group ``adkit``, as any third party's do, import only adkit's public
+modules and never one another.
+"""
