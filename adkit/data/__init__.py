@@ -1,0 +1,1 @@
+"""From files to batches: tables (keys), datasets (which pictures), view (geometry), loader (tensors)."""

@@ -1,0 +1,209 @@
+"""Format ``arrays``: pictures as rows of idx files (as MNIST has them) or of an npz file."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adkit.data.files import contents, named
+from adkit.data.found import Found, Notes, some
+from adkit.data.samples import ArrayFile, ArrayItem, Sample
+from adkit.data.tables import ArraysTable
+from adkit.errors import UserError
+
+_IDX = {
+    "train": ("train-images", "train-labels"),
+    "test": ("t10k-images", "t10k-labels"),
+}
+_NPZ = {
+    "train": (("train_images", "x_train"), ("train_labels", "y_train")),
+    "test": (("test_images", "x_test"), ("test_labels", "y_test")),
+}
+_IDX_BYTES = 8  # the only type of idx element that pictures and labels come in
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The training or the test half of the data."""
+
+    images: ArrayFile
+    labels: npt.NDArray[np.int64]
+
+
+def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
+    """One category of the normal labels together, or with ``normal = "*"`` one a label."""
+    train, test = _parts(table)
+    present = sorted({int(label) for label in np.unique(train.labels)})
+    names = _names(table, sorted({*present, *(int(label) for label in np.unique(test.labels))}))
+    wanted: list[tuple[int, ...]]
+    if table.normal == "*":
+        wanted = [(label,) for label in present]
+    else:
+        labels = (table.normal,) if isinstance(table.normal, int) else tuple(dict.fromkeys(table.normal))
+        if absent := [str(label) for label in labels if label not in present]:
+            notes.problems.append(
+                f"normal: expected labels of the training pictures in {train.images.path}, which are "
+                f"{some([str(label) for label in present], 20)}; found {some(absent)}"
+            )
+            return []
+        wanted = [labels]
+    trained = _samples(train, "train-images", names, 0)
+    normal, anomalous = (_samples(test, "test-images", names, label) for label in (0, 1))
+    found = []
+    for labels in wanted:
+        in_train, in_test = np.isin(train.labels, labels), np.isin(test.labels, labels)
+        found.append(
+            Found(
+                name="+".join(names[label] for label in labels),
+                normal=[trained[row] for row in np.flatnonzero(in_train)],
+                test=[normal[row] if in_test[row] else anomalous[row] for row in range(len(normal))],
+                expected=f"in {train.images.path}, found none",
+            )
+        )
+    return found
+
+
+def _samples(part: _Part, key: str, names: Mapping[int, str], label: int) -> list[Sample]:
+    return [
+        Sample(f"{key}#{row}", ArrayItem(part.images, row), label, names[kind])
+        for row, kind in enumerate(part.labels.tolist())
+    ]
+
+
+def _names(table: ArraysTable, labels: list[int]) -> dict[int, str]:
+    if table.names is None:
+        return {label: str(label) for label in labels}
+    if labels and not (labels[0] >= 0 and labels[-1] < len(table.names)):
+        raise UserError(
+            f"names: expected a name for each of the labels {labels[0]} to {labels[-1]}, the first for 0, "
+            f"found {len(table.names)} names"
+        )
+    return {label: table.names[label] for label in labels}
+
+
+def _parts(table: ArraysTable) -> tuple[_Part, _Part]:
+    path = Path(table.root).expanduser()
+    if path.is_dir():
+        return _idx_part(path, "train"), _idx_part(path, "test")
+    if path.is_file():
+        return _npz_parts(path)
+    raise UserError(
+        f"root: expected an npz file or a folder of idx files (train-images-idx3-ubyte.gz, …) at "
+        f"{named(table.root)}, found nothing there; check the path"
+    )
+
+
+def _idx_part(folder: Path, half: str) -> _Part:
+    (images_path, images), (labels_path, labels) = (_read_idx(_idx_file(folder, stem)) for stem in _IDX[half])
+    return _part(
+        ArrayFile(images_path, _IDX[half][0], _pictures(images, str(images_path))), labels, labels_path
+    )
+
+
+def _idx_file(folder: Path, stem: str) -> Path:
+    kind = "idx3-ubyte" if stem.endswith("images") else "idx1-ubyte"
+    names = [f"{stem}{dot}{kind}{end}" for dot in "-." for end in ("", ".gz")]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        present = [other.name for other in sorted(folder.iterdir()) if not other.name.startswith(".")]
+        found = f"found {some(present)}" if present else contents(folder)
+        raise UserError(f"root: expected {names[0]} or {names[1]} in {folder}, {found}; check the path")
+    return path
+
+
+def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
+    """An uncompressed file is mapped, so that only the rows that are used are read."""
+    try:
+        data: npt.NDArray[np.uint8] = (
+            np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
+            if path.suffix == ".gz"
+            else np.memmap(path, np.uint8, mode="r")
+        )
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path}: expected an idx file, found one that cannot be read ({error})") from error
+    head = bytes(data[:4])
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _IDX_BYTES or len(data) < 4 + 4 * head[3]:
+        raise UserError(
+            f"{path}: expected an idx file of bytes (first bytes 00 00 08), found {head.hex(' ')}"
+        )
+    start = 4 + 4 * head[3]
+    shape = struct.unpack(f">{head[3]}I", bytes(data[4:start]))
+    size = int(np.prod(shape, dtype=np.int64))
+    if len(data) - start != size:
+        raise UserError(
+            f"{path}: expected {size:,} bytes for {' × '.join(map(str, shape))}, "
+            f"found {len(data) - start:,}; fetch the file again"
+        )
+    return path, data[start:].reshape(shape)
+
+
+def _npz_parts(path: Path) -> tuple[_Part, _Part]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"root: expected an npz file at {path}, found a single array; use np.savez")
+        with archive:
+            return _npz_part(path, archive, "train"), _npz_part(path, archive, "test")
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"root: expected an npz file of plain arrays at {path}, found one that cannot be read ({error})"
+        ) from error
+
+
+def _npz_part(path: Path, archive: Any, half: str) -> _Part:
+    keys = []
+    for names in _NPZ[half]:
+        key = next((name for name in names if name in archive), None)
+        if key is None:
+            raise UserError(
+                f"root: expected an array {' or '.join(names)} in {path}, "
+                f"found {some(sorted(archive)) or 'none'}"
+            )
+        keys.append(key)
+    images, labels = keys
+    array = _pictures(archive[images], f"{path}: {images}")
+    return _part(ArrayFile(path, images, array), archive[labels], path)
+
+
+def _pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+    """(n, h, w), (n, h, w, 1) or (n, h, w, 3) of any accepted type → uint8, (n, h, w) or (n, h, w, 3)."""
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)) or 0 in array.shape[1:]:
+        raise UserError(
+            f"{where}: expected pictures of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), "
+            f"found {array.shape}"
+        )
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise UserError(f"{where}: expected uint8 of 0 to 255 or floats of 0 to 1, found {array.dtype}")
+    bytes_: npt.NDArray[np.uint8] = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), _ROWS):
+        rows = array[start : start + _ROWS]
+        low, high = rows.min(), rows.max()
+        if not (low >= 0 and high <= 1):  # false for nan, too
+            raise UserError(f"{where}: expected floats of 0 to 1, found {low:g} to {high:g}; divide by 255")
+        bytes_[start : start + _ROWS] = np.rint(rows.astype(np.float32) * 255)
+    return bytes_
+
+
+def _part(images: ArrayFile, labels: npt.NDArray[Any], path: Path) -> _Part:
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has CIFAR's
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "ui" or len(labels) != len(images.array):
+        raise UserError(
+            f"{path}: expected {len(images.array):,} whole numbers as labels, one a picture of {images.key}, "
+            f"found {labels.dtype} of shape {labels.shape}"
+        )
+    return _Part(images, labels.astype(np.int64))

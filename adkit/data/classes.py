@@ -1,0 +1,61 @@
+"""Format ``classes``: ``train/<class>`` and ``test/<class>``, of which one or several are normal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from adkit.data.files import child, contents, folders_in, named, pictures_under
+from adkit.data.found import Found, Notes, missing
+from adkit.data.samples import Sample
+from adkit.data.tables import ClassesTable
+
+
+def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
+    """One category of the normal classes together, or with ``normal = "*"`` one a class."""
+    root = Path(table.root).expanduser()
+    train, test = child(root, "train"), child(root, "test")
+    if train is None or test is None:
+        absent = " and ".join(name for name, path in (("train", train), ("test", test)) if path is None)
+        notes.problems.append(
+            f"root: expected train/<class> and test/<class> below {named(table.root)}, "
+            + (f"found no folder {absent}" if root.is_dir() else contents(root))
+            + "; check the path"
+        )
+        return []
+    classes = [folder.name for folder in folders_in(train)]
+    if not classes:
+        notes.problems.append(
+            f"root: expected a folder a class in {train}, {contents(train)}; check the path"
+        )
+        return []
+    wanted: list[tuple[str, ...]]
+    if table.normal == "*":
+        wanted = [(name,) for name in classes]
+    else:
+        names = (table.normal,) if isinstance(table.normal, str) else tuple(dict.fromkeys(table.normal))
+        problems = [
+            f"normal: expected a folder {name} in {train}, {missing(name, classes)}"
+            for name in names
+            if name not in classes
+        ]
+        notes.problems.extend(problems)
+        wanted = [] if problems else [names]
+    trained = {name: _samples(train / name, root) for names in wanted for name in names}
+    normal = [sample for folder in folders_in(test) for sample in _samples(folder, root)]
+    anomalous = [replace(sample, label=1) for sample in normal]  # made once, however many categories
+    return [
+        Found(
+            name="+".join(names),
+            normal=[sample for name in names for sample in trained[name]],
+            test=[n if n.kind in names else a for n, a in zip(normal, anomalous, strict=True)],
+            expected=f"in {' and '.join(str(train / name) for name in names)}, {contents(train / names[0])}",
+        )
+        for names in wanted
+    ]
+
+
+def _samples(folder: Path, root: Path) -> list[Sample]:
+    return [
+        Sample(path.relative_to(root).as_posix(), path, 0, folder.name) for path in pictures_under(folder)
+    ]

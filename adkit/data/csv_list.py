@@ -1,0 +1,118 @@
+"""Format ``csv``: a file that lists pictures, one a line, with what they are for."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from adkit.data.files import contents, named
+from adkit.data.found import Found, Notes, some
+from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.data.tables import CsvTable
+
+_REQUIRED = ("path", "label", "split")
+_OPTIONAL = ("mask", "category")
+_SPLITS = {"train": "train", "test": "test", "calibration": "calibration", "validation": "calibration"}
+_NORMAL_LABELS = ("good", "ok", "normal", "0")
+_SHOWN = 20
+
+
+@dataclass
+class _Rows:
+    """One category as it is listed so far."""
+
+    samples: dict[str, list[Sample]] = field(
+        default_factory=lambda: {"train": [], "calibration": [], "test": []}
+    )
+    lines: dict[str, int] = field(default_factory=dict)
+    """Id → the line that lists it."""
+
+
+class _RowError(ValueError):
+    """What is wrong with a line."""
+
+
+def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
+    """Categories in the order of the column category, or one that is named like the file."""
+    path = Path(table.root).expanduser()
+    if not path.is_file():
+        found = "found a folder of that name" if path.is_dir() else contents(path).replace("folder", "file")
+        notes.problems.append(f"root: expected a csv file at {named(table.root)}, {found}; check the path")
+        return []
+    problems: list[str] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            categories = _read(csv.DictReader(file, strict=True), path, problems)
+    except (UnicodeDecodeError, csv.Error) as error:
+        notes.problems.append(
+            f"{path}: expected comma-separated text in UTF-8, found something else ({error})"
+        )
+        return []
+    notes.problems.extend(problems[:_SHOWN])
+    if len(problems) > _SHOWN:
+        notes.problems.append(f"{path}: {len(problems) - _SHOWN:,} more lines have problems")
+    return [
+        Found(
+            name=name,
+            normal=rows.samples["train"],
+            test=rows.samples["test"],
+            expected=f"as lines of {path} labelled good, ok, normal or 0 in the split train, found none",
+            calibration=rows.samples["calibration"] or None,
+        )
+        for name, rows in categories.items()
+    ]
+
+
+def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[str, _Rows]:
+    columns = list(reader.fieldnames or [])
+    if absent := [name for name in _REQUIRED if name not in columns]:
+        problems.append(
+            f"{path}:1: expected the columns path, label and split (and if wanted mask, category), "
+            f"found no {some(absent)} among {some(columns) or 'none'}; the first line names the columns"
+        )
+        return {}
+    categories: dict[str, _Rows] = {}
+    empty = True
+    for row in reader:
+        empty = False
+        values = {name: (row.get(name) or "").strip() for name in (*_REQUIRED, *_OPTIONAL)}
+        rows = categories.setdefault(values["category"] or path.stem, _Rows())
+        try:
+            if None in row:
+                raise _RowError(f"expected {len(columns)} values, found more; put commas in double quotes")
+            _add(values, path.parent, rows, reader.line_num)
+        except _RowError as error:
+            problems.append(f"{path}:{reader.line_num}: {error}")
+    if empty:
+        problems.append(f"{path}: expected a line a picture below the names of the columns, found none")
+    return categories
+
+
+def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
+    if blank := [name for name in _REQUIRED if not values[name]]:
+        raise _RowError(f"expected a value for {some(blank)}, found none")
+    split = _SPLITS.get(values["split"].casefold())
+    if split is None:
+        near = get_close_matches(values["split"].casefold(), _SPLITS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise _RowError(f"split: expected one of {', '.join(_SPLITS)}, found {values['split']}{hint}")
+    normal = values["label"].casefold() in _NORMAL_LABELS
+    if not normal and split != "test":
+        raise _RowError(
+            f"label: expected good, ok, normal or 0 in the split {values['split']}, which is of normal "
+            f"pictures alone, found {values['label']}; give it the split test"
+        )
+    picture = folder / values["path"]
+    mask = folder / values["mask"] if values["mask"] else None
+    for key, file in (("path", picture), ("mask", mask)):
+        if file is not None and not file.is_file():
+            raise _RowError(
+                f"{key}: expected a file at {file}, found none; paths start from the csv's folder"
+            )
+    id = Path(values["path"]).as_posix()
+    if (first := rows.lines.setdefault(id, line)) != line:
+        raise _RowError(f"path: {id} is on line {first} already; list each picture once")
+    kind = NORMAL_KIND if normal else values["label"]
+    rows.samples[split].append(Sample(id, picture, 0 if normal else 1, kind, mask))

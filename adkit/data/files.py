@@ -1,0 +1,86 @@
+"""Finding pictures, subfolders and masks on disk, always in one order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
+"""How the mask of ``000.png`` may be named, most telling first."""
+NORMAL_NAMES = ("good", "ok", "normal")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether its name is a picture's: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
+    return not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures directly in a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
+
+
+def pictures_under(folder: Path) -> list[Path]:
+    """Pictures in a folder and its subfolders, sorted by path, hidden folders left out."""
+    return sorted(_walk(folder), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in files)
+        yield from (path for path in paths if is_picture(path) and path.is_file())
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Subfolders that are not hidden, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def child(folder: Path, *names: str) -> Path | None:
+    """The subfolder with the first of these names that there is, whatever its case."""
+    if not folder.is_dir():
+        return None
+    by_folded = {path.name.casefold(): path for path in folders_in(folder)}
+    return next((by_folded[name.casefold()] for name in names if name.casefold() in by_folded), None)
+
+
+def contents(folder: Path) -> str:
+    """What a folder without the pictures looked for holds instead: the end of a sentence."""
+    if not folder.exists():
+        return "found no such folder"
+    if not folder.is_dir():
+        return "found a file of that name"
+    files = sum(1 for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not files:
+        return "found an empty folder"
+    kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
+    return f"found {files:,} files, none of which is a picture ({kinds})"
+
+
+def named(root: str) -> str:
+    """A root as the user wrote it, and from where it was looked up when that matters."""
+    return root if Path(root).expanduser().is_absolute() else f"{root} (below {Path.cwd()})"
+
+
+class MaskFolder:
+    """The masks of the pictures of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._masks = {_stem(path.relative_to(folder)): path for path in pictures_under(folder)}
+
+    def of(self, picture: Path) -> Path | None:
+        """The mask of a picture, given by its path below the folder of pictures."""
+        stem = _stem(picture)
+        names = (stem + suffix for suffix in MASK_SUFFIXES)
+        mask = next((self._masks[name] for name in names if name in self._masks), None)
+        if mask is None and (self._folder / stem).is_dir():
+            return self._folder / stem  # MVTec LOCO: a folder of masks for one picture
+        return mask
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").as_posix()

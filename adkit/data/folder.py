@@ -1,0 +1,74 @@
+"""Format ``folder``: a folder of normal pictures, and perhaps a few anomalous ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adkit.data.files import MaskFolder, contents, named, pictures_under
+from adkit.data.found import Found, Notes
+from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.data.splits import hold_out
+from adkit.data.tables import FolderTable
+
+
+def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
+    """One category, named like the root; without anomalous pictures there is nothing to test on."""
+    root = Path(table.root).expanduser()
+    if not root.is_dir():
+        notes.problems.append(
+            f"root: expected a folder of pictures at {named(table.root)}, {contents(root)}; check the path"
+        )
+        return []
+    train = _normal(table, table.normal, root)
+    anomalous = _anomalous(table, root, notes)
+    good: list[Sample] = []
+    if table.test_normal is not None:
+        _expect_pictures(root / table.test_normal, "test_normal", notes)
+        good = _normal(table, table.test_normal, root)
+    elif anomalous:
+        train, good = hold_out(train, table.test_share, seed, "test")
+    expected = f"in {root / table.normal}, {contents(root / table.normal)}"
+    return [Found(root.resolve().name, train, [*good, *anomalous], expected)]
+
+
+def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
+    return [
+        Sample(path.relative_to(root).as_posix(), path, 0, NORMAL_KIND)
+        for path in _pictures(table, name, root)
+    ]
+
+
+def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
+    if table.anomalous is None:
+        if table.masks is not None:
+            notes.problems.append(
+                "masks: expected the key anomalous beside it, found none; masks are of anomalous pictures"
+            )
+        return []
+    folder = root / table.anomalous
+    _expect_pictures(folder, "anomalous", notes)
+    masks = None
+    if table.masks is not None:
+        _expect_pictures(root / table.masks, "masks", notes)
+        masks = MaskFolder(root / table.masks)
+    samples = []
+    for path in _pictures(table, table.anomalous, root):
+        below = path.relative_to(folder)
+        kind = below.parts[0] if len(below.parts) > 1 else folder.resolve().name
+        mask = masks.of(below) if masks else None
+        samples.append(Sample(path.relative_to(root).as_posix(), path, 1, kind, mask))
+    return samples
+
+
+def _pictures(table: FolderTable, name: str, root: Path) -> list[Path]:
+    """Pictures below a subfolder, without those of another of the table's folders that lies in it."""
+    folder = root / name
+    names = (table.normal, table.anomalous, table.masks, table.test_normal)
+    others = [root / other for other in names if other is not None and root / other != folder]
+    inside = [other for other in others if other.is_relative_to(folder)]
+    return [path for path in pictures_under(folder) if not any(map(path.is_relative_to, inside))]
+
+
+def _expect_pictures(folder: Path, key: str, notes: Notes) -> None:
+    if not pictures_under(folder):
+        notes.problems.append(f"{key}: expected pictures in {folder}, {contents(folder)}; check the name")

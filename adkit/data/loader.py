@@ -1,0 +1,224 @@
+"""From samples to batches, decoded in threads while the batch before is being computed on.
+
+Threads, not processes: Pillow lets go of the interpreter lock while it decodes and resizes, which is nearly
+all of the work, so threads keep every core busy. Processes would start slowly, copy every picture from one
+address space to another, need everything pickled, and leave orphans behind when the parent is killed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from adkit.contracts import Batch
+from adkit.data.found import some
+from adkit.data.masks import read_mask, size_problem
+from adkit.data.pictures import PictureError, read_picture
+from adkit.data.samples import Sample
+from adkit.data.view import Pixels, View
+from adkit.errors import UserError
+
+
+class BadPictures:
+    """The unreadable pictures of a run, each counted once however often it was tried."""
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
+        self._reasons: dict[str, str] = {}
+
+    def add(self, id: str, reason: str) -> None:
+        self._reasons[id] = reason
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Id → why it cannot be read, in the order in which they were met."""
+        return MappingProxyType(self._reasons)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._reasons
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def check(self, total: int) -> None:
+        """Raise UserError when too large a share of ``total`` pictures could not be read."""
+        if len(self) > self._max_share * total:
+            named = some([f"{id}: {reason}" for id, reason in self._reasons.items()])
+            raise UserError(
+                f"{len(self):,} of {total:,} pictures cannot be read, more than the share of "
+                f"{self._max_share:g} that max_bad_share allows; mend or remove them: {named}"
+            )
+
+
+class Loader:
+    """Batches of CPU tensors, in the order of the samples; it can be walked more than once.
+
+    Every batch but the last is full, also where unreadable pictures are left out. At any time at most
+    ``batch_size`` pictures lie decoded (at the size of the image) beside the batch that was handed out.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        view: View,
+        batch_size: int,
+        bad: BadPictures,
+        *,
+        targets: bool = False,
+        metric_size: int | None = None,
+    ) -> None:
+        """
+        Args:
+            bad: takes up the pictures that cannot be read.
+            targets: whether batches carry labels, and masks where any of the samples has one.
+            metric_size: side of the masks; default: that of the image.
+        """
+        self.samples = tuple(samples)
+        self._view = view
+        self._batch_size = batch_size
+        self._bad = bad
+        self._targets = targets
+        self._metric_size = metric_size or view.size[0]
+        self._masks = targets and any(sample.mask is not None for sample in self.samples)
+
+    def __len__(self) -> int:
+        """Batches when every picture can be read."""
+        return -(-len(self.samples) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Decode ahead, within a window of one batch.
+
+        Raises:
+            UserError: a mask does not fit its picture.
+        """
+        pool = ThreadPoolExecutor(_workers(), thread_name_prefix="adkit-decode")
+        try:
+            window = _Window(pool, self._load, self.samples, self._batch_size)
+            while len(window):
+                batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side)
+                while len(window) and not batch.full:
+                    self._take(window, batch)
+                if batch.pictures:
+                    yield batch.finish(self._targets)
+        finally:  # also when the consumer stops early or is interrupted: no further picture is begun
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, window: _Window, batch: _Assembly) -> None:
+        sample, future = window.pop()
+        try:
+            batch.add(future.result())
+        except PictureError as error:
+            self._bad.add(sample.id, error.reason)
+        del future  # lets go of the decoded picture before the next one is begun
+        window.refill()
+
+    @property
+    def _mask_side(self) -> int | None:
+        return self._metric_size if self._masks else None
+
+    def _load(self, sample: Sample) -> _Loaded:
+        """Runs in a thread."""
+        picture = read_picture(sample.source)
+        size = (picture.height, picture.width)
+        mask = None
+        if self._masks and sample.label and sample.mask is not None:
+            drawn = read_mask(sample.mask)
+            if drawn.shape != size:
+                raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
+            mask = self._view.mask(drawn, self._metric_size)
+        return _Loaded(sample, self._view.image(picture), self._view.region(size), mask)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    sample: Sample
+    pixels: Pixels
+    region: tuple[int, int, int, int]
+    mask: npt.NDArray[np.bool_] | None
+
+
+class _Window:
+    """The next few pictures, being decoded or waiting decoded, in the order of the samples."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        load: Callable[[Sample], _Loaded],
+        samples: Sequence[Sample],
+        size: int,
+    ) -> None:
+        self._pool = pool
+        self._load = load
+        self._todo = deque(samples)
+        self._begun: deque[tuple[Sample, Future[_Loaded]]] = deque()
+        for _ in range(size):
+            self.refill()
+
+    def __len__(self) -> int:
+        """Pictures that have not been popped yet."""
+        return len(self._begun) + len(self._todo)
+
+    def pop(self) -> tuple[Sample, Future[_Loaded]]:
+        return self._begun.popleft()
+
+    def refill(self) -> None:
+        if self._todo:
+            sample = self._todo.popleft()
+            self._begun.append((sample, self._pool.submit(self._load, sample)))
+
+
+class _Assembly:
+    """A batch that fills up; decoded pictures are copied into its array and let go of.
+
+    NumPy copies, for torch would spread each small copy over threads that the decoding keeps busy, and wait
+    for them.
+    """
+
+    def __init__(self, capacity: int, view: View, mask_side: int | None) -> None:
+        self._images = np.empty((capacity, 3, *view.size), np.float32)
+        self._masks = None if mask_side is None else np.zeros((capacity, mask_side, mask_side), np.bool_)
+        self._regions: list[tuple[int, int, int, int]] | None = [] if view.resize == "pad" else None
+        self._samples: list[Sample] = []
+
+    @property
+    def pictures(self) -> int:
+        return len(self._samples)
+
+    @property
+    def full(self) -> bool:
+        return self.pictures == len(self._images)
+
+    def add(self, loaded: _Loaded) -> None:
+        at = self.pictures
+        pixels = loaded.pixels if loaded.pixels.ndim == 3 else loaded.pixels[..., None]  # (H, W, 1 or 3)
+        np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=self._images[at])
+        if self._masks is not None and loaded.mask is not None:
+            self._masks[at] = loaded.mask
+        if self._regions is not None:
+            self._regions.append(loaded.region)
+        self._samples.append(loaded.sample)
+
+    def finish(self, targets: bool) -> Batch:
+        count = self.pictures
+        return Batch(
+            images=torch.from_numpy(self._images[:count]),
+            ids=tuple(sample.id for sample in self._samples),
+            labels=torch.tensor([sample.label for sample in self._samples]) if targets else None,
+            masks=None if self._masks is None else torch.from_numpy(self._masks[:count]),
+            regions=None if self._regions is None else torch.tensor(self._regions),
+        )
+
+
+def _workers() -> int:
+    """One thread a core that this process may use; more than eight only wait for the disk."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
+        return min(len(os.sched_getaffinity(0)), 8)
+    return min(os.cpu_count() or 1, 8)

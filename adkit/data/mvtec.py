@@ -1,0 +1,106 @@
+"""Format ``mvtec``: ``<category>/train/good``, ``test/<kind>``, ``ground_truth/<kind>``, and the like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adkit.data.files import (
+    NORMAL_NAMES,
+    MaskFolder,
+    child,
+    contents,
+    folders_in,
+    named,
+    pictures_in,
+    pictures_under,
+)
+from adkit.data.found import Found, Notes, missing, some
+from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.data.tables import MvtecTable, TexturesTable
+
+
+def find_mvtec(table: MvtecTable | TexturesTable, notes: Notes) -> list[Found]:
+    """Categories of ``root``, or ``root`` itself when it has a folder ``train``."""
+    root = Path(table.root).expanduser()
+    if not root.is_dir():
+        notes.problems.append(
+            f"root: expected a folder of categories, each with train/good, at {named(table.root)}, "
+            f"{contents(root)}; check the path"
+        )
+        return []
+    return [_category(folder, root, notes) for folder in _wanted(root, table, notes)]
+
+
+def _wanted(root: Path, table: MvtecTable | TexturesTable, notes: Notes) -> list[Path]:
+    own = root.resolve().name
+    there = (
+        {own: root} if child(root, "train") else {p.name: p for p in folders_in(root) if child(p, "train")}
+    )
+    if not there:
+        found = (
+            contents(root) if not folders_in(root) else f"found {some([p.name for p in folders_in(root)])}"
+        )
+        notes.problems.append(
+            f"root: expected folders with train/good in them below {named(table.root)}, {found}; "
+            "name the folder that holds the categories"
+        )
+        return []
+    if table.category == "*":
+        return list(there.values())
+    names = (table.category,) if isinstance(table.category, str) else tuple(dict.fromkeys(table.category))
+    notes.problems.extend(
+        f"category: expected a folder {name} with train/good in it below {named(table.root)}, "
+        f"{missing(name, list(there))}"
+        for name in names
+        if name not in there
+    )
+    return [there[name] for name in names if name in there]
+
+
+def _category(folder: Path, root: Path, notes: Notes) -> Found:
+    name = folder.resolve().name
+    train = child(folder, "train") or folder / "train"
+    normal = child(train, *NORMAL_NAMES) or train / "good"
+    if other := [path.name for path in folders_in(train) if path != normal and pictures_under(path)]:
+        notes.warnings.append(f"{name}: left out of training, for only {normal} is normal: {some(other)}")
+    validation = child(folder, "validation")
+    kept = child(validation, *NORMAL_NAMES) if validation else None  # MVTec LOCO's habit
+    return Found(
+        name=name,
+        normal=_samples(normal, root) if normal.is_dir() else [],
+        test=_test(name, folder, root, notes),
+        expected=f"in {normal} (or ok, normal), {contents(normal)}",
+        calibration=_samples(kept, root) if kept else None,
+    )
+
+
+def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
+    test = child(folder, "test")
+    if test is None:
+        return []
+    if loose := pictures_in(test):
+        notes.warnings.append(
+            f"{name}: left out, for they lie in {test} itself and not in a folder that says their kind "
+            f"(good, crack, …): {some([path.name for path in loose])}"
+        )
+    truth = child(folder, "ground_truth", "groundtruth", "masks")
+    samples: list[Sample] = []
+    for kind in folders_in(test):
+        masks = child(truth, kind.name) if truth else None
+        samples += _samples(kind, root, masks)
+    return samples
+
+
+def _samples(folder: Path, root: Path, masks: Path | None = None) -> list[Sample]:
+    normal = folder.name.casefold() in NORMAL_NAMES
+    lookup = MaskFolder(masks) if masks else None
+    return [
+        Sample(
+            id=path.relative_to(root).as_posix(),
+            source=path,
+            label=0 if normal else 1,
+            kind=NORMAL_KIND if normal else folder.name,
+            mask=lookup.of(path.relative_to(folder)) if lookup else None,
+        )
+        for path in pictures_under(folder)
+    ]

@@ -1,0 +1,175 @@
+"""Decoding: from a file of any usual kind to grey or RGB pixels, or a sentence on why not.
+
+Pillow's ``Image.open`` is left aside on purpose. It warns of large pictures through process-wide filters,
+which threads cannot change safely, its limit is a global that others may lift, and it tries every format that
+it knows, some of which start other programs. Here the first bytes choose among seven formats.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from adkit.data.samples import ArrayItem, Source
+
+PIXEL_LIMIT = 178_956_970
+"""Pictures of more pixels are refused from their header alone; half a gigabyte once decoded."""
+
+_READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"BM", BmpImageFile),
+    (b"II*\0", TiffImageFile),
+    (b"MM\0*", TiffImageFile),
+    (b"II+\0", TiffImageFile),
+    (b"MM\0+", TiffImageFile),
+    (b"RIFF", WebPImageFile),
+    (b"GIF8", GifImageFile),
+    *((b"P%d" % kind, PpmImageFile) for kind in range(1, 7)),
+)
+_ORIENTATION = 0x0112
+
+
+class PictureError(Exception):
+    """A file that cannot be read as a picture; ``reason`` ends the sentence "PATH: …"."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def read_picture(source: Source) -> Image.Image:
+    """Decode a picture as it is meant to be seen.
+
+    Transparent pixels show a white background, a camera's rotation (EXIF) is applied, of several frames the
+    first counts, and colour profiles are not applied.
+
+    Returns:
+        Mode ``L`` or ``RGB`` of 0 to 255, or for grey pictures of more than 8 bits mode ``F`` of 0 to 255
+        with fractions: 16-bit values are divided by 65535 / 255, floats must lie in [0, 1].
+
+    Raises:
+        PictureError: missing, empty, truncated, not a picture, too large, or values outside their range.
+    """
+    if isinstance(source, ArrayItem):
+        return Image.fromarray(source.pixels)
+    return _flatten(read_raw(source))
+
+
+def read_raw(path: Path) -> Image.Image:
+    """Decode a file in its own mode, turned as it is meant to be seen; raises PictureError."""
+    try:
+        with path.open("rb") as file:
+            image = _open(file)
+            image.load()
+            return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    except PictureError:
+        raise
+    except Exception as error:  # decoders of broken files raise nearly anything
+        raise PictureError(_reason(error)) from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) as it is meant to be seen, from the header alone.
+
+    A PNG that states a rotation behind its pixels is the exception: only decoding tells its size.
+    """
+    try:
+        with path.open("rb") as file:
+            image = _open(file)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # Pillow has turned its size already
+                return height, width
+            if isinstance(image, PngImageFile) and "exif" not in image.info:  # asking would decode it
+                return height, width
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except PictureError:
+        raise
+    except Exception as error:  # as above
+        raise PictureError(_reason(error)) from error
+
+
+def _open(file: BinaryIO) -> ImageFile:
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise PictureError("the file is empty (0 bytes)")
+    reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
+    if reader is None:
+        raise PictureError(
+            f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM picture: it begins with {head[:8]!r}"
+        )
+    image = reader(file)
+    width, height = image.size
+    if width * height > PIXEL_LIMIT:
+        raise PictureError(
+            f"{width:,} × {height:,} pixels are more than the {PIXEL_LIMIT:,} that adkit decodes: "
+            "cut it into tiles or make it smaller"
+        )
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, KeyError, struct.error):
+        return 1  # a block that cannot be parsed states no rotation; viewers show such a picture as it lies
+    return value if value in range(1, 9) else 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno == errno.ENOENT:
+            return "the file is not there"
+        return f"the file cannot be read: {os.strerror(error.errno)}"
+    text = str(error) or type(error).__name__
+    truncated = isinstance(error, EOFError) or "truncated" in text.lower() or "eof" in text.lower()
+    return f"the file is truncated ({text})" if truncated else f"the picture is damaged ({text})"
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (
+        "transparency" in image.info and mode in ("1", "L", "P", "RGB")
+    ):
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    if mode in ("L", "RGB"):
+        return image
+    if mode == "1":
+        return image.convert("L")
+    if mode.startswith("I"):
+        return _from_integers(np.asarray(image))
+    if mode == "F":
+        return _from_floats(np.asarray(image))
+    return image.convert("RGB")  # palette, CMYK, YCbCr, LAB, HSV
+
+
+def _from_integers(values: npt.NDArray[np.integer]) -> Image.Image:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise PictureError(f"an integer picture has values from {low} to {high}: expected 0 to 65535")
+    return Image.fromarray(values.astype(np.float32) / np.float32(257))  # 65535 / 255
+
+
+def _from_floats(values: npt.NDArray[np.floating]) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # false for nan, too
+        raise PictureError(f"a float picture has values from {low:g} to {high:g}: expected 0 to 1")
+    return Image.fromarray(values.astype(np.float32) * np.float32(255))

@@ -1,0 +1,81 @@
+"""What a data set is: categories of samples, each of which says where its picture lies and what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+NORMAL_KIND = "good"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """The pictures of one array in a file; two are equal when they name the same array of the same file."""
+
+    path: Path
+    key: str
+    array: npt.NDArray[np.uint8] = field(compare=False, repr=False)
+    """(n, h, w) grey or (n, h, w, 3) RGB; read once, held as long as the samples that point to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayItem:
+    """One picture inside an npz or idx file."""
+
+    file: ArrayFile
+    index: int
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def key(self) -> str:
+        return self.file.key
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """(h, w) or (h, w, 3)."""
+        pixels: npt.NDArray[np.uint8] = self.file.array[self.index]
+        return pixels
+
+
+Source = Path | ArrayItem
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture: where it lies and what it shows."""
+
+    id: str
+    """Its path below the data root with forward slashes, or ``train-images#17``: alike on every machine."""
+    source: Source
+    label: int
+    """0 normal, 1 anomalous."""
+    kind: str
+    """``good``, ``crack``, the name of a class."""
+    mask: Path | None = None
+    """A picture whose values above 0 are anomalous, or a folder of such pictures, whose union counts."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """What one detector is fitted on and judged by; training and calibration pictures are normal."""
+
+    name: str
+    train: tuple[Sample, ...]
+    calibration: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The categories of a run, ready to be loaded."""
+
+    categories: tuple[Category, ...]
+    warnings: tuple[str, ...]
+    shared: bool
+    """Whether the categories are classes of the same pictures, so that features of one serve all."""

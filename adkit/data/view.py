@@ -1,0 +1,155 @@
+"""How a picture becomes the square image that an extractor sees, and the way back.
+
+Along each axis the image is the picture scaled and shifted: ``image = scale * picture + offset``, both
+measured in pixels from the outer edge of the first one. Cropping is only a matter of the offset, so that a
+picture is resampled once, straight from the part that is seen, and a mask goes straight to the metrics' grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from adkit.data.tables import DataTable, Resize
+
+Positions = npt.NDArray[np.floating]
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the picture lies in the image along one axis."""
+
+    length: int
+    """Of the picture."""
+    scale: float
+    offset: float
+    start: int
+    """First pixel of the image that shows the picture."""
+    stop: int
+    """One past the last."""
+
+    def to_image(self, position: Positions) -> Positions:
+        return position * self.scale + self.offset
+
+    def to_picture(self, position: Positions) -> Positions:
+        return (position - self.offset) / self.scale
+
+    @property
+    def seen(self) -> tuple[float, float]:
+        """The stretch of the picture that the image shows."""
+        first, last = self.to_picture(np.array([self.start, self.stop], dtype=np.float64))
+        return max(float(first), 0.0), min(float(last), float(self.length))
+
+
+@dataclass(frozen=True)
+class View:
+    """The geometry that ``[data]`` asks for; images are square."""
+
+    resize: Resize
+    image_size: int
+    crop: int
+
+    @classmethod
+    def of(cls, table: DataTable) -> View:
+        return cls(table.resize, table.image_size, table.crop or table.image_size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images that the extractor gets."""
+        return self.crop, self.crop
+
+    def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
+        """(y, x) for a picture of ``size`` (height, width)."""
+        y, x = (self._axis(length, size) for length in size)
+        return y, x
+
+    def _axis(self, length: int, size: tuple[int, int]) -> Axis:
+        if self.resize == "pad":
+            # A whole number of pixels, so that no pixel is part picture and part padding.
+            resized = max(1, round(length * self.image_size / max(size)))
+            offset = (self.image_size - resized) // 2 - (self.image_size - self.crop) // 2
+            start, stop = max(offset, 0), min(offset + resized, self.crop)
+            return Axis(length, resized / length, offset, start, stop)
+        scale = self.image_size / (length if self.resize == "squash" else min(size))
+        return Axis(length, scale, (self.crop - scale * length) / 2, 0, self.crop)
+
+    def region(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right): the part of the image that shows a picture of ``size``."""
+        y, x = self.axes(size)
+        return y.start, x.start, y.stop, x.stop
+
+    def image(self, picture: Image.Image) -> Pixels:
+        """Resample a picture of mode L, RGB or F, bilinear with antialiasing.
+
+        Returns:
+            (H, W) grey or (H, W, 3) RGB: uint8, or float32 for mode F, of 0 to 255.
+        """
+        y, x = self.axes((picture.height, picture.width))
+        part = (x.stop - x.start, y.stop - y.start)
+        box = (x.seen[0], y.seen[0], x.seen[1], y.seen[1])
+        shown: Pixels = np.asarray(picture.resize(part, Image.Resampling.BILINEAR, box=box))
+        if shown.shape[:2] == self.size:
+            return shown
+        # The mean colour makes the faintest edge where the picture ends, and leaves its statistics alone.
+        mean = shown.mean(axis=(0, 1))
+        fill = np.rint(mean) if shown.dtype == np.uint8 else mean
+        image = np.empty((*self.size, *shown.shape[2:]), dtype=shown.dtype)  # (H, W) or (H, W, 3)
+        image[...] = fill
+        image[y.start : y.stop, x.start : x.stop] = shown
+        return image
+
+    def mask(self, mask: npt.NDArray[np.bool_], metric_size: int) -> npt.NDArray[np.bool_]:
+        """Read a mask of the picture's size at ``metric_size``² points spread over the image.
+
+        One nearest resampling from the mask as it was drawn; points in the padding are not anomalous.
+        """
+        height, width = mask.shape
+        (rows, rows_in), (columns, columns_in) = (
+            self._points(axis, metric_size) for axis in self.axes((height, width))
+        )
+        read: npt.NDArray[np.bool_] = mask[np.ix_(rows, columns)] & np.logical_and.outer(rows_in, columns_in)
+        return read
+
+    def _points(self, axis: Axis, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        centres = (np.arange(count) + 0.5) * (self.crop / count)  # in the image
+        index = np.floor(axis.to_picture(centres)).astype(np.int64)
+        inside = (centres >= axis.start) & (centres < axis.stop)
+        return index.clip(0, axis.length - 1), inside
+
+    def restore(self, values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Lay a map over the image, (h, w) of any size, back onto its picture of ``size``, bilinear.
+
+        Returns:
+            (height, width) float32, nan where the image does not show the picture.
+        """
+        y, x = self.axes(size)
+        to_map = (values.shape[0] / self.crop, values.shape[1] / self.crop)
+        rows = _between(y, size[0], to_map[0], values.shape[0])
+        columns = _between(x, size[1], to_map[1], values.shape[1])
+        upper, lower = values[rows.low], values[rows.high]  # (height, w)
+        along = upper + (lower - upper) * rows.weight[:, None]
+        left, right = along[:, columns.low], along[:, columns.high]  # (height, width)
+        restored = (left + (right - left) * columns.weight).astype(np.float32)
+        restored[~np.logical_and.outer(rows.seen, columns.seen)] = np.nan
+        return restored
+
+
+@dataclass(frozen=True)
+class _Between:
+    low: npt.NDArray[np.int64]
+    high: npt.NDArray[np.int64]
+    weight: Positions
+    seen: npt.NDArray[np.bool_]
+
+
+def _between(axis: Axis, length: int, to_map: float, cells: int) -> _Between:
+    """Which two cells of the map each pixel of the picture lies between."""
+    centres = axis.to_image(np.arange(length) + 0.5)
+    position = (centres * to_map - 0.5).clip(0, cells - 1)
+    low = np.floor(position).astype(np.int64)
+    seen = (centres >= axis.start) & (centres < axis.stop)
+    return _Between(low, np.minimum(low + 1, cells - 1), position - low, seen)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_files import mvtec, save, square
+from PIL import Image
+
+from adkit.data.datasets import open_dataset
+from adkit.data.masks import read_mask
+from adkit.data.pictures import PictureError
+from adkit.data.tables import MvtecTable
+from adkit.errors import UserError
+
+SQUARE = square((8, 8), 1, 2, 3)
+
+
+def problems(root: Path) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        open_dataset(MvtecTable(root=str(root)), 0)
+    return caught.value.problems
+
+
+def as_palette() -> Image.Image:
+    mask = Image.fromarray(SQUARE // 255)
+    mask.putpalette([0, 0, 0, 255, 0, 0])
+    return mask
+
+
+def as_rgba() -> Image.Image:
+    """Red where it is anomalous, and transparent red elsewhere."""
+    red = np.zeros((8, 8, 4), np.uint8)
+    red[..., 0], red[..., 3] = 255, SQUARE
+    return Image.fromarray(red)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        Image.fromarray(SQUARE),
+        Image.fromarray(SQUARE // 255),
+        Image.fromarray(SQUARE > 0),
+        Image.fromarray(SQUARE.astype(np.uint16)),
+        Image.fromarray(np.stack([SQUARE, 0 * SQUARE, 0 * SQUARE], axis=-1)),
+        as_palette(),
+        as_rgba(),
+    ],
+    ids=["grey", "ones", "one bit", "sixteen bits", "rgb", "palette", "rgba"],
+)
+def test_anomalous_where_above_zero(tmp_path: Path, mask: Image.Image) -> None:
+    mask.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), SQUARE > 0)
+
+
+def test_union_of_a_folder(tmp_path: Path) -> None:
+    for number, left in enumerate((0, 5)):
+        save(tmp_path / f"{number}.png", square((8, 8), 0, left, 2))
+    assert read_mask(tmp_path)[0].tolist() == [True, True, False, False, False, True, True, False]
+
+
+def test_folder_of_several_sizes(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", 0, (8, 8))
+    save(tmp_path / "1.png", 0, (8, 9))
+    with pytest.raises(PictureError, match="are of several sizes"):
+        read_mask(tmp_path)
+
+
+def test_mask_of_another_size(tmp_path: Path) -> None:
+    mask = save(mvtec(tmp_path) / "ground_truth/crack/1_mask.png", square((6, 4), 0, 0, 2))
+    assert problems(tmp_path) == (
+        f"{mask}: expected a mask of its picture's size, 8 × 8 pixels (width × height, "
+        f"{tmp_path / 'tile/test/crack/1.png'}), found 4 × 6; export the mask at the size of the picture",
+    )
+
+
+def rotated(category: Path, mask: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # 8 × 16 stored, 16 × 8 seen (height × width)
+    (category / "test/crack/1.png").unlink()
+    Image.new("L", (16, 8)).save(category / "test/crack/1.jpg", exif=exif)
+    save(category / "ground_truth/crack/1_mask.png", mask)
+
+
+def test_mask_of_a_rotated_picture_as_it_is_seen(tmp_path: Path) -> None:
+    rotated(mvtec(tmp_path), square((16, 8), 0, 0, 2))
+    assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
+
+
+def test_mask_of_a_rotated_picture_as_it_is_stored(tmp_path: Path) -> None:
+    rotated(mvtec(tmp_path), square((8, 16), 0, 0, 2))
+    assert "8 × 16 pixels (width × height, " in problems(tmp_path)[0]
+
+
+def test_empty_mask_of_a_good_picture_is_welcome(tmp_path: Path) -> None:
+    save(mvtec(tmp_path) / "ground_truth/good/0_mask.png", 0)
+    (category,) = open_dataset(MvtecTable(root=str(tmp_path)), 0).categories
+    assert [sample.mask for sample in category.test if not sample.label] == [None]
+
+
+def test_mask_of_a_good_picture(tmp_path: Path) -> None:
+    mask = save(mvtec(tmp_path) / "ground_truth/good/0_mask.png", square((8, 8), 0, 0, 3))
+    assert problems(tmp_path) == (
+        f"{mask}: expected no anomalous pixel in the mask of a good picture "
+        f"({tmp_path / 'tile/test/good/0.png'}), found 9; empty the mask, or put the picture among the "
+        "anomalous ones",
+    )
+
+
+def test_anomalous_picture_without_mask_beside_others_that_have_one(tmp_path: Path) -> None:
+    (mvtec(tmp_path) / "ground_truth/crack/1_mask.png").unlink()
+    assert problems(tmp_path) == (
+        "tile: 1 of 2 anomalous pictures have no mask: tile/test/crack/1.png; add their masks, or take all "
+        "masks away to do without pixel metrics",
+    )
+
+
+def test_no_masks_at_all(tmp_path: Path) -> None:
+    category = mvtec(tmp_path)
+    for number in range(2):
+        (category / f"ground_truth/crack/{number}_mask.png").unlink()
+    (found,) = open_dataset(MvtecTable(root=str(tmp_path)), 0).categories
+    assert {sample.mask for sample in found.test} == {None}
+
+
+def test_unreadable_picture_with_a_mask_is_left_to_the_loader(tmp_path: Path) -> None:
+    (mvtec(tmp_path) / "test/crack/1.png").write_bytes(b"")
+    assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
