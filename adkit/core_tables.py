@@ -1,0 +1,75 @@
+"""The recipe's tables that belong to the core: their keys, ranges and defaults."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from adkit.params import Params
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+class RunTable(Params):
+    """What the run is called, where it computes and where it leaves its results."""
+
+    name: str = Field(
+        "run",
+        pattern=r"^[^./\\\s\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
+        title='a folder name, such as "tile": no slash, no dot or space at its start',
+        description="folder under output; default: the recipe file's stem",
+        json_schema_extra=_without_default,
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all randomness")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
+        description="where to compute; auto: a GPU where there is one",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="what the extractor computes in; auto: by what the device is able to"
+    )
+    output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
+
+
+class TrainingTable(Params):
+    """How an adapter is trained; what is left out comes from the adapter."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["minibatches", "epochs"]}})
+
+    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="rule of the steps")
+    learning_rate: float | None = Field(None, gt=0, le=10, description="size of the steps")
+    momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd, first beta of adam and adamw")
+    weight_decay: float | None = Field(None, ge=0, le=10, description="pull of the weights towards zero")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="pictures a step")
+    minibatches: int | None = Field(None, ge=1, description="length in steps; or give epochs")
+    epochs: float | None = Field(
+        None, gt=0, description="length in rounds through the normal pictures; or give minibatches"
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingTable:
+        if self.minibatches is not None and self.epochs is not None:
+            raise ValueError("expected minibatches or epochs, found both; remove one")
+        return self
+
+
+class ThresholdTable(Params):
+    """Above which score a picture is called anomalous."""
+
+    false_positive_rate: float = Field(
+        0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous"
+    )
+
+
+class ScorerTable(Params):
+    """The keys of ``[scorer]`` that every scorer has beside ``use``."""
+
+    fit: Literal["adapted", "initial"] = Field(
+        "adapted", description="fit on the adapted features, or on those from before adapting"
+    )

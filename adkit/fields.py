@@ -1,0 +1,220 @@
+"""What a parameter model asks for: as draft-07 JSON Schema, in words, and as an example in TOML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+
+from adkit.toml_text import is_text, toml_value
+
+Schema = dict[str, Any]
+"""A draft-07 JSON Schema without references and without null, for TOML has neither."""
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves ``title`` to the fields that set one."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        """Nothing: its one warning, of a default that is no JSON, is a fault that discovery reports."""
+
+
+def model_schema(model: type[BaseModel]) -> Schema:
+    """The schema of a model's table, whose properties stand in the order of its fields.
+
+    Raises:
+        pydantic.errors.PydanticUserError: a field whose type no TOML value can have.
+        ValueError: a model that contains itself.
+    """
+    raw = model.model_json_schema(schema_generator=_Untitled)
+    schema = _plain(raw, raw.get("$defs", {}), frozenset())
+    # The docstring speaks of the model; whoever shows a component has a better sentence.
+    return {key: value for key, value in schema.items() if key != "description"}
+
+
+def _plain(node: Schema | bool, definitions: Mapping[str, Any], within: frozenset[str]) -> Schema:
+    if isinstance(node, bool):
+        return {} if node else {"not": {}}
+    node = dict(node)
+    node.pop("$defs", None)
+    node.pop("uniqueItems", None)  # a set, which takes an item twice without a word
+    if "$ref" in node:
+        name = node.pop("$ref").rsplit("/", 1)[-1]
+        if name in within:
+            raise ValueError(f"{name} contains itself")
+        return {**_plain(definitions[name], definitions, within | {name}), **node}
+    if "properties" in node:
+        node.pop("title", None)  # pydantic's: the name of the class
+        node["properties"] = {k: _plain(v, definitions, within) for k, v in node["properties"].items()}
+    if "prefixItems" in node:
+        node["items"] = [_plain(item, definitions, within) for item in node.pop("prefixItems")]
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            node[key] = _plain(node[key], definitions, within)
+    if node.get("default", ...) is None:
+        del node["default"]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if key in node:
+            node[key] = [_plain(part, definitions, within) for part in node[key] if part != {"type": "null"}]
+            if len(node[key]) == 1:
+                node = {**node.pop(key)[0], **node}
+    return node
+
+
+def expected(schema: Mapping[str, Any], many: bool = False) -> str:
+    """What a value must be: ``an integer of at least 1`` or, with ``many``, ``integers of at least 1``.
+
+    A field's ``title`` replaces these words.
+    """
+    if "title" in schema:
+        return str(schema["title"])
+    if "const" in schema or "enum" in schema:
+        options = [toml_value(option) for option in schema.get("enum", [schema.get("const")])]
+        return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+    if parts := schema.get("anyOf") or schema.get("oneOf"):
+        return _or(dict.fromkeys(expected(part, many) for part in parts))
+    match schema.get("type"):
+        case "integer":
+            return ("integers" if many else "an integer") + _range(schema)
+        case "number":
+            return ("numbers" if many else "a number") + _range(schema)
+        case "string":
+            return _string(schema, many)
+        case "boolean":
+            return "true or false"
+        case "array":
+            return _list(schema, many)
+        case "object":
+            return "tables" if many else "a table"
+        case _:
+            return "values" if many else "a value"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    step = f", a multiple of {schema['multipleOf']}" if "multipleOf" in schema else ""
+    if low is not None and high is not None:
+        return f" from {low} to {high}{step}"
+    bounds = [
+        f"of at least {low}" if low is not None else f"above {above}" if above is not None else "",
+        f"of at most {high}" if high is not None else f"below {below}" if below is not None else "",
+    ]
+    said = " and ".join(filter(None, bounds)).replace("and of at most", "and at most")
+    return (f" {said}" if said else "") + step
+
+
+def _string(schema: Mapping[str, Any], many: bool) -> str:
+    words = "strings" if many else "a string"
+    if schema.get("format") in {"path", "file-path", "directory-path"}:
+        words = "paths" if many else "a path"
+    if examples := schema.get("examples"):
+        return f"{words} such as {', '.join(map(toml_value, examples))}"
+    if "pattern" in schema:
+        return f"{words} that matches {schema['pattern']}"
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if high is not None:
+        return f"{words} of {low} to {high} characters"
+    if low > 1:
+        return f"{words} of at least {low} characters"
+    return f"{words}, not empty" if low else words
+
+
+def _list(schema: Mapping[str, Any], many: bool) -> str:
+    words = "lists" if many else "a list"
+    items, low, high = schema.get("items", {}), schema.get("minItems", 0), schema.get("maxItems")
+    if isinstance(items, list):
+        same = len({expected(item) for item in items}) == 1
+        of = expected(items[0], True) if same else ", ".join(expected(item) for item in items)
+        return f"{words} of {len(items)} {of}" if same else f"{words} of {len(items)}: {of}"
+    if low and low == high:
+        count = f"{low} "
+    elif high is not None:
+        count = f"{low} to {high} "
+    else:
+        count = f"at least {low} " if low > 1 else ""
+    words = f"{words} of {count}{expected(items, True)}"
+    return f"{words}, not empty" if low == 1 and high is None else words
+
+
+def _or(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def example(schema: Mapping[str, Any]) -> Any:
+    """A value that the schema allows; its default where it has one."""
+    if "default" in schema:
+        return schema["default"]
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "const" in schema or "enum" in schema:
+        return schema.get("enum", [schema.get("const")])[0]
+    if parts := schema.get("anyOf") or schema.get("oneOf"):
+        return example(parts[0])
+    match schema.get("type"):
+        case "integer":
+            return _number(schema, 1)
+        case "number":
+            return float(_number(schema, 0))
+        case "boolean":
+            return False
+        case "array":
+            items = schema.get("items", {})
+            return (
+                [example(item) for item in items]
+                if isinstance(items, list)
+                else [example(items) for _ in range(max(1, schema.get("minItems", 1)))]
+            )
+        case "object":
+            return {key: example(schema["properties"][key]) for key in schema.get("required", ())}
+        case _:
+            return "name".ljust(schema.get("minLength", 0), "_")[: schema.get("maxLength")]
+
+
+def _number(schema: Mapping[str, Any], grain: int) -> Any:
+    """The least number that is allowed, or the largest, or the middle of an open range; 1 where all are."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    step = schema.get("multipleOf", grain)
+    if low is None and above is not None:
+        ends = [end for end in (high, below) if end is not None]
+        low = math.floor(above) + grain if grain else (above + ends[0]) / 2 if ends else above + 1
+    if low is not None:
+        return math.ceil(low / step) * step if step else low
+    if high is None and below is not None:
+        high = math.ceil(below) - grain if grain else below - 1
+    if high is not None:
+        return math.floor(high / step) * step if step else high
+    return step or 1
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring, without its full stop."""
+    paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
+    return paragraph.split(". ")[0].removesuffix(".").replace("``", "`")
+
+
+def found(value: Any) -> str:
+    """What a recipe has instead, in words: ``0``, ``"two"``, ``a table``, ``a date``."""
+    match value:
+        case str() if not is_text(value):
+            return "text that is not UTF-8"
+        case bool() | int() | float() | str() | list():
+            text = toml_value(value)
+            return text if len(text) <= 60 else f"{text[:57]}…"
+        case Mapping():
+            return "a table"
+        case datetime() | date():
+            return "a date"
+        case time():
+            return "a time"
+        case _:
+            return f"a Python {type(value).__name__}"

@@ -1,0 +1,203 @@
+"""Finds the components of every installed plugin, and keeps what is broken as facts to show."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any, Final
+
+import pluggy
+
+from adkit import hooks
+from adkit.contracts import KINDS, Component, Kind
+from adkit.errors import UserError
+from adkit.fields import first_sentence
+from adkit.near import did_you_mean
+from adkit.params import Params
+from adkit.plugin_checks import HOOK_KINDS, component_fault, hook_faults
+
+GROUP: Final = "adkit"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a component comes from."""
+
+    distribution: str
+    version: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.module})"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component that can be used."""
+
+    component: Component[Any]
+    origin: Origin
+
+    @property
+    def summary(self) -> str:
+        """The first sentence about it: of its module, if that names it, or else of what builds it."""
+        name, build, params = self.component.name, self.component.build, self.component.params
+        module = getattr(sys.modules.get(getattr(build, "__module__", "")), "__doc__", None) or ""
+        speaks_of, _, rest = first_sentence(module).partition(": ")
+        if rest and name in speaks_of:
+            return rest
+        parameters = None if params is Params else params.__doc__
+        return first_sentence(getattr(build, "__doc__", None) or parameters or module)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin, or a part of one, that cannot be used: a fact to show, which disables nothing else."""
+
+    origin: Origin
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}"
+
+
+class Registry:
+    """The components that a recipe can name."""
+
+    def __init__(self, registered: Iterable[Registered] = (), failures: Iterable[Failure] = ()) -> None:
+        self._registered = tuple(registered)
+        self.failures = tuple(failures)
+
+    def found(self, kind: Kind) -> tuple[Registered, ...]:
+        """Every component of a kind, by name; two of one name stand side by side."""
+        of_kind = (entry for entry in self._registered if entry.component.kind == kind)
+        return tuple(sorted(of_kind, key=lambda entry: (entry.component.name, str(entry.origin))))
+
+    def usable(self, kind: Kind) -> tuple[Registered, ...]:
+        """The components of a kind that ``get`` gives: those whose name no other has."""
+        names = Counter(entry.component.name for entry in self.found(kind))
+        return tuple(entry for entry in self.found(kind) if names[entry.component.name] == 1)
+
+    def get(self, kind: Kind, name: str) -> Registered:
+        """The component that a recipe names.
+
+        Raises:
+            UserError: no such component, or two of them.
+        """
+        matches = [entry for entry in self.found(kind) if entry.component.name == name]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            origins = " and ".join(str(entry.origin) for entry in matches)
+            raise UserError(f'{len(matches)} {kind}s are named "{name}": {origins}; uninstall all but one')
+        raise UserError(self._not_there(kind, name))
+
+    def _not_there(self, kind: Kind, name: str) -> str:
+        if not self._registered and not self.failures:
+            return (
+                f'no {kind} "{name}": no plugins are installed (no package has an entry point in the group '
+                f'"{GROUP}"); install adkit with pip, which registers the built-in ones: pip install adkit'
+            )
+        names = list(dict.fromkeys(entry.component.name for entry in self.found(kind)))
+        there = f"{kind}s here: {', '.join(names)}" if names else f"there are no {kind}s here"
+        sentence = f'no {kind} is named "{name}"{did_you_mean(name, names)}; {there}'
+        others = [other for other in KINDS if any(entry.component.name == name for entry in self.found(other))]
+        if others:
+            sentence += f'; "{name}" is of kind {others[0]}'
+        if self.failures:
+            sentence += f"; broken plugins: {'; '.join(map(str, self.failures))}"
+        return sentence
+
+
+def question(kind: Kind) -> str:
+    """The question that a kind of component answers."""
+    return first_sentence(getattr(hooks, f"adkit_{kind}s").__doc__)
+
+
+def discover(path: Sequence[str] | None = None) -> Registry:
+    """Load every plugin that is installed in the folders of ``path``; default: ``sys.path``."""
+    registered: list[Registered] = []
+    failures: list[Failure] = []
+    for origin, entry in _entries(sys.path if path is None else path, failures).items():
+        try:
+            plugin = entry.load()
+            manager = _manager(origin, plugin)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's module may raise anything
+            failures.append(Failure(origin, f"could not be loaded: {_last_line(error)}"))
+            continue
+        failures.extend(Failure(origin, fault) for fault in hook_faults(manager, plugin))
+        for hook in HOOK_KINDS:
+            for item in _call(manager, hook, origin, failures):
+                fault = component_fault(item, hook)
+                if fault:
+                    failures.append(Failure(origin, f"{hook}: {fault}"))
+                else:
+                    registered.append(Registered(item, origin))
+    return Registry(registered, failures)
+
+
+def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, EntryPoint]:
+    """The entry points of the group, once each: a distribution may stand on the path twice."""
+    entries: dict[Origin, EntryPoint] = {}
+    seen: set[str] = set()
+    # Not importlib.metadata.entry_points: there, one unreadable file of a stranger's hides everybody's.
+    for distribution in importlib.metadata.distributions(path=list(path)):
+        try:
+            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            declared = distribution.entry_points.select(group=GROUP)
+            name, version = distribution.metadata["Name"], distribution.version
+            key = re.sub(r"[-_.]+", "-", name.lower())
+        except Exception as error:  # noqa: BLE001  broken metadata raises whatever its parser stumbles over
+            origin = Origin(str(distribution.locate_file("")), "unknown version", "entry_points.txt")
+            failures.append(Failure(origin, f"its metadata cannot be read: {_last_line(error)}"))
+            continue
+        if key not in seen:  # an import, too, would find the first one on the path
+            entries.update((Origin(name, version, entry.value), entry) for entry in declared)
+        seen.add(key)
+    return entries
+
+
+def _manager(origin: Origin, plugin: object) -> pluggy.PluginManager:
+    """A manager of this plugin alone: what it does wrong stays with it."""
+    manager = pluggy.PluginManager("adkit")
+    manager.add_hookspecs(hooks)
+    manager.register(plugin, name=str(origin))
+    return manager
+
+
+def _call(manager: pluggy.PluginManager, hook: str, origin: Origin, failures: list[Failure]) -> Iterator[Any]:
+    """What the plugin's implementation of a hook returns, item by item."""
+    try:
+        for answer in getattr(manager.hook, hook)():
+            if isinstance(answer, list):
+                yield from answer
+            else:
+                failures.append(
+                    Failure(origin, f"{hook}: expected a list of Component, found a {type(answer).__name__}")
+                )
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's function may raise anything
+        failures.append(Failure(origin, f"{hook} raised {_last_line(error)}"))
+
+
+def _last_line(error: BaseException) -> str:
+    """The last line of the traceback, and the place in the plugin that it speaks of."""
+    line = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    if isinstance(error, SyntaxError):
+        return f"{line} ({error.filename}:{error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _of_plugin(frame.filename)]
+    return f"{line} ({frames[-1].filename}:{frames[-1].lineno})" if frames else line
+
+
+def _of_plugin(filename: str) -> bool:
+    return not filename.startswith("<") and filename not in {
+        __file__,
+        importlib.__file__,
+        importlib.metadata.__file__,
+    }

@@ -1,0 +1,284 @@
+"""Reads recipes: from a file or a mapping to checked tables and components, every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from adkit.contracts import Kind
+from adkit.core_tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
+from adkit.data.tables import FORMATS, DataTable
+from adkit.document import Document, Problem, parse_toml, read_document
+from adkit.errors import UserError
+from adkit.features import FeaturesTable
+from adkit.fields import found
+from adkit.near import did_you_mean, near
+from adkit.params import Params
+from adkit.plugins import Registered, Registry, discover
+from adkit.problems import check
+from adkit.toml_lines import KeyPath
+from adkit.toml_text import toml_value
+
+__all__ = ["Choice", "Recipe", "parse_toml", "read_recipe", "resolved"]
+
+TABLES: Final = (
+    "run",
+    "data",
+    "extractor",
+    "features",
+    "adapter",
+    "training",
+    "stopper",
+    "auxiliary",
+    "scorer",
+    "localizer",
+    "threshold",
+)
+"""Every table of a recipe, in the order in which a resolved one has them."""
+
+DEFAULT_USE: Final[Mapping[Kind, str]] = MappingProxyType({"extractor": "timm", "localizer": "bilinear"})
+"""Component of a table without ``use``."""
+
+DEFAULT_FORMAT: Final = "mvtec"
+
+CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
+    {"run": RunTable, "features": FeaturesTable, "training": TrainingTable, "threshold": ThresholdTable}
+)
+"""Tables whose keys are the core's alone, whatever else the recipe says."""
+
+NEED_ADAPTER: Final = ("training", "stopper", "auxiliary")
+
+P = TypeVar("P", bound=Params)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component and the parameters that the recipe gives it."""
+
+    name: str
+    params: Params
+    registered: Registered = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read and checked; two are equal where they ask for the same."""
+
+    document: Document = field(compare=False, repr=False)
+    """Where each key was written, for problems that only the data or a component can find."""
+    run: RunTable
+    data: DataTable
+    extractor: Choice
+    features: FeaturesTable
+    adapter: Choice | None
+    training: TrainingTable | None
+    stopper: Choice | None
+    auxiliary: DataTable | None
+    scorer: Choice
+    scorer_fit: str
+    localizer: Choice
+    threshold: ThresholdTable
+
+    @property
+    def path(self) -> Path | None:
+        return self.document.path
+
+
+def read_recipe(
+    source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), registry: Registry | None = None
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: a file, or the recipe's tables.
+        overrides: ``"scorer.k=5"`` and the like: a dotted key and a TOML value, or else a bare string.
+        registry: the components to choose from; default: those of the installed plugins.
+
+    Raises:
+        UserError: every problem of the recipe, each with its file, line and dotted key.
+    """
+    document = read_document(source, overrides)
+    # Only a file that parsed is worth the imports of every plugin.
+    return _Reader(document, discover() if registry is None else registry).recipe()
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's tables, every default spelled out, for ``tomli_w``; reading them gives an equal recipe."""
+    tables: dict[str, dict[str, Any] | None] = {
+        "run": _dumped(recipe.run),
+        "data": _dumped(recipe.data),
+        "extractor": _choice_table(recipe.extractor),
+        "features": _dumped(recipe.features),
+        "adapter": _choice_table(recipe.adapter),
+        "training": _dumped(recipe.training),
+        "stopper": _choice_table(recipe.stopper),
+        "auxiliary": _dumped(recipe.auxiliary),
+        "scorer": _choice_table(recipe.scorer, {"fit": recipe.scorer_fit}),
+        "localizer": _choice_table(recipe.localizer),
+        "threshold": _dumped(recipe.threshold),
+    }
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+def _choice_table(choice: Choice | None, own: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    return None if choice is None else {"use": choice.name, **(own or {}), **(_dumped(choice.params) or {})}
+
+
+def _dumped(params: Params | None) -> dict[str, Any] | None:
+    return None if params is None else params.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class _Reader:
+    """Collects the problems of one document."""
+
+    def __init__(self, document: Document, registry: Registry) -> None:
+        self.document = document
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def recipe(self) -> Recipe:
+        self.unknown_tables()
+        run = self.model("run", RunTable, {"name": self.document.path.stem} if self.document.path else {})
+        data = self.data("data")
+        extractor = self.choice("extractor")
+        features = self.model("features", FeaturesTable)
+        adapter = self.optional("adapter", lambda: self.choice("adapter"))
+        training = self.optional("training", lambda: self.model("training", TrainingTable))
+        stopper = self.optional("stopper", lambda: self.choice("stopper"))
+        auxiliary = self.optional("auxiliary", lambda: self.data("auxiliary"))
+        fit = self.scorer_fit()
+        scorer = self.choice("scorer", own=tuple(ScorerTable.model_fields))
+        localizer = self.choice("localizer")
+        threshold = self.model("threshold", ThresholdTable)
+        self.needs_adapter(fit)
+        if self.problems:
+            raise UserError(problem.text for problem in sorted(self.problems))
+        # What a table without a problem gives; mypy cannot know it.
+        assert run is not None
+        assert data is not None
+        assert extractor is not None
+        assert features is not None
+        assert fit is not None
+        assert scorer is not None
+        assert localizer is not None
+        assert threshold is not None
+        return Recipe(
+            document=self.document,
+            run=run,
+            data=data,
+            extractor=extractor,
+            features=features,
+            adapter=adapter,
+            training=training,
+            stopper=stopper,
+            auxiliary=auxiliary,
+            scorer=scorer,
+            scorer_fit=fit.fit,
+            localizer=localizer,
+            threshold=threshold,
+        )
+
+    def problem(self, path: KeyPath, sentence: str, at: KeyPath | None = None) -> None:
+        self.problems.append(self.document.problem(path, sentence, at))
+
+    def optional(self, name: str, read: Callable[[], T]) -> T | None:
+        return read() if name in self.document.values else None
+
+    def table(self, name: str) -> dict[str, Any] | None:
+        """The table's values, empty where the recipe has none; None, and a problem, where it is no table."""
+        table = self.document.values.get(name, {})
+        if isinstance(table, dict):
+            return table
+        self.problem((name,), f"expected a table, found {found(table)}: write [{name}] on a line of its own")
+        return None
+
+    def model(self, name: str, model: type[P], defaults: Mapping[str, Any] = MappingProxyType({})) -> P | None:
+        table = self.table(name)
+        return None if table is None else self.check(name, model, {**defaults, **table}, f"[{name}]")
+
+    def check(self, name: str, model: type[P], table: Mapping[str, Any], taker: str) -> P | None:
+        checked, faults = check(model, table, taker)
+        for fault in faults:
+            path = (name, *fault.path)
+            self.problem(path, fault.sentence, at=path[:-1] if fault.missing else path)
+        return checked
+
+    def data(self, name: str) -> DataTable | None:
+        if name not in self.document.values:
+            self.problem((name,), f'missing; say where the pictures are: [{name}] with root = "folder"')
+            return None
+        table = self.table(name)
+        if table is None:
+            return None
+        chosen = table.get("format", DEFAULT_FORMAT)
+        if not isinstance(chosen, str) or chosen not in FORMATS:
+            hint = did_you_mean(chosen, FORMATS) if isinstance(chosen, str) else ""
+            options = ", ".join(map(toml_value, FORMATS))
+            self.problem((name, "format"), f"expected one of {options}, found {found(chosen)}{hint}")
+            return None
+        return self.check(name, FORMATS[chosen], table, f'[{name}] of format "{chosen}"')
+
+    def scorer_fit(self) -> ScorerTable | None:
+        table = self.document.values.get("scorer")
+        own = {key: table[key] for key in ScorerTable.model_fields if key in table} if isinstance(table, dict) else {}
+        return self.check("scorer", ScorerTable, own, "[scorer]")
+
+    def choice(self, kind: Kind, own: Sequence[str] = ()) -> Choice | None:
+        """The component that a table names, with its parameters: all keys but ``use`` and ``own``."""
+        table = self.table(kind)
+        if table is None:
+            return None
+        use = table.get("use", DEFAULT_USE.get(kind))
+        if not isinstance(use, str):
+            self.no_use(kind, table)
+            return None
+        try:
+            registered = self.registry.get(kind, use)
+        except UserError as error:
+            for sentence in error.problems:
+                self.problem((kind, "use"), sentence)
+            return None
+        given = {key: value for key, value in table.items() if key not in ("use", *own)}
+        params = self.check(kind, registered.component.params, given, use)
+        return None if params is None else Choice(use, params, registered)
+
+    def no_use(self, kind: Kind, table: Mapping[str, Any]) -> None:
+        names = ", ".join(dict.fromkeys(entry.component.name for entry in self.registry.found(kind))) or "none"
+        if "use" in table:
+            sentence = f"expected the name of {_a(kind)}, found {found(table['use'])}; {kind}s here: {names}"
+            self.problem((kind, "use"), sentence)
+            return
+        typo = near("use", table)
+        hint = f" (did you mean use where it says {typo}?)" if typo else ""
+        self.problem((kind, "use"), f"missing; name {_a(kind)}: {names}{hint}", at=(kind,))
+
+    def unknown_tables(self) -> None:
+        for name, value in self.document.values.items():
+            if name in TABLES:
+                continue
+            if isinstance(value, dict):
+                known = ", ".join(f"[{table}]" for table in TABLES)
+                self.problem((name,), f"unknown table; a recipe has {known}{did_you_mean(name, TABLES)}")
+                continue
+            homes = [table for table, model in CORE_TABLES.items() if name in model.model_fields]
+            hint = f"; write it under [{homes[0]}]" if homes else ", and every key of a recipe does"
+            self.problem((name,), f"this key stands in no table{hint or ': every key of a recipe stands in one'}")
+
+    def needs_adapter(self, fit: ScorerTable | None) -> None:
+        values = self.document.values
+        if "adapter" in values:
+            return
+        because = "needs an [adapter] table, without which nothing is trained: add one or remove"
+        for name in NEED_ADAPTER:
+            if name in values:
+                self.problem((name,), f"{because} [{name}]")
+        if fit is not None and fit.fit == "initial":
+            self.problem(("scorer", "fit"), f"{because} this key")
+
+
+def _a(kind: Kind) -> str:
+    return f"an {kind}" if kind[0] in "ae" else f"a {kind}"

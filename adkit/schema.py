@@ -1,0 +1,89 @@
+"""The JSON Schema of recipes, from all installed plugins, so that editors complete and check them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adkit.contracts import KINDS, Kind
+from adkit.core_tables import ScorerTable
+from adkit.data.tables import FORMATS
+from adkit.fields import Schema, first_sentence, model_schema
+from adkit.plugins import Registered, Registry, question
+from adkit.recipe import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
+
+
+def recipe_schema(registry: Registry) -> Schema:
+    """Every recipe that is accepted is valid under it; validators written in Python it cannot say.
+
+    Draft 07, the newest that Taplo (Even Better TOML) reads, and ``oneOf``, for Taplo completes no ``if``.
+    """
+    components: Schema = {kind: _component_table(kind, registry) for kind in KINDS}
+    core = {
+        name: {"description": first_sentence(model.__doc__), **model_schema(model)}
+        for name, model in CORE_TABLES.items()
+    }
+    data = {"data": _data_table("the pictures"), "auxiliary": _data_table("other pictures, for the adapter")}
+    tables: Schema = {**core, **data, **components}
+    initial = {"properties": {"scorer": {"properties": {"fit": {"const": "initial"}}, "required": ["fit"]}}}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "adkit recipe",
+        "type": "object",
+        "properties": {name: tables[name] for name in TABLES},
+        "required": ["data", "scorer", *(kind for kind in DEFAULT_USE if _must_be_written(kind, registry))],
+        "additionalProperties": False,
+        "dependencies": {name: ["adapter"] for name in NEED_ADAPTER},
+        "if": {**initial, "required": ["scorer"]},
+        "then": {"required": ["adapter"]},
+    }
+
+
+def _component_table(kind: Kind, registry: Registry) -> Schema:
+    branches = [_component_branch(kind, entry) for entry in registry.usable(kind)]
+    names = [entry.component.name for entry in registry.usable(kind)]
+    if not branches:
+        return {"description": f"no {kind} is installed", "not": {}}
+    use = {"description": f"the {kind}", "enum": names}
+    if kind in DEFAULT_USE:
+        use["default"] = DEFAULT_USE[kind]
+    return {"description": question(kind), "type": "object", "properties": {"use": use}, "oneOf": branches}
+
+
+def _component_branch(kind: Kind, entry: Registered) -> Schema:
+    name = entry.component.name
+    schema = model_schema(entry.component.params)
+    own = model_schema(ScorerTable)["properties"] if kind == "scorer" else {}
+    use = {"const": name, "description": entry.summary}
+    required = [] if DEFAULT_USE.get(kind) == name else ["use"]
+    return {
+        **schema,
+        "description": entry.summary,
+        "properties": {"use": use, **own, **schema.get("properties", {})},
+        "required": [*required, *schema.get("required", ())],
+    }
+
+
+def _must_be_written(kind: Kind, registry: Registry) -> bool:
+    """Whether a recipe without this table is incomplete: its default needs a parameter or is not there."""
+    defaults = [entry for entry in registry.usable(kind) if entry.component.name == DEFAULT_USE[kind]]
+    return not defaults or bool(model_schema(defaults[0].component.params).get("required"))
+
+
+def _data_table(description: str) -> Schema:
+    branches = []
+    for name, model in FORMATS.items():
+        schema = model_schema(model)
+        layout = first_sentence(model.__doc__)
+        properties: dict[str, Any] = {
+            **schema["properties"],
+            "format": {"const": name, "description": layout},
+        }
+        required = {*schema.get("required", ()), "format"} - ({"format"} if name == DEFAULT_FORMAT else set())
+        branches.append({**schema, "description": layout, "properties": properties, "required": sorted(required)})
+    formats = {"description": "how the pictures lie", "enum": list(FORMATS), "default": DEFAULT_FORMAT}
+    return {
+        "description": description,
+        "type": "object",
+        "properties": {"format": formats},
+        "oneOf": branches,
+    }
