@@ -1,0 +1,72 @@
+"""K-means: a few centroids that stand in for many normal features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from adkit.contracts import Features, Stream
+from adkit.neighbours import pairwise
+
+
+def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> Tensor:
+    """Centroids (count, c) of at least as many rows (m, c) that are in memory; found by faiss, on the CPU.
+
+    Args:
+        spherical: scale centroids to unit length, for rows of unit length.
+    """
+    import faiss
+
+    clustering = faiss.Kmeans(
+        rows.shape[1],
+        count,
+        seed=seed,
+        spherical=spherical,
+        min_points_per_centroid=1,  # fewer than 39 would print a warning
+        max_points_per_centroid=len(rows),  # faiss would else sample the rows
+    )
+    clustering.train(rows.cpu().numpy())
+    return torch.from_numpy(clustering.centroids).to(rows.device)
+
+
+def located(pictures: Tensor) -> Tensor:
+    """The features of some pictures as each location's first centroids: (m, h, w, c) → (h, w, m, c)."""
+    return pictures.permute(1, 2, 0, 3).contiguous()
+
+
+def located_distances(values: Tensor, centroids: Tensor) -> Tensor:
+    """L2 distances (n, h, w, m) of features (n, h, w, c) to their own locations' centroids (h, w, m, c)."""
+    return pairwise(values.permute(1, 2, 0, 3), centroids).permute(2, 0, 1, 3)  # (h, w, n, m) before
+
+
+def moved(
+    centroids: Mapping[str, Tensor], stream: Stream, describe: Callable[[Features], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """One step of Lloyd's algorithm in every location by itself, holding sums alone.
+
+    Args:
+        centroids: level name → (h, w, m, c).
+        describe: what makes the levels (n, h, w, c) out of the stream's features.
+
+    Returns:
+        Level name → (h, w, m, c), each the mean of the features that were nearest to it; where there were
+        none, the old one.
+    """
+    sums = {name: torch.zeros_like(old) for name, old in centroids.items()}
+    counts = {name: torch.zeros_like(old[..., 0]) for name, old in centroids.items()}
+    for features in stream:
+        described = describe(features)
+        for name, old in centroids.items():
+            choices = located_distances(described[name], old).argmin(3)  # (n, h, w)
+            rows, columns = (torch.arange(size, device=old.device) for size in old.shape[:2])
+            for picture, choice in zip(described[name], choices, strict=True):
+                place = (rows[:, None], columns[None, :], choice)  # no place twice: the sum is well ordered
+                sums[name][place] += picture
+                counts[name][place] += 1
+    for name, old in centroids.items():
+        unchosen = counts[name] == 0
+        sums[name][unchosen] = old[unchosen]
+        sums[name] /= counts[name].clamp_min(1)[..., None]
+    return sums

@@ -1,0 +1,164 @@
+"""Exact nearest neighbours in banks of features that fit in memory.
+
+Fast libraries rank by ‖y‖² − 2x·y + ‖x‖², which cancels for close neighbours and rounds differently with
+the number of queries. Here that expansion only proposes candidates. The distances handed out are those of
+x − y: the same however the queries are batched, and zero from a feature to itself. Where rounding could have
+hidden a nearer neighbour, the candidates are found once more in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Metric = Literal["l2", "squared_l2", "cosine"]
+Index = Literal["auto", "faiss", "torch"]
+
+SPARE = 8
+"""Candidates beyond k that the expansion proposes."""
+BLOCK_BYTES = 64 * 2**20
+"""Bound on every temporary of a search."""
+
+
+class Bank:
+    """Features to search, kept as they are: nothing is copied.
+
+    Args:
+        rows: (m, c) float32, as ``prepared`` gives them.
+        metric: ``cosine`` is 1 − cos, for which a feature of zeros lies ½ from every other one.
+        index: ``faiss`` searches on the CPU, ``torch`` where the rows are; ``auto`` takes faiss for rows on
+            the CPU, where it is the faster.
+    """
+
+    def __init__(self, rows: Tensor, metric: Metric = "l2", index: Index = "auto") -> None:
+        self.rows = rows
+        self.metric = metric
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The ``k`` nearest rows of each query.
+
+        Args:
+            queries: (q, c) float32, not prepared.
+            k: at most the number of rows.
+
+        Returns:
+            Distances (q, k), ascending, and the rows' numbers (q, k) int64, on the device of the queries.
+        """
+        lengths, found = nearest(prepared(queries.detach(), self.metric), self.rows, k, self.index)
+        if self.metric == "l2":
+            return lengths, found
+        squared = lengths.square()
+        # Of unit vectors, ‖x − y‖² = 2 (1 − cos).
+        return (squared / 2 if self.metric == "cosine" else squared), found
+
+    def distances(self, queries: Tensor, k: int) -> Tensor:
+        """The distances (q, k) of ``search`` alone."""
+        return self.search(queries, k)[0]
+
+
+def prepared(features: Tensor, metric: Metric) -> Tensor:
+    """Features (m, c) as a bank holds them: of unit length for ``cosine``, else as they are."""
+    return torch.nn.functional.normalize(features, dim=1) if metric == "cosine" else features
+
+
+def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tuple[Tensor, Tensor]:
+    """L2 distances (q, k), ascending, and numbers (q, k) of the rows nearest to each query, exactly."""
+    if k > len(rows):
+        raise ValueError(f"k: expected at most the {len(rows)} rows of the bank, found {k}")
+    home = queries.device
+    queries = queries.to(rows.device).contiguous()
+    count = min(k + SPARE, len(rows))
+    if index == "faiss" or (index == "auto" and rows.device.type == "cpu"):
+        squared, candidates = _faiss(queries, rows, count)
+    else:
+        squared, candidates = _expand(queries, rows, count, torch.float32)
+    lengths, found = _refine(queries, rows, candidates, k)
+    if count < len(rows):
+        doubtful = _doubtful(queries, rows, lengths[:, -1], squared[:, -1])
+        if len(doubtful):
+            # MPS has no float64.
+            wide = torch.device("cpu") if rows.device.type == "mps" else rows.device
+            again = queries[doubtful]
+            candidates = _expand(again.to(wide), rows.to(wide), count, torch.float64)[1].to(rows.device)
+            lengths[doubtful], found[doubtful] = _refine(again, rows, candidates, k)
+    return lengths.to(home), found.to(home)
+
+
+def nearest_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
+    """L2 distances (q, k), ascending, of queries (q, c) to all locations of some pictures, exactly.
+
+    Args:
+        bank: (pictures, locations, c) float32.
+        chosen: (m,) int64, the pictures to search; m·locations is at least ``k``.
+    """
+    best = queries.new_empty(len(queries), 0)
+    for part in chosen.split(max(1, BLOCK_BYTES // (4 * bank[0].numel()))):  # type: ignore[no-untyped-call]
+        rows = bank[part].flatten(0, 1)
+        best = torch.cat([best, nearest(queries, rows, min(k, len(rows)))[0]], 1)
+        best = best.topk(min(k, best.shape[1]), largest=False).values
+    return best
+
+
+def pairwise(left: Tensor, right: Tensor) -> Tensor:
+    """L2 distances (…, m, n) of rows (…, m, c) to rows (…, n, c), from their differences."""
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    import faiss
+
+    # ``knn`` searches the tensor's own memory; an IndexFlat would hold the bank a second time.
+    squared, found = faiss.knn(queries.cpu().numpy(), rows.cpu().numpy(), count)
+    return torch.from_numpy(squared).to(rows.device), torch.from_numpy(found).to(rows.device)
+
+
+def _expand(queries: Tensor, rows: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Squared distances and numbers (q, count) of the nearest rows by expansion in ``dtype``, in blocks."""
+    height = max(1, BLOCK_BYTES // (8 * rows.shape[1]))
+    width = max(1, BLOCK_BYTES // (8 * min(height, len(rows))))
+    best = torch.full((len(queries), count), torch.inf, dtype=dtype, device=rows.device)
+    found = torch.zeros((len(queries), count), dtype=torch.int64, device=rows.device)
+    for first in range(0, len(rows), height):
+        block = rows[first : first + height].to(dtype)
+        norms = torch.linalg.vecdot(block, block)
+        for start in range(0, len(queries), width):
+            span = slice(start, start + width)
+            part = queries[span].to(dtype)
+            squared = torch.addmm(norms, part, block.T, alpha=-2)  # (p, rows of the block), less ‖x‖²
+            values, numbers = squared.topk(min(count, len(block)), largest=False)
+            values += torch.linalg.vecdot(part, part)[:, None]
+            values, order = torch.cat([best[span], values], 1).topk(count, largest=False)
+            best[span], found[span] = values, torch.cat([found[span], numbers + first], 1).gather(1, order)
+    return best, found
+
+
+def _refine(queries: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` nearest of each query's candidates (q, count), by the lengths of the differences."""
+    lengths = torch.empty_like(candidates[:, :k], dtype=rows.dtype)
+    found = torch.empty_like(candidates[:, :k])
+    step = max(1, BLOCK_BYTES // (4 * rows.shape[1] * candidates.shape[1]))
+    for start in range(0, len(queries), step):
+        span = slice(start, start + step)
+        exact = pairwise(queries[span, None], rows[candidates[span]])[:, 0]  # (p, count)
+        lengths[span], order = exact.topk(k, largest=False, sorted=True)
+        found[span] = candidates[span].gather(1, order)
+    return lengths, found
+
+
+def _doubtful(queries: Tensor, rows: Tensor, kth: Tensor, last: Tensor) -> Tensor:
+    """The queries for which a row that was not proposed may be nearer than the k-th found.
+
+    A row that was passed over has an expanded square of at least ``last``, so its true square is at least
+    that less the rounding: ε √c (‖x‖² + ‖y‖²) for errors that walk at random, times 4 to be safe.
+    """
+    longest = torch.linalg.vector_norm(rows, dim=1).max().square()
+    scale = 4 * torch.finfo(torch.float32).eps * rows.shape[1] ** 0.5
+    rounding = scale * (torch.linalg.vecdot(queries, queries) + longest)
+    doubtful: Tensor = (kth > 0) & (kth.square() > last - rounding)
+    return doubtful.nonzero()[:, 0]

@@ -1,0 +1,117 @@
+"""What scorers share: from maps to scores, samples of a stream, and sentences for banks that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor
+
+from adkit.contracts import Features, Geometry, Level
+from adkit.errors import UserError
+
+Aggregation = Literal["max", "mean"]
+
+
+def reduce_maps(maps: Mapping[str, Tensor], aggregation: Aggregation) -> Tensor:
+    """Each picture's score: the largest or mean value of each level's map, then the mean over levels.
+
+    Args:
+        maps: level name → (n, h, w), at least one; a pooled level is 1×1.
+
+    Returns:
+        (n,).
+    """
+    values = [m.amax((1, 2)) if aggregation == "max" else m.mean((1, 2)) for m in maps.values()]
+    return torch.stack(values).mean(0)  # (levels, n) → (n,)
+
+
+def spatial(
+    maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry]
+) -> tuple[dict[str, Tensor], dict[str, Geometry]]:
+    """The maps that say where, with their geometry: those whose grid is larger than 1×1."""
+    names = [name for name, values in maps.items() if values.shape[1:] != (1, 1)]
+    return {name: maps[name] for name in names}, {name: geometry[name] for name in names}
+
+
+def fitted_levels(fitted: Iterable[str], features: Features) -> list[str]:
+    """The levels that a scorer was fitted on, in the order of the features; all of them must be there."""
+    fitted = set(fitted)
+    missing = sorted(fitted - features.keys())
+    if missing:
+        raise UserError(
+            f"scorer: fitted on level {', '.join(missing)}, which the features lack (they have "
+            f"{', '.join(features)}): score with the extractor.levels that it was fitted with"
+        )
+    return [name for name in features if name in fitted]
+
+
+def check_memory(need: int, device: str, what: str, advice: str) -> None:
+    """Refuse to build what does not fit.
+
+    Args:
+        need: bytes.
+        what: "spade: the bank of 400 pictures", the sentence's subject.
+        advice: what to do instead, in the imperative.
+    """
+    if torch.device(device).type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if need > free:
+        gigabytes = f"needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB is free on {device}"
+        raise UserError(f"{what} {gigabytes}: {advice}")
+
+
+def levels_of(features: Features) -> dict[str, Level]:
+    """The levels that features have, for what is built from levels when there is no stream to ask."""
+    return {
+        name: Level(values.shape[3], (values.shape[1], values.shape[2]), features.geometry[name])
+        for name, values in features.items()
+    }
+
+
+class Reservoir:
+    """A uniform sample of the items of a stream of unknown length: all of them while they fit.
+
+    The same items are kept however the stream is cut into batches. Memory is reserved once, and on the CPU it
+    is used only as it fills, so that a generous capacity costs nothing.
+
+    Args:
+        capacity: the largest number of items kept.
+        shape: of one item.
+        generator: a CPU generator, drawn from once an item.
+    """
+
+    def __init__(
+        self, capacity: int, shape: tuple[int, ...], device: str | torch.device, generator: torch.Generator
+    ) -> None:
+        self._buffer = torch.empty((capacity, *shape), device=device)
+        self._generator = generator
+        self._seen = 0
+
+    @property
+    def items(self) -> Tensor:
+        """(kept, *shape) float32: a view, in the stream's order as long as all of them fit."""
+        return self._buffer[: self._seen]
+
+    def add(self, items: Tensor) -> None:
+        """Offer ``items`` (m, *shape)."""
+        room = max(0, len(self._buffer) - self._seen)
+        fitting = items[:room]
+        draws = torch.rand(len(items), generator=self._generator, dtype=torch.float64)
+        self._buffer[self._seen : self._seen + len(fitting)] = fitting
+        self._seen += len(fitting)
+        if len(fitting) == len(items):
+            return
+        # Item number t takes the place of a kept one with chance capacity / t.
+        late = torch.arange(len(fitting), len(items))
+        numbers = torch.arange(1, len(late) + 1) + self._seen
+        places = (draws[late] * numbers).long()
+        taken = places < len(self._buffer)
+        last = dict(zip(places[taken].tolist(), late[taken].tolist(), strict=True))
+        if last:
+            self._buffer[list(last)] = items[list(last.values())].to(self._buffer)
+        self._seen += len(late)

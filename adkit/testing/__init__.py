@@ -1,0 +1,35 @@
+"""Contract checks that a plugin's author runs on a component, with or without pytest.
+
+    from adkit.testing import check_component
+    from my_package.plugin import adkit_scorers
+
+    def test_contract():
+        for component in adkit_scorers():
+            check_component(component)
+
+A check that fails raises an AssertionError: "name of the check: expected …, found …".
+"""
+
+from adkit.testing.adapters import check_adapter
+from adkit.testing.components import check_component, check_params
+from adkit.testing.extractors import check_extractor
+from adkit.testing.localizers import check_localizer
+from adkit.testing.samples import FeatureStream, feature_stream, pictures
+from adkit.testing.scorers import check_scorer
+from adkit.testing.stoppers import check_stopper
+from adkit.testing.tiny import TinyAdapter, TinyExtractor
+
+__all__ = [
+    "FeatureStream",
+    "TinyAdapter",
+    "TinyExtractor",
+    "check_adapter",
+    "check_component",
+    "check_extractor",
+    "check_localizer",
+    "check_params",
+    "check_scorer",
+    "check_stopper",
+    "feature_stream",
+    "pictures",
+]

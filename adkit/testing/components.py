@@ -1,0 +1,93 @@
+"""Checks of a whole component: its parameters, and what its kind is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from adkit.context import Context
+from adkit.contracts import KINDS, Adapter, Component, Extractor, Scorer
+from adkit.params import Params
+from adkit.testing.adapters import check_adapter
+from adkit.testing.asserts import require
+from adkit.testing.extractors import check_extractor
+from adkit.testing.localizers import check_localizer
+from adkit.testing.samples import SIZE, FeatureStream, feature_stream
+from adkit.testing.scorers import check_scorer
+from adkit.testing.stoppers import check_stopper
+from adkit.testing.tiny import TinyAdapter, TinyExtractor
+
+
+def check_component(
+    component: Component[Any],
+    params: Mapping[str, object] | None = None,
+    *,
+    context: Context | None = None,
+    stream: FeatureStream | None = None,
+    make_extractor: Callable[[], Extractor] | None = None,
+    make_adapter: Callable[[], Adapter] = TinyAdapter,
+    make_scorer: Callable[[], Scorer] | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Run every check that a component's kind has.
+
+    Args:
+        component: what a hook's list holds.
+        params: its parameters as a recipe writes them; default: their defaults.
+        context: default: the CPU, seed 0 and pictures of 24×20 pixels.
+        stream: for scorers, normal features with the levels that it needs.
+        make_extractor: for adapters and stoppers; default: ``TinyExtractor``.
+        make_adapter: for stoppers, one that goes with the extractor.
+        make_scorer: for adapters that ask for a scorer.
+        tolerance: share of the largest value by which batches may differ.
+    """
+    try:
+        check_params(component)
+        context = context or Context(image_size=SIZE)
+        size, device = context.image_size, context.device
+        extractor = make_extractor or (lambda: TinyExtractor(size).to(device))
+        make = _factory(component, params or {}, context)
+        if component.kind == "extractor":
+            check_extractor(make, size, tolerance, device)
+        elif component.kind == "adapter":
+            check_adapter(make, extractor, make_scorer, size, tolerance, device)
+        elif component.kind == "scorer":
+            check_scorer(make, stream or feature_stream(device=device), tolerance)
+        elif component.kind == "localizer":
+            check_localizer(make, tolerance, device)
+        else:
+            check_stopper(make, extractor, make_adapter, size, device)
+    except AssertionError as error:
+        error.add_note(f"in {component.kind} {component.name!r} with {dict(params or {})}")
+        raise
+
+
+def check_params(component: Component[Any]) -> None:
+    """The kind is one of the five, and every parameter is described and valid by default."""
+    require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
+    model = component.params
+    is_model = isinstance(model, type) and issubclass(model, Params)
+    require(is_model, "params", "a subclass of adkit.Params", model)
+    for name, field in model.model_fields.items():
+        require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
+        if not field.is_required():
+            _check_default(model, name, field.get_default(call_default_factory=True))
+
+
+def _check_default(model: type[Params], name: str, default: object) -> None:
+    written = TypeAdapter(Any).dump_json({name: default})
+    try:
+        model.model_validate_json(written)
+    except ValidationError as error:
+        wrong = [problem["msg"] for problem in error.errors() if problem["loc"][:1] == (name,)]
+        require(not wrong, "defaults", f"{name} valid by default", f"{default!r}: {'; '.join(wrong)}")
+
+
+def _factory(component: Component[Any], params: Mapping[str, object], context: Context) -> Callable[[], Any]:
+    validated = component.params.model_validate_json(json.dumps(params))
+    first, second = component.build(validated, context), component.build(validated, context)
+    require(first is not second, "fresh", "build to make an instance a call", "the same one twice")
+    return lambda: component.build(validated, context)

@@ -1,0 +1,96 @@
+"""Checks of extractors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from adkit.contracts import AdaptableExtractor, Extractor, Features
+from adkit.testing.asserts import (
+    generators_untouched,
+    require,
+    require_batchwise,
+    require_close,
+    require_finite,
+    require_tensor,
+    through_bytes,
+    untouched,
+)
+from adkit.testing.samples import SIZE, pictures
+
+
+def check_extractor(
+    make: Callable[[], Extractor],
+    size: tuple[int, int] = SIZE,
+    tolerance: float = 1e-5,
+    device: str = "cpu",
+) -> None:
+    """Run every check of an extractor.
+
+    Args:
+        make: gives a fresh extractor, always with the same parameters and seed.
+        size: (height, width) of pictures, the context's.
+        tolerance: share of the largest value of a level by which batches may differ.
+    """
+    (batch,) = pictures(size=size, device=device)
+    with generators_untouched():
+        extractor = make()
+        require(isinstance(extractor, nn.Module), "module", "a torch.nn.Module", type(extractor).__name__)
+        with torch.no_grad(), untouched("inputs", "images", {"images": batch.images}):
+            features = extractor(batch.images)
+    _check_mode(extractor)
+    _check_features(extractor, features, len(batch))
+    _check_blocks(extractor)
+    expected = dict(features)
+
+    def extract(of: Extractor, first: int = 0, last: int = len(batch)) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return dict(of(batch.images[first:last]))
+
+    twin = make()
+    require_close("seed", "two extractors of one seed to give equal features", expected, extract(twin), 0.0)
+    state = through_bytes(_module(extractor).state_dict())
+    _scramble(_module(twin))
+    _module(twin).load_state_dict(state)
+    wanted = "equal features after state_dict, safetensors and load_state_dict"
+    require_close("state", wanted, expected, extract(twin), 0.0)
+    require_batchwise(lambda i, j: extract(extractor, i, j), len(batch), tolerance)
+
+
+def _module(extractor: Extractor) -> nn.Module:
+    assert isinstance(extractor, nn.Module)
+    return extractor
+
+
+def _scramble(module: nn.Module) -> None:
+    """Change all floating-point weights, so that loading has something to do."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(1)
+
+
+def _check_mode(extractor: Extractor) -> None:
+    training = [name or "itself" for name, module in _module(extractor).named_modules() if module.training]
+    require(not training, "evaluation", "every module in evaluation mode", f"training: {', '.join(training)}")
+
+
+def _check_features(extractor: Extractor, features: Features, count: int) -> None:
+    levels = extractor.levels
+    require(list(features) == list(levels), "levels", f"those stated, {list(levels)}, in order", list(features))
+    for name, level in levels.items():
+        require_tensor("shapes", f"level {name}", features[name], (count, *level.grid, level.channels))
+        require_finite(f"level {name}", features[name])
+        geometry = features.geometry.get(name)
+        require(geometry == level.geometry, "geometry", f"{name} as stated, {level.geometry}", geometry)
+
+
+def _check_blocks(extractor: Extractor) -> None:
+    if not isinstance(extractor, AdaptableExtractor):
+        return
+    owners = [id(parameter) for block in extractor.blocks().values() for parameter in block]
+    for name, parameter in _module(extractor).named_parameters():
+        count = owners.count(id(parameter))
+        require(count == 1, "blocks", f"parameter {name} in exactly one block", f"it in {count}")

@@ -1,0 +1,99 @@
+"""Small seeded inputs for checks and for tests of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level
+
+SIZE = (24, 20)
+"""(height, width) of the pictures that ``feature_stream``'s levels cover."""
+
+
+@dataclass(frozen=True)
+class FeatureStream:
+    """A ``Stream`` over features that are in memory."""
+
+    features: Features
+    batch_size: int = 8
+    unreadable: int = 0
+    """Pictures that ``pictures`` counts beside those that come."""
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return {
+            name: Level(values.shape[3], (values.shape[1], values.shape[2]), self.features.geometry[name])
+            for name, values in self.features.items()
+        }
+
+    @property
+    def pictures(self) -> int:
+        return self.features.pictures + self.unreadable
+
+    @property
+    def device(self) -> str:
+        return str(next(iter(self.features.values())).device)
+
+    def __iter__(self) -> Iterator[Features]:
+        for first in range(0, self.features.pictures, self.batch_size):
+            yield part(self.features, first, first + self.batch_size)
+
+    def cut(self, batch_size: int) -> FeatureStream:
+        """The same pictures in other batches."""
+        return replace(self, batch_size=batch_size)
+
+
+def feature_stream(
+    levels: Mapping[str, Level] | None = None,
+    pictures: int = 24,
+    seed: int = 0,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> FeatureStream:
+    """Normally distributed features.
+
+    Args:
+        levels: default: ``pool`` of 8 channels, ``layer1`` of 4 on 6×5 cells and ``layer2`` of 6 on 3×3.
+    """
+    levels = levels or {
+        POOL: Level(8, (1, 1), Geometry.covering((1, 1), SIZE)),
+        "layer1": Level(4, (6, 5), Geometry.covering((6, 5), SIZE)),
+        "layer2": Level(6, (3, 3), Geometry.covering((3, 3), SIZE)),
+    }
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        name: torch.randn((pictures, *level.grid, level.channels), generator=generator).to(device)
+        for name, level in levels.items()
+    }
+    return FeatureStream(Features(values, {name: level.geometry for name, level in levels.items()}), batch_size)
+
+
+def part(features: Features, first: int, last: int) -> Features:
+    """The pictures from ``first`` up to ``last``: views, so that a change in place shows in the whole."""
+    return Features({name: t[first:last] for name, t in features.items()}, features.geometry)
+
+
+def pictures(
+    count: int = 9,
+    size: tuple[int, int] = SIZE,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int | None = None,
+) -> list[Batch]:
+    """Batches of uniformly random pictures; one batch unless ``batch_size`` is given."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((count, 3, *size), generator=generator).to(device)
+    step = batch_size or count
+    return [
+        Batch(images[i : i + step], tuple(f"picture#{n}" for n in range(i, min(i + step, count))))
+        for i in range(0, count, step)
+    ]
+
+
+def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> FeatureStream:
+    """What an extractor makes of random pictures."""
+    with torch.no_grad():
+        return FeatureStream(extractor(pictures(12, size, seed, device)[0].images), batch_size=4)

@@ -1,0 +1,96 @@
+"""Checks of scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from adkit.contracts import Features, Scorer, Scores, Stream
+from adkit.errors import NotFittedError
+from adkit.testing.asserts import (
+    generators_untouched,
+    require,
+    require_batchwise,
+    require_close,
+    require_finite,
+    require_tensor,
+    through_bytes,
+    untouched,
+)
+from adkit.testing.samples import FeatureStream, feature_stream, part
+
+
+def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None, tolerance: float = 1e-5) -> None:
+    """Run every check of a scorer.
+
+    Args:
+        make: gives a fresh, unfitted scorer, always with the same parameters and seed.
+        stream: normal pictures with the levels that it needs; default: ``feature_stream()``.
+        tolerance: share of the largest score by which batches may differ.
+    """
+    stream = stream or feature_stream()
+    levels = stream.levels
+    queries = feature_stream(levels, pictures=10, seed=1, device=stream.device).features
+    _check_unfitted(make(), queries)
+    with generators_untouched(), untouched("inputs", "features of fit", stream.features):
+        scorer = _fitted(make, stream)
+        with untouched("inputs", "features of score", queries):
+            scores = scorer.score(queries)
+    _check_scores(scores, queries)
+    expected = _flat(scores)
+
+    def same(check: str, wanted: str, other: Scorer, allowed: float = 0.0) -> None:
+        require_close(check, wanted, expected, _flat(other.score(queries)), allowed)
+
+    same("seed", "two scorers of one seed to give equal scores", _fitted(make, stream))
+    again = _fitted(make, feature_stream(levels, seed=2, device=stream.device))
+    again.fit(stream)
+    same("refit", "fit to forget what was fitted before", again)
+    cut = _fitted(make, stream.cut(1))
+    same("stream", "equal scores however the stream is cut into batches", cut, tolerance)
+    fewer = _fitted(make, replace(stream, unreadable=5))
+    same("unreadable", "equal scores where the stream counts 5 pictures that do not come", fewer, tolerance)
+    restored = make()
+    restored.load_state_dict(through_bytes(scorer.state_dict()))
+    same("state", "equal scores after state_dict, safetensors and load_state_dict", restored)
+    require_batchwise(lambda i, j: _flat(scorer.score(part(queries, i, j))), queries.pictures, tolerance)
+
+
+def _fitted(make: Callable[[], Scorer], stream: Stream) -> Scorer:
+    scorer = make()
+    scorer.fit(stream)
+    return scorer
+
+
+def _flat(scores: Scores) -> dict[str, Tensor]:
+    return {"image": scores.image} | {f"map of {name}": values for name, values in scores.maps.items()}
+
+
+def _check_unfitted(scorer: Scorer, queries: Features) -> None:
+    expected = "unfitted: expected NotFittedError from score before fit"
+    try:
+        scorer.score(queries)
+    except NotFittedError:
+        return
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise AssertionError(f"{expected}, found {error!r}") from error
+    raise AssertionError(f"{expected}, found scores")
+
+
+def _check_scores(scores: Scores, queries: Features) -> None:
+    require_tensor("shapes", "image", scores.image, (queries.pictures,))
+    for name, values in scores.maps.items():
+        if name in queries:
+            require_tensor("shapes", f"map of {name}", values, tuple(queries[name].shape[:3]))
+    for name, values in scores.maps.items():
+        grid = tuple(values.shape[1:])
+        require(grid != (1, 1), "shapes", f"maps of spatial levels alone, not of {name}", grid)
+    names = list(scores.geometry)
+    require(set(names) == set(scores.maps), "geometry", f"one each for maps {list(scores.maps)}", names)
+    for name, geometry in scores.geometry.items():
+        known = queries.geometry.get(name, geometry)
+        require(geometry == known, "geometry", f"{name} at {known}", geometry)
+    for name, values in _flat(scores).items():
+        require_finite(name, values)

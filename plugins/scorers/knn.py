@@ -1,0 +1,142 @@
+"""knn: the mean distance to the nearest normal features; over ``pool`` alone it is DN2.
+
+Source: Reiss et al., PANDA (CVPR 2021), sections 2.2 and 4.3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from adkit import (
+    Component,
+    Context,
+    Features,
+    Level,
+    NotFittedError,
+    Params,
+    Scores,
+    Stream,
+    UserError,
+    hookimpl,
+)
+from adkit.centroids import kmeans
+from adkit.neighbours import Bank, Index, Metric, prepared
+from adkit.scoring import Aggregation, Reservoir, check_memory, fitted_levels, reduce_maps, spatial
+
+PER_CENTROID = 256
+"""Features that K-means learns a centroid from; more do not move it by much."""
+
+
+class KnnParams(Params):
+    k: int = Field(2, ge=1, description="neighbours whose distances are averaged")
+    metric: Metric = Field("l2", description="distance between features; cosine is 1 - cos")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    sample: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of each picture's locations that a level's bank keeps, drawn at random",
+    )
+    centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0 keeps it")
+    index: Index = Field("auto", description="what searches: faiss on the CPU, torch on the run's device")
+
+    @field_validator("centroids")
+    @classmethod
+    def _enough(cls, centroids: int, info: ValidationInfo) -> int:
+        if 0 < centroids < info.data.get("k", 1):
+            raise ValueError(f"expected 0 or at least k = {info.data['k']}, found {centroids}")
+        return centroids
+
+
+class Knn:
+    """A bank a level, of the features of all pictures and locations."""
+
+    def __init__(self, params: KnnParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._banks: dict[str, Bank] = {}
+
+    def fit(self, stream: Stream) -> None:
+        self._banks = {}
+        levels, pictures = stream.levels, stream.pictures
+        draws = {name: self.context.generator("knn", "sample", name) for name in levels}
+        kept = {name: self._kept(level) for name, level in levels.items()}
+        samples = self._reservoirs(levels, pictures)
+        for features in stream:
+            for name, values in features.items():
+                rows = values.flatten(1, 2)  # (n, h·w, c)
+                if kept[name] < rows.shape[1]:
+                    order = torch.rand(rows.shape[:2], generator=draws[name]).argsort(1)[:, : kept[name]]
+                    rows = rows.gather(1, order.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))
+                samples[name].add(prepared(rows.flatten(0, 1), self.params.metric))
+        self._banks = {name: self._bank(self._condensed(name, s.items)) for name, s in samples.items()}
+
+    def score(self, features: Features) -> Scores:
+        if not self._banks:
+            raise NotFittedError("knn")
+        maps = {}
+        for name in fitted_levels(self._banks, features):
+            values = features[name]
+            distances = self._banks[name].distances(values.flatten(0, 2), self.params.k)  # (n·h·w, k)
+            maps[name] = distances.mean(1).view(values.shape[:3])
+        return Scores(reduce_maps(maps, self.params.aggregation), *spatial(maps, features.geometry))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"bank.{name}": bank.rows for name, bank in self._banks.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in state.items()}
+
+    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+        counts = self._counts(levels, pictures)
+        return sum(4 * counts[name] * level.channels for name, level in levels.items())
+
+    def _counts(self, levels: Mapping[str, Level], pictures: int) -> dict[str, int]:
+        """Level name → rows that its bank is filled with, before K-means if there is one."""
+        most = PER_CENTROID * self.params.centroids or math.inf
+        return {name: int(min(pictures * self._kept(level), most)) for name, level in levels.items()}
+
+    def _kept(self, level: Level) -> int:
+        return max(1, round(self.params.sample * level.grid[0] * level.grid[1]))
+
+    @property
+    def _device(self) -> str:
+        return "cpu" if self.params.index == "faiss" else self.context.device
+
+    def _reservoirs(self, levels: Mapping[str, Level], pictures: int) -> dict[str, Reservoir]:
+        counts = self._counts(levels, pictures)
+        check_memory(
+            self.memory(levels, pictures),
+            self._device,
+            f"scorer: knn's bank of {sum(counts.values())} normal features",
+            "lower scorer.sample, set scorer.centroids, or name levels with smaller grids or fewer channels",
+        )
+        return {
+            name: Reservoir(counts[name], (level.channels,), self._device, self.context.generator("knn", "bank", name))
+            for name, level in levels.items()
+        }
+
+    def _condensed(self, name: str, rows: Tensor) -> Tensor:
+        if len(rows) < self.params.k:
+            raise UserError(
+                f"scorer.k: expected at most the {len(rows)} normal features of level {name}, found "
+                f"{self.params.k}: lower k or give more normal pictures"
+            )
+        if not 0 < self.params.centroids < len(rows):
+            return rows  # as few features as centroids are their own centroids
+        seed = self.context.seed_for("knn", "centroids", name)
+        return kmeans(rows, self.params.centroids, seed, spherical=self.params.metric == "cosine")
+
+    def _bank(self, rows: Tensor) -> Bank:
+        return Bank(rows.to(self._device), self.params.metric, self.params.index)
+
+
+@hookimpl
+def adkit_scorers() -> list[Component[Any]]:
+    return [Component("knn", "scorer", KnnParams, Knn)]

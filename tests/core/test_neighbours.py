@@ -1,0 +1,169 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
+
+from adkit import neighbours
+from adkit.neighbours import Bank, nearest, nearest_among, pairwise, prepared
+
+INDEXES = ["faiss", "torch"]
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def near_duplicates():
+    """20 clusters of 60 rows, 1e-4 apart at a length of 70: float32 expansion cannot tell them apart."""
+    centres = 3 * normal(20, 500)
+    rows = (centres[:, None] + 1e-4 * normal(20, 60, 500, seed=1)).flatten(0, 1)
+    queries = centres.repeat(2, 1) + 1e-4 * normal(40, 500, seed=2)
+    return rows, queries
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize(("metric", "name"), [("l2", "euclidean"), ("squared_l2", "sqeuclidean"), ("cosine", "cosine")])
+def test_distances_are_those_of_scipy(metric, name, index):
+    rows, queries = normal(300, 20), normal(50, 20, seed=1)
+    expected = np.sort(cdist(queries.double(), rows.double(), name), axis=1)[:, :5]
+    found = Bank(prepared(rows, metric), metric, index).distances(queries, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_rows_found_are_those_of_scikit_learn(metric, index):
+    rows, queries = normal(300, 20), normal(50, 20, seed=1)
+    reference = NearestNeighbors(n_neighbors=4, algorithm="brute", metric=metric).fit(rows.double().numpy())
+    expected = reference.kneighbors(queries.double().numpy(), return_distance=False)
+    found = Bank(prepared(rows, metric), metric, index).search(queries, 4)[1]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_two_points_by_hand():
+    bank = Bank(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), "l2")
+    assert bank.search(torch.tensor([[3.0, 0.0]]), 2)[0].tolist() == [[3.0, 4.0]]
+    assert bank.search(torch.tensor([[3.0, 0.0]]), 2)[1].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
+def test_batches_of_1_7_and_64_give_equal_distances(metric, index):
+    rows, queries = normal(2000, 96) + 5, normal(64, 96, seed=1) + 5
+    bank = Bank(prepared(rows, metric), metric, index)
+    whole = bank.distances(queries, 3)
+    for size in (1, 7):
+        parts = torch.cat([bank.distances(part, 3) for part in queries.split(size)])
+        torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
+def test_a_row_is_at_distance_zero_from_itself(metric, index):
+    rows = 100 + normal(200, 64)  # far from the origin, where the expansion cancels
+    distances, found = Bank(prepared(rows, metric), metric, index).search(rows, 1)
+    assert bool((distances == 0).all())
+    assert found[:, 0].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_neighbours_that_float32_expansion_confuses_are_found(index):
+    rows, queries = near_duplicates()
+    expected = cdist(queries.double(), rows.double()).min(1)
+    np.testing.assert_allclose(nearest(queries, rows, 1, index)[0][:, 0], expected, rtol=1e-5)
+
+
+def test_float32_expansion_does_confuse_them():
+    """Without the search in float64 the test above would fail: it is not idle."""
+    rows, queries = near_duplicates()
+    candidates = neighbours._expand(queries, rows, 1 + neighbours.SPARE, torch.float32)[1]
+    expected = cdist(queries.double(), rows.double()).argmin(1)
+    missed = (candidates != torch.from_numpy(expected)[:, None]).all(1)
+    assert int(missed.sum()) > 5
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_many_equal_rows_are_all_at_distance_zero(index):
+    rows = torch.cat([torch.full((100, 8), 7.3), normal(50, 8)])
+    assert nearest(torch.full((30, 8), 7.3), rows, 5, index)[0].tolist() == [[0.0] * 5] * 30
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_small_blocks_find_the_same(index, monkeypatch):
+    rows, queries = normal(500, 16), normal(90, 16, seed=1)
+    expected = nearest(queries, rows, 6, index)
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 8 * 16 * 33)  # blocks of 33 rows
+    found = nearest(queries, rows, 6, index)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_all_rows_can_be_asked_for(index):
+    rows, queries = normal(5, 3), normal(4, 3, seed=1)
+    expected = pairwise(queries, rows).sort(1).values
+    torch.testing.assert_close(nearest(queries, rows, 5, index)[0], expected)
+
+
+def test_more_neighbours_than_rows_are_refused():
+    with pytest.raises(ValueError, match="k: expected at most the 5 rows of the bank, found 6"):
+        nearest(normal(2, 3), normal(5, 3), 6)
+
+
+def test_zero_has_no_direction_and_lies_half_from_all_others():
+    bank = Bank(prepared(torch.eye(3), "cosine"), "cosine")
+    assert bank.distances(torch.zeros(1, 3), 3).tolist() == [[0.5, 0.5, 0.5]]
+
+
+def test_bank_keeps_the_rows_it_is_given():
+    rows = normal(10, 4)
+    assert Bank(rows).rows.data_ptr() == rows.data_ptr()
+
+
+def test_queries_with_gradients_are_searched():
+    queries = normal(30, 4, seed=1).requires_grad_()
+    assert Bank(normal(40, 4)).distances(queries, 2).requires_grad is False
+
+
+def test_among_chosen_pictures_by_brute_force(monkeypatch):
+    bank, queries, chosen = normal(12, 7, 5), normal(25, 5, seed=1), torch.tensor([3, 11, 0, 5])
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 7 * 5 * 3)  # 3 pictures a block
+    expected = np.sort(cdist(queries.double(), bank[chosen].flatten(0, 1).double()), axis=1)[:, :9]
+    np.testing.assert_allclose(nearest_among(queries, bank, chosen, 9), expected, rtol=1e-5)
+
+
+PEAK = """
+import resource
+import torch
+from adkit import Context, Features, Geometry, Level
+from adkit_plugins.scorers.knn import Knn, KnnParams
+
+whole = Geometry.covering((1, 1), (224, 224))
+
+class Stream:
+    levels, pictures = {"pool": Level(320, (1, 1), whole)}, 100_000
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(1000):
+            yield Features({"pool": torch.randn((100, 1, 1, 320), generator=generator)}, {"pool": whole})
+
+knn = Knn(KnnParams(), Context())
+knn.fit(Stream())
+for features in Stream():
+    break
+assert bool((knn.score(features).image > 0).all())
+assert len(knn.state_dict()["bank.pool"]) == 100_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kibibytes on Linux alone")
+def test_knn_over_100000_features_of_320_channels_stays_under_1_gb():
+    done = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True, timeout=300)
+    assert int(done.stdout) < 1e9

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from adkit import Features, Geometry, UserError
+from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, reduce_maps, spatial
+from adkit.testing import feature_stream
+
+MAPS = {"pool": torch.tensor([[[6.0]]]), "layer1": torch.tensor([[[0.0, 1.0], [3.0, 4.0]]])}
+
+
+def test_largest_of_each_level_then_mean_over_levels():
+    assert reduce_maps(MAPS, "max").tolist() == [5.0]
+
+
+def test_mean_of_each_level_then_mean_over_levels():
+    assert reduce_maps(MAPS, "mean").tolist() == [4.0]
+
+
+def test_levels_of_one_cell_have_no_map():
+    geometry = {name: Geometry((0.5, 0.5), (1.0, 1.0)) for name in MAPS}
+    maps, kept = spatial(MAPS, geometry)
+    assert list(maps) == list(kept) == ["layer1"]
+
+
+def test_fitted_levels_come_in_the_order_of_the_features():
+    assert fitted_levels({"layer2", "pool"}, feature_stream().features) == ["pool", "layer2"]
+
+
+def test_a_level_that_is_missing_is_named():
+    with pytest.raises(UserError) as error:
+        fitted_levels({"layer3", "pool"}, feature_stream().features)
+    assert str(error.value) == (
+        "scorer: fitted on level layer3, which the features lack (they have pool, layer1, layer2): "
+        "score with the extractor.levels that it was fitted with"
+    )
+
+
+def test_levels_of_features_are_those_of_their_stream():
+    stream = feature_stream()
+    assert levels_of(stream.features) == stream.levels
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"^the bank needs 1000000\.0 GB of memory and .* GB is free on cpu: sample$"):
+        check_memory(10**15, "cpu", "the bank", "sample")
+
+
+def test_what_fits_is_not_refused():
+    check_memory(1000, "cpu", "the bank", "sample")
+
+
+def reservoir(capacity, seed=0):
+    return Reservoir(capacity, (1,), "cpu", torch.Generator().manual_seed(seed))
+
+
+def test_items_that_fit_are_all_kept_in_order():
+    kept = reservoir(10)
+    for part in torch.arange(7.0)[:, None].split(3):
+        kept.add(part)
+    assert kept.items[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_the_sample_does_not_depend_on_batches(size):
+    whole, parts = reservoir(10), reservoir(10)
+    items = torch.arange(200.0)[:, None]
+    whole.add(items)
+    for part in items.split(size):
+        parts.add(part)
+    assert torch.equal(whole.items, parts.items)
+
+
+def test_every_item_is_kept_with_equal_chance():
+    counts = np.zeros(30)
+    for seed in range(3000):
+        kept = reservoir(6, seed)
+        for part in torch.arange(30.0)[:, None].split(8):
+            kept.add(part)
+        items = kept.items[:, 0].int().tolist()
+        assert len(set(items)) == 6
+        counts[items] += 1
+    # Binomial(3000, 0.2): mean 600, deviation 21.9.
+    assert abs(counts - 600).max() < 4.5 * 21.9
+
+
+def test_an_empty_reservoir_has_no_items():
+    kept = reservoir(0)
+    kept.add(torch.zeros(0, 1))
+    assert kept.items.shape == (0, 1)
+
+
+def test_features_are_a_mapping_of_levels():
+    assert isinstance(feature_stream().features, Features)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from adkit_plugins.scorers.center import Center, CenterParams, adkit_scorers
+
+from adkit import POOL, Context, Features, Geometry, UserError
+from adkit.testing import FeatureStream, check_component, feature_stream
+
+GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
+
+
+def stream(name, values):
+    return FeatureStream(Features({name: torch.tensor(values)}, {name: GEOMETRY}), batch_size=1)
+
+
+def fitted(normal, **params):
+    center = Center(CenterParams(**params), Context())
+    center.fit(normal)
+    return center
+
+
+@pytest.mark.parametrize("params", [{}, {"metric": "l2"}, {"aggregation": "mean"}])
+def test_contract(params):
+    check_component(adkit_scorers()[0], params)
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("squared_l2", 25.0), ("l2", 5.0)])
+def test_distance_of_a_pooled_feature_by_hand(metric, expected):
+    center = fitted(stream(POOL, [[[[0.0, 0.0]]], [[[2.0, 4.0]]]]), metric=metric)  # c = (1, 2)
+    scores = center.score(stream(POOL, [[[[4.0, 6.0]]]]).features)
+    assert scores.image.tolist() == [expected]
+    assert scores.maps == {}
+
+
+def test_one_center_for_all_locations_by_hand():
+    center = fitted(stream("a", [[[[0.0], [2.0]]], [[[4.0], [6.0]]]]))
+    assert center.state_dict()["center.a"].tolist() == [3.0]
+    assert center.score(stream("a", [[[[3.0], [5.0]]]]).features).maps["a"].tolist() == [[[0.0, 4.0]]]
+
+
+@pytest.mark.parametrize(("aggregation", "expected"), [("max", 4.0), ("mean", 2.0)])
+def test_map_becomes_a_score_by_hand(aggregation, expected):
+    center = fitted(stream("a", [[[[0.0], [6.0]]]]), aggregation=aggregation)
+    assert center.score(stream("a", [[[[3.0], [5.0]]]]).features).image.tolist() == [expected]
+
+
+def test_levels_are_averaged():
+    normal, queries = feature_stream(), feature_stream(pictures=5, seed=1).features
+    expected = []
+    for name, values in normal.features.items():
+        squares = (queries[name].double() - values.double().mean((0, 1, 2))).square().sum(3)
+        expected.append(squares.amax((1, 2)))
+    np.testing.assert_allclose(fitted(normal).score(queries).image, torch.stack(expected).mean(0), rtol=1e-5)
+
+
+def test_mean_of_many_features_does_not_drift():
+    """A float32 sum of 200,000 values of 1000.1 is off by tenths."""
+    values = torch.full((2000, 10, 10, 1), 1000.1)
+    many = FeatureStream(Features({"a": values}, {"a": GEOMETRY}), batch_size=100)
+    assert fitted(many).state_dict()["center.a"].item() == values[0, 0, 0, 0].item()
+
+
+def test_no_pictures_are_refused():
+    nothing = FeatureStream(Features({"a": torch.zeros(0, 1, 1, 3)}, {"a": GEOMETRY}))
+    with pytest.raises(UserError, match="scorer: expected at least 1 normal picture, found none"):
+        fitted(nothing)

@@ -1,0 +1,138 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from adkit_plugins.scorers.knn import Knn, KnnParams, adkit_scorers
+from pydantic import ValidationError
+from scipy.spatial.distance import cdist
+
+from adkit import POOL, Context, Features, Geometry, Level, NotFittedError, UserError
+from adkit.testing import FeatureStream, check_component, feature_stream
+
+QUERIES = feature_stream(pictures=6, seed=9).features
+
+
+def fitted(stream=None, seed=0, **params):
+    knn = Knn(KnnParams(**params), Context(seed=seed))
+    knn.fit(stream or feature_stream())
+    return knn
+
+
+def pooled(values):
+    """A stream of pooled features from a list of vectors."""
+    tensor = torch.tensor(values)[:, None, None, :]
+    return FeatureStream(Features({POOL: tensor}, {POOL: Geometry((12.0, 10.0), (24.0, 20.0))}))
+
+
+def brute(stream, queries, level, k, metric="euclidean"):
+    """Mean distance to the k nearest of all locations of all pictures, (n, h, w), by SciPy in float64."""
+    bank = stream.features[level].flatten(0, 2).double()
+    distances = np.sort(cdist(queries[level].flatten(0, 2).double(), bank, metric), axis=1)[:, :k].mean(1)
+    return distances.reshape(queries[level].shape[:3])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"metric": "cosine", "k": 3},
+        {"metric": "squared_l2", "aggregation": "mean"},
+        {"index": "torch"},
+        {"sample": 0.4},
+        {"centroids": 10},
+        {"sample": 0.4, "centroids": 5, "metric": "cosine"},
+    ],
+)
+def test_contract(params):
+    check_component(adkit_scorers()[0], params)
+
+
+def test_dn2_is_the_mean_distance_to_two_pooled_features_by_hand():
+    knn = fitted(pooled([[0.0, 0.0], [3.0, 4.0], [0.0, 10.0]]))
+    scores = knn.score(pooled([[0.0, 0.0], [0.0, 8.0]]).features)
+    assert scores.image.tolist() == pytest.approx([2.5, (2 + 5) / 2])
+    assert scores.maps == {}
+
+
+@pytest.mark.parametrize(("metric", "name"), [("l2", "euclidean"), ("squared_l2", "sqeuclidean"), ("cosine", "cosine")])
+def test_maps_are_brute_force_distances_to_all_locations(metric, name):
+    scores = fitted(metric=metric, k=3).score(QUERIES)
+    assert list(scores.maps) == ["layer1", "layer2"]
+    for level, found in scores.maps.items():
+        np.testing.assert_allclose(found, brute(feature_stream(), QUERIES, level, 3, name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["max", "mean"])
+def test_score_is_the_mean_over_levels_of_the_largest_or_mean_distance(aggregation):
+    maps = [brute(feature_stream(), QUERIES, level, 2) for level in QUERIES]
+    expected = np.mean([getattr(m, aggregation)((1, 2)) for m in maps], axis=0)
+    np.testing.assert_allclose(fitted(aggregation=aggregation).score(QUERIES).image, expected, rtol=1e-5)
+
+
+def test_a_training_picture_scores_exactly_zero_with_one_neighbour():
+    assert fitted(k=1).score(feature_stream().features).image.tolist() == [0.0] * 24
+
+
+def test_sample_keeps_its_share_of_every_pictures_locations():
+    # 0.4 of 6×5 and of 3×3 cells: 12 and 4 of each of 24 pictures; a pooled feature is always kept.
+    shapes = {name: tuple(rows.shape) for name, rows in fitted(sample=0.4).state_dict().items()}
+    assert shapes == {"bank.pool": (24, 8), "bank.layer1": (288, 4), "bank.layer2": (96, 6)}
+
+
+def test_sample_draws_different_locations_from_different_pictures():
+    places = torch.arange(30.0).view(1, 6, 5, 1).expand(24, 6, 5, 1)
+    stream = FeatureStream(Features({"a": places}, {"a": Geometry((2.0, 2.0), (4.0, 4.0))}))
+    drawn = fitted(stream, sample=0.2).state_dict()["bank.a"].view(24, 6)
+    assert all(len(set(picture.tolist())) == 6 for picture in drawn)
+    assert len(set(drawn.flatten().tolist())) == 30
+
+
+def test_another_seed_draws_another_sample():
+    banks = [fitted(seed=seed, sample=0.4).state_dict()["bank.layer1"] for seed in (0, 1)]
+    assert not torch.equal(*banks)
+
+
+def test_centroids_of_separated_groups_are_their_means():
+    groups = [[0.0, 0.1], [0.0, -0.1], [9.0, 0.2], [9.0, -0.2], [0.0, 9.3], [0.0, 8.7]]
+    centroids = fitted(pooled(groups), centroids=3).state_dict()["bank.pool"]
+    expected = [[0.0, 0.0], [0.0, 9.0], [9.0, 0.0]]
+    assert np.array(sorted(centroids.tolist())) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_as_few_features_as_centroids_are_kept_as_they_are():
+    stream = pooled([[0.0, 1.0], [2.0, 3.0]])
+    assert torch.equal(fitted(stream, centroids=5).state_dict()["bank.pool"], stream.features[POOL][:, 0, 0])
+
+
+def test_fewer_features_than_k_are_refused():
+    with pytest.raises(UserError) as error:
+        fitted(pooled([[0.0, 1.0], [2.0, 3.0]]), k=3)
+    assert str(error.value) == (
+        "scorer.k: expected at most the 2 normal features of level pool, found 3: lower k or give more normal pictures"
+    )
+
+
+def test_a_fit_that_fails_leaves_no_older_fit_behind():
+    knn = fitted(pooled([[0.0], [1.0], [2.0]]), k=3)
+    with pytest.raises(UserError):
+        knn.fit(pooled([[0.0]]))
+    with pytest.raises(NotFittedError):
+        knn.score(pooled([[0.0]]).features)
+
+
+def test_fewer_centroids_than_k_are_refused():
+    with pytest.raises(ValidationError, match="expected 0 or at least k = 4, found 3"):
+        KnnParams(k=4, centroids=3)
+
+
+def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
+    level = Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0)))
+    unreadable = SimpleNamespace(levels={"layer1": level}, pictures=10**6)
+    with pytest.raises(UserError, match=r"^scorer: knn's bank of 1000000000000 normal features needs 4000000\.0 GB"):
+        fitted(unreadable)
+
+
+def test_features_without_a_fitted_level_are_refused():
+    with pytest.raises(UserError, match="scorer: fitted on level layer1, layer2, which the features lack"):
+        fitted().score(Features({POOL: QUERIES[POOL]}, QUERIES.geometry))
