@@ -1,0 +1,183 @@
+"""A small real data set on every machine: three photographs from inside scikit-image, with drawn defects.
+
+Training, calibration and test pictures are crops from disjoint regions of each photograph.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adkit.data import defects
+from adkit.errors import UserError
+
+Photograph = NDArray[np.uint8]
+
+TEXTURES = ("brick", "grass", "gravel")
+SIZE = 160
+"""Height and width of every picture, in pixels of the photograph."""
+GOOD = {"train": 80, "validation": 40, "test": 30}
+BAD = 10
+"""Test pictures with a defect, of each kind."""
+
+_MIDDLE = 118.0
+_TONES = {"brick": (1.10, 0.96, 0.88), "grass": (0.95, 1.06, 0.84), "gravel": (1.02, 1.0, 0.95)}
+_DONORS = {"brick": "gravel", "grass": "brick", "gravel": "brick"}
+"""Whose pieces are pasted: gravel in grass would hardly be seen."""
+_README = """\
+Textures, made by adkit (seed {seed}).
+
+Crops of the brick, grass and gravel photographs that ship inside scikit-image, toned, with a mild jitter of
+brightness and contrast. Crops for training, calibration (validation) and test come from disjoint regions of
+each photograph. The defects are drawn; ground_truth holds the exact pixels that each was drawn on.
+
+To use pictures of your own, lay them out like these, and name this folder's replacement in the recipe:
+
+    [data]
+    format = "mvtec"
+    root = "path/to/your/folder"
+
+    <name>/train/good/         pictures without defects, to learn from
+    <name>/validation/good/    optional: more of them, for the threshold alone
+    <name>/test/good/          pictures without defects, to measure with
+    <name>/test/<kind>/        pictures with a defect, a folder a kind
+    <name>/ground_truth/<kind>/<stem>_mask.png    optional: white where the defect is
+"""
+
+
+class Box(NamedTuple):
+    """Part of a photograph, in its pixels; bottom and right are excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One picture before it is drawn."""
+
+    texture: str
+    split: str
+    kind: str
+    """``good``, or a kind of defect."""
+    number: int
+    box: Box
+    """Where in the photograph it is cropped."""
+    seeds: tuple[int, ...]
+    """Of the generator that makes every further choice."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.texture, self.split, self.kind, f"{self.number:03}.png")
+
+    @property
+    def mask_path(self) -> Path:
+        return Path(self.texture, "ground_truth", self.kind, f"{self.number:03}_mask.png")
+
+
+def regions() -> dict[str, Box]:
+    """Split → the part of each photograph that its crops come from."""
+    return {
+        "train": Box(0, 0, 512, 316),
+        "validation": Box(0, 316, 200, 512),
+        "test": Box(200, 316, 512, 512),
+    }
+
+
+def plans(seed: int) -> Iterator[Plan]:
+    """Every picture that ``write_textures`` writes, in its order."""
+    for t, texture in enumerate(TEXTURES):
+        for s, (split, region) in enumerate(regions().items()):
+            kinds = ("good", *defects.KINDS) if split == "test" else ("good",)
+            for k, kind in enumerate(kinds):
+                for number in range(GOOD[split] if kind == "good" else BAD):
+                    seeds = (seed, t, s, k, number)
+                    box = _crop(region, np.random.default_rng((*seeds, 0)))
+                    yield Plan(texture, split, kind, number, box, seeds)
+
+
+def photographs() -> dict[str, Photograph]:
+    """Texture → the photograph (512, 512), grey."""
+    import skimage.data  # slow to import
+
+    return {texture: getattr(skimage.data, texture)() for texture in TEXTURES}
+
+
+def draw_picture(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Picture, defects.Picture, defects.Mask]:
+    """Draw one picture.
+
+    Returns:
+        The picture before the defect (SIZE, SIZE, 3), with it, and its mask (SIZE, SIZE), empty where the
+        picture is good.
+    """
+    rng = np.random.default_rng((*plan.seeds, 1))
+    clean = _snapshot(photos[plan.texture], plan.box, _TONES[plan.texture], rng)
+    if plan.kind == "good":
+        return clean, clean, np.zeros((SIZE, SIZE), dtype=np.bool_)
+    other = _DONORS[plan.texture]
+    donor = _snapshot(photos[other], _crop(regions()[plan.split], rng), _TONES[other], rng)
+    return clean, *defects.draw(plan.kind, clean, donor, rng)
+
+
+def write_textures(root: Path, seed: int) -> None:
+    """Write the data set in MVTec AD's layout, with MVTec LOCO's ``validation`` folder beside.
+
+    It is written beside ``root`` under a temporary name and renamed when whole. One seed gives one set of
+    files, byte for byte.
+
+    Raises:
+        UserError: ``root`` is there already, or cannot be written.
+    """
+    if root.exists():
+        raise UserError(f"{root}: expected a folder yet to be made for the textures, found one: name another")
+    partial = root.with_name(f".{root.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.mkdir(parents=True)
+        photos = photographs()
+        for plan in plans(seed):
+            _, picture, mask = draw_picture(plan, photos)
+            _save(partial / plan.path, picture)
+            if plan.kind != "good":
+                _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
+        (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
+        os.rename(partial, root)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{root}: cannot write the textures there ({reason}): free space or name another") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # gone already where all went well
+
+
+def _crop(region: Box, rng: np.random.Generator) -> Box:
+    top = int(rng.integers(region.top, region.bottom - SIZE, endpoint=True))
+    left = int(rng.integers(region.left, region.right - SIZE, endpoint=True))
+    return Box(top, left, top + SIZE, left + SIZE)
+
+
+def _snapshot(
+    photo: Photograph, box: Box, tone: tuple[float, float, float], rng: np.random.Generator
+) -> defects.Picture:
+    """Part of a photograph, toned, mirrored by chance, in the light of the moment."""
+    grey = photo[box.top : box.bottom, box.left : box.right]  # (SIZE, SIZE)
+    if rng.random() < 0.5:
+        grey = grey[:, ::-1]
+    contrast, brightness = rng.uniform(0.9, 1.1), rng.uniform(-12, 12)
+    light = _MIDDLE + brightness + contrast * (grey - _MIDDLE)
+    toned: NDArray[np.float64] = light[..., None] * np.array(tone)  # (SIZE, SIZE, 3)
+    return np.clip(np.rint(toned), 0, 255).astype(np.uint8)
+
+
+def _save(path: Path, picture: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
