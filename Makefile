@@ -24,7 +24,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
-	$(BIN)/python -m adkit.catalogue docs/recipes.md
+	$(BIN)/python docs/generate.py
 
 check: lint types test
 

@@ -1,0 +1,47 @@
+"""The blocks of a timm network, from input to output."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from torch import nn
+
+
+def blocks_of(model: Any) -> dict[str, list[nn.Parameter]]:
+    """Every parameter of a timm model in exactly one block.
+
+    Returns:
+        ``stem``, the stages by their own names (``layer2``, ``blocks.4``), ``head`` and ``classifier``, in
+        this order; those without parameters are left out.
+    """
+    classifier = tuple(f"{name}." for name in classifiers_of(model))
+    stages = _stages(model)
+    blocks: dict[str, list[nn.Parameter]] = {name: [] for name in ("stem", *stages, "head", "classifier")}
+    beside = "stem"
+    for name, parameter in model.named_parameters():
+        stage = next((stage for stage in stages if name.startswith(f"{stage}.")), None)
+        if stage is not None:
+            beside = "head"
+        blocks["classifier" if name.startswith(classifier) else stage or beside].append(parameter)
+    return {name: parameters for name, parameters in blocks.items() if parameters}
+
+
+def classifiers_of(model: Any) -> tuple[str, ...]:
+    """The names of the modules that turn pooled features into logits: one, or two in distilled networks."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _stages(model: Any) -> list[str]:
+    """The modules that timm reads features after, and their siblings between and behind them."""
+    named = [entry["module"] for entry in getattr(model, "feature_info", ())]
+    parents = Counter(name.rpartition(".")[0] for name in named)
+    parent = parents.most_common(1)[0][0] if parents else ""
+    siblings = [
+        f"{parent}.{name}".lstrip(".")
+        for name, module in model.get_submodule(parent).named_children()
+        if next(module.parameters(), None) is not None
+    ]
+    first = next((index for index, name in enumerate(siblings) if name in named), 0)
+    return siblings[first:]

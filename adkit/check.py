@@ -1,0 +1,67 @@
+"""What ``adkit check`` says: is the recipe right, is its data there, and what will a run need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adkit.assemble import assemble
+from adkit.contracts import SizedScorer
+from adkit.data.datasets import open_dataset
+from adkit.data.samples import Category
+from adkit.recipe import read_recipe
+
+
+def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
+    """Validate a recipe, resolve its data and build its components, and describe the run to come.
+
+    Raises:
+        UserError: whatever would stop a run before its first picture.
+    """
+    read = read_recipe(recipe, overrides)
+    with read.document.locating("data"):
+        dataset = open_dataset(read.data, read.run.seed)
+    with read.document.locating():
+        parts = assemble(read)
+    lines = [f"{read.path or 'recipe'}: in order"]
+    for kind, choice in (
+        ("extractor", read.extractor),
+        ("scorer", read.scorer),
+        ("localizer", read.localizer),
+    ):
+        lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
+    lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
+    for name, level in parts.embedding.levels.items():
+        lines.append(
+            f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels"
+        )
+    lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
+    largest = max(len(category.train) for category in dataset.categories)
+    scorer = parts.new_scorer()
+    if isinstance(scorer, SizedScorer):
+        lines.append(
+            f"  memory     the fitted scorer holds {_size(scorer.memory(parts.embedding.levels, largest))}"
+        )
+    else:
+        lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
+    lines += [f"warning: {text}" for text in dataset.warnings]
+    return "\n".join(lines)
+
+
+def _counts(category: Category) -> str:
+    anomalous = sum(sample.label for sample in category.test)
+    masks = sum(sample.mask is not None for sample in category.test)
+    return (
+        f"{len(category.train)} normal pictures to fit, {len(category.calibration)} to calibrate, "
+        f"{len(category.test)} to test ({anomalous} anomalous, {masks} with a mask)"
+    )
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"

@@ -1,0 +1,180 @@
+"""The ``adkit`` command. Nothing that imports torch is imported before a subcommand needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adkit import __version__
+from adkit.errors import UserError
+
+EXIT_FAULT, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+
+EXAMPLES = """examples:
+  adkit run recipes/quickstart.toml
+  adkit run recipes/dn2.toml --set data.root=my/pictures --set scorer.k=5
+  adkit check my-recipe.toml
+  adkit plugins scorer knn
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except UserError as error:
+        _complain(error)
+        return EXIT_USER
+    except KeyboardInterrupt:
+        print("adkit: interrupted; nothing half-written is left", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
+        sys.stderr.close()
+        return 0
+    return status
+
+
+def command() -> None:
+    """The console script: ``main``, then exit with its status."""
+    status = main()
+    if status == EXIT_INTERRUPTED:
+        # CPython remembers an interrupt that passed through exec of a string (dataclasses, pydantic) as unhandled
+        # and would die of the signal at exit, whatever status was asked for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adkit",
+        description="Image anomaly detection from one short recipe.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"adkit {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="carry out recipes and leave a folder with the report of each")
+    run.add_argument("recipes", nargs="+", metavar="RECIPE", help="a TOML file")
+    _add_set(run)
+    run.add_argument("--output", metavar="DIR", help="folder of the runs (default: the recipe's, else runs)")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser(
+        "check", help="validate a recipe, find its data, and say what a run would need"
+    )
+    check.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    _add_set(check)
+    check.set_defaults(command=_check)
+
+    plugins = commands.add_parser("plugins", help="list the components that are installed, or explain one")
+    plugins.add_argument(
+        "kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper"
+    )
+    plugins.add_argument("name", nargs="?", metavar="NAME", help="a component of that kind")
+    plugins.set_defaults(command=_plugins)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the recipe, such as scorer.k=5; may be repeated",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from adkit.document import parse_toml
+
+    for path in options.recipes:  # a file that is not TOML is told before torch is imported
+        parse_toml(Path(path))
+
+    from rich.console import Console
+
+    from adkit.folder import RunFault
+    from adkit.plugins import discover
+    from adkit.progress import Display
+    from adkit.recipe import read_recipe
+    from adkit.report import table
+    from adkit.runner import run
+
+    registry = discover()
+    problems: list[str] = []
+    recipes = []
+    for path in options.recipes:
+        try:
+            recipes.append(read_recipe(Path(path), options.overrides, registry))
+        except UserError as error:
+            problems += error.problems
+    names = [recipe.run.name for recipe in recipes]
+    problems += [
+        f"{recipe.path}: run.name: expected a name of its own, found {name!r}, which an earlier recipe has; "
+        "set [run] name"
+        for index, (recipe, name) in enumerate(zip(recipes, names, strict=True))
+        if name in names[:index]
+    ]
+    if problems:
+        raise UserError(problems)
+
+    status = 0
+    console = Console()
+    for recipe in recipes:
+        try:
+            report = run(recipe, output=options.output, display=Display())
+        except UserError as error:
+            _complain(error)
+            status = status or EXIT_USER
+        except RunFault as fault:
+            print(f"adkit: internal fault: {fault}; the traceback is in {fault.log}", file=sys.stderr)
+            status = EXIT_FAULT
+        else:
+            console.print(table(report))
+            print(f"report: {Path(report.folder) / 'report.json'}")
+    return status
+
+
+def _check(options: argparse.Namespace) -> int:
+    from adkit.document import parse_toml
+
+    parse_toml(Path(options.recipe))
+
+    from adkit.check import check
+
+    print(check(Path(options.recipe), options.overrides))
+    return 0
+
+
+def _plugins(options: argparse.Namespace) -> int:
+    from adkit.catalogue import plugins_text
+    from adkit.plugins import discover
+
+    print(plugins_text(discover(), options.kind, options.name))
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    import json
+
+    from adkit.plugins import discover
+    from adkit.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(discover()), indent=2))
+    return 0
+
+
+def _complain(error: UserError) -> None:
+    for problem in error.problems:
+        print(problem, file=sys.stderr)

@@ -1,0 +1,78 @@
+"""Where to compute and in which precision, decided by what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from adkit.context import Context, Precision
+from adkit.errors import UserError
+
+
+def available_devices() -> list[str]:
+    """The devices that this machine has, the fastest first: ``["cuda", "cuda:1", "cpu"]``."""
+    cuda = [f"cuda:{index}" if index else "cuda" for index in range(torch.cuda.device_count())]
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` → the fastest device here; any other name → itself, ``cuda:0`` as ``cuda``.
+
+    Raises:
+        UserError: this machine does not have the device.
+    """
+    available = available_devices()
+    if name == "auto":
+        return available[0]
+    device = "cuda" if name == "cuda:0" else name
+    if device not in available:
+        raise UserError(
+            f"run.device: expected auto or a device that this machine has ({', '.join(available)}), "
+            f"found {name!r}: name one of those"
+        )
+    return device
+
+
+def resolve_precision(name: Literal["auto"] | Precision, device: str) -> Precision:
+    """``auto`` → bfloat16 where ``device`` computes in it natively, else float32; any other name → itself.
+
+    Raises:
+        UserError: ``device`` cannot compute in that precision.
+    """
+    if name == "auto":
+        return "bfloat16" if _native_bfloat16(device) else "float32"
+    if name == "float16" and device == "cpu":
+        raise UserError(
+            "run.precision: float16 needs a GPU, and the device is cpu: use bfloat16, float32 or auto instead"
+        )
+    return name
+
+
+def _native_bfloat16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    if device == "cpu":
+        has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.4 does not say
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+@contextmanager
+def autocast(context: Context) -> Iterator[None]:
+    """Compute in the context's precision; float32 keeps CUDA's convolutions from rounding to TF32."""
+    kind = torch.device(context.device).type
+    if context.precision != "float32":
+        with torch.autocast(kind, dtype=getattr(torch, context.precision)):
+            yield
+    elif kind == "cuda":
+        allowed = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = allowed
+    else:
+        yield

@@ -1,0 +1,209 @@
+"""The two Ignite engines of a run without training: the embedder makes features, the evaluator judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events, State
+from torch import Tensor
+
+from adkit.contracts import Batch, Features, Level, Scores
+from adkit.detector import Detector, Embedding
+from adkit.errors import UserError
+
+Advance = Callable[[int], None]
+"""Called with the number of pictures that have just been dealt with."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch after the extractor: the pictures are gone, what is known of them stays."""
+
+    features: Features
+    ids: tuple[str, ...]
+    labels: Tensor | None = None
+    masks: Tensor | None = None
+    regions: Tensor | None = None
+
+    @staticmethod
+    def of(batch: Batch, features: Features) -> Embedded:
+        return Embedded(features, batch.ids, batch.labels, batch.masks, batch.regions)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def create_embedder(embedding: Embedding, advance: Advance) -> Engine:
+    """An engine that turns each Batch into an Embedded, which is its output."""
+
+    def step(engine: Engine, batch: Batch) -> Embedded:
+        features = embedding(batch.images)
+        check_finite(features, batch.ids)
+        return Embedded.of(batch, features)
+
+    embedder = Engine(step)
+    embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))
+    return embedder
+
+
+def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
+    """Run ``engine`` over ``data`` one iteration at a time and yield each output.
+
+    Ignite pushes and a scorer pulls; an engine that interrupts itself after each iteration serves both, and
+    no more than one output is alive.
+    """
+
+    items = iter(data)
+    first = next(items, None)
+    if first is None:  # Ignite refuses to run over nothing
+        return
+    # A chain has no length: Ignite then ends with the data instead of starting it again when unreadable
+    # pictures made it shorter than it promised to be.
+    items = chain([first], items)
+    del first
+
+    def pause(engine: Engine) -> None:
+        engine.interrupt()
+
+    with engine.add_event_handler(Events.ITERATION_COMPLETED, pause):
+        state = engine.run(items, max_epochs=1)
+        while not state.epoch_length:
+            yield _take_output(state)
+            state = engine.run(items, max_epochs=1)
+
+
+def _take_output(state: State) -> Any:
+    """Leave nothing of the iteration behind, so that nothing but the caller keeps its tensors alive."""
+    output, state.output, state.batch = state.output, None, None
+    return output
+
+
+def check_finite(features: Features, ids: tuple[str, ...]) -> None:
+    """Stop at the first feature that is not a number: no later step could say where it came from.
+
+    Raises:
+        UserError: naming the level and the picture.
+    """
+    for name, level in features.items():
+        finite = torch.isfinite(level).flatten(1).all(1)  # (n,)
+        if not bool(finite.all()):
+            picture = ids[int((~finite).nonzero()[0])]
+            raise UserError(
+                f"extractor: level {name!r} of picture {picture}: expected finite features, found NaN or infinity; "
+                'check the weights, or compute with [run] precision = "float32"'
+            )
+
+
+class PictureStream:
+    """The features of a list of pictures, extracted anew at each walk: implements ``adkit.Stream``."""
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Batch]],
+        pictures: Callable[[], int],
+        embedding: Embedding,
+        advance: Advance,
+    ) -> None:
+        self._batches = batches
+        self._pictures = pictures
+        self._embedding = embedding
+        self._advance = advance
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return self._embedding.levels
+
+    @property
+    def pictures(self) -> int:
+        return self._pictures()
+
+    def embedded(self) -> Iterator[Embedded]:
+        return outputs(create_embedder(self._embedding, self._advance), self._batches())
+
+    def __iter__(self) -> Iterator[Features]:
+        for item in self.embedded():
+            yield item.features
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the evaluator found for one batch."""
+
+    ids: tuple[str, ...]
+    scores: Tensor
+    """(b,) float32 on the CPU, raw."""
+    maps: Tensor | None
+    """(b, M, M) float32 on the CPU at the metric size, raw; only where masks ask for them."""
+    masks: Tensor | None
+    regions: Tensor | None
+
+
+def create_evaluator(detector: Detector, metric_size: int, size: tuple[int, int]) -> Engine:
+    """An engine that scores each Embedded as the detector does; its output is a Judged.
+
+    Args:
+        detector: the whole path from features to score and map.
+        metric_size: side of the square grid on which pixel metrics are taken.
+        size: (height, width) of the images that the extractor was given.
+    """
+
+    def step(engine: Engine, item: Embedded) -> Judged:
+        scores = detector.score(item.features)
+        maps = None
+        if item.masks is not None and scores.maps:
+            maps = to_metric_grid(detector.localize(scores, size), metric_size).cpu()
+        check_scores(scores, item.ids)
+        return Judged(item.ids, scores.image.float().cpu(), maps, item.masks, item.regions)
+
+    return Engine(step)
+
+
+def check_scores(scores: Scores, ids: tuple[str, ...]) -> None:
+    """Refuse scores that cannot be ranked.
+
+    Raises:
+        UserError: naming the picture.
+    """
+    if scores.image.shape != (len(ids),):
+        raise UserError(
+            f"scorer: expected {len(ids)} scores, one a picture, found shape {tuple(scores.image.shape)}"
+        )
+    finite = torch.isfinite(scores.image)
+    if not bool(finite.all()):
+        picture = ids[int((~finite).nonzero()[0])]
+        raise UserError(
+            f"scorer: picture {picture}: expected a finite score, found {scores.image[~finite][0].item()}"
+        )
+
+
+def to_metric_grid(maps: Tensor, size: int) -> Tensor:
+    """Bring maps of the extractor's image to the grid on which pixel metrics are taken.
+
+    Args:
+        maps: (n, H, W).
+        size: side of the metric grid.
+
+    Returns:
+        (n, size, size): area resizing where it shrinks [PANDA supplement 2.3], bilinear where it enlarges.
+    """
+    if maps.shape[1:] == (size, size):
+        return maps
+    mode = "area" if min(maps.shape[1:]) >= size else "bilinear"
+    return torch.nn.functional.interpolate(maps[:, None], (size, size), mode=mode)[:, 0]
+
+
+def without_padding(judged: Judged, image_size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and masks, (n, h, w) each, of what shows a picture: the padding around it is neither right nor wrong."""
+    assert judged.maps is not None and judged.masks is not None
+    if judged.regions is None:
+        yield judged.maps, judged.masks
+        return
+    height, width = judged.maps.shape[1:]
+    for one, mask, region in zip(judged.maps, judged.masks, judged.regions.tolist(), strict=True):
+        top, bottom = (round(edge * height / image_size[0]) for edge in region[::2])
+        left, right = (round(edge * width / image_size[1]) for edge in region[1::2])
+        yield one[None, top:bottom, left:right], mask[None, top:bottom, left:right]

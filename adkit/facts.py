@@ -1,0 +1,51 @@
+"""Facts about the machine and the code that a report states."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+PACKAGES = (
+    "adkit",
+    "torch",
+    "timm",
+    "pytorch-ignite",
+    "faiss-cpu",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "pydantic",
+)
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of each package whose numbers reach a score."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def git_state() -> str | None:
+    """Commit of the working directory, with ``-dirty`` for uncommitted changes; None outside a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far (resident set, since the process began)."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,154 @@
+"""The table ``[features]``: what lies between extractor and scorer, the same for all.
+
+Importing this module imports no torch, so that a recipe is checked quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from adkit.contracts import Features, Level
+from adkit.errors import UserError
+from adkit.params import Params
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CONCAT = "concat"
+Channels = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class FeaturesTable(Params):
+    """How levels are pooled, combined and thinned before a scorer sees them."""
+
+    combine: Literal["none", "concat"] = Field(
+        default="none",
+        description="concat: resample the spatial levels to the first one's grid and join their channels",
+    )
+    neighbourhood: int = Field(
+        default=1,
+        ge=1,
+        description="odd side, in cells, of the square over which spatial levels are averaged",
+    )
+    channels: Channels | None = Field(
+        default=None,
+        description="how many channels of each level to keep, drawn at random, or a list of those to keep",
+    )
+
+    @field_validator("neighbourhood")
+    @classmethod
+    def _odd(cls, side: int) -> int:
+        if side % 2 == 0:
+            raise ValueError(f"expected an odd number, so that one cell is the middle, found {side}")
+        return side
+
+    @field_validator("channels")
+    @classmethod
+    def _some_once(cls, channels: Channels | None) -> Channels | None:
+        if isinstance(channels, tuple) and (not channels or len(set(channels)) < len(channels)):
+            raise ValueError("expected at least one channel and none twice")
+        return channels
+
+
+class FeatureTransform:
+    """Features of an extractor → features for a scorer, as a ``FeaturesTable`` says.
+
+    The joined level is named ``concat``; a ``pool`` level stays its own and is only thinned. Channels that
+    are kept stay in ascending order.
+
+    Raises:
+        UserError: the table does not suit the levels.
+    """
+
+    def __init__(self, table: FeaturesTable, levels: Mapping[str, Level], generator: torch.Generator) -> None:
+        self._identity = table == FeaturesTable()
+        self._side = table.neighbourhood
+        self._given = dict(levels)
+        self._sources = _sources(table, levels)
+        self._kept: dict[str, Tensor] = {}
+        self.levels: dict[str, Level] = {}
+        for name, sources in self._sources.items():
+            first, channels = levels[sources[0]], sum(levels[source].channels for source in sources)
+            if table.channels is not None:
+                kept = _choose(table.channels, name, channels, generator)
+                self._keep(kept, sources)
+                channels = len(kept)
+            self.levels[name] = Level(channels, first.grid, first.geometry)
+
+    def __call__(self, features: Features) -> Features:
+        if self._identity:
+            return features
+        import torch
+
+        levels = {}
+        for name, sources in self._sources.items():
+            parts = [self._part(features[source], source, self.levels[name]) for source in sources]
+            levels[name] = torch.cat(parts, dim=3) if len(parts) > 1 else parts[0]  # (n, h, w, Σc)
+        return Features(levels, {name: level.geometry for name, level in self.levels.items()})
+
+    def _keep(self, kept: Tensor, sources: list[str]) -> None:
+        """Say which of each source's own channels make the channels ``kept`` of their concatenation."""
+        first = 0
+        for source in sources:
+            last = first + self._given[source].channels
+            self._kept[source] = kept[(kept >= first) & (kept < last)] - first
+            first = last
+
+    def _part(self, tensor: Tensor, source: str, target: Level) -> Tensor:
+        """One source's share of the level ``target``; thinned first, for that makes the rest cheaper."""
+        from adkit.resample import cell_centres, resample
+
+        given = self._given[source]
+        if source in self._kept:
+            tensor = tensor.index_select(3, self._kept[source].to(tensor.device))
+        if self._side > 1 and given.spatial:
+            tensor = _average(tensor, self._side)
+        if (given.grid, given.geometry) == (target.grid, target.geometry):
+            return tensor
+        start, step = target.geometry.start, target.geometry.step
+        rows, columns = (cell_centres(start[axis], step[axis], target.grid[axis]) for axis in (0, 1))
+        return resample(tensor, given.geometry, rows, columns)
+
+
+def _sources(table: FeaturesTable, levels: Mapping[str, Level]) -> dict[str, list[str]]:
+    """Level after the transform → the levels it is made of; ``concat`` stands where its first one stood."""
+    if table.combine == "none":
+        return {name: [name] for name in levels}
+    spatial = [name for name, level in levels.items() if level.spatial]
+    if not spatial:
+        raise UserError(
+            f'features.combine: "concat" needs at least one spatial level, found only {", ".join(levels)}: '
+            'name one of the backbone\'s modules in extractor.levels or use combine = "none"'
+        )
+    sources = {CONCAT if level.spatial else name: [name] for name, level in levels.items()}
+    return sources | {CONCAT: spatial}
+
+
+def _choose(wanted: Channels, name: str, channels: int, generator: torch.Generator) -> Tensor:
+    import torch
+
+    if isinstance(wanted, int):
+        if wanted > channels:
+            raise UserError(
+                f"features.channels: expected at most {channels}, which level {name!r} has, found {wanted}: keep fewer"
+            )
+        return torch.randperm(channels, generator=generator)[:wanted].sort().values
+    if max(wanted) >= channels:
+        raise UserError(
+            f"features.channels: expected channels from 0 to {channels - 1}, which level {name!r} has, found "
+            f"{max(wanted)}: name others"
+        )
+    return torch.tensor(sorted(wanted))
+
+
+def _average(tensor: Tensor, side: int) -> Tensor:
+    """Mean over the cells within a square of ``side`` that lie on the grid: (n, h, w, c) → the same shape."""
+    import torch.nn.functional as F
+
+    planes = tensor.permute(0, 3, 1, 2)  # (n, c, h, w)
+    planes = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=False)
+    return planes.permute(0, 2, 3, 1)  # (n, h, w, c)

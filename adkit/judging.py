@@ -1,0 +1,151 @@
+"""One category from its normal pictures to its figures: fit, calibrate, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adkit.assemble import Assembled
+from adkit.data.samples import Category, Sample
+from adkit.detector import Detector
+from adkit.engines import Advance, create_evaluator, outputs, without_padding
+from adkit.metrics import PixelMetrics, image_metrics
+from adkit.progress import Display
+from adkit.report import PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
+from adkit.sources import Source
+from adkit.threshold import Threshold, p_values, split_conformal
+
+FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous")
+"""Of ``scores.csv``."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    report: CategoryReport
+    rows: list[tuple[object, ...]]
+    """A row a picture, under COLUMNS."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Raw scores of the pictures that could be read, in the order of the data."""
+
+    samples: list[Sample]
+    scores: FloatArray
+    pixel: dict[str, float | None] | None = None
+
+    @property
+    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.array([sample.label for sample in self.samples], np.int64)
+
+
+def judge(category: Category, source: Source, parts: Assembled, display: Display) -> Judgement:
+    """Fit on the training pictures, set the threshold by the calibration pictures, measure on the test pictures."""
+    scorer = parts.new_scorer()
+    with display.stage("fit", category.name, len(category.train)) as advance:
+        stream = source.stream(category.train, advance, targets=False)
+        scorer.fit(stream)
+    detector = Detector(parts.embedding, scorer, parts.localizer)
+    with display.stage("calibrate", category.name, len(category.calibration)) as advance:
+        calibration = evaluate(detector, category.calibration, source, parts, advance, targets=False)
+    with display.stage("evaluate", category.name, len(category.test)) as advance:
+        test = evaluate(detector, category.test, source, parts, advance, targets=True)
+    with display.stage("metrics", category.name):
+        return conclude(
+            category, stream.pictures, calibration, test, source, parts.recipe.threshold.false_positive_rate
+        )
+
+
+def evaluate(
+    detector: Detector,
+    samples: Sequence[Sample],
+    source: Source,
+    parts: Assembled,
+    advance: Advance,
+    *,
+    targets: bool,
+) -> Evaluation:
+    """Score ``samples``; with ``targets``, take the pixel figures where there are masks and maps."""
+    by_id = {sample.id: sample for sample in samples}
+    seen: list[Sample] = []
+    scores: list[FloatArray] = []
+    pixel = PixelMetrics()
+    located = False
+    evaluator = create_evaluator(detector, parts.metric_size, parts.view.size)
+    for judged in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
+        seen += (by_id[picture] for picture in judged.ids)
+        scores.append(judged.scores.numpy())
+        if judged.maps is not None:
+            for maps, masks in without_padding(judged, parts.view.size):
+                pixel.add(maps.numpy(), masks.numpy())
+            located = True
+    raw = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+    return Evaluation(seen, raw, pixel.compute() if located else None)
+
+
+def conclude(
+    category: Category, trained: int, calibration: Evaluation, test: Evaluation, source: Source, rate: float
+) -> Judgement:
+    """Figures, threshold and rows from the raw scores."""
+    threshold = split_conformal(calibration.scores, rate) if len(calibration.scores) else None
+    warnings = []
+    if threshold is not None and threshold.supported > rate:
+        warnings.append(
+            f"{category.name}: {threshold.calibration} calibration pictures cannot promise a false-positive rate of "
+            f"{rate:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support"
+        )
+    report = CategoryReport(
+        metrics=image_metrics(test.scores, test.labels) | (test.pixel or dict.fromkeys(PIXEL_METRICS)),
+        pictures=Pictures(
+            train=trained,
+            calibration=len(calibration.samples),
+            test_normal=int((test.labels == 0).sum()),
+            test_anomalous=int((test.labels == 1).sum()),
+            unreadable=sum(
+                s.id in source.bad for s in (*category.train, *category.calibration, *category.test)
+            ),
+        ),
+        threshold=_threshold_report(threshold, rate, test),
+    )
+    rows = [
+        *_rows(category.name, "calibration", calibration, calibration, threshold),
+        *_rows(category.name, "test", test, calibration, threshold),
+    ]
+    return Judgement(report, rows, warnings)
+
+
+def _threshold_report(threshold: Threshold | None, rate: float, test: Evaluation) -> ThresholdReport | None:
+    if threshold is None:
+        return None
+    above = test.scores > threshold.value
+
+    def share(label: int) -> float | None:
+        return float(above[test.labels == label].mean()) if (test.labels == label).any() else None
+
+    return ThresholdReport(
+        value=threshold.value,
+        calibration_pictures=threshold.calibration,
+        false_positive_rate_asked=rate,
+        false_positive_rate_supported=threshold.supported,
+        test_false_positive_rate=share(0),
+        test_recall=share(1),
+    )
+
+
+def _rows(
+    category: str, split: str, evaluation: Evaluation, calibration: Evaluation, threshold: Threshold | None
+) -> Iterator[tuple[object, ...]]:
+    ps: Sequence[object] = [""] * len(evaluation.samples)
+    above: Sequence[object] = ps
+    if threshold is not None:
+        if split == "test":  # a calibration picture has no p-value: it would be compared with itself
+            ps = [f"{p:.6g}" for p in p_values(evaluation.scores, calibration.scores)]
+        above = [int(score > threshold.value) for score in evaluation.scores]
+    for sample, score, p, anomalous in zip(evaluation.samples, evaluation.scores, ps, above, strict=True):
+        # str of a float32 is the shortest text that reads back as the same float32
+        yield category, split, sample.id, sample.kind, sample.label, str(score), p, anomalous

@@ -1,0 +1,139 @@
+"""What levels a network's modules give and where their cells lie, found by one forward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from adkit.contracts import Geometry, Level
+from adkit.errors import UserError
+from adkit.follow import Follow
+
+Layout = Literal["channels_first", "channels_last", "tokens", "vector"]
+Size = tuple[int, int]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """How a module's output becomes a level."""
+
+    level: Level
+    layout: Layout
+    overwritten: bool = False
+    """A later module writes into the output, so it must be copied when it is read."""
+
+    def read(self, output: Tensor) -> Tensor:
+        """What the module gave → (n, h, w, c) float32."""
+        height, width = self.level.grid
+        if self.layout == "channels_first":
+            output = output.permute(0, 2, 3, 1)  # (n, c, h, w) → (n, h, w, c)
+        elif self.layout == "tokens":  # (n, prefix + h·w, c) → (n, h, w, c)
+            output = output[:, -height * width :].reshape(-1, height, width, output.shape[2])
+        elif self.layout == "vector":
+            output = output[:, None, None, :]  # (n, c) → (n, 1, 1, c)
+        output = output.float().contiguous()
+        return output.clone() if self.overwritten else output
+
+
+class _Enough(Exception):
+    """Every module that was asked for has given its output."""
+
+
+def capture(
+    modules: Mapping[str, nn.Module], keep: Callable[[str, Tensor], T], run: Callable[[], object]
+) -> dict[str, T]:
+    """What ``keep`` makes of each module's first output, running no further than the last of them needs."""
+    kept: dict[str, T] = {}
+
+    def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if name not in kept:
+                kept[name] = keep(name, output)
+            if len(kept) == len(modules):
+                raise _Enough
+
+        return hook
+
+    handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
+    try:
+        run()
+    except _Enough:
+        return kept
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def probe(
+    modules: Mapping[str, nn.Module], run: Callable[[Tensor], object], size: Size, prefix: int, last: bool
+) -> dict[str, Tap]:
+    """How to read each of ``modules`` when ``run`` is given pictures of ``size``.
+
+    Args:
+        prefix: tokens that stand before those of the picture.
+        last: whether a map whose shape leaves it open has its channels last.
+
+    Raises:
+        UserError: a module does not run, or gives what is no map, sequence or vector.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
+        picture = torch.zeros(1, 3, *size)
+        with Follow(picture) as follow:
+            found = capture(modules, lambda _, output: (output, _version(output)), lambda: run(picture))
+    taps = {}
+    for name in modules:
+        if name not in found:
+            raise UserError(
+                f"extractor.levels: module {name!r} does not run before the classifier, or not as a whole: name "
+                "another or one inside it"
+            )
+        output, version = found[name]
+        tap = _tap(output, size, prefix, last, follow)
+        if tap is None:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(
+                f"extractor.levels: expected {name!r} to give a map, patch tokens or a vector a picture, "
+                f"found {shape}: name another module"
+            )
+        taps[name] = Tap(tap.level, tap.layout, overwritten=_version(output) != version)
+    return taps
+
+
+def _version(output: Any) -> int:
+    return output._version if isinstance(output, Tensor) else 0
+
+
+def _tap(output: Any, size: Size, prefix: int, last: bool, follow: Follow) -> Tap | None:
+    shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+    if len(shape) == 1:
+        return Tap(Level(shape[0], (1, 1), Geometry.covering((1, 1), size)), "vector")
+    candidates: list[tuple[Layout, Size, int]] = []
+    if len(shape) == 3:
+        candidates = [("channels_first", shape[1:], shape[0]), ("channels_last", shape[:2], shape[2])]
+        candidates = candidates[::-1] if last else candidates
+    elif len(shape) == 2:
+        candidates = [("tokens", _fold(shape[0] - extra, size), shape[1]) for extra in {prefix: 0, 0: 0}]
+    if not candidates:
+        return None
+    layout, grid, channels = min(candidates, key=lambda candidate: _stretch(candidate[1], size))
+    if _stretch(grid, size) > 0.5:
+        return None
+    return Tap(Level(channels, grid, follow.geometry(output, grid)), layout)
+
+
+def _fold(count: int, size: Size) -> Size:
+    """The grid of ``count`` cells that is nearest in shape to a picture of ``size``."""
+    grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return min(grids, key=lambda grid: _stretch(grid, size), default=(1, max(count, 1)))
+
+
+def _stretch(grid: Size, size: Size) -> float:
+    """How far a grid is from the picture's shape: 0 the same, 1 twice as wide or as tall."""
+    return abs(math.log2(grid[0] * size[1] / (grid[1] * size[0])))

@@ -1,0 +1,139 @@
+"""What a run found, as data: ``report.json`` and the table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max", "image_fpr95")
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro")
+"""Null where there is no mask or no map."""
+METRICS = IMAGE_METRICS + PIXEL_METRICS
+TITLES = {
+    "image_auroc": "image\nAUROC",
+    "image_ap": "image\nAP",
+    "image_f1max": "image\nF1-max",
+    "image_fpr95": "image\nFPR95",
+    "pixel_auroc": "pixel\nAUROC",
+    "pixel_ap": "pixel\nAP",
+    "pixel_aupro": "pixel\nAUPRO",
+}
+"""Column heads, as the field writes them."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Pictures(_Part):
+    """How many pictures of a category were read for what, and how many could not be read."""
+
+    train: int
+    calibration: int
+    test_normal: int
+    test_anomalous: int
+    unreadable: int
+
+
+class ThresholdReport(_Part):
+    """Scores above ``value`` count as anomalous."""
+
+    value: float
+    calibration_pictures: int
+    false_positive_rate_asked: float
+    false_positive_rate_supported: float
+    """The rate that the number of calibration pictures can promise."""
+    test_false_positive_rate: float | None
+    """Share of the normal test pictures above the threshold; nothing was chosen by it."""
+    test_recall: float | None
+    """Share of the anomalous test pictures above the threshold; nothing was chosen by it."""
+
+
+class CategoryReport(_Part):
+    metrics: dict[str, float | None]
+    pictures: Pictures
+    threshold: ThresholdReport | None
+
+
+class Unreadable(_Part):
+    category: str
+    picture: str
+    reason: str
+
+
+class ComponentReport(_Part):
+    kind: str
+    name: str
+    origin: str
+
+
+class Report(_Part):
+    """A whole run; ``report.json`` is this, and ``Report.load`` reads it back."""
+
+    # The key in the file is "schema", a name that pydantic keeps for itself on the class.
+    schema_version: Literal["adkit.report/1"] = Field("adkit.report/1", alias="schema")
+    name: str
+    folder: str
+    categories: dict[str, CategoryReport]
+    mean: dict[str, float | dict[str, float | None] | None]
+    timings: dict[str, float]
+    peak_memory_bytes: int
+    versions: dict[str, str]
+    git: str | None
+    seed: int
+    device: str
+    precision: str
+    components: list[ComponentReport]
+    pictures: Pictures
+    unreadable: list[Unreadable]
+    warnings: list[str]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a ``report.json``."""
+        return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+
+    def write(self, path: Path) -> None:
+        """Write ``report.json``, which ``load`` reads back."""
+        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+
+
+def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:
+    """Mean of each metric over the categories that have it, and under ``sem`` its standard error."""
+    from adkit.metrics import mean_and_sem
+
+    table: dict[str, Any] = {}
+    errors: dict[str, float | None] = {}
+    for metric in METRICS:
+        table[metric], errors[metric] = mean_and_sem([c.metrics[metric] for c in categories.values()])
+    table["sem"] = errors
+    return table
+
+
+def table(report: Report) -> Table:
+    """A row a category, in the units of the report, and their mean with its standard error."""
+    from rich.table import Table
+
+    shown = [metric for metric in METRICS if report.mean[metric] is not None]
+    result = Table(title=report.name, title_justify="left")
+    result.add_column("category")
+    for metric in shown:
+        result.add_column(TITLES[metric], justify="right", no_wrap=True)
+    for name, category in report.categories.items():
+        result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
+    if len(report.categories) > 1:
+        errors = report.mean["sem"]
+        assert isinstance(errors, dict)
+        result.add_section()
+        result.add_row("mean", *(_figure(report.mean[metric]) for metric in shown))
+        result.add_row("± SEM", *(_figure(errors[metric]) for metric in shown))
+    return result
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–"

@@ -1,0 +1,81 @@
+"""Interpolating and smoothing maps as products with small matrices: differentiable, exportable, batched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adkit.contracts import Geometry
+
+
+def pixel_centres(size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centres of ``size`` pixels in a row, the first at 0.5: (size,) float32."""
+    return torch.arange(size, dtype=torch.float32, device=device) + 0.5
+
+
+def cell_centres(start: float, step: float, cells: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centres of a row of cells along one axis of a ``Geometry``: (cells,) float32."""
+    return torch.arange(cells, dtype=torch.float32, device=device) * step + start
+
+
+def interpolation_matrix(start: float, step: float, cells: int, positions: Tensor) -> Tensor:
+    """Weights that read ``positions`` off a row of cells, linear between their centres and constant beyond.
+
+    Returns:
+        (len(positions), cells) float32, whose rows sum to 1.
+    """
+    cell = torch.arange(cells, dtype=torch.float32, device=positions.device)
+    at = ((positions.float() - start) / step).clamp(0, cells - 1)  # (p,) in cells
+    return (1 - (at[:, None] - cell).abs()).clamp(min=0)  # (p, cells)
+
+
+def gaussian_matrix(size: int, sigma: float, device: torch.device | str = "cpu") -> Tensor:
+    """Gaussian smoothing of a row of ``size`` pixels, mirrored at its ends and cut off at 4 sigma.
+
+    Returns:
+        (size, size) float32, whose rows sum to 1; the identity where ``sigma`` is 0.
+    """
+    if sigma == 0:
+        return torch.eye(size, device=device)
+    radius = int(4 * sigma + 0.5)
+    offset = torch.arange(-radius, radius + 1)
+    weight = torch.exp(-0.5 * (offset / sigma) ** 2)
+    tap = (torch.arange(size)[:, None] + offset) % (2 * size)  # (size, taps): d c b a | a b c d | d c b a
+    source = torch.where(tap < size, tap, 2 * size - 1 - tap)
+    matrix = torch.zeros(size, size).scatter_add_(1, source, weight.expand(size, -1).contiguous())
+    return (matrix / weight.sum()).to(device)
+
+
+def resample(maps: Tensor, geometry: Geometry, positions_y: Tensor, positions_x: Tensor) -> Tensor:
+    """Read maps at the crossings of rows and columns of the picture, bilinearly, with clamped edges.
+
+    Args:
+        maps: (n, h, w) or (n, h, w, c) float32, whose cells lie as ``geometry`` says.
+        positions_y: (p,) in pixels of the picture.
+        positions_x: (q,) in pixels of the picture.
+
+    Returns:
+        (n, p, q) or (n, p, q, c).
+    """
+    rows, columns = maps.shape[1:3]
+    along_y = interpolation_matrix(geometry.start[0], geometry.step[0], rows, positions_y.to(maps.device))
+    along_x = interpolation_matrix(geometry.start[1], geometry.step[1], columns, positions_x.to(maps.device))
+    return apply_separably(maps, along_y, along_x)
+
+
+def apply_separably(maps: Tensor, along_y: Tensor, along_x: Tensor) -> Tensor:
+    """(n, h, w[, c]) → (n, p, q[, c]), one matrix (p, h) for the columns and one (q, w) for the rows."""
+    if maps.ndim == 3:
+        return along_y @ maps @ along_x.mT
+    n, rows, columns, channels = maps.shape
+    tall = along_y @ maps.reshape(n, rows, columns * channels)  # (n, p, w·c)
+    return along_x @ tall.reshape(n, len(along_y), columns, channels)  # (n, p, q, c)
+
+
+def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
+    """``maps`` (n, H, W) float32 smoothed with a Gaussian of ``sigma`` pixels, mirrored at the edges."""
+    if sigma == 0:
+        return maps
+    height, width = maps.shape[1:]
+    along_y = gaussian_matrix(height, sigma, maps.device)
+    return apply_separably(maps, along_y, gaussian_matrix(width, sigma, maps.device))

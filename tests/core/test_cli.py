@@ -1,0 +1,162 @@
+"""The command as a user meets it: exit status, what is shown, what is left."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+
+def adkit(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "adkit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options
+    )
+
+
+@pytest.fixture
+def recipe(small_recipe, tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(tomli_w.dumps(small_recipe))
+    return path
+
+
+def test_run_prints_a_row_and_where_the_report_lies(recipe, tmp_path):
+    done = adkit("run", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stripes" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'runs' / 'small' / 'report.json'}"
+
+
+def test_set_and_output_are_heard(recipe, tmp_path):
+    done = adkit("run", recipe, "--set", "run.name=other", "--output", tmp_path / "elsewhere", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "other" / "report.json").exists()
+
+
+def test_bad_input_exits_2_without_a_traceback(tmp_path):
+    done = adkit("run", "missing.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "missing.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_problem_of_every_recipe_is_told_before_any_work(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('[data]\nimage_size = 0\n[scorer]\nuse = "knn"\nk = 0\n')
+    done = adkit("run", recipe, other, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{other}:2: data.image_size" in done.stderr
+    assert f"{other}:5: scorer.k: expected an integer of at least 1, found 0" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_recipes_of_one_name_are_refused(recipe, tmp_path):
+    done = adkit("run", recipe, recipe, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run.name: expected a name of its own, found 'small'" in done.stderr
+
+
+def test_an_adapter_is_refused_in_words(recipe, tmp_path):
+    done = adkit("run", recipe, "--set", "adapter.use=panda", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "panda" in done.stderr
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(recipe, tmp_path):
+    def small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+
+    done = adkit("run", recipe, cwd=tmp_path, preexec_fn=small_files_only)
+    assert done.returncode == 2, done.stderr
+    assert "expected a folder that the run can be written to" in done.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_check_counts_pictures_and_memory(recipe, tmp_path):
+    done = adkit("check", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stripes: 6 normal pictures to fit, 2 to calibrate, 6 to test (3 anomalous, 3 with a mask)" in done.stdout
+    # layer1 and layer2 of a 64-pixel picture: 16 × 16 × 64 and 8 × 8 × 128 float32 of 6 pictures
+    assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 64 + 8 * 8 * 128) / 1000:.3g} kB" in done.stdout
+
+
+def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):
+    plugin = tmp_path / "site"
+    (plugin / "broken-1.0.dist-info").mkdir(parents=True)
+    (plugin / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (plugin / "broken-1.0.dist-info" / "entry_points.txt").write_text("[adkit]\nbroken = broken_plugin\n")
+    (plugin / "broken_plugin.py").write_text(
+        "from adkit import Component, Params, hookimpl\n"
+        "class Faulty:\n"
+        "    def fit(self, stream):\n"
+        "        raise ZeroDivisionError('in the plugin')\n"
+        "@hookimpl\n"
+        "def adkit_scorers():\n"
+        "    return [Component('faulty', 'scorer', Params, lambda params, context: Faulty())]\n"
+    )
+    settings = {**os.environ, "PYTHONPATH": str(plugin)}
+    text = recipe.read_text().replace('use = "knn"\nk = 1', 'use = "faulty"')
+    recipe.write_text(text)
+    done = adkit("run", recipe, cwd=tmp_path, env=settings)
+    assert done.returncode == 1, done.stderr
+    log = tmp_path / "runs" / "small.failed.log"
+    assert f"ZeroDivisionError: in the plugin; the traceback is in {log}" in done.stderr
+    assert "Traceback" in log.read_text()
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_no_folder_and_exits_130(recipe, tmp_path):
+    text = recipe.read_text().replace("image_size = 64", "image_size = 1024")
+    recipe.write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adkit", "run", str(recipe)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    runs = tmp_path / "runs"
+    deadline = time.monotonic() + 60
+    while not (runs.exists() and any(runs.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "interrupted" in shown
+    assert list(runs.iterdir()) == []
+
+
+def test_help_is_quick_and_imports_no_torch(tmp_path):
+    code = "import sys; from adkit.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_syntax_error_imports_no_torch(tmp_path):
+    (tmp_path / "broken.toml").write_text("[data\n")
+    code = (
+        "import sys; from adkit.cli import main\n"
+        "print(main(['check', 'broken.toml']), main(['run', 'broken.toml']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "2 2 False\n"
+    assert "broken.toml:1" in done.stderr
+
+
+def test_schema_is_json(tmp_path):
+    import json
+
+    assert "properties" in json.loads(adkit("schema", cwd=tmp_path).stdout)
+
+
+def test_plugins_lists_each_built_in(tmp_path):
+    shown = adkit("plugins", cwd=tmp_path).stdout
+    for name in ("timm", "knn", "center", "spade", "bilinear"):
+        assert name in shown
+
+
+def test_console_script_is_the_same_command(tmp_path):
+    script = Path(sys.executable).with_name("adkit")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("adkit ")

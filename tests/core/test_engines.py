@@ -1,0 +1,167 @@
+"""The engines, with scripted extractors and scorers of a few lines instead of networks."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from adkit import Batch, Context, Features, Geometry, Level, Scores, UserError
+from adkit.detector import Detector, Embedding
+from adkit.engines import Judged, PictureStream, create_evaluator, outputs, to_metric_grid, without_padding
+from adkit.features import FeaturesTable, FeatureTransform
+
+LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
+
+
+class Colours:
+    """The mean colour of each quarter of a picture."""
+
+    levels = {"colour": LEVEL}
+
+    def __call__(self, images):
+        cells = torch.nn.functional.adaptive_avg_pool2d(images, 2).permute(0, 2, 3, 1)  # (n, 2, 2, 3)
+        return Features({"colour": cells}, {"colour": LEVEL.geometry})
+
+
+class Red:
+    """Scores how red each cell is."""
+
+    def score(self, features):
+        cells = features["colour"][..., 0]
+        return Scores(cells.amax((1, 2)), {"colour": cells}, dict(features.geometry))
+
+
+class Nearest:
+    def localize(self, scores, size):
+        return torch.nn.functional.interpolate(scores.maps["colour"][:, None], size)[:, 0]
+
+
+def batch(*reds, **targets):
+    images = torch.zeros(len(reds), 3, 4, 4)
+    images[:, 0] = torch.tensor(reds)[:, None, None]
+    return Batch(images, tuple(f"{red}.png" for red in reds), **targets)
+
+
+def embedding():
+    transform = FeatureTransform(FeaturesTable(), Colours.levels, torch.Generator())
+    return Embedding(Colours(), transform, Context())
+
+
+def stream(batches):
+    return PictureStream(lambda: batches, lambda: sum(map(len, batches)), embedding(), lambda pictures: None)
+
+
+def test_outputs_come_in_order():
+    assert list(outputs(Engine(lambda engine, item: 2 * item), [1, 2, 3])) == [2, 4, 6]
+
+
+def test_outputs_of_nothing_are_nothing():
+    assert list(outputs(Engine(lambda engine, item: item), [])) == []
+
+
+def test_outputs_pull_one_item_at_a_time():
+    pulled = []
+
+    def items():
+        for item in range(3):
+            pulled.append(item)
+            yield item
+
+    pull = outputs(Engine(lambda engine, item: item), items())
+    assert next(pull) == 0
+    assert pulled == [0]
+
+
+def test_outputs_keep_no_output_alive():
+    class Output:
+        pass
+
+    alive: list[weakref.ref[Output]] = []
+
+    def step(engine, item):
+        output = Output()
+        alive.append(weakref.ref(output))
+        return output
+
+    for output in outputs(Engine(step), range(3)):
+        del output
+        gc.collect()
+        assert [reference() for reference in alive] == [None] * len(alive)
+
+
+def test_an_error_in_the_data_reaches_the_caller():
+    def items():
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(outputs(Engine(lambda engine, item: item), items()))
+
+
+def test_stream_walks_twice_with_equal_features():
+    pictures = stream([batch(0.25, 0.5), batch(0.75)])
+    first, second = ([features["colour"] for features in pictures] for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_stream_reports_every_picture_as_progress():
+    done = []
+    pictures = PictureStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, embedding(), done.append)
+    list(pictures)
+    assert done == [2, 1]
+
+
+def test_nan_feature_names_level_and_picture():
+    with pytest.raises(UserError, match=r"level 'colour' of picture nan\.png: expected finite features, found NaN"):
+        list(stream([batch(0.5, float("nan"))]))
+
+
+def test_evaluator_scores_each_picture():
+    detector = Detector(embedding(), Red(), Nearest())
+    judged = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
+    assert judged.scores.tolist() == [0.25, 0.5]
+
+
+def test_evaluator_makes_maps_only_for_masks():
+    detector = Detector(embedding(), Red(), Nearest())
+    plain = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.5)]).embedded()))
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masked = next(outputs(create_evaluator(detector, 8, (4, 4)), stream([batch(0.5, masks=masks)]).embedded()))
+    assert plain.maps is None
+    assert masked.maps.shape == (1, 8, 8)
+
+
+def test_score_that_is_not_finite_names_the_picture():
+    class Broken(Red):
+        def score(self, features):
+            return Scores(torch.tensor([1.0, float("inf")]))
+
+    detector = Detector(embedding(), Broken(), Nearest())
+    with pytest.raises(UserError, match=r"picture 0\.5\.png: expected a finite score, found inf"):
+        list(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
+
+
+def test_padding_is_left_out():
+    maps = torch.tensor([[[9.0, 1, 1, 9], [9, 2, 2, 9]]]).repeat_interleave(2, 1)  # (1, 4, 4), sides are padding
+    judged = Judged(("a",), torch.ones(1), maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    ((shown, mask),) = without_padding(judged, (4, 4))
+    assert shown.tolist() == [[[1, 1], [1, 1], [2, 2], [2, 2]]]
+    assert mask.tolist() == [[[False, False], [False, False], [True, True], [True, True]]]
+
+
+def test_padding_is_left_out_of_a_finer_grid():
+    maps = torch.zeros(1, 8, 8)
+    judged = Judged(("a",), torch.ones(1), maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    assert next(without_padding(judged, (4, 4)))[0].shape == (1, 8, 4)
+
+
+def test_maps_shrink_by_area():
+    maps = torch.arange(16.0).reshape(1, 4, 4)
+    assert to_metric_grid(maps, 2).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
+
+
+def test_maps_of_the_metric_size_stay_as_they_are():
+    maps = torch.rand(2, 4, 4)
+    assert to_metric_grid(maps, 4) is maps

@@ -1,0 +1,171 @@
+"""The table ``[features]`` on levels small enough to work out by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from adkit.contracts import Features, Geometry, Level
+from adkit.errors import UserError
+from adkit.features import FeaturesTable, FeatureTransform
+
+SIZE = (16, 16)
+LEVELS = {
+    "fine": Level(2, (4, 4), Geometry.covering((4, 4), SIZE)),
+    "coarse": Level(3, (2, 2), Geometry.covering((2, 2), SIZE)),
+    "pool": Level(5, (1, 1), Geometry.covering((1, 1), SIZE)),
+}
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def features(levels: dict[str, Level] = LEVELS, pictures: int = 2) -> Features:
+    random = generator()
+    tensors = {
+        name: torch.randn(pictures, *level.grid, level.channels, generator=random) for name, level in levels.items()
+    }
+    return Features(tensors, {name: level.geometry for name, level in levels.items()})
+
+
+def transform(levels: dict[str, Level] = LEVELS, **table: object) -> FeatureTransform:
+    return FeatureTransform(FeaturesTable.model_validate(table), levels, generator())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"neighbourhood": 3},
+        {"combine": "concat"},
+        {"channels": 2},
+        {"combine": "concat", "neighbourhood": 3, "channels": (4, 0)},
+    ],
+)
+def test_levels_state_what_calling_gives(table: dict[str, object]) -> None:
+    change = transform(**table)
+    given = change(features())
+    assert list(given) == list(change.levels)
+    for name, level in change.levels.items():
+        assert given[name].shape == (2, *level.grid, level.channels)
+        assert given.geometry[name] == level.geometry
+
+
+def test_the_default_changes_nothing() -> None:
+    given = features()
+    assert transform()(given) is given
+
+
+def test_neighbourhood_is_the_mean_of_the_cells_that_there_are() -> None:
+    given = features()
+    averaged = transform(neighbourhood=3)(given)
+    torch.testing.assert_close(averaged["fine"][:, 0, 0], given["fine"][:, :2, :2].mean((1, 2)))
+    torch.testing.assert_close(averaged["fine"][:, 1, 2], given["fine"][:, 0:3, 1:4].mean((1, 2)))
+    assert torch.equal(averaged["pool"], given["pool"])
+
+
+def test_a_neighbourhood_wider_than_the_grid_is_its_mean() -> None:
+    given = features()
+    averaged = transform(neighbourhood=9)(given)["coarse"]
+    torch.testing.assert_close(averaged, given["coarse"].mean((1, 2), keepdim=True).expand_as(averaged))
+
+
+def test_concat_stands_at_the_first_spatial_level_and_leaves_pool() -> None:
+    change = transform(combine="concat")
+    assert list(change.levels) == ["concat", "pool"]
+    assert change.levels["concat"] == Level(5, (4, 4), LEVELS["fine"].geometry)
+
+
+def test_concat_reads_other_levels_at_the_first_ones_cells() -> None:
+    given = features()
+    joined = transform(combine="concat")(given)
+    assert torch.equal(joined["concat"][..., :2], given["fine"])
+    corner, right = given["coarse"][:, 0, 0], given["coarse"][:, 0, 1]
+    torch.testing.assert_close(joined["concat"][:, 0, 0, 2:], corner)  # before the first centre: clamped
+    torch.testing.assert_close(joined["concat"][:, 0, 1, 2:], 0.75 * corner + 0.25 * right)  # 6 between 4 and 12
+    assert torch.equal(joined["pool"], given["pool"])
+
+
+def test_concat_follows_shifted_geometry() -> None:
+    levels = {
+        "fine": Level(1, (4, 4), Geometry((0.5, 0.5), (4, 4))),
+        "coarse": Level(1, (2, 2), Geometry((0.5, 0.5), (8, 8))),
+    }
+    given = features(levels)
+    joined = transform(levels, combine="concat")(given)["concat"]
+    torch.testing.assert_close(joined[:, ::2, ::2, 1], given["coarse"][..., 0])
+
+
+def test_thinning_before_or_after_concat_is_the_same() -> None:
+    whole = transform(combine="concat", neighbourhood=3)(features())["concat"]
+    thinned = transform(combine="concat", neighbourhood=3, channels=(4, 0, 3))(features())["concat"]
+    assert torch.equal(thinned, whole[..., [0, 3, 4]])
+
+
+def test_random_channels_follow_the_generator() -> None:
+    levels = {"wide": Level(100, (2, 2), Geometry.covering((2, 2), SIZE))}
+    first, same = (transform(levels, channels=10)(features(levels))["wide"] for _ in range(2))
+    other = FeatureTransform(FeaturesTable(channels=10), levels, torch.Generator().manual_seed(1))
+    assert torch.equal(first, same)
+    assert first.shape[3] == 10
+    assert not torch.equal(first, other(features(levels))["wide"])
+
+
+def test_random_channels_keep_their_values_and_order() -> None:
+    levels = {"wide": Level(100, (1, 2), Geometry.covering((1, 2), SIZE))}
+    ramp = Features({"wide": torch.arange(100.0).expand(1, 1, 2, 100)}, {"wide": levels["wide"].geometry})
+    kept = transform(levels, channels=10)(ramp)["wide"][0, 0, 0].tolist()
+    assert kept == sorted(set(kept))
+
+
+def test_gradients_flow_through() -> None:
+    given = features()
+    for tensor in given.values():
+        tensor.requires_grad_()
+    transform(combine="concat", neighbourhood=3)(given)["concat"].sum().backward()
+    assert given["fine"].grad is not None
+    assert given["coarse"].grad is not None
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"channels": 4}, "features.channels: expected at most 2, which level 'fine' has, found 4: keep fewer"),
+        (
+            {"channels": (0, 7), "combine": "concat"},
+            "features.channels: expected channels from 0 to 4, which level 'concat' has, found 7: name others",
+        ),
+    ],
+)
+def test_channels_that_a_level_lacks(table: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        transform(**table)
+    assert str(caught.value) == sentence
+
+
+def test_concat_without_a_spatial_level() -> None:
+    with pytest.raises(UserError, match=r'"concat" needs at least one spatial level, found only pool'):
+        transform({"pool": LEVELS["pool"]}, combine="concat")
+
+
+@pytest.mark.parametrize("table", [{"neighbourhood": 2}, {"neighbourhood": 0}, {"channels": 0}, {"channels": ()}])
+def test_out_of_range(table: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        FeaturesTable.model_validate(table)
+
+
+def test_a_recipe_reads_the_table_as_json() -> None:
+    table = FeaturesTable.model_validate_json('{"combine": "concat", "channels": [3, 1]}')
+    assert table.channels == (3, 1)
+    with pytest.raises(ValidationError):
+        FeaturesTable.model_validate_json('{"channels": [1, 1]}')
+
+
+def test_the_table_needs_no_torch() -> None:
+    code = "import sys, adkit.features; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

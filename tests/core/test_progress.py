@@ -1,0 +1,44 @@
+import io
+
+from rich.console import Console
+
+from adkit.progress import Display
+
+
+def shown(**options):
+    return Console(file=io.StringIO(), width=100, **options)
+
+
+def test_plain_lines_when_not_on_a_terminal():
+    console = shown()
+    with Display(console) as display, display.stage("fit", "tile", 3) as advance:
+        advance(3)
+    assert console.file.getvalue().startswith("tile: fit: 3 pictures, 0.0 s")
+
+
+def test_seconds_of_stages_of_one_name_add_up():
+    display = Display(quiet=True)
+    with display:
+        for category in ("a", "b"):
+            with display.stage("fit", category, 1):
+                pass
+    assert list(display.timings) == ["fit"]
+    assert display.timings["fit"] >= 0
+
+
+def test_quiet_says_nothing():
+    console = shown()
+    with Display(console, quiet=True) as display, display.stage("fit", "tile", 3) as advance:
+        advance(3)
+        display.say("hello")
+    assert console.file.getvalue() == ""
+
+
+def test_bars_on_a_terminal_show_rate_and_count():
+    console = shown(force_terminal=True)
+    with Display(console) as display, display.stage("fit", "tile", 3) as advance:
+        advance(3)
+        display._bars.refresh()
+    text = console.file.getvalue()
+    assert "tile: fit" in text
+    assert "3/3" in text
