@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from adkit.context import Context
-from adkit.contracts import Extractor, Localizer, Scorer
+from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
 from adkit.data.view import View
 from adkit.detector import Embedding
 from adkit.device import resolve_device, resolve_precision
@@ -60,6 +60,8 @@ def assemble(recipe: Recipe) -> Assembled:
         image_size=view.size,
     )
     extractor = cast(Extractor, build(recipe.extractor, context))
+    if isinstance(extractor, FoldableExtractor):
+        extractor = extractor.for_inference()
     transform = FeatureTransform(recipe.features, extractor.levels, context.generator("features"))
     localizer = cast(Localizer, build(recipe.localizer, context))
     return Assembled(recipe, context, view, Embedding(extractor, transform, context), localizer)

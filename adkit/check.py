@@ -33,16 +33,12 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
     for name, level in parts.embedding.levels.items():
-        lines.append(
-            f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels"
-        )
+        lines.append(f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels")
     lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
     largest = max(len(category.train) for category in dataset.categories)
     scorer = parts.new_scorer()
     if isinstance(scorer, SizedScorer):
-        lines.append(
-            f"  memory     the fitted scorer holds {_size(scorer.memory(parts.embedding.levels, largest))}"
-        )
+        lines.append(f"  memory     the fitted scorer holds {_size(scorer.memory(parts.embedding.levels, largest))}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
     lines += [f"warning: {text}" for text in dataset.warnings]

@@ -66,17 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", metavar="DIR", help="folder of the runs (default: the recipe's, else runs)")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
-        "check", help="validate a recipe, find its data, and say what a run would need"
-    )
+    check = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
     check.add_argument("recipe", metavar="RECIPE", help="a TOML file")
     _add_set(check)
     check.set_defaults(command=_check)
 
     plugins = commands.add_parser("plugins", help="list the components that are installed, or explain one")
-    plugins.add_argument(
-        "kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper"
-    )
+    plugins.add_argument("kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper")
     plugins.add_argument("name", nargs="?", metavar="NAME", help="a component of that kind")
     plugins.set_defaults(command=_plugins)
 

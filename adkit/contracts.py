@@ -156,6 +156,15 @@ class AdaptableExtractor(Protocol):
         ...
 
 
+@runtime_checkable
+class FoldableExtractor(Protocol):
+    """What an extractor may offer beside, for runs that do not train it."""
+
+    def for_inference(self) -> Extractor:
+        """An extractor of the same features that is faster and may not be trained; this one is left as it is."""
+        ...
+
+
 class Scorer(Protocol):
     """How far from normal is a feature?"""
 
@@ -208,9 +217,7 @@ class Stage:
 class Adapter(Protocol):
     """How are the features fitted to the normal pictures?"""
 
-    def prepare(
-        self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None
-    ) -> None:
+    def prepare(self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None) -> None:
         """See the normal pictures once, through ψ₀; ``scorer`` is fitted on them already."""
         ...
 

@@ -49,7 +49,6 @@ class Document:
             return Problem((1, 0), f"{f'{self.path}: ' if self.path else ''}{dotted}{sentence}")
         return Problem((0, line), f"{self.path}:{line}: {dotted}{sentence}")
 
-
     @contextmanager
     def locating(self, table: str | None = None) -> Iterator[None]:
         """Give the sentences of a UserError from inside the place of the key that they begin with.

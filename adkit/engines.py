@@ -169,15 +169,11 @@ def check_scores(scores: Scores, ids: tuple[str, ...]) -> None:
         UserError: naming the picture.
     """
     if scores.image.shape != (len(ids),):
-        raise UserError(
-            f"scorer: expected {len(ids)} scores, one a picture, found shape {tuple(scores.image.shape)}"
-        )
+        raise UserError(f"scorer: expected {len(ids)} scores, one a picture, found shape {tuple(scores.image.shape)}")
     finite = torch.isfinite(scores.image)
     if not bool(finite.all()):
         picture = ids[int((~finite).nonzero()[0])]
-        raise UserError(
-            f"scorer: picture {picture}: expected a finite score, found {scores.image[~finite][0].item()}"
-        )
+        raise UserError(f"scorer: picture {picture}: expected a finite score, found {scores.image[~finite][0].item()}")
 
 
 def to_metric_grid(maps: Tensor, size: int) -> Tensor:

@@ -17,6 +17,4 @@ class NotFittedError(RuntimeError):
     """A scorer was asked to score before it was fitted or loaded."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name}: not fitted yet: call fit(stream) or load_state_dict(state) before score(features)"
-        )
+        super().__init__(f"{name}: not fitted yet: call fit(stream) or load_state_dict(state) before score(features)")

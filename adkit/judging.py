@@ -106,9 +106,7 @@ def conclude(
             calibration=len(calibration.samples),
             test_normal=int((test.labels == 0).sum()),
             test_anomalous=int((test.labels == 1).sum()),
-            unreadable=sum(
-                s.id in source.bad for s in (*category.train, *category.calibration, *category.test)
-            ),
+            unreadable=sum(s.id in source.bad for s in (*category.train, *category.calibration, *category.test)),
         ),
         threshold=_threshold_report(threshold, rate, test),
     )

@@ -83,9 +83,7 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
         logger.warning("unreadable: %s: %s", bad.picture, bad.reason)
     if unreadable:
         first = ", ".join(list(unreadable)[:3])
-        warn(
-            f"{len(unreadable)} pictures could not be read and were left out: {first}{' …' * (len(unreadable) > 3)}"
-        )
+        warn(f"{len(unreadable)} pictures could not be read and were left out: {first}{' …' * (len(unreadable) > 3)}")
 
     _write_scores(folder / "scores.csv", judgements)
     report = _report(parts, final, judgements, list(unreadable.values()), warnings, display)
@@ -105,9 +103,7 @@ def _sources(
     if not dataset.shared or len(dataset.categories) < 2:
         yield own
         return
-    pictures = list(
-        {s.id: s for c in dataset.categories for s in (*c.train, *c.calibration, *c.test)}.values()
-    )
+    pictures = list({s.id: s for c in dataset.categories for s in (*c.train, *c.calibration, *c.test)}.values())
     if not fits(folder, parts.embedding.levels, len(pictures)):
         warn(
             f"the features of {len(pictures)} pictures would take more than a quarter of the free disk space, so every "

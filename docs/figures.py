@@ -28,7 +28,9 @@ def main() -> int:
     columns = []
     for category in open_dataset(recipe.data, recipe.run.seed).categories:
         detector = _fitted(category, parts)
-        calibration = torch.cat([_map(detector, parts, batch.images) for batch in _batches(category.calibration, parts)])
+        calibration = torch.cat(
+            [_map(detector, parts, batch.images) for batch in _batches(category.calibration, parts)]
+        )
         limits = float(calibration.median()), 1.5 * float(calibration.max())
         for kind in ("good", "scratch") if category.name == "brick" else ("stain", "hole"):
             sample = next(sample for sample in category.test if sample.kind == kind)
@@ -58,7 +60,11 @@ def _column(sample: Sample, detector: Detector, parts: Assembled, limits: tuple[
     """The picture, its mask, and the map laid over it in red, on one scale for all pictures of a category."""
     batch = next(iter(_batches([sample], parts)))
     picture = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    mask = np.zeros_like(picture) if batch.masks is None else batch.masks[0, ..., None].numpy() * np.full_like(picture, 255)
+    mask = (
+        np.zeros_like(picture)
+        if batch.masks is None
+        else batch.masks[0, ..., None].numpy() * np.full_like(picture, 255)
+    )
     strength = ((_map(detector, parts, batch.images)[0] - limits[0]) / (limits[1] - limits[0])).clamp(0, 1).numpy()
     red = np.zeros_like(picture) + np.array([235, 30, 30], np.uint8)
     overlay = picture + (red.astype(np.float32) - picture) * strength[..., None] * 0.85

@@ -1,7 +1,7 @@
 """Write what the documentation takes from the code: the reference in recipes.md, and the JSON Schema of recipes.
 
-    python docs/generate.py            write both files
-    python docs/generate.py --check    exit with 1 when one of them is stale
+python docs/generate.py            write both files
+python docs/generate.py --check    exit with 1 when one of them is stale
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
-    stale = [path for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    stale = [
+        path for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is stale: run make docs", file=sys.stderr)

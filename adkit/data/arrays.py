@@ -105,9 +105,7 @@ def _parts(table: ArraysTable) -> tuple[_Part, _Part]:
 
 def _idx_part(folder: Path, half: str) -> _Part:
     (images_path, images), (labels_path, labels) = (_read_idx(_idx_file(folder, stem)) for stem in _IDX[half])
-    return _part(
-        ArrayFile(images_path, _IDX[half][0], _pictures(images, str(images_path))), labels, labels_path
-    )
+    return _part(ArrayFile(images_path, _IDX[half][0], _pictures(images, str(images_path))), labels, labels_path)
 
 
 def _idx_file(folder: Path, stem: str) -> Path:
@@ -133,9 +131,7 @@ def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
         raise UserError(f"{path}: expected an idx file, found one that cannot be read ({error})") from error
     head = bytes(data[:4])
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _IDX_BYTES or len(data) < 4 + 4 * head[3]:
-        raise UserError(
-            f"{path}: expected an idx file of bytes (first bytes 00 00 08), found {head.hex(' ')}"
-        )
+        raise UserError(f"{path}: expected an idx file of bytes (first bytes 00 00 08), found {head.hex(' ')}")
     start = 4 + 4 * head[3]
     shape = struct.unpack(f">{head[3]}I", bytes(data[4:start]))
     size = int(np.prod(shape, dtype=np.int64))
@@ -166,8 +162,7 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
         key = next((name for name in names if name in archive), None)
         if key is None:
             raise UserError(
-                f"root: expected an array {' or '.join(names)} in {path}, "
-                f"found {some(sorted(archive)) or 'none'}"
+                f"root: expected an array {' or '.join(names)} in {path}, found {some(sorted(archive)) or 'none'}"
             )
         keys.append(key)
     images, labels = keys
@@ -181,8 +176,7 @@ def _pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
         array = array[..., 0]
     if not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)) or 0 in array.shape[1:]:
         raise UserError(
-            f"{where}: expected pictures of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), "
-            f"found {array.shape}"
+            f"{where}: expected pictures of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), found {array.shape}"
         )
     if array.dtype == np.uint8:
         return array

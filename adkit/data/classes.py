@@ -25,9 +25,7 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
         return []
     classes = [folder.name for folder in folders_in(train)]
     if not classes:
-        notes.problems.append(
-            f"root: expected a folder a class in {train}, {contents(train)}; check the path"
-        )
+        notes.problems.append(f"root: expected a folder a class in {train}, {contents(train)}; check the path")
         return []
     wanted: list[tuple[str, ...]]
     if table.normal == "*":
@@ -56,6 +54,4 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
 
 
 def _samples(folder: Path, root: Path) -> list[Sample]:
-    return [
-        Sample(path.relative_to(root).as_posix(), path, 0, folder.name) for path in pictures_under(folder)
-    ]
+    return [Sample(path.relative_to(root).as_posix(), path, 0, folder.name) for path in pictures_under(folder)]

@@ -23,9 +23,7 @@ _SHOWN = 20
 class _Rows:
     """One category as it is listed so far."""
 
-    samples: dict[str, list[Sample]] = field(
-        default_factory=lambda: {"train": [], "calibration": [], "test": []}
-    )
+    samples: dict[str, list[Sample]] = field(default_factory=lambda: {"train": [], "calibration": [], "test": []})
     lines: dict[str, int] = field(default_factory=dict)
     """Id → the line that lists it."""
 
@@ -46,9 +44,7 @@ def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             categories = _read(csv.DictReader(file, strict=True), path, problems)
     except (UnicodeDecodeError, csv.Error) as error:
-        notes.problems.append(
-            f"{path}: expected comma-separated text in UTF-8, found something else ({error})"
-        )
+        notes.problems.append(f"{path}: expected comma-separated text in UTF-8, found something else ({error})")
         return []
     notes.problems.extend(problems[:_SHOWN])
     if len(problems) > _SHOWN:
@@ -108,9 +104,7 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
     mask = folder / values["mask"] if values["mask"] else None
     for key, file in (("path", picture), ("mask", mask)):
         if file is not None and not file.is_file():
-            raise _RowError(
-                f"{key}: expected a file at {file}, found none; paths start from the csv's folder"
-            )
+            raise _RowError(f"{key}: expected a file at {file}, found none; paths start from the csv's folder")
     id = Path(values["path"]).as_posix()
     if (first := rows.lines.setdefault(id, line)) != line:
         raise _RowError(f"path: {id} is on line {first} already; list each picture once")

@@ -32,10 +32,7 @@ def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
 
 
 def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
-    return [
-        Sample(path.relative_to(root).as_posix(), path, 0, NORMAL_KIND)
-        for path in _pictures(table, name, root)
-    ]
+    return [Sample(path.relative_to(root).as_posix(), path, 0, NORMAL_KIND) for path in _pictures(table, name, root)]
 
 
 def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:

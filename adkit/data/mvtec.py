@@ -33,13 +33,9 @@ def find_mvtec(table: MvtecTable | TexturesTable, notes: Notes) -> list[Found]:
 
 def _wanted(root: Path, table: MvtecTable | TexturesTable, notes: Notes) -> list[Path]:
     own = root.resolve().name
-    there = (
-        {own: root} if child(root, "train") else {p.name: p for p in folders_in(root) if child(p, "train")}
-    )
+    there = {own: root} if child(root, "train") else {p.name: p for p in folders_in(root) if child(p, "train")}
     if not there:
-        found = (
-            contents(root) if not folders_in(root) else f"found {some([p.name for p in folders_in(root)])}"
-        )
+        found = contents(root) if not folders_in(root) else f"found {some([p.name for p in folders_in(root)])}"
         notes.problems.append(
             f"root: expected folders with train/good in them below {named(table.root)}, {found}; "
             "name the folder that holds the categories"

@@ -111,9 +111,7 @@ def _open(file: BinaryIO) -> ImageFile:
         raise PictureError("the file is empty (0 bytes)")
     reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
     if reader is None:
-        raise PictureError(
-            f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM picture: it begins with {head[:8]!r}"
-        )
+        raise PictureError(f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM picture: it begins with {head[:8]!r}")
     image = reader(file)
     width, height = image.size
     if width * height > PIXEL_LIMIT:
@@ -144,9 +142,7 @@ def _reason(error: Exception) -> str:
 
 def _flatten(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (
-        "transparency" in image.info and mode in ("1", "L", "P", "RGB")
-    ):
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         return white.convert("RGB")

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from adkit.data.samples import Sample
 
 
-def hold_out(
-    samples: Sequence[Sample], share: float, seed: int, purpose: str
-) -> tuple[list[Sample], list[Sample]]:
+def hold_out(samples: Sequence[Sample], share: float, seed: int, purpose: str) -> tuple[list[Sample], list[Sample]]:
     """Split into (kept, held out), each in the order given; at least one picture is kept.
 
     A picture's place in the draw is a hash of the seed and its id, so the split is the same on every machine

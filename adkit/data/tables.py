@@ -22,9 +22,7 @@ class DataTable(Params):
         default="squash",
         description="how a picture becomes square: squash both sides, fit the short side and crop, or pad",
     )
-    image_size: int = Field(
-        default=224, ge=8, le=8192, description="side in pixels that pictures are resized to"
-    )
+    image_size: int = Field(default=224, ge=8, le=8192, description="side in pixels that pictures are resized to")
     crop: int | None = Field(
         default=None,
         ge=8,
@@ -70,12 +68,8 @@ class FolderTable(DataTable):
     """A folder of normal pictures, and perhaps one of anomalous ones."""
 
     format: Literal["folder"] = Field(default="folder", description="a folder of pictures")
-    normal: str = Field(
-        default="good", min_length=1, description='subfolder of normal pictures; "." for the root'
-    )
-    anomalous: str | None = Field(
-        default=None, min_length=1, description="subfolder of anomalous pictures, if any"
-    )
+    normal: str = Field(default="good", min_length=1, description='subfolder of normal pictures; "." for the root')
+    anomalous: str | None = Field(default=None, min_length=1, description="subfolder of anomalous pictures, if any")
     masks: str | None = Field(
         default=None,
         min_length=1,
@@ -124,12 +118,8 @@ class CsvTable(DataTable):
 class TexturesTable(DataTable):
     """Photographs of three textures with drawn defects, written to root when it does not exist."""
 
-    format: Literal["textures"] = Field(
-        default="textures", description="drawn defects on photographs of textures"
-    )
-    root: str = Field(
-        default="data/textures", min_length=1, description="where the textures are written and read"
-    )
+    format: Literal["textures"] = Field(default="textures", description="drawn defects on photographs of textures")
+    root: str = Field(default="data/textures", min_length=1, description="where the textures are written and read")
     category: str | tuple[str, ...] = Field(
         default="*", min_length=1, description='one category, a list, or "*" for all'
     )

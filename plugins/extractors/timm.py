@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
 from adkit.blocks import blocks_of
+from adkit.folding import fold_batch_norms, keep_float32
 from adkit.near import did_you_mean
 from adkit.probe import Tap, capture, probe
 
@@ -71,6 +73,16 @@ class TimmExtractor(nn.Module):
             {name: found[name] for name in self._taps},
             {name: tap.level.geometry for name, tap in self._taps.items()},
         )
+
+    def for_inference(self) -> TimmExtractor:
+        """Batch norms folded into convolutions, and the first two blocks kept in float32 whatever the precision."""
+        fast = copy.deepcopy(self)
+        fold_batch_norms(fast.model, self._params.levels)
+        if not _same_features(self, fast, self._size):
+            fast = copy.deepcopy(self)
+        first = list(fast.blocks().values())[:2]
+        keep_float32(fast.model, (parameter for block in first for parameter in block))
+        return fast
 
     def classify(self, images: Tensor) -> Tensor:
         """``images`` as above → (n, classes) float32 logits."""
@@ -155,6 +167,14 @@ def _blaming_size(model: Any, backbone: str, size: tuple[int, int]) -> Iterator[
             f"data.image_size: {backbone} does not take pictures of {size[0]} × {size[1]} pixels ({reason}): use "
             f"{native[0]} × {native[1]}, which it was trained on, or another size that its patches divide"
         ) from error
+
+
+def _same_features(one: TimmExtractor, other: TimmExtractor, size: tuple[int, int]) -> bool:
+    """Whether two extractors agree on a picture of noise up to rounding."""
+    noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(one.mean.device)
+    with torch.inference_mode():
+        left, right = one(noise), other(noise)
+    return all(torch.dist(left[name], right[name]) <= 1e-3 * left[name].norm() for name in left)
 
 
 @hookimpl

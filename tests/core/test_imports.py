@@ -21,7 +21,7 @@ LAYERS = (
         "adkit.neighbours",
         "adkit.scoring",
     ),
-    ("adkit.blocks", "adkit.centroids", "adkit.follow", "adkit.probe", "adkit.weights"),
+    ("adkit.blocks", "adkit.centroids", "adkit.folding", "adkit.follow", "adkit.probe", "adkit.weights"),
     ("adkit.problems", "adkit.document", "adkit.plugin_checks", "adkit.plugins"),
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue", "adkit.testing"),

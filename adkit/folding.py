@@ -1,0 +1,76 @@
+"""Networks that will not be trained: the same features, sooner and, in reduced precision, closer to float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+FOLDABLE = ("Conv2d", "Conv2dSame")
+"""Class names, nn's and timm's, whose weights convolve as they are; others standardize or mix them first."""
+
+
+def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
+    """Fold each batch norm into the convolution that stands before it among its parent's children, in place.
+
+    Standing before is not being applied before (a pre-activation network norms first), so the caller must compare
+    the network with what it was.
+
+    Args:
+        network: in evaluation mode.
+        spared: names of modules whose outputs are read, which must stay what they are.
+    """
+    spared = set(spared)
+    for path, parent in list(network.named_modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            names = {f"{path}.{name}".lstrip(".") for name in (conv_name, norm_name)}
+            if not names & spared and _foldable(conv, norm):
+                _fold(conv, norm)
+                setattr(parent, norm_name, _after(norm))
+
+
+def keep_float32(network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Compute the convolutions and linear layers that own any of ``parameters`` in float32 under autocast, in place.
+
+    The first layers see smooth pictures, of which they take differences; rounding those to 8 bits of mantissa is most of
+    what a network loses in bfloat16, and keeping these few layers in float32 costs little.
+    """
+    kept = {id(parameter) for parameter in parameters}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and id(module.weight) in kept:
+            module.forward = _in_float32(module.forward)  # type: ignore[method-assign]
+
+
+def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
+    return (
+        type(conv).__name__ in FOLDABLE
+        and isinstance(conv, nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.running_mean is not None
+        and conv.out_channels == norm.num_features
+    )
+
+
+def _fold(conv: Any, norm: Any) -> None:
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    conv.weight.data = weight.detach().to(memory_format=torch.channels_last)
+    conv.bias = nn.Parameter(bias.detach(), requires_grad=False)
+
+
+def _after(norm: nn.Module) -> nn.Module:
+    """What is left of a batch norm: timm's carry their activation."""
+    return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            return forward(values.float())
+
+    return run

@@ -1,0 +1,62 @@
+"""Folded networks give the features of the network they were made from."""
+
+import pytest
+import torch
+from torch import nn
+
+from adkit import Context
+from adkit.folding import fold_batch_norms, keep_float32
+from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+
+
+def conv_and_norm():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    nn.init.normal_(network[1].weight)
+    nn.init.normal_(network[1].bias)
+    network[1].running_mean = torch.randn(4)
+    network[1].running_var = torch.rand(4) + 0.5
+    return network.requires_grad_(False)
+
+
+def test_folding_changes_no_output():
+    network, images = conv_and_norm(), torch.rand(2, 3, 8, 8)
+    before = network(images)
+    fold_batch_norms(network, [])
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(images), before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_whose_output_is_read_is_spared():
+    network = conv_and_norm()
+    fold_batch_norms(network, ["0"])
+    assert isinstance(network[1], nn.BatchNorm2d)
+
+
+def test_float32_layers_keep_float32_under_autocast():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    keep_float32(network, network[0].parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        first = network[0](torch.rand(1, 3, 2, 2))
+        second = network[1](first)
+    assert (first.dtype, second.dtype) == (torch.float32, torch.bfloat16)
+
+
+# A network of each habit: norm after convolution, norm before it, norm beside TensorFlow padding, no batch norm.
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "resnetv2_18d", "densenet121", "tf_efficientnet_lite0", "vit_tiny_patch16_224"]
+)
+def test_inference_copy_has_the_features_of_the_original(backbone):
+    parameters = TimmParams(backbone=backbone, weights="none", levels=("pool",))
+    extractor = TimmExtractor(parameters, Context(image_size=(224, 224)))
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, found = extractor(images)["pool"], extractor.for_inference()(images)["pool"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_inference_copy_leaves_the_original_alone():
+    extractor = TimmExtractor(TimmParams(backbone="resnet18", weights="none"), Context(image_size=(64, 64)))
+    before = {name: value.clone() for name, value in extractor.state_dict().items()}
+    extractor.for_inference()
+    assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
