@@ -5,19 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+from adkit.blame import blaming
 from adkit.context import Context
 from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
 from adkit.data.view import View
-from adkit.detector import Embedding
+from adkit.detector import Detector, Embedding
 from adkit.device import resolve_device, resolve_precision
 from adkit.errors import UserError
 from adkit.features import FeatureTransform
 from adkit.recipe import Choice, Recipe
 
 
+def who(choice: Choice) -> str:
+    """``scorer knn of adkit 0.1.0 (adkit_plugins.scorers.knn)``, for messages."""
+    return f"{choice.registered.component.kind} {choice.name} of {choice.registered.origin}"
+
+
 def build(choice: Choice, context: Context) -> Any:
-    """A fresh instance of a chosen component."""
-    return choice.registered.component.build(choice.params, context)
+    """A fresh instance of a chosen component.
+
+    Raises:
+        UserError: what the component refuses.
+        PluginError: it failed inside.
+    """
+    with blaming(who(choice)):
+        return choice.registered.component.build(choice.params, context)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Assembled:
         """Side of the square grid on which pixel metrics are taken."""
         return self.recipe.data.metric_size or self.view.size[0]
 
+    def detector(self, scorer: Scorer) -> Detector:
+        """The path from features to scores and maps with a scorer that is fitted, or will be."""
+        return Detector(scorer, self.localizer, who(self.recipe.scorer), who(self.recipe.localizer))
+
     def new_scorer(self) -> Scorer:
         """A scorer that has seen nothing."""
         return cast(Scorer, build(self.recipe.scorer, self.context))
@@ -48,7 +64,7 @@ def assemble(recipe: Recipe) -> Assembled:
     """
     if recipe.adapter is not None:
         raise UserError(
-            f"adapter.use: this version of adkit scores frozen features and trains no adapter "
+            "adapter.use: this version of adkit scores frozen features and trains no adapter "
             "yet; leave out [adapter], [training], [stopper] and [auxiliary]"
         )
     view = View.of(recipe.data)
@@ -61,7 +77,8 @@ def assemble(recipe: Recipe) -> Assembled:
     )
     extractor = cast(Extractor, build(recipe.extractor, context))
     if isinstance(extractor, FoldableExtractor):
-        extractor = extractor.for_inference()
+        with blaming(who(recipe.extractor)):
+            extractor = extractor.for_inference()
     transform = FeatureTransform(recipe.features, extractor.levels, context.generator("features"))
     localizer = cast(Localizer, build(recipe.localizer, context))
-    return Assembled(recipe, context, view, Embedding(extractor, transform, context), localizer)
+    return Assembled(recipe, context, view, Embedding(extractor, transform, context, who(recipe.extractor)), localizer)

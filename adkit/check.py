@@ -41,6 +41,9 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         lines.append(f"  memory     the fitted scorer holds {_size(scorer.memory(parts.embedding.levels, largest))}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
+    for category in dataset.categories:
+        if len({sample.label for sample in category.test}) < 2:
+            lines.append(f"warning: {category.name}: test pictures of both kinds are needed for metrics")
     lines += [f"warning: {text}" for text in dataset.warnings]
     return "\n".join(lines)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adkit import __version__
-from adkit.errors import UserError
+from adkit.errors import PluginError, UserError
 
-EXIT_FAULT, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+if TYPE_CHECKING:
+    from adkit.report import Report
+
+EXIT_FAULT, EXIT_USER, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 EXAMPLES = """examples:
   adkit run recipes/quickstart.toml
@@ -23,25 +29,46 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and (options.command is not _run or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # recipes that stand behind an option
+        options.recipes += others
     try:
         status: int = options.command(options)
     except UserError as error:
         _complain(error)
         return EXIT_USER
+    except Terminated:
+        print("adkit: terminated; nothing half-written is left", file=sys.stderr)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         print("adkit: interrupted; nothing half-written is left", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except PluginError as error:
+        traceback.print_exception(error)  # there is no run whose log could keep it
+        print(f"adkit: internal fault: {error}", file=sys.stderr)
+        return EXIT_FAULT
     except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
         sys.stderr.close()
         return 0
     return status
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
 def command() -> None:
     """The console script: ``main``, then exit with its status."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     status = main()
-    if status == EXIT_INTERRUPTED:
+    if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         # CPython remembers an interrupt that passed through exec of a string (dataclasses, pydantic) as unhandled
         # and would die of the signal at exit, whatever status was asked for.
         sys.stdout.flush()
@@ -88,7 +115,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the recipe, such as scorer.k=5; may be repeated",
+        help="override a key of the recipe, such as scorer.k=5 or 'extractor.levels=[\"layer1\"]'; may be repeated",
     )
 
 
@@ -98,13 +125,10 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.recipes:  # a file that is not TOML is told before torch is imported
         parse_toml(Path(path))
 
-    from rich.console import Console
-
     from adkit.folder import RunFault
     from adkit.plugins import discover
     from adkit.progress import Display
     from adkit.recipe import read_recipe
-    from adkit.report import table
     from adkit.runner import run
 
     registry = discover()
@@ -126,7 +150,6 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(problems)
 
     status = 0
-    console = Console()
     for recipe in recipes:
         try:
             report = run(recipe, output=options.output, display=Display())
@@ -137,9 +160,25 @@ def _run(options: argparse.Namespace) -> int:
             print(f"adkit: internal fault: {fault}; the traceback is in {fault.log}", file=sys.stderr)
             status = EXIT_FAULT
         else:
-            console.print(table(report))
-            print(f"report: {Path(report.folder) / 'report.json'}")
+            _show(report)
     return status
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+
+    from adkit.report import metrics_table, thresholds_table
+
+    console = Console()
+    for table in (metrics_table(report), thresholds_table(report)):
+        if table is not None:  # wider than a narrow terminal rather than with its figures cut off
+            console.width = max(
+                Console().width, console.measure(table, options=console.options.update(width=500)).maximum
+            )
+            console.print(table)
+    if metrics_table(report) is None:
+        print("nothing was measured: see the warnings above, which report.json has too")
+    print(f"report: {Path(report.folder) / 'report.json'}")
 
 
 def _check(options: argparse.Namespace) -> int:

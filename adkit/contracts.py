@@ -105,7 +105,10 @@ class Scores:
     image: Tensor
     """(n,) float32."""
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    """Level name → (n, h, w) float32; empty where the scorer does not localize."""
+    """Level name → (n, h, w) float32; empty where the scorer does not localize.
+
+    A level of one cell says nothing about where and does not belong here: ``adkit.scoring.spatial`` leaves it out.
+    """
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     """Level name → geometry, for every level in ``maps``."""
 
@@ -184,7 +187,14 @@ class Scorer(Protocol):
         """Plain tensors from which ``load_state_dict`` restores equal scores."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state; one that is refused changes nothing. ``adkit.scoring.checked_state`` tells them apart.
+
+        Raises:
+            adkit.errors.UserError: a tensor that is missing, or whose name, dtype or shape is not the scorer's own, or
+                that is not finite; the sentence names it.
+        """
+        ...
 
 
 @runtime_checkable

@@ -84,6 +84,8 @@ def read_document(source: Path | str | Mapping[str, Any], overrides: Sequence[st
     Raises:
         UserError: a file that cannot be read or is not TOML, or an override that is not ``key=value``.
     """
+    if isinstance(overrides, str):  # which is a sequence too, of letters
+        overrides = [overrides]
     if isinstance(source, Mapping):
         path, text, values = None, "", _plain(source)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -11,10 +12,12 @@ import torch
 from ignite.engine import Engine, Events, State
 from torch import Tensor
 
-from adkit.contracts import Batch, Features, Level, Scores
+from adkit.blame import check_finite
+from adkit.contracts import Batch, Features, Level
 from adkit.detector import Detector, Embedding
-from adkit.errors import UserError
 
+FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
+FINITE_SCORES = "look at the picture, or choose another scorer"
 Advance = Callable[[int], None]
 """Called with the number of pictures that have just been dealt with."""
 
@@ -42,7 +45,8 @@ def create_embedder(embedding: Embedding, advance: Advance) -> Engine:
 
     def step(engine: Engine, batch: Batch) -> Embedded:
         features = embedding(batch.images)
-        check_finite(features, batch.ids)
+        for name, level in features.items():
+            check_finite(level, batch.ids, f"extractor: level {name!r}", FINITE_FEATURES)
         return Embedded.of(batch, features)
 
     embedder = Engine(step)
@@ -57,6 +61,9 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
     no more than one output is alive.
     """
 
+    # Without a handler of its own, an interrupted engine that is garbage-collected after the run's log is closed would
+    # write on the terminal.
+    engine.logger.addHandler(logging.NullHandler())
     items = iter(data)
     first = next(items, None)
     if first is None:  # Ignite refuses to run over nothing
@@ -80,22 +87,6 @@ def _take_output(state: State) -> Any:
     """Leave nothing of the iteration behind, so that nothing but the caller keeps its tensors alive."""
     output, state.output, state.batch = state.output, None, None
     return output
-
-
-def check_finite(features: Features, ids: tuple[str, ...]) -> None:
-    """Stop at the first feature that is not a number: no later step could say where it came from.
-
-    Raises:
-        UserError: naming the level and the picture.
-    """
-    for name, level in features.items():
-        finite = torch.isfinite(level).flatten(1).all(1)  # (n,)
-        if not bool(finite.all()):
-            picture = ids[int((~finite).nonzero()[0])]
-            raise UserError(
-                f"extractor: level {name!r} of picture {picture}: expected finite features, found NaN or infinity; "
-                'check the weights, or compute with [run] precision = "float32"'
-            )
 
 
 class PictureStream:
@@ -153,27 +144,14 @@ def create_evaluator(detector: Detector, metric_size: int, size: tuple[int, int]
 
     def step(engine: Engine, item: Embedded) -> Judged:
         scores = detector.score(item.features)
+        check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
         maps = None
         if item.masks is not None and scores.maps:
             maps = to_metric_grid(detector.localize(scores, size), metric_size).cpu()
-        check_scores(scores, item.ids)
-        return Judged(item.ids, scores.image.float().cpu(), maps, item.masks, item.regions)
+            check_finite(maps, item.ids, "localizer: the map", FINITE_SCORES)
+        return Judged(item.ids, scores.image.cpu(), maps, item.masks, item.regions)
 
     return Engine(step)
-
-
-def check_scores(scores: Scores, ids: tuple[str, ...]) -> None:
-    """Refuse scores that cannot be ranked.
-
-    Raises:
-        UserError: naming the picture.
-    """
-    if scores.image.shape != (len(ids),):
-        raise UserError(f"scorer: expected {len(ids)} scores, one a picture, found shape {tuple(scores.image.shape)}")
-    finite = torch.isfinite(scores.image)
-    if not bool(finite.all()):
-        picture = ids[int((~finite).nonzero()[0])]
-        raise UserError(f"scorer: picture {picture}: expected a finite score, found {scores.image[~finite][0].item()}")
 
 
 def to_metric_grid(maps: Tensor, size: int) -> Tensor:

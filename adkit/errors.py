@@ -18,3 +18,10 @@ class NotFittedError(RuntimeError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name}: not fitted yet: call fit(stream) or load_state_dict(state) before score(features)")
+
+
+class PluginError(RuntimeError):
+    """A component broke its contract or failed inside: an internal fault, named after the component."""
+
+    def __init__(self, who: str, what: str) -> None:
+        super().__init__(f"{who}: {what}")

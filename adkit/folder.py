@@ -6,13 +6,17 @@ import errno
 import logging
 import os
 import shutil
+import signal
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from adkit.errors import UserError
 
-LOGGERS = ("adkit", "ignite", "py.warnings")
+LOGGERS = {"adkit": logging.INFO, "ignite": logging.WARNING, "py.warnings": logging.WARNING}
+"""Ignite tells of every pause of an engine at INFO, which reads as if the run had been broken off."""
 _DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -44,9 +48,10 @@ def run_folder(final: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder cannot be written.
         RunFault: anything but bad input or an interrupt went wrong inside.
     """
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(suffix=".partial", prefix=f".{final.name}.", dir=final.parent))
+        partial.chmod(0o777 & ~_umask())
     except OSError as error:
         raise _disk_error(final, error) from error
     try:
@@ -58,12 +63,34 @@ def run_folder(final: Path) -> Iterator[Path]:
         if error.errno not in _DISK or not _inside(partial, error):
             raise RunFault(_save_log(partial, final), error) from error
         raise _disk_error(final, error) from error
-    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (UserError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
         raise RunFault(_save_log(partial, final), error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with _undisturbed():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait until what the first one left is gone."""
+    if threading.current_thread() is not threading.main_thread():  # where Python runs no signal handlers
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _umask() -> int:
+    """The permissions that new files are denied: mkdtemp denies all but the owner's."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _inside(partial: Path, error: OSError) -> bool:
@@ -72,9 +99,10 @@ def _inside(partial: Path, error: OSError) -> bool:
 
 
 def _disk_error(final: Path, error: OSError) -> UserError:
+    advice = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
     return UserError(
         f"{final}: expected a folder that the run can be written to, found: {error.strerror or error}; "
-        "free some space or choose another folder with --output"
+        f"{advice}choose another folder with --output"
     )
 
 
@@ -105,9 +133,9 @@ def _log_to(path: Path) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]
     logging.captureWarnings(True)
-    for logger in loggers:
+    for logger, lowest in zip(loggers, LOGGERS.values(), strict=True):
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(lowest)
     try:
         yield
     except UserError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import pairwise
+from types import MethodType
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
     spared = set(spared)
     for path, parent in list(network.named_modules()):
         children = list(parent.named_children())
-        for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+        for (conv_name, conv), (norm_name, norm) in pairwise(children):
             names = {f"{path}.{name}".lstrip(".") for name in (conv_name, norm_name)}
             if not names & spared and _foldable(conv, norm):
                 _fold(conv, norm)
@@ -36,13 +38,13 @@ def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
 def keep_float32(network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
     """Compute the convolutions and linear layers that own any of ``parameters`` in float32 under autocast, in place.
 
-    The first layers see smooth pictures, of which they take differences; rounding those to 8 bits of mantissa is most of
-    what a network loses in bfloat16, and keeping these few layers in float32 costs little.
+    The first layers see smooth pictures, of which they take differences; rounding those to 8 bits of mantissa is
+    most of what a network loses in bfloat16, and keeping these few layers in float32 costs little.
     """
     kept = {id(parameter) for parameter in parameters}
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and id(module.weight) in kept:
-            module.forward = _in_float32(module.forward)  # type: ignore[method-assign]
+            module.forward = MethodType(_float32_forward, module)  # type: ignore[method-assign]
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
@@ -68,9 +70,8 @@ def _after(norm: nn.Module) -> nn.Module:
     return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
 
 
-def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(values: Tensor) -> Tensor:
-        with torch.autocast(values.device.type, enabled=False):
-            return forward(values.float())
-
-    return run
+def _float32_forward(module: nn.Module, values: Tensor) -> Tensor:
+    """A method rather than a closure, so that a copy of the module computes with its own weights."""
+    with torch.autocast(values.device.type, enabled=False):
+        result: Tensor = type(module).forward(module, values.float())
+    return result

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from adkit.assemble import Assembled
+from adkit.assemble import Assembled, who
+from adkit.blame import blaming
 from adkit.data.samples import Category, Sample
 from adkit.detector import Detector
 from adkit.engines import Advance, create_evaluator, outputs, without_padding
@@ -38,6 +40,8 @@ class Evaluation:
     samples: list[Sample]
     scores: FloatArray
     pixel: dict[str, float | None] | None = None
+    unseen: tuple[str, ...] = ()
+    """Anomalous pictures whose mask is empty where the extractor looks."""
 
     @property
     def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -49,8 +53,9 @@ def judge(category: Category, source: Source, parts: Assembled, display: Display
     scorer = parts.new_scorer()
     with display.stage("fit", category.name, len(category.train)) as advance:
         stream = source.stream(category.train, advance, targets=False)
-        scorer.fit(stream)
-    detector = Detector(parts.embedding, scorer, parts.localizer)
+        with blaming(who(parts.recipe.scorer)):
+            scorer.fit(stream)
+    detector = parts.detector(scorer)
     with display.stage("calibrate", category.name, len(category.calibration)) as advance:
         calibration = evaluate(detector, category.calibration, source, parts, advance, targets=False)
     with display.stage("evaluate", category.name, len(category.test)) as advance:
@@ -75,17 +80,21 @@ def evaluate(
     seen: list[Sample] = []
     scores: list[FloatArray] = []
     pixel = PixelMetrics()
+    unseen: list[str] = []
     located = False
     evaluator = create_evaluator(detector, parts.metric_size, parts.view.size)
     for judged in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
         seen += (by_id[picture] for picture in judged.ids)
         scores.append(judged.scores.numpy())
+        if judged.masks is not None:
+            empty = ~judged.masks.flatten(1).any(1)
+            unseen += (p for p, none in zip(judged.ids, empty.tolist(), strict=True) if none and by_id[p].label)
         if judged.maps is not None:
             for maps, masks in without_padding(judged, parts.view.size):
                 pixel.add(maps.numpy(), masks.numpy())
             located = True
     raw = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    return Evaluation(seen, raw, pixel.compute() if located else None)
+    return Evaluation(seen, raw, pixel.compute() if located else None, tuple(unseen))
 
 
 def conclude(
@@ -93,14 +102,9 @@ def conclude(
 ) -> Judgement:
     """Figures, threshold and rows from the raw scores."""
     threshold = split_conformal(calibration.scores, rate) if len(calibration.scores) else None
-    warnings = []
-    if threshold is not None and threshold.supported > rate:
-        warnings.append(
-            f"{category.name}: {threshold.calibration} calibration pictures cannot promise a false-positive rate of "
-            f"{rate:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support"
-        )
+    metrics = image_metrics(test.scores, test.labels) | (test.pixel or dict.fromkeys(PIXEL_METRICS))
     report = CategoryReport(
-        metrics=image_metrics(test.scores, test.labels) | (test.pixel or dict.fromkeys(PIXEL_METRICS)),
+        metrics=metrics,
         pictures=Pictures(
             train=trained,
             calibration=len(calibration.samples),
@@ -114,7 +118,35 @@ def conclude(
         *_rows(category.name, "calibration", calibration, calibration, threshold),
         *_rows(category.name, "test", test, calibration, threshold),
     ]
-    return Judgement(report, rows, warnings)
+    return Judgement(
+        report, rows, [f"{category.name}: {text}" for text in _doubts(category, calibration, test, threshold)]
+    )
+
+
+def _doubts(
+    category: Category, calibration: Evaluation, test: Evaluation, threshold: Threshold | None
+) -> Iterator[str]:
+    """What a reader of the figures should know and would not see."""
+    if threshold is not None and not threshold.kept:
+        needed = math.ceil(1 / threshold.asked) - 1
+        yield (
+            f"{threshold.calibration} calibration pictures cannot promise a false-positive rate of "
+            f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support. "
+            f"It takes {needed} of them: add normal pictures or raise data.calibration"
+        )
+    if not len(test.labels):
+        yield "no test pictures, so there are no metrics and the mean leaves it out"
+    elif len(set(test.labels.tolist())) < 2:
+        kind = "normal" if test.labels[0] else "anomalous"
+        yield f"no {kind} test pictures, so there are no image metrics and the mean leaves it out"
+    if test.pixel is None and any(sample.mask is not None for sample in category.test):
+        yield "there are masks but no map, so there are no pixel metrics: name a spatial level in extractor.levels"
+    if test.unseen:
+        named = ", ".join(test.unseen[:3]) + ", …" * (len(test.unseen) > 3)
+        yield (
+            f"{len(test.unseen)} anomalous pictures have no anomalous pixel where the extractor looks (see data.crop, "
+            f"data.resize, data.metric_size) and count as anomalous all the same: {named}"
+        )
 
 
 def _threshold_report(threshold: Threshold | None, rate: float, test: Evaluation) -> ThresholdReport | None:

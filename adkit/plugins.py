@@ -111,7 +111,8 @@ class Registry:
         if others:
             sentence += f'; "{name}" is of kind {others[0]}'
         if self.failures:
-            sentence += f"; broken plugins: {'; '.join(map(str, self.failures))}"
+            sentence += "; it may be in one of the plugins that are broken:"
+            sentence += "".join(f"\n  {failure}" for failure in self.failures)
         return sentence
 
 

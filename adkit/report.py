@@ -61,9 +61,11 @@ class CategoryReport(_Part):
 
 
 class Unreadable(_Part):
-    category: str
+    """A file that could not be read, and the categories that it belongs to."""
+
     picture: str
     reason: str
+    categories: list[str]
 
 
 class ComponentReport(_Part):
@@ -115,15 +117,12 @@ def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:
     return table
 
 
-def table(report: Report) -> Table:
-    """A row a category, in the units of the report, and their mean with its standard error."""
-    from rich.table import Table
-
+def metrics_table(report: Report) -> Table | None:
+    """A row a category, and their mean with its standard error; None where nothing could be measured."""
     shown = [metric for metric in METRICS if report.mean[metric] is not None]
-    result = Table(title=report.name, title_justify="left")
-    result.add_column("category")
-    for metric in shown:
-        result.add_column(TITLES[metric], justify="right", no_wrap=True)
+    if not shown:
+        return None
+    result = _table(report.name, "category", *(TITLES[metric] for metric in shown))
     for name, category in report.categories.items():
         result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
     if len(report.categories) > 1:
@@ -132,6 +131,34 @@ def table(report: Report) -> Table:
         result.add_section()
         result.add_row("mean", *(_figure(report.mean[metric]) for metric in shown))
         result.add_row("± SEM", *(_figure(errors[metric]) for metric in shown))
+    return result
+
+
+def thresholds_table(report: Report) -> Table | None:
+    """A row a category that has a threshold; None where there is none."""
+    rows = {name: category.threshold for name, category in report.categories.items() if category.threshold}
+    if not rows:
+        return None
+    heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\npictures", "defects\nfound")
+    result = _table("threshold", *heads)
+    for name, threshold in rows.items():
+        result.add_row(
+            name,
+            f"{threshold.value:.4g}",
+            f"≤ {max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked):.3f}",
+            _figure(threshold.test_false_positive_rate),
+            _figure(threshold.test_recall),
+        )
+    return result
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    result = Table(title=title, title_justify="left")
+    result.add_column(first, no_wrap=True)
+    for head in others:
+        result.add_column(head, justify="right", no_wrap=True)
     return result
 
 

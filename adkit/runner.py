@@ -66,6 +66,9 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
         dataset = open_dataset(recipe.data, recipe.run.seed)
     for text in dataset.warnings:
         warn(text)
+    for category in dataset.categories:
+        if recipe.data.calibration and not category.calibration:
+            warn(f"{category.name}: too few normal pictures to keep any back for a threshold, so there is none")
     with display.stage("weights", recipe.run.name):
         parts = assemble(recipe)
 
@@ -77,8 +80,13 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
             judgements[category.name] = judged = judge(category, source, parts, display)
             for text in judged.warnings:
                 warn(text)
-            for bad in _unreadable(category, source):
-                unreadable[bad.picture] = bad
+            for sample in (*category.train, *category.calibration, *category.test):
+                if sample.id in source.bad:
+                    reason = source.bad.reasons[sample.id]
+                    entry = unreadable.setdefault(
+                        sample.id, Unreadable(picture=sample.id, reason=reason, categories=[])
+                    )
+                    entry.categories.append(category.name)
     for bad in unreadable.values():
         logger.warning("unreadable: %s: %s", bad.picture, bad.reason)
     if unreadable:
@@ -118,15 +126,6 @@ def _sources(
     shutil.rmtree(store)
 
 
-def _unreadable(category: Category, source: Source) -> list[Unreadable]:
-    samples = (*category.train, *category.calibration, *category.test)
-    return [
-        Unreadable(category=category.name, picture=sample.id, reason=source.bad.reasons[sample.id])
-        for sample in samples
-        if sample.id in source.bad
-    ]
-
-
 def _write_scores(path: Path, judgements: Mapping[str, Judgement]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -147,6 +146,7 @@ def _report(
     categories = {name: judged.report for name, judged in judgements.items()}
     chosen = {"extractor": recipe.extractor, "scorer": recipe.scorer, "localizer": recipe.localizer}
     counts = [category.pictures for category in categories.values()]
+    totals = {key: sum(getattr(count, key) for count in counts) for key in Pictures.model_fields}
     return Report(
         name=recipe.run.name,
         folder=str(final),
@@ -163,7 +163,7 @@ def _report(
             ComponentReport(kind=kind, name=choice.name, origin=str(choice.registered.origin))
             for kind, choice in chosen.items()
         ],
-        pictures=Pictures(**{key: sum(getattr(c, key) for c in counts) for key in Pictures.model_fields}),
+        pictures=Pictures(**(totals | {"unreadable": len(unreadable)})),
         unreadable=unreadable,
         warnings=warnings,
     )

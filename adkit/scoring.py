@@ -1,8 +1,9 @@
-"""What scorers share: from maps to scores, samples of a stream, and sentences for banks that cannot be."""
+"""What scorers share: from maps to scores, samples of a stream, and sentences for banks and states that cannot be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import psutil
@@ -71,6 +72,42 @@ def levels_of(features: Features) -> dict[str, Level]:
         name: Level(values.shape[3], (values.shape[1], values.shape[2]), features.geometry[name])
         for name, values in features.items()
     }
+
+
+def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[str, int]) -> dict[str, Tensor]:
+    """The tensors of a saved state, once each is known to be one that the scorer could have saved.
+
+    Args:
+        scorer: its name.
+        dimensions: tensor name → its number of dimensions; ``bank.*`` stands for one name or more that begin so.
+
+    Raises:
+        UserError: a name that is missing or foreign, or a tensor that is not float32, of another number of dimensions,
+            empty, or not finite.
+    """
+    for pattern in dimensions:
+        if not any(fnmatchcase(name, pattern) for name in state):
+            raise foreign_state(scorer, pattern, "there", f"only {', '.join(state)}" if state else "no tensors at all")
+    for name, tensor in state.items():
+        wanted = [count for pattern, count in dimensions.items() if fnmatchcase(name, pattern)]
+        if not wanted:
+            raise foreign_state(scorer, name, f"named {' or '.join(dimensions)}", "that name")
+        described = f"{tuple(tensor.shape)} {tensor.dtype}"
+        if tensor.dtype != torch.float32 or tensor.ndim != wanted[0]:
+            raise foreign_state(scorer, name, f"torch.float32 of {wanted[0]} dimensions", described)
+        if not tensor.numel():
+            raise foreign_state(scorer, name, "of some values", described)
+        if not torch.stack(tensor.aminmax()).isfinite().all():  # unlike tensor.isfinite(), it needs no memory
+            raise foreign_state(scorer, name, "finite", "NaN or inf in it")
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def foreign_state(scorer: str, tensor: str, expected: str, found: object) -> UserError:
+    """The sentence with which ``load_state_dict`` refuses a tensor that is not the scorer's own."""
+    return UserError(
+        f"scorer: state of {scorer}: expected {tensor} to be {expected}, found {found}: "
+        f"load what state_dict of a {scorer} with equal parameters gave"
+    )
 
 
 class Reservoir:

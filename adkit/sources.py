@@ -32,6 +32,15 @@ class Source(Protocol):
         ...
 
 
+def require_readable(samples: Sequence[Sample], bad: BadPictures) -> None:
+    """Raise UserError when there are pictures and not one of them can be read."""
+    if samples and all(sample.id in bad for sample in samples):
+        raise UserError(
+            f"{samples[0].id} and {len(samples) - 1} more: expected at least one picture that can be read, found none "
+            f"({bad.reasons[samples[0].id]}); check the files, or take them out of the data"
+        )
+
+
 class PictureSource:
     """Decodes and extracts at every walk."""
 
@@ -54,11 +63,7 @@ class PictureSource:
         def batches() -> Iterator[Batch]:
             yield from loader
             self.bad.check(self._total)
-            if samples and not readable():
-                raise UserError(
-                    f"{samples[0].id} and {len(samples) - 1} more: expected at least one picture that can be read, "
-                    "found none; check the files, or take them out of the data"
-                )
+            require_readable(samples, self.bad)
 
         def readable() -> int:
             return sum(sample.id not in self.bad for sample in samples)
@@ -75,6 +80,7 @@ class StoredSource:
         self._store = store
 
     def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
+        require_readable(samples, self.bad)
         return StoredStream(
             self._store, samples, self._parts.recipe.data.batch_size, self._parts.context.device, advance
         )
@@ -83,6 +89,6 @@ class StoredSource:
 def extract_once(parts: Assembled, samples: Sequence[Sample], folder: Path, advance: Advance) -> StoredSource:
     """Extract ``samples`` into files under ``folder``."""
     pictures = PictureSource(parts, len(samples))
-    store = FeatureStore(folder, parts.embedding.levels, len(samples))
+    store = FeatureStore(folder, parts.embedding.levels)
     store.fill(pictures.stream(samples, advance, targets=False).embedded())
     return StoredSource(parts, store, pictures.bad)

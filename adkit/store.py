@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,27 +31,28 @@ def fits(folder: Path, levels: Mapping[str, Level], pictures: int) -> bool:
 class FeatureStore:
     """Filled once from the embedder, then read by row in any order."""
 
-    def __init__(self, folder: Path, levels: Mapping[str, Level], pictures: int) -> None:
+    def __init__(self, folder: Path, levels: Mapping[str, Level]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.levels = dict(levels)
+        self._paths = {name: folder / f"{index}.float32" for index, name in enumerate(levels)}
         self._rows: dict[str, int] = {}
-        self._files = {
-            name: np.lib.format.open_memmap(
-                folder / f"{index}.npy",
-                mode="w+",
-                dtype=np.float32,
-                shape=(pictures, *level.grid, level.channels),
-            )
-            for index, (name, level) in enumerate(levels.items())
-        }
+        self._files: dict[str, np.memmap[Any, np.dtype[np.float32]]] = {}
 
     def fill(self, embedded: Iterable[Embedded]) -> None:
         """Write every picture of ``embedded``; those that never come (unreadable ones) stay unknown."""
-        for item in embedded:
-            start = len(self._rows)
-            for name, file in self._files.items():
-                file[start : start + len(item)] = item.features[name].cpu().numpy()
-            self._rows.update({picture: start + offset for offset, picture in enumerate(item.ids)})
+        # Written as files and mapped afterwards: a disk that fills up is then an error and not a bus fault.
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(path.open("wb")) for name, path in self._paths.items()}
+            for item in embedded:
+                for name, file in files.items():
+                    file.write(item.features[name].cpu().contiguous().numpy().data)
+                start = len(self._rows)
+                self._rows.update({picture: start + offset for offset, picture in enumerate(item.ids)})
+        if self._rows:
+            self._files = {
+                name: np.memmap(path, np.float32, "r", shape=(len(self._rows), *level.grid, level.channels))
+                for (name, level), path in zip(self.levels.items(), self._paths.values(), strict=True)
+            }
 
     def __contains__(self, picture: str) -> bool:
         return picture in self._rows
@@ -58,7 +61,7 @@ class FeatureStore:
         """Features of the pictures named, in that order."""
         rows = [self._rows[picture] for picture in ids]
         return Features(
-            {name: torch.from_numpy(file[rows]).to(device) for name, file in self._files.items()},
+            {name: torch.from_numpy(np.asarray(file[rows])).to(device) for name, file in self._files.items()},
             {name: level.geometry for name, level in self.levels.items()},
         )
 

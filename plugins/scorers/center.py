@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
-from adkit.scoring import Aggregation, fitted_levels, reduce_maps, spatial
+from adkit.scoring import Aggregation, checked_state, fitted_levels, reduce_maps, spatial
 
 
 class CenterParams(Params):
@@ -56,7 +56,9 @@ class Center:
         return {f"center.{name}": center for name, center in self._centers.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._centers = {name.removeprefix("center."): center.to(self.context.device) for name, center in state.items()}
+        centers = checked_state("center", state, {"center.*": 1})
+        device = self.context.device
+        self._centers = {name.removeprefix("center."): center.to(device) for name, center in centers.items()}
 
     def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
         return sum(4 * level.channels for level in levels.values())

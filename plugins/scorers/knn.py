@@ -27,7 +27,16 @@ from adkit import (
 )
 from adkit.centroids import kmeans
 from adkit.neighbours import Bank, Index, Metric, prepared
-from adkit.scoring import Aggregation, Reservoir, check_memory, fitted_levels, reduce_maps, spatial
+from adkit.scoring import (
+    Aggregation,
+    Reservoir,
+    check_memory,
+    checked_state,
+    fitted_levels,
+    foreign_state,
+    reduce_maps,
+    spatial,
+)
 
 PER_CENTROID = 256
 """Features that K-means learns a centroid from; more do not move it by much."""
@@ -91,7 +100,11 @@ class Knn:
         return {f"bank.{name}": bank.rows for name, bank in self._banks.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in state.items()}
+        banks = checked_state("knn", state, {"bank.*": 2})
+        for name, rows in banks.items():
+            if len(rows) < self.params.k:
+                raise foreign_state("knn", name, f"at least k = {self.params.k} rows", len(rows))
+        self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}
 
     def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
         counts = self._counts(levels, pictures)

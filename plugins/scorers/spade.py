@@ -7,7 +7,7 @@ Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,7 @@ from adkit import (
 from adkit.centroids import located, located_distances, moved
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.neighbours import Bank, nearest, nearest_among
-from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, spatial
+from adkit.scoring import Reservoir, check_memory, checked_state, fitted_levels, foreign_state, levels_of, spatial
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}
 """Our word for it → that of the table ``[features]``."""
@@ -81,7 +81,7 @@ class Spade:
             described = describe(features)
             for name, sample in samples.items():
                 sample.add(described[name])
-        self._check_counts(len(pooled.items), samples)
+        self._check_counts(len(pooled.items), {name: sample.items.shape[1:3] for name, sample in samples.items()})
         if not self.params.centroids:
             self._locations = {name: sample.items for name, sample in samples.items()}
         else:
@@ -107,9 +107,18 @@ class Spade:
         return {"pictures": self._pictures.rows} | {f"locations.{n}": t for n, t in self._locations.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        tensors = {name: tensor.to(self.context.device) for name, tensor in state.items()}
-        self._pictures = Bank(tensors.pop("pictures"))
-        self._locations = {name.removeprefix("locations."): tensor for name, tensor in tensors.items()}
+        tensors = checked_state("spade", state, {"pictures": 2, "locations.*": 4})
+        pictures = tensors.pop("pictures")
+        kept, axis = self._kept(len(pictures)), 2 if self.params.centroids else 0
+        for name, tensor in tensors.items():
+            if tensor.shape[axis] != kept:
+                raise foreign_state("spade", name, f"of {kept} pictures in dimension {axis}", tuple(tensor.shape))
+        locations = {name.removeprefix("locations."): tensor for name, tensor in tensors.items()}
+        first = 0 if self.params.centroids else 1
+        self._check_counts(len(pictures), {name: t.shape[first : first + 2] for name, t in locations.items()})
+        device = self.context.device
+        self._pictures = Bank(pictures.to(device))
+        self._locations = {name: tensor.to(device) for name, tensor in locations.items()}
 
     def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
         _check_levels(levels)
@@ -136,7 +145,7 @@ class Spade:
         return FeatureTransform(table, levels, self.context.generator("spade", "features"))
 
     def _reservoirs(self, stream: Stream, described: Mapping[str, Level]) -> tuple[Reservoir, dict[str, Reservoir]]:
-        count = min(self.params.centroids or stream.pictures, stream.pictures)
+        count = self._kept(stream.pictures)
         check_memory(
             self.memory(stream.levels, stream.pictures),
             self.context.device,
@@ -152,15 +161,19 @@ class Spade:
         shapes = {name: (*level.grid, level.channels) for name, level in described.items() if level.spatial}
         return pooled, {name: reservoir(name, count, shape) for name, shape in shapes.items()}
 
-    def _check_counts(self, pictures: int, samples: Mapping[str, Reservoir]) -> None:
+    def _kept(self, pictures: int) -> int:
+        """How many pictures' locations are kept, or moved to centroids."""
+        return min(self.params.centroids or pictures, pictures)
+
+    def _check_counts(self, pictures: int, grids: Mapping[str, Sequence[int]]) -> None:
         if pictures < self.params.k:
             raise UserError(
                 f"scorer.k: expected at most the {pictures} normal pictures, found {self.params.k}: "
                 "lower k or give more normal pictures"
             )
         retrieved = min(pictures, self.params.retrieve or pictures)
-        for name, items in ((name, sample.items) for name, sample in samples.items()):
-            compared = len(items) if self.params.centroids else retrieved * items.shape[1] * items.shape[2]
+        for name, grid in grids.items():
+            compared = self._kept(pictures) if self.params.centroids else retrieved * math.prod(grid)
             if compared < self.params.kappa:
                 raise UserError(
                     f"scorer.kappa: expected at most the {compared} normal features that are compared with a "

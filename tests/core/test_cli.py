@@ -105,12 +105,14 @@ def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):
     done = adkit("run", recipe, cwd=tmp_path, env=settings)
     assert done.returncode == 1, done.stderr
     log = tmp_path / "runs" / "small.failed.log"
-    assert f"ZeroDivisionError: in the plugin; the traceback is in {log}" in done.stderr
+    assert "scorer faulty of broken 1.0 (broken_plugin): ZeroDivisionError: in the plugin" in done.stderr
+    assert f"the traceback is in {log}" in done.stderr
     assert "Traceback" in log.read_text()
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_leaves_no_folder_and_exits_130(recipe, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_folder_and_tells_by_its_status(recipe, tmp_path, number, status):
     text = recipe.read_text().replace("image_size = 64", "image_size = 1024")
     recipe.write_text(text)
     process = subprocess.Popen(
@@ -120,10 +122,10 @@ def test_ctrl_c_leaves_no_folder_and_exits_130(recipe, tmp_path):
     deadline = time.monotonic() + 60
     while not (runs.exists() and any(runs.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130, shown
-    assert "interrupted" in shown
+    assert process.returncode == status, shown
+    assert "nothing half-written is left" in shown
     assert list(runs.iterdir()) == []
 
 
@@ -160,3 +162,31 @@ def test_console_script_is_the_same_command(tmp_path):
     script = Path(sys.executable).with_name("adkit")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith("adkit ")
+
+
+def test_recipes_may_stand_behind_an_option(recipe, tmp_path):
+    done = adkit("run", recipe, "--set", "scorer.k=2", tmp_path / "missing.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "missing.toml: no such recipe" in done.stderr
+
+
+def test_an_unknown_option_is_refused(recipe, tmp_path):
+    done = adkit("run", recipe, "--outptu", "x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unrecognized arguments: --outptu" in done.stderr
+
+
+def test_thresholds_are_shown(recipe, tmp_path):
+    done = adkit("run", recipe, cwd=tmp_path)
+    assert "≤ 0.333" in done.stdout
+
+
+def test_normal_pictures_alone_are_told_to_measure_nothing(recipe, stripes, tmp_path):
+    import shutil
+
+    shutil.rmtree(stripes / "stripes" / "test")
+    shutil.rmtree(stripes / "stripes" / "ground_truth")
+    done = adkit("run", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stripes: no test pictures, so there are no metrics" in done.stderr
+    assert "nothing was measured" in done.stdout

@@ -114,18 +114,18 @@ def test_stream_reports_every_picture_as_progress():
 
 
 def test_nan_feature_names_level_and_picture():
-    with pytest.raises(UserError, match=r"level 'colour' of picture nan\.png: expected finite features, found NaN"):
+    with pytest.raises(UserError, match=r"level 'colour' of picture nan\.png: expected finite values, found NaN"):
         list(stream([batch(0.5, float("nan"))]))
 
 
 def test_evaluator_scores_each_picture():
-    detector = Detector(embedding(), Red(), Nearest())
+    detector = Detector(Red(), Nearest())
     judged = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
     assert judged.scores.tolist() == [0.25, 0.5]
 
 
 def test_evaluator_makes_maps_only_for_masks():
-    detector = Detector(embedding(), Red(), Nearest())
+    detector = Detector(Red(), Nearest())
     plain = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.5)]).embedded()))
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masked = next(outputs(create_evaluator(detector, 8, (4, 4)), stream([batch(0.5, masks=masks)]).embedded()))
@@ -138,8 +138,10 @@ def test_score_that_is_not_finite_names_the_picture():
         def score(self, features):
             return Scores(torch.tensor([1.0, float("inf")]))
 
-    detector = Detector(embedding(), Broken(), Nearest())
-    with pytest.raises(UserError, match=r"picture 0\.5\.png: expected a finite score, found inf"):
+    detector = Detector(Broken(), Nearest())
+    with pytest.raises(
+        UserError, match=r"scorer: the score of picture 0\.5\.png: expected finite values, found NaN or inf"
+    ):
         list(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
 
 

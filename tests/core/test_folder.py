@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 
@@ -50,20 +51,24 @@ def test_a_fault_leaves_an_older_run_in_place(tmp_path):
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "runs").touch()
-    with pytest.raises(
-        UserError, match=r"runs/tile: expected a folder that the run can be written to, found: .*--output"
+    with (
+        pytest.raises(
+            UserError, match=r"runs/tile: expected a folder that the run can be written to, found: .*--output"
+        ),
+        run_folder(tmp_path / "runs" / "tile"),
     ):
-        with run_folder(tmp_path / "runs" / "tile"):
-            pass
+        pass
 
 
 def test_the_log_takes_what_adkit_and_ignite_say(tmp_path):
     with run_folder(tmp_path / "tile"):
         logging.getLogger("adkit").info("hello")
         logging.getLogger("ignite.engine").warning("from ignite")
+        logging.getLogger("ignite.engine").info("a pause")
     text = (tmp_path / "tile" / "log.txt").read_text()
     assert "INFO adkit: hello" in text
     assert "from ignite" in text
+    assert "a pause" not in text
 
 
 def test_loggers_are_as_before_afterwards(tmp_path):
@@ -71,3 +76,17 @@ def test_loggers_are_as_before_afterwards(tmp_path):
     with run_folder(tmp_path / "tile"):
         pass
     assert logging.getLogger("adkit").handlers == before
+
+
+def test_a_run_of_the_same_process_number_that_was_killed_is_in_nobodys_way(tmp_path):
+    (tmp_path / f".tile.{os.getpid()}.partial").mkdir()
+    with run_folder(tmp_path / "tile"):
+        pass
+    assert (tmp_path / "tile").is_dir()
+
+
+def test_the_folder_has_the_permissions_of_any_other(tmp_path):
+    with run_folder(tmp_path / "tile"):
+        pass
+    (tmp_path / "other").mkdir()
+    assert (tmp_path / "tile").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -1,12 +1,14 @@
 """Folded networks give the features of the network they were made from."""
 
+import copy
+
 import pytest
 import torch
+from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
 from adkit import Context
 from adkit.folding import fold_batch_norms, keep_float32
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 
 
 def conv_and_norm():
@@ -60,3 +62,12 @@ def test_inference_copy_leaves_the_original_alone():
     before = {name: value.clone() for name, value in extractor.state_dict().items()}
     extractor.for_inference()
     assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
+
+
+def test_a_copy_computes_with_its_own_weights():
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
+    keep_float32(network, network.parameters())
+    other = copy.deepcopy(network)
+    nn.init.zeros_(other[0].weight)
+    assert other(torch.ones(1, 1, 1, 1)).item() == 0
+    assert network(torch.ones(1, 1, 1, 1)).item() != 0

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("adkit.errors", "adkit.params", "adkit.contracts", "adkit.hooks", "adkit.context", "adkit.near"),
     (
+        "adkit.blame",
         "adkit.toml_lines",
         "adkit.toml_text",
         "adkit.fields",

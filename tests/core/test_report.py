@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from adkit.report import METRICS, CategoryReport, Pictures, Report, means, table
+from adkit.report import METRICS, CategoryReport, Pictures, Report, means, metrics_table
 
 
 def category(**metrics):
@@ -33,7 +33,7 @@ def report(**categories):
 
 def printed(one):
     console = Console(file=io.StringIO(), width=80)
-    console.print(table(one))
+    console.print(metrics_table(one))
     return console.file.getvalue()
 
 
@@ -74,3 +74,7 @@ def test_round_trip_through_a_file(tmp_path):
     one = report(a=category(image_auroc=0.1 + 0.2))
     one.write(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == one
+
+
+def test_nothing_measured_has_no_table():
+    assert metrics_table(report(a=category())) is None

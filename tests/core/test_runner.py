@@ -129,6 +129,31 @@ def test_a_broken_picture_is_reported_and_left_out(small_recipe, stripes):
     assert all(row["id"] != "stripes/test/good/001.png" for row in rows(report))
 
 
+def test_a_broken_picture_of_many_classes_is_listed_once(small_recipe, digits):
+    (digits / "test" / "red" / "0.png").write_bytes(b"")
+    small_recipe["data"] = {"max_bad_share": 0.2}
+    report = one_class(small_recipe, digits, "*")
+    assert report.pictures.unreadable == 1
+    assert [item.categories for item in report.unreadable] == [["blue", "green", "red"]]
+
+
+def test_masks_without_a_map_are_warned_of(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    assert any("name a spatial level" in warning for warning in adkit.run(small_recipe).warnings)
+
+
+def test_defects_outside_the_crop_are_warned_of(small_recipe):
+    small_recipe["data"]["crop"] = 8
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["data"]["metric_size"] = 8
+    warnings = adkit.run(small_recipe).warnings
+    assert any("anomalous pictures have no anomalous pixel where the extractor looks" in text for text in warnings)
+
+
+def test_a_single_override_may_be_a_string(small_recipe):
+    assert adkit.run(small_recipe, "run.seed=7").seed == 7
+
+
 def test_too_many_broken_pictures_stop_the_run(small_recipe, stripes, tmp_path):
     for path in (stripes / "stripes" / "test" / "good").iterdir():
         path.write_bytes(b"")
@@ -181,6 +206,7 @@ def one_class(small_recipe, root, normal):
         "image_size": 32,
         "batch_size": 4,
         "calibration": 0.2,
+        **{key: value for key, value in small_recipe["data"].items() if key == "max_bad_share"},
     }
     small_recipe["extractor"]["levels"] = ["pool"]
     return adkit.run(small_recipe)

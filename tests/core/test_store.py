@@ -26,7 +26,7 @@ def samples(*ids, label=0, tmp="x"):
 
 
 def test_features_come_back_bit_for_bit_in_any_order(tmp_path):
-    store = FeatureStore(tmp_path, LEVELS, 3)
+    store = FeatureStore(tmp_path, LEVELS)
     one, two = embedded("a", "b"), embedded("c", seed=1)
     store.fill([one, two])
     back = store.read(["c", "a"], "cpu")
@@ -35,7 +35,7 @@ def test_features_come_back_bit_for_bit_in_any_order(tmp_path):
 
 
 def test_a_picture_that_never_came_is_left_out_of_streams(tmp_path):
-    store = FeatureStore(tmp_path, LEVELS, 3)
+    store = FeatureStore(tmp_path, LEVELS)
     store.fill([embedded("a", "c")])
     stream = StoredStream(store, samples("a", "b", "c"), 2, "cpu", lambda pictures: None)
     assert stream.pictures == 2
@@ -43,7 +43,7 @@ def test_a_picture_that_never_came_is_left_out_of_streams(tmp_path):
 
 
 def test_labels_are_those_of_the_category_that_asks(tmp_path):
-    store = FeatureStore(tmp_path, LEVELS, 2)
+    store = FeatureStore(tmp_path, LEVELS)
     store.fill([embedded("a", "b")])
     stream = StoredStream(store, samples("a", label=0) + samples("b", label=1), 8, "cpu", lambda pictures: None)
     assert next(stream.embedded()).labels.tolist() == [0, 1]

@@ -1,0 +1,89 @@
+"""What comes back from a plugin, held against the contract, and faults named after the plugin that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adkit.contracts import Features, Level, Scores
+from adkit.errors import NotFittedError, PluginError, UserError
+
+
+@contextmanager
+def blaming(who: str) -> Iterator[None]:
+    """Turn whatever a plugin raises into a PluginError that names it; what the user can mend passes.
+
+    A full disk (OSError) is not the plugin's fault and passes too.
+    """
+    try:
+        yield
+    except (UserError, PluginError, OSError):
+        raise
+    except NotFittedError as error:
+        raise PluginError(who, str(error)) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(who, f"{type(error).__name__}: {error}") from error
+
+
+def check_features(features: object, levels: Mapping[str, Level], pictures: int, who: str) -> Features:
+    """Raise PluginError unless ``features`` are what the extractor said its levels are."""
+    if not isinstance(features, Features):
+        raise PluginError(who, f"expected adkit.Features, found {type(features).__name__}")
+    if list(features) != list(levels):
+        raise PluginError(who, f"expected the levels {', '.join(levels)}, found {', '.join(features)}")
+    for name, level in levels.items():
+        expected = (pictures, *level.grid, level.channels)
+        if tuple(features[name].shape) != expected:
+            raise PluginError(who, f"level {name}: expected shape {expected}, found {tuple(features[name].shape)}")
+        if features.geometry.get(name) != level.geometry:
+            raise PluginError(who, f"level {name}: expected its geometry with it, found {features.geometry.get(name)}")
+    return features
+
+
+def check_scores(scores: object, pictures: int, who: str) -> Scores:
+    """Raise PluginError unless ``scores`` are one float32 a picture, and maps with their geometry."""
+    if not isinstance(scores, Scores):
+        raise PluginError(who, f"expected adkit.Scores, found {type(scores).__name__}")
+    _check_tensor(scores.image, (pictures,), "scores", who)
+    for name, cells in scores.maps.items():
+        shape = tuple(cells.shape) if isinstance(cells, Tensor) else ()
+        _check_tensor(cells, (pictures, *shape[1:3]) if len(shape) >= 3 else (pictures, 0, 0), f"map {name!r}", who)
+        if name not in scores.geometry:
+            raise PluginError(who, f"map {name!r}: expected its geometry in Scores.geometry, found none")
+    return scores
+
+
+def check_map(drawn: object, pictures: int, size: tuple[int, int], who: str) -> Tensor:
+    """Raise PluginError unless ``drawn`` is a float32 map a picture at the size asked for."""
+    checked: Tensor = _check_tensor(drawn, (pictures, *size), "map", who)
+    return checked
+
+
+def check_finite(values: Tensor, ids: Sequence[str], what: str, advice: str) -> None:
+    """Stop at the first value that is not a number: no later step could say where it came from.
+
+    Args:
+        values: (n, …), a row a picture.
+        what: the sentence's subject: ``extractor: level 'layer1'``.
+
+    Raises:
+        UserError: naming the picture.
+    """
+    finite = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)  # (n,)
+    if not bool(finite.all()):
+        picture = ids[int((~finite).nonzero()[0])]
+        raise UserError(f"{what} of picture {picture}: expected finite values, found NaN or infinity; {advice}")
+
+
+def _check_tensor(values: object, shape: tuple[int, ...], what: str, who: str) -> Any:
+    if not isinstance(values, Tensor):
+        raise PluginError(who, f"{what}: expected a torch tensor, found {type(values).__name__}")
+    if tuple(values.shape) != shape:
+        raise PluginError(who, f"{what}: expected shape {shape}, found {tuple(values.shape)}")
+    if values.dtype != torch.float32:
+        raise PluginError(who, f"{what}: expected float32, found {str(values.dtype).removeprefix('torch.')}")
+    return values

@@ -1,0 +1,52 @@
+"""Peak memory of the whole process for nearest neighbours over 100,000 features of 320 channels.
+
+    python benchmarks/knn_memory.py [--rows 100000] [--channels 320]
+
+The baseline is the process after its imports; the bank itself is rows × channels × 4 bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import faiss  # noqa: F401 - so that the baseline has every import
+import torch
+from adkit_plugins.scorers.knn import Knn, KnnParams
+
+from adkit import Context
+from adkit.facts import peak_memory_bytes
+from adkit.testing import feature_stream
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--channels", type=int, default=320)
+    options = parser.parse_args()
+
+    from adkit import Geometry, Level
+
+    imports = peak_memory_bytes()
+    level = Level(options.channels, (1, 1), Geometry((112.0, 112.0), (224.0, 224.0)))
+    stream = feature_stream({"pool": level}, options.rows, 0)
+    scorer = Knn(KnnParams(), Context())
+    started = time.perf_counter()
+    scorer.fit(stream)
+    fitted = time.perf_counter()
+    queries = 0
+    for features in stream:
+        scorer.score(features)
+        queries += features.pictures
+        if queries >= 1000:
+            break
+    scored = time.perf_counter()
+    print(f"imports {imports / 1e6:.0f} MB, bank {options.rows * options.channels * 4 / 1e6:.0f} MB")
+    print(f"peak {peak_memory_bytes() / 1e6:.0f} MB")
+    print(
+        f"fit {fitted - started:.1f} s, {queries / (scored - fitted):.0f} queries/s, {torch.get_num_threads()} threads"
+    )
+
+
+if __name__ == "__main__":
+    main()

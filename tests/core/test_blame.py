@@ -1,0 +1,75 @@
+"""What a plugin gives back is held against the contract, and the message names the plugin."""
+
+import re
+
+import pytest
+import torch
+
+from adkit import Features, Geometry, Level, Scores, UserError
+from adkit.blame import blaming, check_features, check_map, check_scores
+from adkit.errors import PluginError
+
+GEOMETRY = Geometry((1.0, 1.0), (2.0, 2.0))
+LEVELS = {"a": Level(3, (4, 4), GEOMETRY)}
+WHO = "scorer mine of mine 1.0 (mine)"
+
+
+def features(shape=(2, 4, 4, 3), name="a", geometry=GEOMETRY):
+    return Features({name: torch.zeros(shape)}, {name: geometry})
+
+
+def refused(check, *arguments):
+    with pytest.raises(PluginError) as error:
+        check(*arguments, WHO)
+    assert str(error.value).startswith(f"{WHO}: ")
+    return str(error.value).removeprefix(f"{WHO}: ")
+
+
+def test_features_as_stated_pass():
+    assert check_features(features(), LEVELS, 2, WHO)["a"].shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"a": torch.zeros(2, 4, 4, 3)}, "expected adkit.Features, found dict"),
+        (features(name="b"), "expected the levels a, found b"),
+        (features((2, 8, 8, 3)), "level a: expected shape (2, 4, 4, 3), found (2, 8, 8, 3)"),
+        (features((2, 3, 4, 4)), "level a: expected shape (2, 4, 4, 3), found (2, 3, 4, 4)"),
+        (features(geometry=Geometry((0.0, 0.0), (2.0, 2.0))), "level a: expected its geometry with it"),
+    ],
+)
+def test_features_other_than_stated(given, sentence):
+    assert refused(check_features, given, LEVELS, 2).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (None, "expected adkit.Scores, found NoneType"),
+        (torch.zeros(2), "expected adkit.Scores, found Tensor"),
+        (Scores(torch.zeros(2).numpy()), "scores: expected a torch tensor, found ndarray"),
+        (Scores(torch.zeros(3)), "scores: expected shape (2,), found (3,)"),
+        (Scores(torch.zeros(2).double()), "scores: expected float32, found float64"),
+        (Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4)}), "map 'a': expected its geometry"),
+        (Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4, 1)}, {"a": GEOMETRY}), "map 'a': expected shape (2, 4, 4)"),
+    ],
+)
+def test_scores_that_are_none(given, sentence):
+    assert refused(check_scores, given, 2).startswith(sentence)
+
+
+def test_a_map_of_another_size():
+    assert refused(check_map, torch.zeros(2, 8, 8), 2, (16, 16)) == "map: expected shape (2, 16, 16), found (2, 8, 8)"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), SystemExit(3), ValueError("no")])
+def test_what_a_plugin_raises_names_it(error):
+    with pytest.raises(PluginError, match=re.escape(f"{WHO}: {type(error).__name__}")), blaming(WHO):
+        raise error
+
+
+@pytest.mark.parametrize("error", [UserError("scorer.k: too large"), OSError(28, "full"), KeyboardInterrupt()])
+def test_what_is_not_its_fault_passes(error):
+    with pytest.raises(type(error)), blaming(WHO):
+        raise error
