@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The tests run one process a core, each with one thread.
 
 .PHONY: quickstart test fast-test lint types docs check clean
 
@@ -11,10 +12,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/adkit run recipes/quickstart.toml
 
 test: $(INSTALLED)
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 fast-test: $(INSTALLED)
-	$(BIN)/pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         UserError: whatever would stop a run before its first picture.
     """
     read = read_recipe(recipe, overrides)
-    with read.document.locating("data"):
+    with read.document.locating("data", type(read.data).model_fields):
         dataset = open_dataset(read.data, read.run.seed)
     with read.document.locating():
         parts = assemble(read)

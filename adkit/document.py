@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,20 +50,22 @@ class Document:
         return Problem((0, line), f"{self.path}:{line}: {dotted}{sentence}")
 
     @contextmanager
-    def locating(self, table: str | None = None) -> Iterator[None]:
+    def locating(self, table: str | None = None, keys: Collection[str] = ()) -> Iterator[None]:
         """Give the sentences of a UserError from inside the place of the key that they begin with.
 
-        ``scorer.k: expected …`` begins with its table; with ``table``, so may ``k: expected …``.
+        ``scorer.k: expected …`` begins with its table; with ``table``, a sentence may begin with one of its ``keys``.
         """
         try:
             yield
         except UserError as error:
-            raise UserError(self._located(sentence, table) for sentence in error.problems) from error
+            raise UserError(self._located(sentence, table, keys) for sentence in error.problems) from error
 
-    def _located(self, sentence: str, table: str | None) -> str:
+    def _located(self, sentence: str, table: str | None, keys: Collection[str]) -> str:
         match = _DOTTED.match(sentence)
-        name = match["table"] or table if match else None
-        if match is None or name is None or (match["table"] and name not in self.values):
+        if match is None:
+            return sentence
+        name = match["table"] or (table if match["key"] in keys else None)
+        if name is None or (match["table"] and name not in self.values):
             return sentence
         path = (name, match["key"])
         written = path[1] in self.values.get(name, {})

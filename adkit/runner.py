@@ -62,7 +62,7 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
         warnings.append(text)
         display.say(f"warning: {text}")
 
-    with display.stage("data", recipe.run.name), recipe.document.locating("data"):
+    with display.stage("data", recipe.run.name), recipe.document.locating("data", type(recipe.data).model_fields):
         dataset = open_dataset(recipe.data, recipe.run.seed)
     for text in dataset.warnings:
         warn(text)

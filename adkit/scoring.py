@@ -92,9 +92,9 @@ def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[
         wanted = [count for pattern, count in dimensions.items() if fnmatchcase(name, pattern)]
         if not wanted:
             raise foreign_state(scorer, name, f"named {' or '.join(dimensions)}", "that name")
-        described = f"{tuple(tensor.shape)} {tensor.dtype}"
-        if tensor.dtype != torch.float32 or tensor.ndim != wanted[0]:
-            raise foreign_state(scorer, name, f"torch.float32 of {wanted[0]} dimensions", described)
+        described = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or tensor.ndim != wanted[0]:
+            raise foreign_state(scorer, name, f"{wanted[0]}-dimensional torch.float32", described)
         if not tensor.numel():
             raise foreign_state(scorer, name, "of some values", described)
         if not torch.stack(tensor.aminmax()).isfinite().all():  # unlike tensor.isfinite(), it needs no memory

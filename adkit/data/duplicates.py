@@ -1,54 +1,98 @@
-"""Finding pictures that are in training and in the test as well."""
+"""Finding pictures of equal content: none may be trained on and calibrated with, or trained on and tested."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adkit.data.found import some
-from adkit.data.samples import Sample, Source
+from adkit.data.samples import Category, Sample, Source
 
 _EDGE = 1 << 15
 
 Key = bytes | int
-Pair = tuple[list[Sample], list[Sample]]
-"""Samples (of training, of the test) that may be the same picture."""
+Pair = tuple[Sample, Sample]
+"""Two pictures of equal content, first the one that was there first."""
 
 
-def shared_pictures(train: Sequence[Sample], test: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """(training sample, test sample) of equal content, one pair a test sample.
+def equal_pictures(samples: Iterable[Sample]) -> dict[str, int]:
+    """Id → a number that pictures of equal content have in common; a picture that is like no other has none.
 
     Sizes are compared first, then the ends of files of one size, and whole files only where those agree, so
     that even a folder of uncompressed pictures, all of one size, is not read whole. A file that cannot be
     read is like no other; the loader names it.
     """
-    groups: list[Pair] = [(list(train), list(test))]
+    groups = [list({sample.id: sample for sample in samples}.values())]
     for key in (_size, _ends, _digest):
         groups = [part for group in groups for part in _split(group, key)]
-    pairs = [(first[0], sample) for first, second in groups for sample in second]
-    order = {sample.id: position for position, sample in enumerate(test)}
-    return sorted(pairs, key=lambda pair: order[pair[1].id])
+    return {sample.id: number for number, group in enumerate(groups) for sample in group}
 
 
-def duplicate_warning(name: str, pairs: Sequence[tuple[Sample, Sample]]) -> str:
-    """The sentence on such pairs."""
-    count = f"{len(pairs):,} test picture{'s are' if len(pairs) > 1 else ' is'}"
+def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Category, list[Pair]]:
+    """Move every calibration picture that another normal picture equals to training; also the pairs that say why.
+
+    A picture that was trained on scores near 0, and one that is there twice counts twice: either would make the
+    threshold promise fewer false alarms than new pictures cause.
+    """
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample in (*category.train, *category.calibration):
+        if sample.id in equal:
+            groups[equal[sample.id]].append(sample)
+    pairs = []
+    for sample in category.calibration:
+        others = (other for other in groups.get(equal.get(sample.id, -1), ()) if other is not sample)
+        if (other := next(others, None)) is not None:
+            pairs.append((other, sample))
+    if not pairs:
+        return category, []
+    moved = tuple(sample for _, sample in pairs)
+    ids = {sample.id for sample in moved}
+    kept = tuple(sample for sample in category.calibration if sample.id not in ids)
+    return replace(category, train=(*category.train, *moved), calibration=kept), pairs
+
+
+def shared_pictures(normal: Iterable[Sample], test: Iterable[Sample], equal: Mapping[str, int]) -> list[Pair]:
+    """(normal picture, test picture) of equal content, one pair a test picture."""
+    first: dict[int, Sample] = {}
+    for sample in normal:
+        if sample.id in equal:
+            first.setdefault(equal[sample.id], sample)
+    return [(first[equal[sample.id]], sample) for sample in test if equal.get(sample.id) in first]
+
+
+def moved_warning(name: str, pairs: Sequence[Pair]) -> str:
+    """The sentence on pictures that were moved to training."""
+    one = len(pairs) == 1
     return (
-        f"{name}: {count} among the training pictures too, which flatters the metrics; take one of each pair "
-        f"away: {some([f'{test.id} = {train.id}' for train, test in pairs], 3)}"
+        f"{name}: {len(pairs):,} calibration picture{' is a copy' if one else 's are copies'} of other normal pictures "
+        f"and {'was' if one else 'were'} moved to training, for a copy says nothing of new pictures; take one of each "
+        f"pair away: {_shown(pairs)}"
     )
 
 
-def _split(group: Pair, key: Callable[[Source], Key | None]) -> list[Pair]:
-    """Parts of equal key that have both training and test samples."""
-    parts: dict[Key, Pair] = defaultdict(lambda: ([], []))
-    for side, samples in enumerate(group):
-        for sample in samples:
-            if (value := key(sample.source)) is not None:
-                parts[value][side].append(sample)
-    return [part for part in parts.values() if part[0] and part[1]]
+def shared_warning(name: str, pairs: Sequence[Pair]) -> str:
+    """The sentence on pictures that are trained on and tested."""
+    count = f"{len(pairs):,} test picture{'s are' if len(pairs) > 1 else ' is'}"
+    return (
+        f"{name}: {count} among the training pictures too, which flatters the metrics; take one of each pair "
+        f"away: {_shown(pairs)}"
+    )
+
+
+def _shown(pairs: Sequence[Pair]) -> str:
+    return some([f"{copy.id} = {first.id}" for first, copy in pairs], 3)
+
+
+def _split(group: Sequence[Sample], key: Callable[[Source], Key | None]) -> list[list[Sample]]:
+    """Parts of equal key, of two pictures or more."""
+    parts: dict[Key, list[Sample]] = defaultdict(list)
+    for sample in group:
+        if (value := key(sample.source)) is not None:
+            parts[value].append(sample)
+    return [part for part in parts.values() if len(part) > 1]
 
 
 def _size(source: Source) -> int | None:

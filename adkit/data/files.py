@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
 """How the mask of ``000.png`` may be named, most telling first."""
 NORMAL_NAMES = ("good", "ok", "normal")
+_UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f\\]|\xc2[\x80-\x9f]")  # control characters, and what escapes begin with
+
+
+def printable(path: PurePath | str) -> str:
+    r"""A path or name as text that can be printed and written to any file, with forward slashes.
+
+    A name may be any bytes on Linux: those that are not UTF-8, control characters and the backslash become ``\xe9``
+    and the like, so that two names never become one.
+    """
+    name = os.fsencode(path if isinstance(path, str) else path.as_posix())
+    escaped = _UNPRINTABLE.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), name)
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def writable(sentence: str) -> str:
+    """A sentence that may quote paths, as text that can be written to any file."""
+    return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_picture(path: Path) -> bool:
@@ -23,15 +41,25 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def pictures_under(folder: Path) -> list[Path]:
-    """Pictures in a folder and its subfolders, sorted by path, hidden folders left out."""
+    """Pictures in a folder and its subfolders, sorted by path, hidden folders left out.
+
+    Raises:
+        OSError: one of the folders is there and cannot be read.
+    """
     return sorted(_walk(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in files)
         yield from (path for path in paths if is_picture(path) and path.is_file())
+
+
+def _raise(error: OSError) -> None:
+    """What ``os.walk`` would pass over: a folder that cannot be read is no empty one, as one that is not there is."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adkit.data.files import MaskFolder, contents, named, pictures_under
+from adkit.data.files import MaskFolder, contents, named, pictures_under, printable
 from adkit.data.found import Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.data.splits import hold_out
@@ -28,11 +28,11 @@ def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
     elif anomalous:
         train, good = hold_out(train, table.test_share, seed, "test")
     expected = f"in {root / table.normal}, {contents(root / table.normal)}"
-    return [Found(root.resolve().name, train, [*good, *anomalous], expected)]
+    return [Found(printable(root.resolve().name), train, [*good, *anomalous], expected)]
 
 
 def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
-    return [Sample(path.relative_to(root).as_posix(), path, 0, NORMAL_KIND) for path in _pictures(table, name, root)]
+    return [Sample(printable(path.relative_to(root)), path, 0, NORMAL_KIND) for path in _pictures(table, name, root)]
 
 
 def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
@@ -44,16 +44,22 @@ def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
         return []
     folder = root / table.anomalous
     _expect_pictures(folder, "anomalous", notes)
-    masks = None
+    masks = drawn = None
     if table.masks is not None:
-        _expect_pictures(root / table.masks, "masks", notes)
-        masks = MaskFolder(root / table.masks)
+        drawn = root / table.masks
+        _expect_pictures(drawn, "masks", notes)
+        masks = MaskFolder(drawn)
     samples = []
     for path in _pictures(table, table.anomalous, root):
         below = path.relative_to(folder)
         kind = below.parts[0] if len(below.parts) > 1 else folder.resolve().name
         mask = masks.of(below) if masks else None
-        samples.append(Sample(path.relative_to(root).as_posix(), path, 1, kind, mask))
+        samples.append(Sample(printable(path.relative_to(root)), path, 1, printable(kind), mask))
+    if drawn is not None and samples and all(sample.mask is None for sample in samples):
+        notes.problems.append(
+            f"masks: expected x.png or x_mask.png in {drawn} for {table.anomalous}/x.png, {contents(drawn)}; "
+            "rename the masks after their pictures"
+        )
     return samples
 
 

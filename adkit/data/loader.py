@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from adkit.contracts import Batch
+from adkit.data.files import writable
 from adkit.data.found import some
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.pictures import PictureError, read_picture
@@ -35,7 +36,7 @@ class BadPictures:
         self._reasons: dict[str, str] = {}
 
     def add(self, id: str, reason: str) -> None:
-        self._reasons[id] = reason
+        self._reasons[id] = writable(reason)
 
     @property
     def reasons(self) -> Mapping[str, str]:

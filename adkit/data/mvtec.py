@@ -13,6 +13,7 @@ from adkit.data.files import (
     named,
     pictures_in,
     pictures_under,
+    printable,
 )
 from adkit.data.found import Found, Notes, missing, some
 from adkit.data.samples import NORMAL_KIND, Sample
@@ -32,10 +33,11 @@ def find_mvtec(table: MvtecTable | TexturesTable, notes: Notes) -> list[Found]:
 
 
 def _wanted(root: Path, table: MvtecTable | TexturesTable, notes: Notes) -> list[Path]:
-    own = root.resolve().name
-    there = {own: root} if child(root, "train") else {p.name: p for p in folders_in(root) if child(p, "train")}
+    own = printable(root.resolve().name)
+    folders = {printable(path.name): path for path in folders_in(root)}
+    there = {own: root} if child(root, "train") else {n: path for n, path in folders.items() if child(path, "train")}
     if not there:
-        found = contents(root) if not folders_in(root) else f"found {some([p.name for p in folders_in(root)])}"
+        found = f"found {some(list(folders))}" if folders else contents(root)
         notes.problems.append(
             f"root: expected folders with train/good in them below {named(table.root)}, {found}; "
             "name the folder that holds the categories"
@@ -54,7 +56,7 @@ def _wanted(root: Path, table: MvtecTable | TexturesTable, notes: Notes) -> list
 
 
 def _category(folder: Path, root: Path, notes: Notes) -> Found:
-    name = folder.resolve().name
+    name = printable(folder.resolve().name)
     train = child(folder, "train") or folder / "train"
     normal = child(train, *NORMAL_NAMES) or train / "good"
     if other := [path.name for path in folders_in(train) if path != normal and pictures_under(path)]:
@@ -84,6 +86,11 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
     for kind in folders_in(test):
         masks = child(truth, kind.name) if truth else None
         samples += _samples(kind, root, masks)
+    if truth and pictures_under(truth) and all(sample.mask is None for sample in samples):
+        notes.warnings.append(
+            f"{name}: none of the pictures in {truth} is the mask of a test picture: for test/crack/x.png "
+            "it is ground_truth/crack/x.png or x_mask.png"
+        )
     return samples
 
 
@@ -92,10 +99,10 @@ def _samples(folder: Path, root: Path, masks: Path | None = None) -> list[Sample
     lookup = MaskFolder(masks) if masks else None
     return [
         Sample(
-            id=path.relative_to(root).as_posix(),
+            id=printable(path.relative_to(root)),
             source=path,
             label=0 if normal else 1,
-            kind=NORMAL_KIND if normal else folder.name,
+            kind=NORMAL_KIND if normal else printable(folder.name),
             mask=lookup.of(path.relative_to(folder)) if lookup else None,
         )
         for path in pictures_under(folder)

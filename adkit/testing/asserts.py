@@ -5,18 +5,56 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from adkit.contracts import Kind
+
 Tensors = Mapping[str, Tensor]
+
+METHODS: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
+    {
+        "extractor": ("__call__",),
+        "adapter": ("prepare", "stages", "loss", "score"),
+        "scorer": ("fit", "score", "state_dict", "load_state_dict"),
+        "localizer": ("localize",),
+        "stopper": ("check",),
+    }
+)
+"""Kind → what can be called on its instances."""
 
 
 def require(holds: bool, check: str, expected: str, found: object) -> None:
     if not holds:
         raise AssertionError(f"{check}: expected {expected}, found {found}")
+
+
+@contextmanager
+def running(call: str) -> Iterator[None]:
+    """An error of the component's own fails the check that is named after the call, and stays its cause."""
+    try:
+        yield
+    except Exception as error:
+        check, _, _ = call.partition("(")
+        raise AssertionError(f"{check}: expected {call} to run through, found {error!r}") from error
+
+
+def require_methods(component: object, kind: Kind) -> None:
+    """``component`` is an instance on which everything that its kind is asked can be called."""
+    if isinstance(component, type):
+        raise AssertionError(f"methods: expected an instance, found the class {component.__name__}")
+    missing = [name for name in METHODS[kind] if not callable(getattr(component, name, None))]
+    found = f"a {type(component).__name__} without {', '.join(missing)}"
+    require(not missing, "methods", f"{kind} with {', '.join(METHODS[kind])}", found)
+
+
+def require_type(name: str, found: object, wanted: type) -> None:
+    require(isinstance(found, wanted), "types", f"{name} to be of type {wanted.__name__}", type(found).__name__)
 
 
 def require_tensor(check: str, name: str, found: object, shape: tuple[int, ...]) -> None:
@@ -37,6 +75,8 @@ def require_close(check: str, expected: str, left: Tensors, right: Tensors, tole
     """Equal names, and values whose differences stay within ``tolerance`` of the largest value."""
     require(left.keys() == right.keys(), check, f"{expected}: {sorted(left)}", sorted(right))
     for name in left:
+        shape = tuple(left[name].shape)
+        require(right[name].shape == shape, check, f"{expected}: {name} of {shape}", tuple(right[name].shape))
         scale = float(left[name].abs().max())
         gap = float((left[name] - right[name]).abs().max())
         found = f"{name} that differ by {gap:.3g} where the largest is {scale:.3g}"
@@ -72,6 +112,7 @@ def _global_states() -> dict[str, object]:
 
 def through_bytes(state: Tensors) -> dict[str, Tensor]:
     """The state as it comes back from a safetensors file."""
+    require_type("what state_dict gives", state, Mapping)
     for name, value in state.items():
         found = type(value).__name__
         require(isinstance(value, Tensor), "state", f"{name} to be a tensor", found)
@@ -79,15 +120,18 @@ def through_bytes(state: Tensors) -> dict[str, Tensor]:
     return safetensors.torch.load(safetensors.torch.save(plain))
 
 
-def in_batches(call: Callable[[int, int], Tensors], count: int, size: int) -> dict[str, Tensor]:
-    """Results of ``call(first, last)`` over batches of ``size``, joined."""
-    parts = [call(first, min(first + size, count)) for first in range(0, count, size)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
 def require_batchwise(call: Callable[[int, int], Tensors], count: int, tolerance: float) -> None:
-    """Each picture is treated by itself."""
+    """Each picture is treated by itself: ``call(first, last)`` gives rows of what it gives for all."""
     whole = call(0, count)
     for size in (1, 7):
+        parts: dict[str, list[Tensor]] = {name: [] for name in whole}
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            part = call(first, last)
+            require(part.keys() == whole.keys(), "batches", f"{sorted(whole)} for every batch", sorted(part))
+            for name, values in part.items():
+                require_tensor("batches", name, values, (last - first, *whole[name].shape[1:]))
+                parts[name].append(values)
         expected = f"batches of {size} to give what one batch of {count} gives"
-        require_close("batches", expected, whole, in_batches(call, count, size), tolerance)
+        joined = {name: torch.cat(values) for name, values in parts.items()}
+        require_close("batches", expected, whole, joined, tolerance)

@@ -12,7 +12,7 @@ from adkit.context import Context
 from adkit.contracts import KINDS, Adapter, Component, Extractor, Scorer
 from adkit.params import Params
 from adkit.testing.adapters import check_adapter
-from adkit.testing.asserts import require
+from adkit.testing.asserts import require, require_methods, require_type, running
 from adkit.testing.extractors import check_extractor
 from adkit.testing.localizers import check_localizer
 from adkit.testing.samples import SIZE, FeatureStream, feature_stream
@@ -44,6 +44,7 @@ def check_component(
         make_scorer: for adapters that ask for a scorer.
         tolerance: share of the largest value by which batches may differ.
     """
+    require_type("what is checked", component, Component)
     try:
         check_params(component)
         context = context or Context(image_size=SIZE)
@@ -78,7 +79,8 @@ def check_params(component: Component[Any]) -> None:
 
 
 def _check_default(model: type[Params], name: str, default: object) -> None:
-    written = TypeAdapter(Any).dump_json({name: default})
+    with running(f"defaults({name})"):
+        written = TypeAdapter(Any).dump_json({name: default})
     try:
         model.model_validate_json(written)
     except ValidationError as error:
@@ -87,7 +89,14 @@ def _check_default(model: type[Params], name: str, default: object) -> None:
 
 
 def _factory(component: Component[Any], params: Mapping[str, object], context: Context) -> Callable[[], Any]:
-    validated = component.params.model_validate_json(json.dumps(params))
-    first, second = component.build(validated, context), component.build(validated, context)
+    with running(f"params({params})"):
+        validated = component.params.model_validate_json(json.dumps(params))
+
+    def make() -> Any:
+        with running("build(params, context)"):
+            return component.build(validated, context)
+
+    first, second = make(), make()
+    require_methods(first, component.kind)
     require(first is not second, "fresh", "build to make an instance a call", "the same one twice")
-    return lambda: component.build(validated, context)
+    return make

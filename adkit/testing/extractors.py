@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import AdaptableExtractor, Extractor, Features
+from adkit.contracts import AdaptableExtractor, Extractor, Features, Level
 from adkit.testing.asserts import (
     generators_untouched,
     require,
     require_batchwise,
     require_close,
     require_finite,
+    require_methods,
     require_tensor,
+    require_type,
+    running,
     through_bytes,
     untouched,
 )
@@ -37,26 +40,38 @@ def check_extractor(
     (batch,) = pictures(size=size, device=device)
     with generators_untouched():
         extractor = make()
+        require_methods(extractor, "extractor")
         require(isinstance(extractor, nn.Module), "module", "a torch.nn.Module", type(extractor).__name__)
-        with torch.no_grad(), untouched("inputs", "images", {"images": batch.images}):
-            features = extractor(batch.images)
+        with untouched("inputs", "images", {"images": batch.images}):
+            features = _features(extractor, batch.images)
     _check_mode(extractor)
     _check_features(extractor, features, len(batch))
     _check_blocks(extractor)
     expected = dict(features)
 
     def extract(of: Extractor, first: int = 0, last: int = len(batch)) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return dict(of(batch.images[first:last]))
+        return dict(_features(of, batch.images[first:last]))
 
     twin = make()
     require_close("seed", "two extractors of one seed to give equal features", expected, extract(twin), 0.0)
-    state = through_bytes(_module(extractor).state_dict())
+    with running("state_dict()"):
+        saved = _module(extractor).state_dict()
+    state = through_bytes(saved)
     _scramble(_module(twin))
-    _module(twin).load_state_dict(state)
+    with running("load_state_dict(state)"):
+        _module(twin).load_state_dict(state)
     wanted = "equal features after state_dict, safetensors and load_state_dict"
     require_close("state", wanted, expected, extract(twin), 0.0)
     require_batchwise(lambda i, j: extract(extractor, i, j), len(batch), tolerance)
+
+
+def _features(extractor: Extractor, images: Tensor) -> Features:
+    with running("extractor(images)"), torch.no_grad():
+        features = extractor(images)
+    require_type("what calling it gives", features, Features)
+    require_type("Features.levels", features.levels, Mapping)
+    require_type("Features.geometry", features.geometry, Mapping)
+    return features
 
 
 def _module(extractor: Extractor) -> nn.Module:
@@ -78,9 +93,12 @@ def _check_mode(extractor: Extractor) -> None:
 
 
 def _check_features(extractor: Extractor, features: Features, count: int) -> None:
-    levels = extractor.levels
+    with running("levels"):
+        levels = extractor.levels
+    require_type("levels", levels, Mapping)
     require(list(features) == list(levels), "levels", f"those stated, {list(levels)}, in order", list(features))
     for name, level in levels.items():
+        require_type(f"level {name}", level, Level)
         require_tensor("shapes", f"level {name}", features[name], (count, *level.grid, level.channels))
         require_finite(f"level {name}", features[name])
         geometry = features.geometry.get(name)
@@ -90,7 +108,8 @@ def _check_features(extractor: Extractor, features: Features, count: int) -> Non
 def _check_blocks(extractor: Extractor) -> None:
     if not isinstance(extractor, AdaptableExtractor):
         return
-    owners = [id(parameter) for block in extractor.blocks().values() for parameter in block]
+    with running("blocks()"):
+        owners = [id(parameter) for block in extractor.blocks().values() for parameter in block]
     for name, parameter in _module(extractor).named_parameters():
         count = owners.count(id(parameter))
         require(count == 1, "blocks", f"parameter {name} in exactly one block", f"it in {count}")

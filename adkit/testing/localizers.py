@@ -13,7 +13,9 @@ from adkit.testing.asserts import (
     require_batchwise,
     require_close,
     require_finite,
+    require_methods,
     require_tensor,
+    running,
     untouched,
 )
 from adkit.testing.samples import SIZE
@@ -29,20 +31,26 @@ def check_localizer(make: Callable[[], Localizer], tolerance: float = 1e-5, devi
     scores = _scores({"layer1": (6, 5), "layer2": (3, 3)}, device)
     count = len(scores.image)
     localizer = make()
+    require_methods(localizer, "localizer")
     with generators_untouched(), untouched("inputs", "maps", scores.maps):
-        found = localizer.localize(scores, SIZE)
+        found = _localized(localizer, scores, SIZE)
     require_tensor("shapes", "the map", found, (count, *SIZE))
     require_finite("the map", found)
-    alone = localizer.localize(_scores({"layer1": (6, 5)}, device), (17, 31))
+    alone = _localized(localizer, _scores({"layer1": (6, 5)}, device), (17, 31))
     require_tensor("shapes", "the map of one level at another size", alone, (count, 17, 31))
-    other = {"map": make().localize(scores, SIZE)}
+    other = {"map": _localized(make(), scores, SIZE)}
     require_close("seed", "two localizers of one seed to give equal maps", {"map": found}, other, 0.0)
 
     def localize(first: int, last: int) -> dict[str, Tensor]:
         maps = {name: values[first:last] for name, values in scores.maps.items()}
-        return {"map": localizer.localize(Scores(scores.image[first:last], maps, scores.geometry), SIZE)}
+        return {"map": _localized(localizer, Scores(scores.image[first:last], maps, scores.geometry), SIZE)}
 
     require_batchwise(localize, count, tolerance)
+
+
+def _localized(localizer: Localizer, scores: Scores, size: tuple[int, int]) -> Tensor:
+    with running("localize(scores, size)"):
+        return localizer.localize(scores, size)
 
 
 def _scores(grids: dict[str, tuple[int, int]], device: str) -> Scores:

@@ -15,7 +15,7 @@ SIZE = (24, 20)
 
 @dataclass(frozen=True)
 class FeatureStream:
-    """A ``Stream`` over features that are in memory."""
+    """A ``Stream`` over features that are in memory; like a run's, they are normal tensors without gradients."""
 
     features: Features
     batch_size: int = 8
@@ -64,16 +64,17 @@ def feature_stream(
         "layer2": Level(6, (3, 3), Geometry.covering((3, 3), SIZE)),
     }
     generator = torch.Generator().manual_seed(seed)
-    values = {
-        name: torch.randn((pictures, *level.grid, level.channels), generator=generator).to(device)
-        for name, level in levels.items()
-    }
+    with torch.inference_mode(False):
+        values = {
+            name: torch.randn((pictures, *level.grid, level.channels), generator=generator).to(device)
+            for name, level in levels.items()
+        }
     return FeatureStream(Features(values, {name: level.geometry for name, level in levels.items()}), batch_size)
 
 
 def part(features: Features, first: int, last: int) -> Features:
     """The pictures from ``first`` up to ``last``: views, so that a change in place shows in the whole."""
-    return Features({name: t[first:last] for name, t in features.items()}, features.geometry)
+    return Features({name: t.detach()[first:last] for name, t in features.items()}, features.geometry)
 
 
 def pictures(
@@ -95,5 +96,5 @@ def pictures(
 
 def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> FeatureStream:
     """What an extractor makes of random pictures."""
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         return FeatureStream(extractor(pictures(12, size, seed, device)[0].images), batch_size=4)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from adkit.contracts import Features, Scorer, Scores, Stream
-from adkit.errors import NotFittedError
+from adkit.errors import NotFittedError, UserError
 from adkit.testing.asserts import (
     generators_untouched,
     require,
     require_batchwise,
     require_close,
     require_finite,
+    require_methods,
     require_tensor,
+    require_type,
+    running,
     through_bytes,
     untouched,
 )
@@ -33,35 +37,54 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
     stream = stream or feature_stream()
     levels = stream.levels
     queries = feature_stream(levels, pictures=10, seed=1, device=stream.device).features
-    _check_unfitted(make(), queries)
+    unfitted = make()
+    require_methods(unfitted, "scorer")
+    _check_unfitted(unfitted, queries)
     with generators_untouched(), untouched("inputs", "features of fit", stream.features):
         scorer = _fitted(make, stream)
         with untouched("inputs", "features of score", queries):
-            scores = scorer.score(queries)
+            scores = _scored(scorer, queries)
     _check_scores(scores, queries)
     expected = _flat(scores)
 
     def same(check: str, wanted: str, other: Scorer, allowed: float = 0.0) -> None:
-        require_close(check, wanted, expected, _flat(other.score(queries)), allowed)
+        require_close(check, wanted, expected, _flat(_scored(other, queries)), allowed)
 
     same("seed", "two scorers of one seed to give equal scores", _fitted(make, stream))
     again = _fitted(make, feature_stream(levels, seed=2, device=stream.device))
-    again.fit(stream)
+    with running("fit(stream)"):
+        again.fit(stream)
     same("refit", "fit to forget what was fitted before", again)
     cut = _fitted(make, stream.cut(1))
     same("stream", "equal scores however the stream is cut into batches", cut, tolerance)
     fewer = _fitted(make, replace(stream, unreadable=5))
     same("unreadable", "equal scores where the stream counts 5 pictures that do not come", fewer, tolerance)
+    with running("state_dict()"):
+        saved = scorer.state_dict()
+    state = through_bytes(saved)
     restored = make()
-    restored.load_state_dict(through_bytes(scorer.state_dict()))
+    with running("load_state_dict(state)"):
+        restored.load_state_dict(state)
     same("state", "equal scores after state_dict, safetensors and load_state_dict", restored)
-    require_batchwise(lambda i, j: _flat(scorer.score(part(queries, i, j))), queries.pictures, tolerance)
+    _check_junk(restored, state)
+    same("junk", "equal scores after states that were refused", restored)
+    require_batchwise(lambda i, j: _flat(_scored(scorer, part(queries, i, j))), queries.pictures, tolerance)
 
 
 def _fitted(make: Callable[[], Scorer], stream: Stream) -> Scorer:
     scorer = make()
-    scorer.fit(stream)
+    with running("fit(stream)"):
+        scorer.fit(stream)
     return scorer
+
+
+def _scored(scorer: Scorer, features: Features) -> Scores:
+    with running("score(features)"):
+        scores = scorer.score(features)
+    require_type("what score gives", scores, Scores)
+    require_type("Scores.maps", scores.maps, Mapping)
+    require_type("Scores.geometry", scores.geometry, Mapping)
+    return scores
 
 
 def _flat(scores: Scores) -> dict[str, Tensor]:
@@ -74,18 +97,35 @@ def _check_unfitted(scorer: Scorer, queries: Features) -> None:
         scorer.score(queries)
     except NotFittedError:
         return
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise AssertionError(f"{expected}, found {error!r}") from error
     raise AssertionError(f"{expected}, found scores")
+
+
+def _check_junk(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
+    """States that the scorer could not have saved are refused."""
+    states = {"with a tensor of a foreign name": {**state, "junk": torch.zeros(2)}}
+    states |= {f"whose {name} has one dimension more": {**state, name: state[name][None]} for name in state}
+    if state:
+        states["that is empty"] = {}
+    for what, junk in states.items():
+        expected = f"junk: expected UserError from load_state_dict of a state {what}"
+        try:
+            scorer.load_state_dict(junk)
+        except UserError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{expected}, found {error!r}") from error
+        raise AssertionError(f"{expected}, found it accepted")
 
 
 def _check_scores(scores: Scores, queries: Features) -> None:
     require_tensor("shapes", "image", scores.image, (queries.pictures,))
     for name, values in scores.maps.items():
-        if name in queries:
-            require_tensor("shapes", f"map of {name}", values, tuple(queries[name].shape[:3]))
-    for name, values in scores.maps.items():
-        grid = tuple(values.shape[1:])
+        require_type(f"map of {name}", values, Tensor)
+        require(values.ndim == 3, "shapes", f"map of {name} of 3 dimensions", tuple(values.shape))
+        grid = tuple(queries[name].shape[1:3] if name in queries else values.shape[1:])
+        require_tensor("shapes", f"map of {name}", values, (queries.pictures, *grid))
         require(grid != (1, 1), "shapes", f"maps of spatial levels alone, not of {name}", grid)
     names = list(scores.geometry)
     require(set(names) == set(scores.maps), "geometry", f"one each for maps {list(scores.maps)}", names)

@@ -11,6 +11,9 @@ from adkit.contracts import Adapter, Extractor, Progress, Stopper, Verdict
 from adkit.testing.asserts import (
     generators_untouched,
     require,
+    require_methods,
+    require_type,
+    running,
     untouched,
 )
 from adkit.testing.samples import SIZE, pictures, stream_of
@@ -38,11 +41,13 @@ def check_stopper(
 
     def verdicts() -> list[Verdict]:
         stopper, generator = make(), torch.Generator().manual_seed(0)
+        require_methods(stopper, "stopper")
         found = []
         for step, loss in enumerate((1.0, 0.5, 0.7), start=1):
             held_out = iter(pictures(12, size, seed=1, device=device, batch_size=4))
             progress = Progress(minibatches=10 * step, epochs=float(step), loss=loss)
-            found.append(stopper.check(progress, extractor, adapter, held_out, generator))
+            with running("check(progress, extractor, adapter, held_out, generator)"):
+                found.append(stopper.check(progress, extractor, adapter, held_out, generator))
         return found
 
     assert isinstance(extractor, torch.nn.Module)
@@ -62,6 +67,9 @@ def _check_verdict(verdict: object) -> None:
     flags = (verdict.keep, verdict.stop)
     plain = all(isinstance(flag, bool) for flag in flags)
     require(plain, "verdict", "keep and stop to be bool", [type(flag).__name__ for flag in flags])
+    require_type("reason", verdict.reason, str)
     require(bool(verdict.reason.strip()), "reason", "a sentence", repr(verdict.reason))
-    finite = verdict.figure is None or math.isfinite(verdict.figure)
-    require(finite, "finite", "a figure that is finite, or None", verdict.figure)
+    if verdict.figure is not None:
+        number = isinstance(verdict.figure, float | int)
+        require(number, "types", "figure to be a number or None", type(verdict.figure).__name__)
+        require(math.isfinite(verdict.figure), "finite", "a figure that is finite, or None", verdict.figure)

@@ -14,7 +14,7 @@ def document(tmp_path):
 
 
 def located(document, sentence, table=None):
-    with pytest.raises(UserError) as error, document.locating(table):
+    with pytest.raises(UserError) as error, document.locating(table, ("root", "normal")):
         raise UserError(sentence)
     return str(error.value).replace(str(document.path), "tile.toml")
 
@@ -37,3 +37,7 @@ def test_a_sentence_about_no_key_stays_as_it_is(document):
 
 def test_a_path_is_not_taken_for_a_key(document):
     assert located(document, "crack/1.png: broken") == "crack/1.png: broken"
+
+
+def test_a_category_that_is_called_like_no_key_is_not_taken_for_one(document):
+    assert located(document, "parts: expected pictures", "data") == "parts: expected pictures"

@@ -202,7 +202,9 @@ def test_get_names_near_matches_and_what_is_there():
 
 
 def test_get_names_the_broken_plugins_which_may_have_had_it():
-    with pytest.raises(UserError, match=r"plugins that are broken:\n  strange 0\.1 \(strange\.plugin\): could not be loaded"):
+    with pytest.raises(
+        UserError, match=r"plugins that are broken:\n  strange 0\.1 \(strange\.plugin\): could not be loaded"
+    ):
         Registry(COMPONENTS, [BROKEN]).get("scorer", "strange")
 
 

@@ -23,7 +23,9 @@ from adkit import (
     Stage,
     Verdict,
 )
+from adkit.scoring import checked_state
 from adkit.testing import (
+    FeatureStream,
     TinyAdapter,
     TinyExtractor,
     check_adapter,
@@ -67,7 +69,7 @@ class Nearest:
         return {"normal": self.normal}
 
     def load_state_dict(self, state):
-        self.normal = state["normal"]
+        self.normal = checked_state("nearest", state, {"normal": 1})["normal"]
 
 
 class Rescored(Nearest):
@@ -189,6 +191,84 @@ class StateOfNumbers(Nearest):
         return {"normal": self.normal.tolist()}
 
 
+class StateOfNothing(Nearest):
+    def state_dict(self):
+        return None
+
+
+class LoadsForeignNames(Nearest):
+    def load_state_dict(self, state):
+        super().load_state_dict({name: tensor for name, tensor in state.items() if name != "junk"})
+
+
+class LoadsAnyShape(Nearest):
+    def load_state_dict(self, state):
+        super().load_state_dict({name: tensor.flatten() for name, tensor in state.items()})
+
+
+class LoadsNothing(Nearest):
+    def load_state_dict(self, state):
+        if state:
+            super().load_state_dict(state)
+
+
+class DiesOfJunk(Nearest):
+    def load_state_dict(self, state):
+        (self.normal,) = (state[name] for name in state)
+
+
+class LosesFitToJunk(Nearest):
+    def load_state_dict(self, state):
+        self.normal = torch.zeros(1)
+        super().load_state_dict(state)
+
+
+class BareTensor(Rescored):
+    def changed(self, scores, features):
+        return scores.image
+
+
+class NoScores(Rescored):
+    def changed(self, scores, features):
+        return None
+
+
+class MapsInList(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, maps=[scores.maps["layer1"]])
+
+
+class FlatMap(Rescored):
+    def changed(self, scores, features):
+        return Scores(scores.image, {"joined": scores.image}, {"joined": features.geometry["layer1"]})
+
+
+class SqueezedImage(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image.squeeze())
+
+
+class MissingLevel(Nearest):
+    def fit(self, stream):
+        super().fit({"layer3": features["layer3"]} for features in stream)
+
+
+class MissingLevelInScore(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, geometry={"layer3": features.geometry["layer3"]})
+
+
+class ScoresOneArgument(Nearest):
+    def score(self):
+        raise AssertionError("cannot be called with features")
+
+
+class NoFit:
+    score = Nearest.score
+    state_dict = Nearest.state_dict
+    load_state_dict = Nearest.load_state_dict
+
+
 class CentersBatch(Rescored):
     def changed(self, scores, features):
         return replace(scores, image=scores.image - scores.image.mean())
@@ -233,6 +313,21 @@ class DrawsGloballyFromPython(Nearest):
         ("unreadable", TrustsCount),
         ("state", LosesState),
         ("state", StateOfNumbers),
+        ("types", StateOfNothing),
+        ("junk", LoadsForeignNames),
+        ("junk", LoadsAnyShape),
+        ("junk", LoadsNothing),
+        ("junk", DiesOfJunk),
+        ("junk", LosesFitToJunk),
+        ("types", BareTensor),
+        ("types", NoScores),
+        ("types", MapsInList),
+        ("shapes", FlatMap),
+        ("batches", SqueezedImage),
+        ("fit", MissingLevel),
+        ("score", MissingLevelInScore),
+        ("unfitted", ScoresOneArgument),
+        ("methods", NoFit),
         ("batches", CentersBatch),
         ("generators", DrawsGlobally),
         ("generators", DrawsGloballyFromNumpy),
@@ -245,6 +340,36 @@ def test_broken_scorer_trips(check, broken):
 
 def test_honest_scorer_passes():
     check_scorer(Nearest)
+
+
+class LearnsByGradient(Nearest):
+    """Keeps the gradient by which a weight a channel of ``layer1`` would move."""
+
+    def fit(self, stream):
+        weight, count = torch.ones(4, requires_grad=True), 0
+        for features in stream:
+            (features["layer1"] * weight).square().sum().backward()
+            count += features.pictures
+        self.normal = weight.grad / count
+
+
+def test_scorer_may_learn_by_gradients():
+    check_scorer(LearnsByGradient)
+
+
+def test_failure_of_the_component_is_kept_as_the_cause():
+    with pytest.raises(AssertionError) as failure:
+        check_scorer(MissingLevel)
+    assert str(failure.value) == "fit: expected fit(stream) to run through, found KeyError('layer3')"
+    assert isinstance(failure.value.__cause__, KeyError)
+
+
+def test_failure_names_the_methods_that_are_missing():
+    with pytest.raises(AssertionError) as failure:
+        check_scorer(NoFit)
+    assert str(failure.value) == (
+        "methods: expected scorer with fit, score, state_dict, load_state_dict, found a NoFit without fit"
+    )
 
 
 def test_failure_says_expected_and_found():
@@ -305,9 +430,32 @@ class AddsGlobalNoise(Nearby):
         return found + torch.rand_like(found)
 
 
+class NoMap(Nearby):
+    def localize(self, scores, size):
+        return None
+
+
+class SqueezedMap(Nearby):
+    def localize(self, scores, size):
+        return super().localize(scores, size).squeeze()
+
+
+class NeedsTwoLevels(Nearby):
+    def localize(self, scores, size):
+        return super().localize(scores, size) + 0 * scores.maps["layer2"].mean()
+
+
+class NoLocalize:
+    pass
+
+
 @pytest.mark.parametrize(
     ("check", "broken"),
     [
+        ("shapes", NoMap),
+        ("batches", SqueezedMap),
+        ("localize", NeedsTwoLevels),
+        ("methods", NoLocalize),
         ("shapes", WrongSize),
         ("shapes", SquareOnly),
         ("finite", InfiniteMap),
@@ -417,9 +565,39 @@ class SharedBlock(TinyExtractor):
         return {"all": list(self.parameters()), "head": list(self.head.parameters())}
 
 
+class PlainDict(Reworked):
+    def changed(self, features, images):
+        return dict(features)
+
+
+class NoFeatures(Reworked):
+    def changed(self, features, images):
+        return None
+
+
+class NamesForLevels(TinyExtractor):
+    levels = ["layer1", "layer2", POOL]
+
+    def forward(self, images):
+        return TinyExtractor()(images)
+
+
+class GridsForLevels(NamesForLevels):
+    levels = {"layer1": (12, 10), "layer2": (6, 5), POOL: (1, 1)}
+
+
+class NoForward(torch.nn.Module):
+    levels = TinyExtractor().levels
+
+
 @pytest.mark.parametrize(
     ("check", "broken"),
     [
+        ("types", PlainDict),
+        ("types", NoFeatures),
+        ("types", NamesForLevels),
+        ("types", GridsForLevels),
+        ("extractor", NoForward),
         ("module", PlainFunction),
         ("evaluation", InTraining),
         ("levels", UndeclaredLevel),
@@ -452,9 +630,49 @@ class NoStages(TinyAdapter):
         return []
 
 
-class FrozenStage(TinyAdapter):
+class EmptyStage(TinyAdapter):
     def stages(self):
-        return [Stage([parameter.requires_grad_(False) for parameter in self._parameters])]
+        return [Stage([])]
+
+
+class NoList(TinyAdapter):
+    def stages(self):
+        return None
+
+
+class BareParameters(TinyAdapter):
+    def stages(self):
+        return self._parameters
+
+
+class GeneratorOfParameters(TinyAdapter):
+    def stages(self):
+        return [Stage(parameter for parameter in self._parameters)]
+
+
+class NamesOfParameters(TinyAdapter):
+    def stages(self):
+        return [Stage(["layer2.weight"])]
+
+
+class NeedsScorer(TinyAdapter):
+    def prepare(self, extractor, normal, auxiliary, scorer):
+        super().prepare(extractor, normal, auxiliary, scorer)
+        scorer.state_dict()
+
+
+class NoLoss(TinyAdapter):
+    def loss(self, extractor, batch, features):
+        return None
+
+
+class LossNeedsLabels(TinyAdapter):
+    def loss(self, extractor, batch, features):
+        return super().loss(extractor, batch, features) * batch.labels.sum()
+
+
+class NoScoreOfAdapter(TinyAdapter):
+    score = None
 
 
 class LossAPicture(TinyAdapter):
@@ -534,7 +752,15 @@ class RanksScores(TinyAdapter):
     ("check", "broken"),
     [
         ("stages", NoStages),
-        ("stages", FrozenStage),
+        ("stages", EmptyStage),
+        ("types", NoList),
+        ("types", BareParameters),
+        ("types", GeneratorOfParameters),
+        ("types", NamesOfParameters),
+        ("prepare", NeedsScorer),
+        ("shapes", NoLoss),
+        ("loss", LossNeedsLabels),
+        ("methods", NoScoreOfAdapter),
         ("shapes", LossAPicture),
         ("finite", InfiniteLoss),
         ("finite", InfiniteGradient),
@@ -555,6 +781,10 @@ def test_broken_adapter_trips(check, broken):
 
 def test_tiny_adapter_passes():
     check_adapter(TinyAdapter)
+
+
+def test_adapter_may_train_an_extractor_that_comes_frozen():
+    check_adapter(TinyAdapter, lambda: TinyExtractor().requires_grad_(False))
 
 
 def test_adapter_is_given_a_fitted_scorer():
@@ -607,6 +837,25 @@ class NanFigure(Reworded):
         return replace(verdict, figure=float("nan"))
 
 
+class FigureOfText(Reworded):
+    def changed(self, verdict, generator):
+        return replace(verdict, figure="0.5")
+
+
+class ReasonIsNone(Reworded):
+    def changed(self, verdict, generator):
+        return replace(verdict, reason=None)
+
+
+class ThreeArguments(Fixed):
+    def check(self, progress, extractor, adapter):
+        raise AssertionError("cannot be called with all five")
+
+
+class NoCheck:
+    pass
+
+
 class OwnRandomness(Reworded):
     source = torch.Generator().manual_seed(0)
 
@@ -639,6 +888,10 @@ class LeavesTraining(Fixed):
         ("verdict", NumberForFlag),
         ("reason", NoReason),
         ("finite", NanFigure),
+        ("types", FigureOfText),
+        ("types", ReasonIsNone),
+        ("check", ThreeArguments),
+        ("methods", NoCheck),
         ("seed", OwnRandomness),
         ("generators", GlobalRandomness),
         ("weights", Trains),
@@ -726,6 +979,39 @@ def test_component_is_checked_as_its_kind(kind, broken, check):
     trips(check, lambda: check_component(component(lambda params, context: broken(), kind)))
 
 
+def fails_to_build(params, context):
+    raise KeyError("weights")
+
+
+@pytest.mark.parametrize(
+    ("build", "check"),
+    [
+        (lambda params: Nearest(), "build"),
+        (fails_to_build, "build"),
+        (None, "build"),
+        (lambda params, context: None, "methods"),
+        (lambda params, context: Nearest, "methods"),
+        (lambda params, context: NoFit(), "methods"),
+    ],
+)
+def test_broken_build_trips(build, check):
+    trips(check, lambda: check_component(component(build)))
+
+
+@pytest.mark.parametrize("kind", ["extractor", "adapter", "scorer", "localizer", "stopper"])
+def test_component_without_methods_trips(kind):
+    trips("methods", lambda: check_component(component(lambda params, context: object(), kind)))
+
+
+@pytest.mark.parametrize("params", [{"k": 0}, {"neighbours": 3}, {"k": torch}])
+def test_parameters_that_the_component_does_not_take_trip(params):
+    trips("params", lambda: check_component(component(lambda params, context: Nearest()), params))
+
+
+def test_what_is_no_component_trips():
+    trips("types", lambda: check_component(Nearest))
+
+
 def test_failure_names_the_component():
     with pytest.raises(AssertionError) as failure:
         check_component(component(lambda params, context: CentersBatch()), {"k": 3})
@@ -757,6 +1043,18 @@ def test_stream_of_a_seed_is_the_same_and_of_another_is_not():
     first, second, other = (feature_stream(seed=seed).features[POOL] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_streams_give_normal_tensors_without_gradients_even_in_inference_mode():
+    with torch.inference_mode():
+        found = [values for features in feature_stream() for values in features.values()]
+    assert not any(values.is_inference() or values.requires_grad for values in found)
+
+
+def test_stream_over_features_with_gradients_gives_none():
+    pooled = torch.zeros(3, 1, 1, 2, requires_grad=True)
+    (features,) = FeatureStream(Features({POOL: pooled * 2}, {POOL: Geometry((0.5, 0.5), (1.0, 1.0))}))
+    assert not features[POOL].requires_grad
 
 
 def test_pictures_are_named_apart_over_batches():

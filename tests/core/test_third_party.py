@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from adkit import Component, NotFittedError, Params, Scores, hookimpl
+from adkit.scoring import checked_state
 
 
 class BrightnessParams(Params):
@@ -36,7 +37,7 @@ class Brightness:
         return {"normal": self.normal}
 
     def load_state_dict(self, state):
-        self.normal = state["normal"]
+        self.normal = checked_state("brightness", state, {"normal": 0})["normal"]
 
     def _means(self, features):
         return torch.stack([level.mean((1, 2, 3)) for level in features.values()]).mean(0)

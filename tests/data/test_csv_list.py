@@ -62,6 +62,21 @@ def test_calibration_of_the_list(folder: Path, split: str) -> None:
     assert [sample.id for sample in category.train] == ["pictures/0.png", "pictures/1.png"]
 
 
+@pytest.mark.parametrize("written_as", ["pictures/0.png", "./pictures/0.png", "masks/../pictures/0.png", "{}/0.png"])
+def test_one_file_has_one_id(folder: Path, written_as: str) -> None:
+    line = written_as.format(folder / "pictures")
+    (category,) = opened(written(folder, f"{HEAD}{line},good,train,\n"))
+    assert [sample.id for sample in category.train] == ["pictures/0.png"]
+    path = written(folder, f"{HEAD}pictures/0.png,good,train,\n{line},good,test,\n")
+    assert problems(path) == (f"{path}:3: path: pictures/0.png is on line 2 already; list each picture once",)
+
+
+def test_id_of_a_file_beside_the_folder_of_the_list(folder: Path) -> None:
+    (folder / "lists").mkdir()
+    (category,) = opened(written(folder / "lists", HEAD + "../pictures/0.png,good,train,\n"))
+    assert [sample.id for sample in category.train] == ["../pictures/0.png"]
+
+
 def test_byte_order_mark_of_spreadsheets(folder: Path) -> None:
     (category,) = opened(written(folder, "\ufeff" + HEAD + "pictures/0.png,good,train,\n"))
     assert len(category.train) == 1

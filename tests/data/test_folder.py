@@ -107,3 +107,12 @@ def test_masks_without_anomalous_pictures(tmp_path: Path) -> None:
     assert problems(FolderTable(root=str(tmp_path), masks="masks")) == (
         "masks: expected the key anomalous beside it, found none; masks are of anomalous pictures",
     )
+
+
+def test_masks_of_which_none_has_the_name_of_a_picture(tmp_path: Path) -> None:
+    parts(tmp_path)
+    for mask in (tmp_path / "masks").iterdir():
+        mask.rename(mask.with_name(f"mask_{mask.name}"))
+    (problem,) = problems(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
+    assert problem.startswith(f"masks: expected x.png or x_mask.png in {tmp_path / 'masks'} for bad/x.png, ")
+    assert problem.endswith("rename the masks after their pictures")

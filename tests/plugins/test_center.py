@@ -64,3 +64,27 @@ def test_no_pictures_are_refused():
     nothing = FeatureStream(Features({"a": torch.zeros(0, 1, 1, 3)}, {"a": GEOMETRY}))
     with pytest.raises(UserError, match="scorer: expected at least 1 normal picture, found none"):
         fitted(nothing)
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({}, "center.* to be there, found no tensors at all"),
+        ({"center.a": torch.zeros(1), "bank.a": torch.zeros(1)}, "bank.a to be named center.*, found that name"),
+        ({"center.a": torch.zeros(1, 1)}, "center.a to be 1-dimensional torch.float32, found (1, 1) torch.float32"),
+        (
+            {"center.a": torch.zeros(1).double()},
+            "center.a to be 1-dimensional torch.float32, found (1,) torch.float64",
+        ),
+        ({"center.a": torch.tensor([torch.inf])}, "center.a to be finite, found NaN or inf in it"),
+    ],
+)
+def test_junk_is_refused_and_the_old_state_kept(state, sentence):
+    center = fitted(feature_stream())
+    before = center.score(feature_stream(seed=1).features).image
+    with pytest.raises(UserError) as error:
+        center.load_state_dict(state)
+    assert str(error.value) == (
+        f"scorer: state of center: expected {sentence}: load what state_dict of a center with equal parameters gave"
+    )
+    assert torch.equal(center.score(feature_stream(seed=1).features).image, before)

@@ -136,3 +136,32 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
 def test_features_without_a_fitted_level_are_refused():
     with pytest.raises(UserError, match="scorer: fitted on level layer1, layer2, which the features lack"):
         fitted().score(Features({POOL: QUERIES[POOL]}, QUERIES.geometry))
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({}, "bank.* to be there, found no tensors at all"),
+        ({"junk": torch.zeros(3, 2)}, "bank.* to be there, found only junk"),
+        ({"bank.a": torch.zeros(3, 2), "junk": torch.zeros(3)}, "junk to be named bank.*, found that name"),
+        ({"bank.a": torch.zeros(3)}, "bank.a to be 2-dimensional torch.float32, found (3,) torch.float32"),
+        (
+            {"bank.a": torch.zeros(3, 2).half()},
+            "bank.a to be 2-dimensional torch.float32, found (3, 2) torch.float16",
+        ),
+        ({"bank.a": [[0.0], [1.0]]}, "bank.a to be 2-dimensional torch.float32, found list"),
+        ({"bank.a": torch.zeros(3, 0)}, "bank.a to be of some values, found (3, 0) torch.float32"),
+        ({"bank.a": torch.tensor([[0.0], [torch.nan]])}, "bank.a to be finite, found NaN or inf in it"),
+        ({"bank.a": torch.tensor([[0.0], [-torch.inf]])}, "bank.a to be finite, found NaN or inf in it"),
+        ({"bank.b": torch.zeros(2, 2), "bank.a": torch.zeros(1, 2)}, "bank.a to be at least k = 2 rows, found 1"),
+    ],
+)
+def test_junk_is_refused_and_the_old_state_kept(state, sentence):
+    knn = fitted()
+    before = knn.score(QUERIES).image
+    with pytest.raises(UserError) as error:
+        knn.load_state_dict(state)
+    assert str(error.value) == (
+        f"scorer: state of knn: expected {sentence}: load what state_dict of a knn with equal parameters gave"
+    )
+    assert torch.equal(knn.score(QUERIES).image, before)

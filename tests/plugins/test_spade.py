@@ -178,3 +178,53 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
         fitted(SimpleNamespace(levels=levels, pictures=1000))
     assert str(error.value).startswith("scorer: spade's bank of 1000 normal pictures needs 4000.0 GB of memory")
     assert str(error.value).endswith("set scorer.centroids to 250 or less, or name fewer or deeper extractor.levels")
+
+
+def state(pictures=4):
+    return {"pictures": torch.zeros(pictures, 8), "locations.a": torch.zeros(pictures, 6, 5, 3)}
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({}, "pictures to be there, found no tensors at all"),
+        ({"pictures": torch.zeros(4, 8)}, "locations.* to be there, found only pictures"),
+        ({"locations.a": torch.zeros(4, 6, 5, 3)}, "pictures to be there, found only locations.a"),
+        (state() | {"junk": torch.zeros(1)}, "junk to be named pictures or locations.*, found that name"),
+        (
+            state() | {"pictures": torch.zeros(4, 1, 1, 8)},
+            "pictures to be 2-dimensional torch.float32, found (4, 1, 1, 8) torch.float32",
+        ),
+        (
+            state() | {"locations.b": torch.zeros(6, 5, 3)},
+            "locations.b to be 4-dimensional torch.float32, found (6, 5, 3) torch.float32",
+        ),
+        (state() | {"pictures": torch.full((4, 8), torch.nan)}, "pictures to be finite, found NaN or inf in it"),
+        (
+            state() | {"pictures": torch.zeros(5, 8)},
+            "locations.a to be of 5 pictures in dimension 0, found (4, 6, 5, 3)",
+        ),
+    ],
+)
+def test_junk_is_refused_and_the_old_state_kept(state, sentence):
+    spade = fitted()
+    before = spade.score(QUERIES).image
+    with pytest.raises(UserError) as error:
+        spade.load_state_dict(state)
+    assert str(error.value) == (
+        f"scorer: state of spade: expected {sentence}: load what state_dict of a spade with equal parameters gave"
+    )
+    assert torch.equal(spade.score(QUERIES).image, before)
+
+
+def test_saved_pictures_and_centroids_agree_in_count():
+    spade = fitted(centroids=4)
+    with pytest.raises(
+        UserError, match=r"expected locations\.a to be of 4 pictures in dimension 2, found \(6, 5, 3, 3\)"
+    ):
+        spade.load_state_dict({"pictures": torch.zeros(9, 8), "locations.a": torch.zeros(6, 5, 3, 3)})
+
+
+def test_fewer_saved_pictures_than_k_are_refused():
+    with pytest.raises(UserError, match=r"^scorer\.k: expected at most the 1 normal pictures, found 2"):
+        fitted().load_state_dict(state(pictures=1))

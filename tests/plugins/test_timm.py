@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -309,12 +310,74 @@ def test_a_file_of_other_shapes_says_which(tmp_path: Path) -> None:
     assert "found 1 that do not fit (conv1.0.weight is 16×1×3×3, expected 16×3×3×3)" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"not tensors at all"])
+def unreadable(file: Path) -> str:
+    """What is said to have been found in a file, and what to do."""
+    start = f"extractor.weights: {file}: expected tensors as safetensors or torch.save write them, found "
+    message = refusal(RESNET, weights=str(file))
+    assert message.startswith(start)
+    return message.removeprefix(start)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file; fetch it again"),
+        (b"\1\2\3\4", r"a file that begins with b'\x01\x02\x03\x04'; correct the path, or fetch it again"),
+        (b"not tensors at all", "a file that begins with b'not tens'; correct the path, or fetch it again"),
+        (b"hello" * 300, "a file that begins with b'hellohel'; correct the path, or fetch it again"),
+        (b"\x80", r"a file that begins with b'\x80'; correct the path, or fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer; run git lfs pull"),
+        (b"\n<!DOCTYPE HTML>", "an HTML page; fetch the file itself, not the page that shows it"),
+        (b"PK\3\4 broken", "an archive that is truncated or not torch's; fetch it again"),
+    ],
+)
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_that_holds_something_else_says_what(tmp_path: Path, name: str, content: bytes, found: str) -> None:
     (tmp_path / name).write_bytes(content)
-    message = refusal(RESNET, weights=str(tmp_path / name))
-    assert message.startswith(f"extractor.weights: expected tensors in {tmp_path / name}, which cannot be read")
+    assert unreadable(tmp_path / name) == found
+
+
+def test_a_truncated_archive(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:2000])
+    assert unreadable(tmp_path / "w.pth") == "an archive that is truncated or not torch's; fetch it again"
+
+
+def test_a_truncated_safetensors_file(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(1000)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:2000])
+    assert unreadable(tmp_path / "w.pth").startswith("a damaged safetensors file (")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({1: torch.zeros(1)}, "the key 1, which is no name"),
+        ({"net": torch.zeros(1), "epoch": 3}, "an object of type int named 'epoch'"),
+        ([torch.zeros(1)], "an object of type list"),
+    ],
+)
+def test_other_things_that_torch_saves(tmp_path: Path, content: object, found: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    assert unreadable(tmp_path / "w.pth") == f"{found}; save the state_dict() of the model alone"
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.bin", "w"])
+def test_safetensors_of_another_suffix(tmp_path: Path, name: str) -> None:
+    state = make(RESNET, seed=3).model.state_dict()
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in state.items()}, tmp_path / name)
+    loaded = make(RESNET, weights=str(tmp_path / name)).model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_a_state_dict_named_safetensors(tmp_path: Path) -> None:
+    state = make(RESNET, seed=3).model.state_dict()
+    torch.save(state, tmp_path / "w.safetensors")
+    loaded = make(RESNET, weights=str(tmp_path / "w.safetensors")).model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+NO_CODE = "adkit never runs code from a file: save the state_dict() of the model alone as safetensors"
 
 
 class Bomb:
@@ -322,11 +385,32 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_a_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bool) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth")
-    assert "cannot be read as such" in refusal(RESNET, weights="bomb.pth")
+    torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth", _use_new_zipfile_serialization=archive)
+    assert unreadable(Path("bomb.pth")) == (
+        f"a pickle that needs code to be run ({os.mkdir.__module__}.mkdir); {NO_CODE}"
+    )
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_whole_model_is_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(1, 1), tmp_path / "model.pth")
+    assert unreadable(tmp_path / "model.pth") == (
+        f"a pickle that needs code to be run (torch.nn.modules.linear.Linear); {NO_CODE}"
+    )
+
+
+def test_a_pickle_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"a": [1.0]}, protocol=2))
+    assert "weights_only" not in unreadable(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "error::UserWarning")
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), tmp_path / "w.pt")
+    assert unreadable(tmp_path / "w.pt") == f"a TorchScript archive, which is code; {NO_CODE}"
 
 
 def test_a_missing_file_is_named() -> None:
