@@ -284,7 +284,8 @@ def test_a_component_that_failed_to_load_is_named_with_its_reason():
     registry = Registry(COMPONENTS, [BROKEN])
     assert problems({**SMALLEST, "scorer": {"use": "strange"}}, registry=registry) == [
         'scorer.use: no scorer is named "strange"; scorers here: center, every, knn; '
-        "it may be in one of the plugins that are broken:\n  strange 0.1 (strange.plugin): could not be loaded: ImportError: no luck"
+        "it may be in one of the plugins that are broken:\n  strange 0.1 "
+        "(strange.plugin): could not be loaded: ImportError: no luck"
     ]
 
 
