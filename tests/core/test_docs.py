@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adkit.recipe import read_recipe
+from adkit.testing import check_component
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -50,6 +51,15 @@ def test_every_recipe_in_the_docs_is_in_order(page):
 def test_every_python_block_compiles(page):
     for text in blocks(page, "python"):
         compile(text, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/plugins.md"])
+def test_the_plugin_shown_keeps_the_contract(page):
+    (plugin,) = (text for text in blocks(ROOT / page, "python") if "@hookimpl" in text)
+    names = {}
+    exec(compile(plugin, page, "exec"), names)
+    for component in names["adkit_scorers"]():
+        check_component(component)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
