@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,17 +13,24 @@ from torch import Tensor
 from adkit.contracts import Features, Level, Scores
 from adkit.errors import NotFittedError, PluginError, UserError
 
+DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a stream that stores features meets while a plugin walks it."""
+
 
 @contextmanager
 def blaming(who: str) -> Iterator[None]:
     """Turn whatever a plugin raises into a PluginError that names it; what the user can mend passes.
 
-    A full disk (OSError) is not the plugin's fault and passes too.
+    A disk that is full or fails is not the plugin's fault and passes too.
     """
     try:
         yield
-    except (UserError, PluginError, OSError):
+    except (UserError, PluginError):
         raise
+    except OSError as error:
+        if error.errno in DISK_FAILURES:
+            raise
+        raise PluginError(who, f"{type(error).__name__}: {error}") from error
     except NotFittedError as error:
         raise PluginError(who, str(error)) from error
     except (Exception, SystemExit) as error:

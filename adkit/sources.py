@@ -44,9 +44,13 @@ def require_readable(samples: Sequence[Sample], bad: BadPictures) -> None:
 class PictureSource:
     """Decodes and extracts at every walk."""
 
-    def __init__(self, parts: Assembled, total: int) -> None:
-        """``total``: the pictures that this source will be asked for, of which a share may be unreadable."""
-        self.bad = BadPictures(parts.recipe.data.max_bad_share)
+    def __init__(self, parts: Assembled, bad: BadPictures, total: int) -> None:
+        """
+        Args:
+            bad: takes up the run's pictures that cannot be read.
+            total: pictures of the whole run, of which a share may be unreadable.
+        """
+        self.bad = bad
         self._parts = parts
         self._total = total
 
@@ -86,9 +90,10 @@ class StoredSource:
         )
 
 
-def extract_once(parts: Assembled, samples: Sequence[Sample], folder: Path, advance: Advance) -> StoredSource:
+def extract_once(
+    parts: Assembled, pictures: PictureSource, samples: Sequence[Sample], folder: Path, advance: Advance
+) -> StoredSource:
     """Extract ``samples`` into files under ``folder``."""
-    pictures = PictureSource(parts, len(samples))
     store = FeatureStore(folder, parts.embedding.levels)
     store.fill(pictures.stream(samples, advance, targets=False).embedded())
     return StoredSource(parts, store, pictures.bad)

@@ -2,8 +2,8 @@
 
     python benchmarks/coverage.py --root data/mtd [--splits 200] [--rate 0.05] [--calibration 99 76]
 
-All good pictures of a category, for training and for testing alike, are extracted once. Each split draws disjoint sets from
-them: `calibration` pictures, 200 to test on, the rest to fit DN2 on. With m calibration pictures and
+All good pictures of a category, for training and for testing alike, are extracted once. Each split draws disjoint
+sets from them: `calibration` pictures, 200 to test on, the rest to fit DN2 on. With m calibration pictures and
 k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable picture lies above the threshold with a chance of (m + 1 − k) / (m + 1).
 """
 
@@ -19,6 +19,7 @@ import torch
 from adkit.assemble import assemble
 from adkit.contracts import Features
 from adkit.data.datasets import open_dataset
+from adkit.data.loader import BadPictures
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import FeatureStream
@@ -40,7 +41,7 @@ def main() -> None:
     parts = assemble(recipe)
     category = open_dataset(recipe.data, 0).categories[0]
     good = [*category.train, *(sample for sample in category.test if not sample.label)]
-    source = PictureSource(parts, len(good))
+    source = PictureSource(parts, BadPictures(0), len(good))
     pooled = torch.cat([features["pool"] for features in source.stream(good, lambda count: None, targets=False)])
     print(f"{category.name}: {len(pooled)} good pictures, {options.splits} splits, rate {options.rate:g}")
 

@@ -62,7 +62,7 @@ def main() -> None:
             pass
 
     def run_whole(precision: str) -> None:
-        source = PictureSource(settings[precision], len(samples))
+        source = PictureSource(settings[precision], BadPictures(0), len(samples))
         for _ in source.stream(samples, lambda pictures: None, targets=False):
             pass
 

@@ -45,7 +45,7 @@ def size_problem(sample: Sample, size: tuple[int, int], mask_size: tuple[int, in
 def check_masks(category: str, samples: Sequence[Sample], notes: Notes) -> list[Sample]:
     """Note every mask that does not fit its picture, and drop the empty masks of normal pictures.
 
-    Files that cannot be read are passed over here: the loader names and counts them.
+    Anomalous pictures whose files cannot be read are passed over here: the loader names and counts them.
     """
     anomalous = [sample for sample in samples if sample.label]
     bare = [sample.id for sample in anomalous if sample.mask is None]
@@ -58,7 +58,9 @@ def check_masks(category: str, samples: Sequence[Sample], notes: Notes) -> list[
         if sample.mask is not None:
             try:
                 problem = _misfit(sample) if sample.label else _not_empty(sample)
-            except PictureError:
+            except PictureError as error:
+                if not sample.label:
+                    notes.warnings.append(f"{category}: left out, the mask of a good picture: {error.reason}")
                 continue
             if problem:
                 notes.problems.append(problem)

@@ -63,7 +63,9 @@ def test_a_map_of_another_size():
     assert refused(check_map, torch.zeros(2, 8, 8), 2, (16, 16)) == "map: expected shape (2, 16, 16), found (2, 8, 8)"
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), SystemExit(3), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), SystemExit(3), ValueError("no"), PermissionError(13, "no"), FileNotFoundError(2, "no")]
+)
 def test_what_a_plugin_raises_names_it(error):
     with pytest.raises(PluginError, match=re.escape(f"{WHO}: {type(error).__name__}")), blaming(WHO):
         raise error

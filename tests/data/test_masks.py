@@ -126,3 +126,14 @@ def test_no_masks_at_all(tmp_path: Path) -> None:
 def test_unreadable_picture_with_a_mask_is_left_to_the_loader(tmp_path: Path) -> None:
     (mvtec(tmp_path) / "test/crack/1.png").write_bytes(b"")
     assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
+
+
+def test_an_unreadable_mask_of_a_good_picture_is_told_and_left_out(tmp_path: Path) -> None:
+    mvtec(tmp_path)
+    mask = tmp_path / "tile" / "ground_truth" / "good" / "0_mask.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"junk")
+    dataset = open_dataset(MvtecTable(root=str(tmp_path)), 0)
+    (warning,) = (text for text in dataset.warnings if "0_mask.png" in text)
+    assert warning.startswith("tile: left out, the mask of a good picture: ")
+    assert all(sample.mask is None for sample in dataset.categories[0].test if not sample.label)
