@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Stream,
         Verdict,
     )
+    from adkit.detector import Detector, Predictions
     from adkit.errors import NotFittedError, UserError
     from adkit.hooks import hookimpl
     from adkit.params import Params
@@ -62,6 +63,7 @@ _HOMES = {
         "Stream",
         "Verdict",
     ),
+    "adkit.detector": ("Detector", "Predictions"),
     "adkit.errors": ("NotFittedError", "UserError"),
     "adkit.hooks": ("hookimpl",),
     "adkit.params": ("Params",),
@@ -77,6 +79,7 @@ __all__ = [
     "Batch",
     "Component",
     "Context",
+    "Detector",
     "Extractor",
     "Features",
     "FoldableExtractor",
@@ -85,6 +88,7 @@ __all__ = [
     "Localizer",
     "NotFittedError",
     "Params",
+    "Predictions",
     "Progress",
     "Report",
     "Scorer",

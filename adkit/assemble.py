@@ -9,10 +9,10 @@ from adkit.blame import blaming
 from adkit.context import Context
 from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
 from adkit.data.view import View
-from adkit.detector import Detector, Embedding
 from adkit.device import resolve_device, resolve_precision
 from adkit.errors import UserError
 from adkit.features import FeatureTransform
+from adkit.inference import Embedding, ScoringPath
 from adkit.recipe import Choice, Recipe
 
 
@@ -32,6 +32,15 @@ def build(choice: Choice, context: Context) -> Any:
         return choice.registered.component.build(choice.params, context)
 
 
+def inference_extractor(choice: Choice, context: Context) -> Extractor:
+    """An extractor that will not be trained."""
+    extractor = cast(Extractor, build(choice, context))
+    if isinstance(extractor, FoldableExtractor):
+        with blaming(who(choice)):
+            return extractor.for_inference()
+    return extractor
+
+
 @dataclass(frozen=True)
 class Assembled:
     """What every category of a run shares: nothing here is fitted."""
@@ -47,9 +56,9 @@ class Assembled:
         """Side of the square grid on which pixel metrics are taken."""
         return self.recipe.data.metric_size or self.view.size[0]
 
-    def detector(self, scorer: Scorer) -> Detector:
+    def scoring_path(self, scorer: Scorer) -> ScoringPath:
         """The path from features to scores and maps with a scorer that is fitted, or will be."""
-        return Detector(scorer, self.localizer, who(self.recipe.scorer), who(self.recipe.localizer))
+        return ScoringPath(scorer, self.localizer, who(self.recipe.scorer), who(self.recipe.localizer))
 
     def new_scorer(self) -> Scorer:
         """A scorer that has seen nothing."""
@@ -75,10 +84,7 @@ def assemble(recipe: Recipe) -> Assembled:
         precision=resolve_precision(recipe.run.precision, device),
         image_size=view.size,
     )
-    extractor = cast(Extractor, build(recipe.extractor, context))
-    if isinstance(extractor, FoldableExtractor):
-        with blaming(who(recipe.extractor)):
-            extractor = extractor.for_inference()
+    extractor = inference_extractor(recipe.extractor, context)
     transform = FeatureTransform(recipe.features, extractor.levels, context.generator("features"))
     localizer = cast(Localizer, build(recipe.localizer, context))
     return Assembled(recipe, context, view, Embedding(extractor, transform, context, who(recipe.extractor)), localizer)

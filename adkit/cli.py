@@ -17,12 +17,13 @@ from adkit.errors import PluginError, UserError
 if TYPE_CHECKING:
     from adkit.report import Report
 
-EXIT_FAULT, EXIT_USER, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 EXAMPLES = """examples:
   adkit run recipes/quickstart.toml
   adkit run recipes/dn2.toml --set data.root=my/pictures --set scorer.k=5
   adkit check my-recipe.toml
+  adkit predict runs/quickstart/detector/brick new-pictures/
   adkit plugins scorer knn
 """
 
@@ -97,6 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("recipe", metavar="RECIPE", help="a TOML file")
     _add_set(check)
     check.set_defaults(command=_check)
+
+    predict = commands.add_parser("predict", help="score pictures with the detector that a run left")
+    predict.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
+    predict.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs, or - for a list on stdin")
+    predict.add_argument("--output", metavar="DIR", help="write predictions.csv there (default: standard output)")
+    predict.add_argument("--jsonl", action="store_true", help="one JSON object a line instead of CSV")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    predict.add_argument(
+        "--fail-on-anomaly", action="store_true", help="exit with status 3 when a picture is above the threshold"
+    )
+    predict.set_defaults(command=_predict)
 
     plugins = commands.add_parser("plugins", help="list the components that are installed, or explain one")
     plugins.add_argument("kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper")
@@ -190,6 +202,31 @@ def _check(options: argparse.Namespace) -> int:
 
     print(check(Path(options.recipe), options.overrides))
     return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from adkit.detector import Detector
+    from adkit.predicting import find_pictures, predict, writing
+
+    detector = Detector.load(options.detector, options.device)
+    if options.fail_on_anomaly and detector.threshold is None:
+        raise UserError(
+            f"{options.detector}: --fail-on-anomaly expects a detector with a threshold, found one without: run its "
+            "recipe with data.calibration above 0"
+        )
+    total = anomalous = 0
+    unreadable = []
+    with writing(options.output, jsonl=options.jsonl) as write:
+        for row in predict(detector, find_pictures(options.paths, sys.stdin)):
+            write(row)
+            total += 1
+            anomalous += bool(row.anomalous)
+            if row.error is not None:
+                unreadable.append(f"{row.path}: {row.error}")
+    for text in unreadable:
+        print(f"unreadable: {text}", file=sys.stderr)
+    print(f"{total} pictures, {anomalous} anomalous, {len(unreadable)} unreadable", file=sys.stderr)
+    return EXIT_ANOMALY if options.fail_on_anomaly and anomalous else 0
 
 
 def _plugins(options: argparse.Namespace) -> int:

@@ -23,6 +23,8 @@ class Context:
     """What the extractor computes in; the core autocasts, and features are float32 whatever it is."""
     image_size: tuple[int, int] = (224, 224)
     """(height, width) in pixels of the images that the extractor is given."""
+    pretrained: bool = True
+    """False: an extractor need not look for its weights, for saved ones are loaded into it next."""
 
     def seed_for(self, *purpose: str) -> int:
         """A seed in [0, 2**31) of its own for each purpose, the same in every process."""

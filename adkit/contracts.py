@@ -164,7 +164,10 @@ class FoldableExtractor(Protocol):
     """What an extractor may offer beside, for runs that do not train it."""
 
     def for_inference(self) -> Extractor:
-        """An extractor of the same features that is faster and may not be trained; this one is left as it is."""
+        """An extractor of the same features that is faster and may not be trained; this one is left as it is.
+
+        Which tensors it has must not depend on the weights: a saved state is loaded into the copy of another extractor.
+        """
         ...
 
 

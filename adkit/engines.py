@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adkit.blame import check_finite
 from adkit.contracts import Batch, Features, Level
-from adkit.detector import Detector, Embedding
+from adkit.inference import Embedding, ScoringPath
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
 FINITE_SCORES = "look at the picture, or choose another scorer"
@@ -133,21 +133,21 @@ class Judged:
     regions: Tensor | None
 
 
-def create_evaluator(detector: Detector, metric_size: int, size: tuple[int, int]) -> Engine:
-    """An engine that scores each Embedded as the detector does; its output is a Judged.
+def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int]) -> Engine:
+    """An engine that scores each Embedded; its output is a Judged.
 
     Args:
-        detector: the whole path from features to score and map.
+        path: the whole way from features to score and map.
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the images that the extractor was given.
     """
 
     def step(engine: Engine, item: Embedded) -> Judged:
-        scores = detector.score(item.features)
+        scores = path.score(item.features)
         check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
         maps = None
         if item.masks is not None and scores.maps:
-            maps = to_metric_grid(detector.localize(scores, size), metric_size).cpu()
+            maps = to_metric_grid(path.localize(scores, size), metric_size).cpu()
             check_finite(maps, item.ids, "localizer: the map", FINITE_SCORES)
         return Judged(item.ids, scores.image.cpu(), maps, item.masks, item.regions)
 

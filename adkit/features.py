@@ -5,7 +5,7 @@ Importing this module imports no torch, so that a recipe is checked quickly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -64,19 +64,34 @@ class FeatureTransform:
         UserError: the table does not suit the levels.
     """
 
-    def __init__(self, table: FeaturesTable, levels: Mapping[str, Level], generator: torch.Generator) -> None:
+    kept: dict[str, tuple[int, ...]]
+    """Level after the transform → the channels that it keeps, ascending; empty where every level keeps all."""
+
+    def __init__(
+        self,
+        table: FeaturesTable,
+        levels: Mapping[str, Level],
+        generator: torch.Generator,
+        kept: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """``kept`` are the channels that an earlier transform chose; default: choose anew."""
         self._identity = table == FeaturesTable()
         self._side = table.neighbourhood
         self._given = dict(levels)
         self._sources = _sources(table, levels)
         self._kept: dict[str, Tensor] = {}
+        self.kept = {}
         self.levels: dict[str, Level] = {}
         for name, sources in self._sources.items():
             first, channels = levels[sources[0]], sum(levels[source].channels for source in sources)
             if table.channels is not None:
-                kept = _choose(table.channels, name, channels, generator)
-                self._keep(kept, sources)
-                channels = len(kept)
+                if kept is None:
+                    chosen = _choose(table.channels, name, channels, generator)
+                else:
+                    chosen = _checked(kept.get(name, ()), table.channels, name, channels)
+                self._keep(chosen, sources)
+                self.kept[name] = tuple(chosen.tolist())
+                channels = len(chosen)
             self.levels[name] = Level(channels, first.grid, first.geometry)
 
     def __call__(self, features: Features) -> Features:
@@ -143,6 +158,18 @@ def _choose(wanted: Channels, name: str, channels: int, generator: torch.Generat
             f"{max(wanted)}: name others"
         )
     return torch.tensor(sorted(wanted))
+
+
+def _checked(kept: Sequence[int], wanted: Channels, name: str, channels: int) -> Tensor:
+    import torch
+
+    asked = wanted if isinstance(wanted, int) else len(wanted)
+    if len(kept) != asked or sorted(set(kept)) != list(kept) or not 0 <= kept[0] <= kept[-1] < channels:
+        raise UserError(
+            f"features.channels: expected {asked} ascending ones of {channels} channels to keep of level {name!r}, "
+            f"found {len(kept)} that are not: use what an earlier transform of equal levels kept"
+        )
+    return torch.tensor(kept)
 
 
 def _average(tensor: Tensor, side: int) -> Tensor:

@@ -35,6 +35,25 @@ def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
                 setattr(parent, norm_name, _after(norm))
 
 
+def redraw(network: nn.Module, generator: torch.Generator) -> None:
+    """Give the network weights under which no layer is nearly the identity, and no picture grows out of bounds.
+
+    Fresh batch norms change next to nothing, so that a wrong fold of theirs would not be seen.
+
+    Args:
+        generator: on the CPU; the same one gives the same weights to every network of the same architecture.
+    """
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if tensor.ndim > 1:
+            drawn = torch.randn(tensor.shape, generator=generator) / max(1, tensor[0].numel()) ** 0.5
+        else:  # scales and variances around 1, means and biases around 0
+            drawn = torch.rand(tensor.shape, generator=generator) + 0.5
+            drawn = drawn if name.endswith(("weight", "running_var")) else (drawn - 1) / 2
+        tensor.copy_(drawn)
+
+
 def keep_float32(network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
     """Compute the convolutions and linear layers that own any of ``parameters`` in float32 under autocast, in place.
 

@@ -12,13 +12,14 @@ import numpy as np
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
 from adkit.data.samples import Category, Sample
-from adkit.detector import Detector
 from adkit.engines import Advance, create_evaluator, outputs, without_padding
+from adkit.inference import ScoringPath
 from adkit.metrics import PixelMetrics, image_metrics
 from adkit.progress import Display
 from adkit.report import PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
+from adkit.saving import Fitted
 from adkit.sources import Source
-from adkit.threshold import Threshold, p_values, split_conformal
+from adkit.threshold import Threshold, p_values, split_conformal, wilson_interval
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous")
@@ -48,26 +49,27 @@ class Evaluation:
         return np.array([sample.label for sample in self.samples], np.int64)
 
 
-def judge(category: Category, source: Source, parts: Assembled, display: Display) -> Judgement:
+def judge(category: Category, source: Source, parts: Assembled, display: Display) -> tuple[Judgement, Fitted]:
     """Fit on the training pictures, set the threshold by the calibration pictures, measure on the test pictures."""
     scorer = parts.new_scorer()
     with display.stage("fit", category.name, len(category.train)) as advance:
         stream = source.stream(category.train, advance, targets=False)
         with blaming(who(parts.recipe.scorer)):
             scorer.fit(stream)
-    detector = parts.detector(scorer)
+    path = parts.scoring_path(scorer)
     with display.stage("calibrate", category.name, len(category.calibration)) as advance:
-        calibration = evaluate(detector, category.calibration, source, parts, advance, targets=False)
+        calibration = evaluate(path, category.calibration, source, parts, advance, targets=False)
     with display.stage("evaluate", category.name, len(category.test)) as advance:
-        test = evaluate(detector, category.test, source, parts, advance, targets=True)
+        test = evaluate(path, category.test, source, parts, advance, targets=True)
     with display.stage("metrics", category.name):
-        return conclude(
-            category, stream.pictures, calibration, test, source, parts.recipe.threshold.false_positive_rate
-        )
+        rate = parts.recipe.threshold.false_positive_rate
+        threshold = split_conformal(calibration.scores, rate) if len(calibration.scores) else None
+        judgement = conclude(category, stream.pictures, calibration, test, source, threshold)
+    return judgement, Fitted(category.name, scorer, calibration.scores, threshold)
 
 
 def evaluate(
-    detector: Detector,
+    path: ScoringPath,
     samples: Sequence[Sample],
     source: Source,
     parts: Assembled,
@@ -82,7 +84,7 @@ def evaluate(
     pixel = PixelMetrics()
     unseen: list[str] = []
     located = False
-    evaluator = create_evaluator(detector, parts.metric_size, parts.view.size)
+    evaluator = create_evaluator(path, parts.metric_size, parts.view.size)
     for judged in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
         seen += (by_id[picture] for picture in judged.ids)
         scores.append(judged.scores.numpy())
@@ -98,10 +100,14 @@ def evaluate(
 
 
 def conclude(
-    category: Category, trained: int, calibration: Evaluation, test: Evaluation, source: Source, rate: float
+    category: Category,
+    trained: int,
+    calibration: Evaluation,
+    test: Evaluation,
+    source: Source,
+    threshold: Threshold | None,
 ) -> Judgement:
-    """Figures, threshold and rows from the raw scores."""
-    threshold = split_conformal(calibration.scores, rate) if len(calibration.scores) else None
+    """Figures and rows from the raw scores."""
     metrics = image_metrics(test.scores, test.labels) | (test.pixel or dict.fromkeys(PIXEL_METRICS))
     report = CategoryReport(
         metrics=metrics,
@@ -112,7 +118,7 @@ def conclude(
             test_anomalous=int((test.labels == 1).sum()),
             unreadable=sum(s.id in source.bad for s in (*category.train, *category.calibration, *category.test)),
         ),
-        threshold=_threshold_report(threshold, rate, test),
+        threshold=_threshold_report(threshold, test),
     )
     rows = [
         *_rows(category.name, "calibration", calibration, calibration, threshold),
@@ -149,10 +155,12 @@ def _doubts(
         )
 
 
-def _threshold_report(threshold: Threshold | None, rate: float, test: Evaluation) -> ThresholdReport | None:
+def _threshold_report(threshold: Threshold | None, test: Evaluation) -> ThresholdReport | None:
     if threshold is None:
         return None
     above = test.scores > threshold.value
+    normal = test.labels == 0
+    interval = wilson_interval(int(above[normal].sum()), int(normal.sum()))
 
     def share(label: int) -> float | None:
         return float(above[test.labels == label].mean()) if (test.labels == label).any() else None
@@ -160,9 +168,10 @@ def _threshold_report(threshold: Threshold | None, rate: float, test: Evaluation
     return ThresholdReport(
         value=threshold.value,
         calibration_pictures=threshold.calibration,
-        false_positive_rate_asked=rate,
+        false_positive_rate_asked=threshold.asked,
         false_positive_rate_supported=threshold.supported,
         test_false_positive_rate=share(0),
+        test_false_positive_interval=interval if normal.any() else None,
         test_recall=share(1),
     )
 

@@ -50,6 +50,8 @@ class ThresholdReport(_Part):
     """The rate that the number of calibration pictures can promise."""
     test_false_positive_rate: float | None
     """Share of the normal test pictures above the threshold; nothing was chosen by it."""
+    test_false_positive_interval: tuple[float, float] | None
+    """Wilson's 95% interval of that share: what so few pictures can tell of the true rate."""
     test_recall: float | None
     """Share of the anomalous test pictures above the threshold; nothing was chosen by it."""
 

@@ -14,13 +14,15 @@ import tomli_w
 
 from adkit.assemble import Assembled, assemble
 from adkit.data.datasets import open_dataset
-from adkit.data.samples import Category, Dataset
+from adkit.data.loader import BadPictures
+from adkit.data.samples import Dataset
 from adkit.facts import git_state, peak_memory_bytes, versions
 from adkit.folder import run_folder
 from adkit.judging import COLUMNS, Judgement, judge
 from adkit.progress import Display
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
+from adkit.saving import detector_folders, save_detector
 from adkit.sources import PictureSource, Source, extract_once
 from adkit.store import fits
 
@@ -74,10 +76,16 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
 
     judgements: dict[str, Judgement] = {}
     unreadable: dict[str, Unreadable] = {}
-    with _sources(parts, dataset, folder, display, warn) as source_of:
+    detectors = detector_folders(folder, [category.name for category in dataset.categories])
+    first: Path | None = None
+    with _sources(parts, dataset, folder, display, warn) as source:
         for category in dataset.categories:
-            source = source_of(category)
-            judgements[category.name] = judged = judge(category, source, parts, display)
+            judged, fitted = judge(category, source, parts, display)
+            judgements[category.name] = judged
+            with display.stage("save", category.name):
+                save_detector(fitted, parts, detectors[category.name], beside=first)
+            first = first or detectors[category.name]
+            del fitted  # its memory is the next category's
             for text in judged.warnings:
                 warn(text)
             for sample in (*category.train, *category.calibration, *category.test):
@@ -90,8 +98,8 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
     for bad in unreadable.values():
         logger.warning("unreadable: %s: %s", bad.picture, bad.reason)
     if unreadable:
-        first = ", ".join(list(unreadable)[:3])
-        warn(f"{len(unreadable)} pictures could not be read and were left out: {first}{' …' * (len(unreadable) > 3)}")
+        named = ", ".join(list(unreadable)[:3])
+        warn(f"{len(unreadable)} pictures could not be read and were left out: {named}{' …' * (len(unreadable) > 3)}")
 
     _write_scores(folder / "scores.csv", judgements)
     report = _report(parts, final, judgements, list(unreadable.values()), warnings, display)
@@ -102,16 +110,13 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
 @contextmanager
 def _sources(
     parts: Assembled, dataset: Dataset, folder: Path, display: Display, warn: Callable[[str], None]
-) -> Iterator[Callable[[Category], Source]]:
-    """Where each category's features come from: classes of the same pictures share one extraction."""
-
-    def own(category: Category) -> Source:
-        return PictureSource(parts, len(category.train) + len(category.calibration) + len(category.test))
-
+) -> Iterator[Source]:
+    """Where features come from: classes of the same pictures share one extraction."""
+    pictures = list({s.id: s for c in dataset.categories for s in (*c.train, *c.calibration, *c.test)}.values())
+    own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), len(pictures))
     if not dataset.shared or len(dataset.categories) < 2:
         yield own
         return
-    pictures = list({s.id: s for c in dataset.categories for s in (*c.train, *c.calibration, *c.test)}.values())
     if not fits(folder, parts.embedding.levels, len(pictures)):
         warn(
             f"the features of {len(pictures)} pictures would take more than a quarter of the free disk space, so every "
@@ -121,8 +126,8 @@ def _sources(
         return
     store = folder / "features"
     with display.stage("extract", parts.recipe.run.name, len(pictures)) as advance:
-        source = extract_once(parts, pictures, store, advance)
-    yield lambda category: source
+        source = extract_once(parts, own, pictures, store, advance)
+    yield source
     shutil.rmtree(store)
 
 

@@ -14,7 +14,7 @@ from adkit.assemble import Assembled, assemble
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
-from adkit.detector import Detector
+from adkit.inference import ScoringPath
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 
@@ -42,21 +42,25 @@ def main() -> int:
     return 0
 
 
-def _fitted(category: Category, parts: Assembled) -> Detector:
+def _fitted(category: Category, parts: Assembled) -> ScoringPath:
     scorer = parts.new_scorer()
-    scorer.fit(PictureSource(parts, len(category.train)).stream(category.train, lambda count: None, targets=False))
-    return parts.detector(scorer)
+    scorer.fit(
+        PictureSource(parts, BadPictures(0), len(category.train)).stream(
+            category.train, lambda count: None, targets=False
+        )
+    )
+    return parts.scoring_path(scorer)
 
 
 def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
     return Loader(samples, parts.view, 16, BadPictures(0), targets=True, metric_size=parts.metric_size)
 
 
-def _map(detector: Detector, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
+def _map(detector: ScoringPath, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
     return detector.localize(detector.score(parts.embedding(images)), parts.view.size)
 
 
-def _column(sample: Sample, detector: Detector, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
+def _column(sample: Sample, detector: ScoringPath, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
     """The picture, its mask, and the map laid over it in red, on one scale for all pictures of a category."""
     batch = next(iter(_batches([sample], parts)))
     picture = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

@@ -68,7 +68,7 @@ def read_picture(source: Source) -> Image.Image:
     """
     if isinstance(source, ArrayItem):
         return Image.fromarray(source.pixels)
-    return _flatten(read_raw(source))
+    return flatten(read_raw(source))
 
 
 def read_raw(path: Path) -> Image.Image:
@@ -140,7 +140,8 @@ def _reason(error: Exception) -> str:
     return f"the file is truncated ({text})" if truncated else f"the picture is damaged ({text})"
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
+    """Bring a decoded picture to one of the modes that ``read_picture`` gives; raises PictureError."""
     mode = image.mode
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
         white = Image.new("RGBA", image.size, "white")

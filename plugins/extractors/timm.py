@@ -13,8 +13,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
-from adkit.blocks import blocks_of
-from adkit.folding import fold_batch_norms, keep_float32
+from adkit.blocks import blocks_of, classifiers_of
+from adkit.folding import fold_batch_norms, keep_float32, redraw
 from adkit.near import did_you_mean
 from adkit.probe import Tap, capture, probe
 
@@ -55,9 +55,8 @@ class TimmExtractor(nn.Module):
         self._size = context.image_size
         self.model = _backbone(params, context)
         self.pooled = nn.Identity()  # gives what the classifier reads, so that pool is a module like any other
-        for name in ("mean", "std"):
-            values = torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+        for name in ("mean", "std"):  # saved with the weights that they belong to
+            self.register_buffer(name, torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1))
         self.eval().requires_grad_(False)
         self._taps = self._probe()
         self.to(context.device).to(memory_format=torch.channels_last)
@@ -75,11 +74,19 @@ class TimmExtractor(nn.Module):
         )
 
     def for_inference(self) -> TimmExtractor:
-        """Batch norms folded into convolutions, and the first two blocks kept in float32 whatever the precision."""
-        fast = copy.deepcopy(self)
-        fold_batch_norms(fast.model, self._params.levels)
-        if not _same_features(self, fast, self._size):
-            fast = copy.deepcopy(self)
+        """Without classifier, batch norms folded, and the first two blocks kept in float32 whatever the precision.
+
+        Each step is tried on weights drawn for that, so that the architecture alone decides which tensors are left:
+        a copy of other weights takes the state of this one.
+        """
+        fast, drawn = copy.deepcopy(self), copy.deepcopy(self)
+        redraw(drawn.model, torch.Generator().manual_seed(0))
+        for step in (TimmExtractor._drop_classifier, TimmExtractor._fold):
+            changed = copy.deepcopy(drawn)
+            step(changed)
+            if _same_features(drawn, changed, self._size):
+                step(fast)
+                drawn = changed
         first = list(fast.blocks().values())[:2]
         keep_float32(fast.model, (parameter for block in first for parameter in block))
         return fast
@@ -96,6 +103,17 @@ class TimmExtractor(nn.Module):
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """``stem``, the backbone's own stages by their names, ``head`` and ``classifier``."""
         return blocks_of(self.model)
+
+    def has_levels(self) -> bool:
+        """Whether every module that is read is there."""
+        return {name for name, _ in self.model.named_modules()} | {POOL} >= set(self._params.levels)
+
+    def _drop_classifier(self) -> None:
+        if classifiers_of(self.model) and self.model.num_classes:
+            self.model.reset_classifier(0)
+
+    def _fold(self) -> None:
+        fold_batch_norms(self.model, self._params.levels)
 
     def _normalized(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (3, *self._size):
@@ -138,14 +156,15 @@ def _backbone(params: TimmParams, context: Context) -> nn.Module:
     from adkit.weights import create_backbone  # only here, for timm takes seconds to import
 
     size, seed = context.image_size, context.seed_for("timm", params.backbone)
-    model: Any = create_backbone(params.backbone, params.weights, seed)
+    weights = params.weights if context.pretrained else "none"
+    model: Any = create_backbone(params.backbone, weights, seed)
     if size == _native(model) or not model.pretrained_cfg.get("fixed_input_size"):
         return cast(nn.Module, model)
     with _blaming_size(model, params.backbone, size):
         if hasattr(model, "set_input_size"):
             model.set_input_size(img_size=size)
         elif any("img_size" in inspect.signature(cls).parameters for cls in type(model).__mro__[:-1]):
-            model = create_backbone(params.backbone, params.weights, seed, {"img_size": size})
+            model = create_backbone(params.backbone, weights, seed, {"img_size": size})
     return cast(nn.Module, model)
 
 
@@ -171,6 +190,8 @@ def _blaming_size(model: Any, backbone: str, size: tuple[int, int]) -> Iterator[
 
 def _same_features(one: TimmExtractor, other: TimmExtractor, size: tuple[int, int]) -> bool:
     """Whether two extractors agree on a picture of noise up to rounding."""
+    if not other.has_levels():
+        return False
     noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(one.mean.device)
     with torch.inference_mode():
         left, right = one(noise), other(noise)

@@ -8,9 +8,9 @@ import torch
 from ignite.engine import Engine
 
 from adkit import Batch, Context, Features, Geometry, Level, Scores, UserError
-from adkit.detector import Detector, Embedding
 from adkit.engines import Judged, PictureStream, create_evaluator, outputs, to_metric_grid, without_padding
 from adkit.features import FeaturesTable, FeatureTransform
+from adkit.inference import Embedding, ScoringPath
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
 
@@ -119,13 +119,13 @@ def test_nan_feature_names_level_and_picture():
 
 
 def test_evaluator_scores_each_picture():
-    detector = Detector(Red(), Nearest())
+    detector = ScoringPath(Red(), Nearest())
     judged = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
     assert judged.scores.tolist() == [0.25, 0.5]
 
 
 def test_evaluator_makes_maps_only_for_masks():
-    detector = Detector(Red(), Nearest())
+    detector = ScoringPath(Red(), Nearest())
     plain = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.5)]).embedded()))
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masked = next(outputs(create_evaluator(detector, 8, (4, 4)), stream([batch(0.5, masks=masks)]).embedded()))
@@ -138,7 +138,7 @@ def test_score_that_is_not_finite_names_the_picture():
         def score(self, features):
             return Scores(torch.tensor([1.0, float("inf")]))
 
-    detector = Detector(Broken(), Nearest())
+    detector = ScoringPath(Broken(), Nearest())
     with pytest.raises(
         UserError, match=r"scorer: the score of picture 0\.5\.png: expected finite values, found NaN or inf"
     ):

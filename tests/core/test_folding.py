@@ -8,7 +8,7 @@ from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
 from adkit import Context
-from adkit.folding import fold_batch_norms, keep_float32
+from adkit.folding import fold_batch_norms, keep_float32, redraw
 
 
 def conv_and_norm():
@@ -55,6 +55,54 @@ def test_inference_copy_has_the_features_of_the_original(backbone):
     with torch.inference_mode():
         expected, found = extractor(images)["pool"], extractor.for_inference()(images)["pool"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+# Beside those, networks whose heads have layers that their classifier's removal must leave.
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "resnetv2_18d", "densenet121", "convnext_atto", "mobilenetv3_small_050"]
+)
+def test_an_inference_copy_takes_the_state_of_one_with_other_weights(backbone):
+    parameters = TimmParams(backbone=backbone, weights="none")
+    trained = TimmExtractor(parameters, Context(image_size=(64, 64)))
+    redraw(trained.model, torch.Generator().manual_seed(7))  # batch norms that do something, as training leaves them
+    trained = trained.for_inference()
+    fresh = TimmExtractor(parameters, Context(image_size=(64, 64), seed=1, pretrained=False)).for_inference()
+    fresh.load_state_dict({name: value.contiguous() for name, value in trained.state_dict().items()})
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(fresh(images)["pool"], trained(images)["pool"])
+
+
+def test_an_inference_copy_has_no_classifier():
+    extractor = TimmExtractor(TimmParams(backbone="resnet18", weights="none"), Context(image_size=(64, 64)))
+    assert not [name for name in extractor.for_inference().state_dict() if name.startswith("model.fc")]
+
+
+class NormsFirst(nn.Module):
+    """Applies its norm before the convolution that it stands behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, values):
+        return self.conv(self.norm(values))
+
+
+def test_a_wrong_fold_shows_on_redrawn_weights():
+    network = NormsFirst().eval()
+    values = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def change(network):
+        folded = copy.deepcopy(network)
+        fold_batch_norms(folded, [])
+        with torch.no_grad():
+            return torch.dist(folded(values), network(values)) / network(values).norm()
+
+    assert change(network) < 1e-4  # fresh norms do nothing, wherever they are
+    redraw(network, torch.Generator().manual_seed(0))
+    assert change(network) > 1e-2
 
 
 def test_inference_copy_leaves_the_original_alone():

@@ -26,8 +26,10 @@ LAYERS = (
     ("adkit.problems", "adkit.document", "adkit.plugin_checks", "adkit.plugins"),
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue", "adkit.testing"),
-    ("adkit.progress", "adkit.facts", "adkit.folder", "adkit.report", "adkit.detector", "adkit.engines"),
-    ("adkit.store", "adkit.assemble", "adkit.sources", "adkit.judging", "adkit.check", "adkit.runner"),
+    ("adkit.progress", "adkit.facts", "adkit.folder", "adkit.report", "adkit.inference", "adkit.engines"),
+    ("adkit.manifest", "adkit.tensor_files"),
+    ("adkit.store", "adkit.assemble", "adkit.sources", "adkit.saving", "adkit.loading", "adkit.detector"),
+    ("adkit.judging", "adkit.check", "adkit.runner", "adkit.predicting"),
     ("adkit.cli",),
     ("adkit.__main__",),
 )

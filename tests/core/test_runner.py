@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_category
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -20,9 +21,10 @@ def rows(report):
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_its_four_files(small_recipe):
+def test_a_run_leaves_its_files(small_recipe):
     report = adkit.run(small_recipe)
     assert sorted(path.name for path in Path(report.folder).iterdir()) == [
+        "detector",
         "log.txt",
         "recipe.toml",
         "report.json",
@@ -112,6 +114,12 @@ def test_too_few_calibration_pictures_are_told(small_recipe):
     assert any("2 calibration pictures cannot promise a false-positive rate of 0.05" in w for w in report.warnings)
 
 
+def test_the_false_alarms_seen_on_test_pictures_have_an_interval(small_recipe):
+    threshold = adkit.run(small_recipe).categories["stripes"].threshold
+    low, high = threshold.test_false_positive_interval
+    assert 0 <= low <= threshold.test_false_positive_rate <= high <= 1
+
+
 def test_no_calibration_no_threshold(small_recipe):
     small_recipe["data"]["calibration"] = 0
     report = adkit.run(small_recipe)
@@ -160,6 +168,26 @@ def test_too_many_broken_pictures_stop_the_run(small_recipe, stripes, tmp_path):
     with pytest.raises(UserError, match="max_bad_share"):
         adkit.run(small_recipe)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def two_categories(root, unreadable):
+    for name in ("a", "b"):
+        write_category(root / name, train=20, good=0, bad=0, seed=ord(name))
+    for index in range(unreadable):
+        (root / "a" / "train" / "good" / f"{index:03}.png").write_bytes(b"")
+
+
+def test_the_share_of_broken_pictures_is_that_of_the_whole_run(small_recipe, tmp_path):
+    two_categories(tmp_path / "two", unreadable=2)
+    small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
+    assert adkit.run(small_recipe).pictures.unreadable == 2
+
+
+def test_more_broken_pictures_than_the_share_of_the_whole_run(small_recipe, tmp_path):
+    two_categories(tmp_path / "two", unreadable=3)
+    small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
+    with pytest.raises(UserError, match="3 of 40 pictures cannot be read"):
+        adkit.run(small_recipe)
 
 
 def test_no_readable_training_picture_stops_the_run(small_recipe, stripes):

@@ -1,0 +1,97 @@
+"""Tensors on disk as safetensors, which carries no code; read only when size and digest are the stated ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from adkit.manifest import FileEntry, refusal
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
+    """Write plain copies of ``state``.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        values = tensor.detach().cpu().contiguous()
+        if values.untyped_storage().data_ptr() in seen:  # safetensors refuses two views of one memory
+            values = values.clone()
+        seen.add(values.untyped_storage().data_ptr())
+        plain[name] = values
+    try:
+        safetensors.torch.save_file(plain, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    return entry_of(path)
+
+
+def entry_of(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor]:
+    """The tensors of ``folder/name``, on the CPU.
+
+    Raises:
+        UserError: missing, outside the folder, not the file that was saved, or with values that are not finite.
+    """
+    path = folder / name
+    try:
+        if not path.is_file():
+            raise refusal(path, "the tensors of a detector", "no file")
+        if path.resolve().parent != folder.resolve():
+            raise refusal(path, "a file of the detector's own folder", f"a link to {path.resolve()}")
+        size = path.stat().st_size
+        if size != stated.bytes:
+            raise refusal(path, f"the {stated.bytes:,} bytes that the manifest states", f"{size:,}")
+        if entry_of(path) != stated:
+            raise refusal(path, "the digest that the manifest states", "another: it was altered or damaged")
+        # Copied from the mapped file, which may go away while the detector is in use.
+        tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(path).items()}
+    except OSError as error:
+        raise refusal(path, "a file that can be read", error.strerror or str(error)) from error
+    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise refusal(path, "safetensors", f"what is none ({error})") from error
+    for key, tensor in tensors.items():
+        if tensor.is_complex() or tensor.is_quantized:
+            raise refusal(path, f"{key} to be of real numbers", str(tensor.dtype))
+        # Unlike tensor.isfinite(), the extremes need no memory.
+        if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
+            raise refusal(path, f"{key} to be finite", "NaN or inf in it")
+    return tensors
+
+
+def check_alike(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError unless ``tensors`` have the names, shapes and dtypes of ``own``."""
+    for key in own.keys() ^ tensors.keys():
+        where = "a tensor that is missing" if key in own else "a tensor that is not one of its own"
+        raise refusal(path, "the tensors of its component", f"{key}, {where}")
+    for key, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (own[key].shape, own[key].dtype):
+            raise refusal(path, f"{key} to be {_described(own[key])}", _described(tensor))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _finite(tensor: Tensor) -> bool:
+    if tensor.element_size() == 1:  # eight-bit floats have no extremes in torch
+        tensor = tensor.float()
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())

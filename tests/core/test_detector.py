@@ -1,0 +1,135 @@
+"""``adkit.Detector.predict``: what it takes and what it gives."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import adkit
+from adkit import Detector, UserError
+
+
+@pytest.fixture
+def detector(small_recipe):
+    return Detector.load(adkit.run(small_recipe).folder, "cpu")
+
+
+@pytest.fixture
+def picture(stripes):
+    return stripes / "stripes" / "test" / "square" / "000.png"
+
+
+def test_every_kind_of_picture_gives_the_same(detector, picture):
+    expected = detector.predict(picture)
+    pillow = Image.open(picture)
+    array = np.asarray(pillow)
+    for images in (str(picture), pillow, array, array[None], [picture], (array,)):
+        np.testing.assert_array_equal(detector.predict(images).scores, expected.scores)
+
+
+def test_a_tensor_is_taken_at_the_images_size(detector):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    expected = detector.predict(pixels).scores
+    np.testing.assert_array_equal(detector.predict(tensor).scores, expected)
+    np.testing.assert_array_equal(detector.predict(tensor[None]).scores, expected)
+
+
+def test_grey_is_taken_as_three_equal_channels(detector):
+    grey = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
+    expected = detector.predict(np.repeat(grey[..., None], 3, 2))
+    np.testing.assert_array_equal(detector.predict(grey).scores, expected.scores)
+
+
+def test_a_list_may_mix(detector, picture):
+    array = np.asarray(Image.open(picture))
+    found = detector.predict([picture, array, Image.open(picture)], batch_size=2)
+    assert (found.scores.shape, found.maps.shape) == ((3,), (3, 64, 64))
+    np.testing.assert_allclose(found.scores, found.scores[0], rtol=1e-5)
+
+
+def test_a_cameras_rotation_is_applied(detector, picture, tmp_path):
+    turned, exif = Image.open(picture), Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as pillow:
+        np.testing.assert_array_equal(detector.predict(pillow).scores, detector.predict(tmp_path / "turned.png").scores)
+
+
+def test_maps_are_float32_and_highest_at_the_defect(detector, stripes, picture):
+    mask = np.asarray(Image.open(stripes / "stripes" / "ground_truth" / "square" / "000_mask.png").resize((64, 64))) > 0
+    (drawn,) = detector.predict(picture).maps
+    assert drawn.dtype == np.float32
+    assert drawn[mask].mean() > drawn[~mask].mean()
+
+
+def test_no_pictures_give_no_predictions(detector):
+    found = detector.predict([])
+    assert (len(found), found.maps.shape, found.p_values.shape, found.anomalous.shape) == (0, (0, 64, 64), (0,), (0,))
+
+
+def test_pooled_features_have_no_maps(small_recipe, picture):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    assert Detector.load(adkit.run(small_recipe).folder, "cpu").predict(picture).maps is None
+
+
+def test_threads_may_share_a_detector(detector, stripes):
+    pictures = sorted((stripes / "stripes").glob("test/*/*.png"))
+    expected = [detector.predict(path).scores[0] for path in pictures]
+    found = [None] * len(pictures)
+
+    def work(index):
+        found[index] = [detector.predict(pictures[index]).scores[0] for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[score] * 5 for score in expected]
+
+
+def test_an_unreadable_picture_is_named(detector, picture, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"broken\.png: expected a picture .* the file is truncated"):
+        detector.predict([picture, broken])
+    with pytest.raises(UserError, match=r"not there: expected a picture .* the file is not there"):
+        detector.predict(tmp_path / "not there")
+    with pytest.raises(UserError, match="cannot be read"):
+        detector.predict(Path(tmp_path))
+    with Image.open(broken) as pillow, pytest.raises(UserError, match=r"picture 0: .* damaged"):
+        detector.predict(pillow)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (3, "found int"),
+        ([None], "found NoneType"),
+        (np.zeros((8, 8, 3)), "found float64 of shape"),
+        (np.zeros((8, 8, 4), np.uint8), r"found uint8 of shape \(8, 8, 4\)"),
+        (np.zeros((0, 8), np.uint8), r"found uint8 of shape \(0, 8\)"),
+        (torch.zeros(3, 32, 32), r"expected a float tensor of shape \(3, 64, 64\), found torch.float32 of shape"),
+        (torch.zeros(3, 64, 64, dtype=torch.uint8), "found torch.uint8"),
+        (torch.full((3, 64, 64), 2.0), r"expected values in \[0, 1\], found 2 to 2"),
+        (torch.full((3, 64, 64), float("nan")), r"expected values in \[0, 1\], found nan"),
+    ],
+    ids=str,
+)
+def test_what_is_no_picture_is_refused(detector, images, sentence):
+    with pytest.raises(UserError, match=sentence):
+        detector.predict(images)
+
+
+def test_a_batch_has_at_least_one_picture(detector, picture):
+    with pytest.raises(UserError, match="batch_size: expected at least 1, found 0"):
+        detector.predict(picture, batch_size=0)
+
+
+def test_a_device_that_is_not_here_is_named(small_recipe):
+    with pytest.raises(UserError, match=r"^device: expected auto or a device that this machine has"):
+        Detector.load(adkit.run(small_recipe).folder, "cuda:99")
