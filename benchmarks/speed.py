@@ -25,7 +25,7 @@ from adkit.sources import PictureSource
 from adkit.weights import create_backbone
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
-ROUNDS = 3
+ROUNDS = 5
 
 
 def seconds(work: Callable[[], object]) -> float:
