@@ -1,22 +1,39 @@
 """The five hooks. A plugin is a module with one of these functions, named by an entry point in group ``adkit``.
 
-A complete plugin, for a package index:
+A complete one, to paste:
 
-    # my_package/plugin.py
+    # brightness.py: how far the mean of a picture's features is from normal
     import torch
-    from adkit import Component, Params, Scores, hookimpl
+    from adkit import Component, NotFittedError, Params, Scores, hookimpl
+    from adkit.scoring import checked_state
+
 
     class Brightness:
-        def fit(self, stream): ...
-        ...
+        def __init__(self, params, context):
+            self.mean = None
+
+        def fit(self, stream):
+            self.mean = torch.cat([features["pool"].mean((1, 2, 3)) for features in stream]).mean()
+
+        def score(self, features):
+            if self.mean is None:
+                raise NotFittedError("brightness")
+            return Scores((features["pool"].mean((1, 2, 3)) - self.mean).abs())  # (n, 1, 1, c) → (n,)
+
+        def state_dict(self):
+            return {} if self.mean is None else {"mean": self.mean}
+
+        def load_state_dict(self, state):
+            self.mean = checked_state("brightness", state, {"mean": 0})["mean"]
+
 
     @hookimpl
     def adkit_scorers():
-        return [Component("brightness", "scorer", Params, lambda params, context: Brightness())]
+        return [Component("brightness", "scorer", Params, Brightness)]
 
     # pyproject.toml
     [project.entry-points.adkit]
-    brightness = "my_package.plugin"
+    brightness = "brightness"
 """
 
 from __future__ import annotations

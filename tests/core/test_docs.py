@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from adkit import hooks
 from adkit.recipe import read_recipe
 from adkit.testing import check_component
 
@@ -60,6 +62,11 @@ def test_the_plugin_shown_keeps_the_contract(page):
     exec(compile(plugin, page, "exec"), names)
     for component in names["adkit_scorers"]():
         check_component(component)
+
+
+def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():
+    (plugin,) = (text for text in blocks(ROOT / "README.md", "python") if "@hookimpl" in text)
+    assert textwrap.indent(plugin, "    ") in hooks.__doc__
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
