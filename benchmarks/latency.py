@@ -1,0 +1,61 @@
+"""One picture at a time: median latency of Detector.predict beside the bare backbone's forward in the same run.
+
+    python benchmarks/latency.py RUN PICTURE
+
+RUN is a folder that `adkit run recipes/dn2.toml` left, PICTURE a file to score. The baseline is timm's model as it comes
+(float32, channels last) on a picture that is a tensor already. A ratio below 1 means that the detector is the faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+
+from adkit import Detector
+from adkit.weights import create_backbone
+
+ROUNDS = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("picture")
+    options = parser.parse_args()
+
+    detector = Detector.load(options.run)
+    with Image.open(options.picture) as opened:
+        picture = opened.convert("RGB")
+    bare = create_backbone("tf_efficientnet_lite0", "packaged", 0).eval().to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, *detector.image_size).contiguous(memory_format=torch.channels_last)
+
+    def run_bare() -> None:
+        with torch.inference_mode():
+            bare.forward_head(bare.forward_features(image), pre_logits=True)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "bare backbone, float32": run_bare,
+        "predict, a picture in memory": lambda: detector.predict(picture),
+        "predict, a file": lambda: detector.predict(options.picture),
+    }
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(ROUNDS + 5):
+        for name, work in jobs.items():  # in turn, so that a slow moment of the machine meets all of them
+            started = time.perf_counter()
+            work()
+            if turn >= 5:
+                times[name].append(time.perf_counter() - started)
+    baseline = statistics.median(times["bare backbone, float32"])
+    print(f"median of {ROUNDS} rounds, {torch.get_num_threads()} threads")
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        print(f"  {name:<30} {1000 * median:6.1f} ms   {median / baseline:5.2f} of the bare backbone")
+
+
+if __name__ == "__main__":
+    main()
