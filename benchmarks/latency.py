@@ -3,7 +3,8 @@
     python benchmarks/latency.py RUN PICTURE
 
 RUN is a folder that `adkit run recipes/dn2.toml` left, PICTURE a file to score. The baseline is timm's model as it
-comes (float32, channels last) on a picture that is a tensor already. A ratio below 1 means that the detector is the faster.
+comes (float32, channels last) on a picture that is a tensor already. A ratio below 1 means that the detector is the
+faster.
 """
 
 from __future__ import annotations
