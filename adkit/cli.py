@@ -222,7 +222,7 @@ def _predict(options: argparse.Namespace) -> int:
             total += 1
             anomalous += bool(row.anomalous)
             if row.error is not None:
-                unreadable.append(f"{row.path}: {row.error}")
+                unreadable.append(row.error)
     for text in unreadable:
         print(f"unreadable: {text}", file=sys.stderr)
     print(f"{total} pictures, {anomalous} anomalous, {len(unreadable)} unreadable", file=sys.stderr)

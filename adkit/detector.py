@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adkit.blame import check_finite
 from adkit.data.pictures import PictureError, flatten, read_picture
-from adkit.data.view import View
+from adkit.data.view import View, to_planes
 from adkit.engines import FINITE_SCORES
 from adkit.errors import UserError
 from adkit.loading import Loaded, load_detector
@@ -93,6 +93,29 @@ class Detector:
         Raises:
             UserError: a picture is not of these kinds, or cannot be read.
         """
+
+        def refuse(number: int, error: UserError) -> None:
+            raise error
+
+        return self._predict(images, batch_size, refuse)
+
+    def predict_readable(
+        self, images: Picture | Sequence[Picture], batch_size: int = 32
+    ) -> tuple[Predictions, dict[int, str]]:
+        """As ``predict`` of the pictures that can be read; of the others, number → reason."""
+        reasons: dict[int, str] = {}
+
+        def note(number: int, error: UserError) -> None:
+            reasons[number] = str(error)
+
+        return self._predict(images, batch_size, note), reasons
+
+    def _predict(
+        self,
+        images: Picture | Sequence[Picture],
+        batch_size: int,
+        unreadable: Callable[[int, UserError], None],
+    ) -> Predictions:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, found {batch_size}: use 32 or so")
         items = _items(images, self._loaded.view)
@@ -102,8 +125,17 @@ class Detector:
         with ThreadPoolExecutor(workers, thread_name_prefix="adkit-decode") as pool:
             for first in range(0, len(items), batch_size):
                 batch = items[first : first + batch_size]
-                arrays = [batch[0].read()] if len(batch) == 1 else list(pool.map(lambda item: item.read(), batch))
-                found, located = self._scored(np.stack(arrays), tuple(item.name for item in batch))
+                read = [_tried(batch[0])] if len(batch) == 1 else list(pool.map(_tried, batch))
+                arrays, names = [], []
+                for number, (item, array) in enumerate(zip(batch, read, strict=True), first):
+                    if isinstance(array, UserError):
+                        unreadable(number, array)
+                    else:
+                        arrays.append(array)
+                        names.append(item.name)
+                if not arrays:
+                    continue
+                found, located = self._scored(np.stack(arrays), tuple(names))
                 scores.append(found)
                 if located is not None:
                     maps.append(located)
@@ -141,6 +173,13 @@ class _Item:
     """Gives (3, H, W) RGB in [0, 1]."""
 
 
+def _tried(item: _Item) -> NDArray[np.float32] | UserError:
+    try:
+        return item.read()
+    except UserError as error:
+        return error
+
+
 def _items(images: Any, view: View) -> list[_Item]:
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
@@ -174,8 +213,9 @@ def _image(decode: Callable[[], Image.Image], name: str, view: View) -> NDArray[
         pixels = view.image(decode())
     except PictureError as error:
         raise _unreadable(name, error.reason) from error
-    planes = (pixels if pixels.ndim == 3 else pixels[..., None]).transpose(2, 0, 1)  # (1 or 3, H, W)
-    return np.ascontiguousarray(np.broadcast_to(np.divide(planes, np.float32(255), dtype=np.float32), (3, *view.size)))
+    image = np.empty((3, *view.size), np.float32)
+    to_planes(pixels, image)
+    return image
 
 
 def _decoded(picture: Image.Image, name: str) -> Image.Image:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from adkit.data.files import pictures_under
-from adkit.data.pictures import PictureError, read_picture
 from adkit.detector import Detector
 from adkit.errors import UserError
 
@@ -71,22 +70,21 @@ def predict(detector: Detector, paths: Iterable[Path]) -> Iterator[Row]:
 
 
 def _rows(detector: Detector, paths: Sequence[Path]) -> list[Row]:
-    read = {}
-    rows = {}
-    for number, path in enumerate(paths):
-        try:
-            read[number] = read_picture(path)
-        except PictureError as error:
-            rows[number] = Row(str(path), error=error.reason)
-    found = detector.predict(list(read.values()))
-    for place, number in enumerate(read):
-        rows[number] = Row(
-            path=str(paths[number]),
+    found, reasons = detector.predict_readable(paths)
+    places = iter(range(len(found)))  # of the pictures that could be read
+
+    def row(number: int, path: Path) -> Row:
+        if number in reasons:
+            return Row(str(path), error=reasons[number])
+        place = next(places)
+        return Row(
+            path=str(path),
             score=float(found.scores[place]),
             p_value=None if found.p_values is None else float(found.p_values[place]),
             anomalous=None if found.anomalous is None else bool(found.anomalous[place]),
         )
-    return [rows[number] for number in range(len(paths))]
+
+    return [row(number, path) for number, path in enumerate(paths)]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from adkit.data.found import some
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.pictures import PictureError, read_picture
 from adkit.data.samples import Sample
-from adkit.data.view import Pixels, View
+from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
 
 
@@ -199,8 +199,7 @@ class _Assembly:
 
     def add(self, loaded: _Loaded) -> None:
         at = self.pictures
-        pixels = loaded.pixels if loaded.pixels.ndim == 3 else loaded.pixels[..., None]  # (H, W, 1 or 3)
-        np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=self._images[at])
+        to_planes(loaded.pixels, self._images[at])
         if self._masks is not None and loaded.mask is not None:
             self._masks[at] = loaded.mask
         if self._regions is not None:

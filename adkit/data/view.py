@@ -19,6 +19,12 @@ Positions = npt.NDArray[np.floating]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
+def to_planes(pixels: Pixels, out: npt.NDArray[np.float32]) -> None:
+    """Write what ``View.image`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]  # (H, W, 1 or 3)
+    np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=out)
+
+
 @dataclass(frozen=True)
 class Axis:
     """Where the picture lies in the image along one axis."""

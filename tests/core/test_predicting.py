@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import adkit
 from adkit import UserError
@@ -48,6 +50,14 @@ def test_an_unreadable_picture_has_a_row_and_stops_nobody(fitted, stripes):
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert "3 pictures" in done.stderr
     assert "1 unreadable" in done.stderr
+
+
+def test_a_sixteen_bit_picture_scores_as_it_does_from_python(fitted, tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (48, 48), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "sixteen.png")
+    _, rows = command(fitted, tmp_path / "sixteen.png")
+    expected = adkit.Detector.load(fitted).predict(tmp_path / "sixteen.png").scores[0]
+    assert float(rows[0]["score"]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_fail_on_anomaly_exits_3(fitted, stripes):
