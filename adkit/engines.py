@@ -15,11 +15,10 @@ from torch import Tensor
 from adkit.blame import check_finite
 from adkit.contracts import Batch, Features, Level
 from adkit.inference import Embedding, ScoringPath
+from adkit.progress import Advance
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
 FINITE_SCORES = "look at the picture, or choose another scorer"
-Advance = Callable[[int], None]
-"""Called with the number of pictures that have just been dealt with."""
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ import numpy as np
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
 from adkit.data.samples import Category, Sample
-from adkit.engines import Advance, create_evaluator, outputs, without_padding
+from adkit.engines import create_evaluator, outputs, without_padding
 from adkit.inference import ScoringPath
 from adkit.metrics import PixelMetrics, image_metrics
-from adkit.progress import Display
+from adkit.progress import Advance, Display
 from adkit.report import PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
-from adkit.saving import Fitted
+from adkit.saving import Fitted, FloatArray
 from adkit.sources import Source
 from adkit.threshold import Threshold, p_values, split_conformal, wilson_interval
 
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous")
 """Of ``scores.csv``."""
 
@@ -116,7 +115,7 @@ def conclude(
             calibration=len(calibration.samples),
             test_normal=int((test.labels == 0).sum()),
             test_anomalous=int((test.labels == 1).sum()),
-            unreadable=sum(s.id in source.bad for s in (*category.train, *category.calibration, *category.test)),
+            unreadable=sum(s.id in source.bad for s in category.samples),
         ),
         threshold=_threshold_report(threshold, test),
     )

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 Advance = Callable[[int], None]
+"""Called with the number of pictures that have just been dealt with."""
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of a stage where there is no terminal."""
 

@@ -88,7 +88,7 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
             del fitted  # its memory is the next category's
             for text in judged.warnings:
                 warn(text)
-            for sample in (*category.train, *category.calibration, *category.test):
+            for sample in category.samples:
                 if sample.id in source.bad:
                     reason = source.bad.reasons[sample.id]
                     entry = unreadable.setdefault(
@@ -112,7 +112,7 @@ def _sources(
     parts: Assembled, dataset: Dataset, folder: Path, display: Display, warn: Callable[[str], None]
 ) -> Iterator[Source]:
     """Where features come from: classes of the same pictures share one extraction."""
-    pictures = list({s.id: s for c in dataset.categories for s in (*c.train, *c.calibration, *c.test)}.values())
+    pictures = list({s.id: s for c in dataset.categories for s in c.samples}.values())
     own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), len(pictures))
     if not dataset.shared or len(dataset.categories) < 2:
         yield own

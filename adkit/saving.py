@@ -85,12 +85,13 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
             if not isinstance(extractor, nn.Module):
                 raise PluginError(who(recipe.extractor), f"expected an nn.Module, found {type(extractor).__name__}")
             state = extractor.state_dict()
-        write_tensors(state, folder / EXTRACTOR_FILE)
+        extractor_entry = write_tensors(state, folder / EXTRACTOR_FILE)
     else:
         _share(beside / EXTRACTOR_FILE, folder / EXTRACTOR_FILE)
+        extractor_entry = entry_of(folder / EXTRACTOR_FILE)
     with blaming(who(recipe.scorer)):
         fitted_state = fitted.scorer.state_dict()
-    write_tensors(fitted_state, folder / SCORER_FILE)
+    scorer_entry = write_tensors(fitted_state, folder / SCORER_FILE)
     scores = fitted.calibration
     scale = float(np.median(scores)) if len(scores) else None
     manifest = Manifest(
@@ -112,7 +113,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         fuse="mean",
         calibration=tuple(scores.tolist()),
         threshold=_threshold_entry(fitted.threshold),
-        files={name: entry_of(folder / name) for name in (EXTRACTOR_FILE, SCORER_FILE)},
+        files={EXTRACTOR_FILE: extractor_entry, SCORER_FILE: scorer_entry},
     )
     write_manifest(manifest, folder)
 

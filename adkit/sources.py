@@ -10,8 +10,9 @@ from adkit.assemble import Assembled
 from adkit.contracts import Batch, Stream
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
-from adkit.engines import Advance, Embedded, PictureStream
+from adkit.engines import Embedded, PictureStream
 from adkit.errors import UserError
+from adkit.progress import Advance
 from adkit.store import FeatureStore, StoredStream
 
 

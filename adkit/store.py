@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 from adkit.contracts import Features, Level
 from adkit.data.samples import Sample
 from adkit.engines import Embedded
-
-Advance = Callable[[int], None]
+from adkit.progress import Advance
 
 
 def bytes_needed(levels: Mapping[str, Level], pictures: int) -> int:

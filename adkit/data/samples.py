@@ -70,6 +70,11 @@ class Category:
     calibration: tuple[Sample, ...]
     test: tuple[Sample, ...]
 
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Every picture of it, in that order."""
+        return (*self.train, *self.calibration, *self.test)
+
 
 @dataclass(frozen=True)
 class Dataset:
