@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from adkit.blame import blaming
 from adkit.context import Context
-from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
+from adkit.contracts import Adapter, ExtendingAdapter, Extractor, FoldableExtractor, Localizer, Scorer
+from adkit.data.loader import BadPictures, Loader
+from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.device import resolve_device, resolve_precision
-from adkit.errors import UserError
-from adkit.features import FeatureTransform
-from adkit.inference import Embedding, ScoringPath
+from adkit.features import FeaturesTable, FeatureTransform
+from adkit.inference import Embedding, Member, ScoringPath
 from adkit.recipe import Choice, Recipe
 
 
@@ -32,13 +34,28 @@ def build(choice: Choice, context: Context) -> Any:
         return choice.registered.component.build(choice.params, context)
 
 
-def inference_extractor(choice: Choice, context: Context) -> Extractor:
-    """An extractor that will not be trained."""
+def inference_extractor(choice: Choice, adapts: Choice | None, context: Context) -> Extractor:
+    """An extractor that will not be trained, with the levels that the adapter ``adapts`` gave it."""
     extractor = cast(Extractor, build(choice, context))
-    if isinstance(extractor, FoldableExtractor):
-        with blaming(who(choice)):
-            return extractor.for_inference()
-    return extractor
+    if adapts is not None:
+        extractor = extended(extractor, adapts, cast(Adapter, build(adapts, context)))
+    return for_inference(extractor, choice)
+
+
+def extended(extractor: Extractor, choice: Choice, adapter: Adapter) -> Extractor:
+    """``extractor`` with the levels that an adapter adds, if it does; ``choice`` is the adapter's."""
+    if not isinstance(adapter, ExtendingAdapter):
+        return extractor
+    with blaming(who(choice)):
+        return adapter.extend(extractor)
+
+
+def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
+    """An extractor of the same features that is not trained any more; ``choice`` names who is to blame."""
+    if not isinstance(extractor, FoldableExtractor):
+        return extractor
+    with blaming(who(choice)):
+        return extractor.for_inference()
 
 
 @dataclass(frozen=True)
@@ -48,34 +65,43 @@ class Assembled:
     recipe: Recipe
     context: Context
     view: View
-    embedding: Embedding
+    embeddings: tuple[Embedding, ...]
+    """One, or one a backbone of an ensemble."""
     localizer: Localizer
+    trainable: tuple[Extractor, ...] = ()
+    """The extractors of ``embeddings`` before they were made fast, for adapters to train copies of; empty without."""
+    auxiliary: tuple[Sample, ...] = ()
+    """Pictures of ``[auxiliary]``."""
 
     @property
     def metric_size(self) -> int:
         """Side of the square grid on which pixel metrics are taken."""
         return self.recipe.data.metric_size or self.view.size[0]
 
-    def scoring_path(self, scorer: Scorer) -> ScoringPath:
-        """The path from features to scores and maps with a scorer that is fitted, or will be."""
-        return ScoringPath(scorer, self.localizer, who(self.recipe.scorer), who(self.recipe.localizer))
+    def scoring_path(self, members: Iterable[Member]) -> ScoringPath:
+        """The path from features to scores and maps over fitted members."""
+        recipe = self.recipe
+        return ScoringPath(members, self.localizer, "mean", who(recipe.scorer), who(recipe.localizer))
+
+    def loader(self, samples: Sequence[Sample], bad: BadPictures, batch_size: int, targets: bool) -> Loader:
+        """Batches of ``samples`` as the extractor takes them; with labels and masks where ``targets``."""
+        size = self.metric_size if targets else None
+        return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size)
 
     def new_scorer(self) -> Scorer:
         """A scorer that has seen nothing."""
         return cast(Scorer, build(self.recipe.scorer, self.context))
 
 
-def assemble(recipe: Recipe) -> Assembled:
+def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     """Build what a recipe names.
 
+    Args:
+        auxiliary: the pictures that its ``[auxiliary]`` names.
+
     Raises:
-        UserError: what a component refuses, or an adapter, which this version cannot train.
+        UserError: what a component refuses.
     """
-    if recipe.adapter is not None:
-        raise UserError(
-            "adapter.use: this version of adkit scores frozen features and trains no adapter "
-            "yet; leave out [adapter], [training], [stopper] and [auxiliary]"
-        )
     view = View.of(recipe.data)
     device = resolve_device(recipe.run.device)
     context = Context(
@@ -84,7 +110,16 @@ def assemble(recipe: Recipe) -> Assembled:
         precision=resolve_precision(recipe.run.precision, device),
         image_size=view.size,
     )
-    extractor = inference_extractor(recipe.extractor, context)
-    transform = FeatureTransform(recipe.features, extractor.levels, context.generator("features"))
+    extractors = tuple(cast(Extractor, build(choice, context)) for choice in recipe.extractors)
+    embeddings = tuple(
+        _embedding(for_inference(extractor, choice), choice, recipe.features, context)
+        for extractor, choice in zip(extractors, recipe.extractors, strict=True)
+    )
     localizer = cast(Localizer, build(recipe.localizer, context))
-    return Assembled(recipe, context, view, Embedding(extractor, transform, context, who(recipe.extractor)), localizer)
+    trainable = extractors if recipe.adapter is not None else ()
+    return Assembled(recipe, context, view, embeddings, localizer, trainable, tuple(auxiliary))
+
+
+def _embedding(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context) -> Embedding:
+    transform = FeatureTransform(table, extractor.levels, context.generator("features"))
+    return Embedding(extractor, transform, context, who(choice))

@@ -21,24 +21,28 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     """
     read = read_recipe(recipe, overrides)
     with read.document.locating("data", type(read.data).model_fields):
-        dataset = open_dataset(read.data, read.run.seed)
+        dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
         parts = assemble(read)
     lines = [f"{read.path or 'recipe'}: in order"]
     for kind, choice in (
-        ("extractor", read.extractor),
+        *(("extractor", extractor) for extractor in read.extractors),
         ("scorer", read.scorer),
         ("localizer", read.localizer),
     ):
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
-    for name, level in parts.embedding.levels.items():
+    levels = [entry for embedding in parts.embeddings for entry in embedding.levels.items()]
+    for name, level in levels:
         lines.append(f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels")
     lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
     largest = max(len(category.train) for category in dataset.categories)
     scorer = parts.new_scorer()
     if isinstance(scorer, SizedScorer):
-        lines.append(f"  memory     the fitted scorer holds {_size(scorer.memory(parts.embedding.levels, largest))}")
+        folds = max(len(category.folds) for category in dataset.categories)
+        fitted_on = largest * (folds - 1) // folds if folds else largest
+        need = sum(scorer.memory(embedding.levels, fitted_on) for embedding in parts.embeddings) * max(folds, 1)
+        lines.append(f"  memory     the fitted scorer{'s hold' if folds else ' holds'} {_size(need)}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
     for category in dataset.categories:
@@ -50,9 +54,10 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
 
 def _counts(category: Category) -> str:
     anomalous = sum(sample.label for sample in category.test)
+    calibrating = f"in {len(category.folds)} folds, all" if category.folds else str(len(category.calibration))
     masks = sum(sample.mask is not None for sample in category.test)
     return (
-        f"{len(category.train)} normal pictures to fit, {len(category.calibration)} to calibrate, "
+        f"{len(category.train)} normal pictures to fit, {calibrating} to calibrate, "
         f"{len(category.test)} to test ({anomalous} anomalous, {masks} with a mask)"
     )
 

@@ -6,7 +6,7 @@ import torch. Tensors are channels last, float32, on the device of the context, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -111,6 +111,8 @@ class Scores:
     """
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     """Level name → geometry, for every level in ``maps``."""
+    levels: Mapping[str, Tensor] = field(default_factory=dict)
+    """Level name → (n,) float32: what each level alone gives the picture, where ``image`` is their mean; else empty."""
 
 
 class Stream(Protocol):
@@ -127,6 +129,14 @@ class Stream(Protocol):
     def pictures(self) -> int: ...
 
     def __iter__(self) -> Iterator[Features]: ...
+
+
+class PictureStream(Stream, Protocol):
+    """A stream that also gives the pictures themselves."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The same pictures in the same order; with labels where those are known."""
+        ...
 
 
 class Extractor(Protocol):
@@ -209,6 +219,23 @@ class SizedScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Exportable(Protocol):
+    """What an extractor, scorer or localizer may offer beside, where it is more than torch operations on tensors."""
+
+    def for_export(self) -> Extractor | Scorer | Localizer:
+        """One of the same kind that gives the same up to rounding; this one is left as it is.
+
+        It is run once, on the CPU and in float32, while ``torch.export`` or ``torch.jit.trace`` records the torch
+        operations. So it uses no others (faiss, NumPy), and which ones it uses depends neither on the values of tensors
+        nor on how many pictures there are.
+
+        Raises:
+            adkit.errors.UserError: there is none for these parameters.
+        """
+        ...
+
+
 class Localizer(Protocol):
     """Where in the picture?"""
 
@@ -227,21 +254,99 @@ class Stage:
     name: str = "adapt"
 
 
-class Adapter(Protocol):
-    """How are the features fitted to the normal pictures?"""
+@dataclass(frozen=True)
+class Schedule:
+    """How an adapter is trained: the values of its paper, each of which ``[training]`` may replace."""
 
-    def prepare(self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None) -> None:
-        """See the normal pictures once, through ψ₀; ``scorer`` is fitted on them already."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    """Of sgd; the first beta of adam and adamw."""
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    """Largest norm of a step's gradient; None: as it is."""
+    batch_size: int = 32
+    minibatches: int | None = None
+    epochs: float | None = None
+    """Length in rounds through the normal pictures, where ``minibatches`` does not say it."""
+
+
+class Adapter(Protocol):
+    """How are the features fitted to the normal pictures?
+
+    It is built anew for every category, prepared once, and then trained by the core, which owns optimizer, precision,
+    checkpoints and the engine. Features that it is given have been through ``[features]``, as a scorer reads them.
+    """
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        """See the normal pictures through ψ₀, before anything is trained.
+
+        Args:
+            extractor: the one that will be trained.
+            normal: the training pictures.
+            auxiliary: other pictures, those of ``[auxiliary]``.
+            scorer: fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
+        """
         ...
 
-    def stages(self) -> Sequence[Stage]: ...
+    def stages(self) -> Sequence[Stage]:
+        """What is trained, one stage after the other; asked once, after ``prepare``."""
+        ...
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor:
-        """Mean loss of a batch, a scalar that gradients flow through."""
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor | Mapping[str, Tensor]:
+        """Mean loss of a batch, a scalar that gradients flow through, or named terms whose sum it is."""
         ...
 
     def score(self, features: Features) -> Tensor:
         """(n,): how anomalous the objective finds each picture; for stoppers."""
+        ...
+
+
+@runtime_checkable
+class ScheduledAdapter(Protocol):
+    """What an adapter should offer beside: the schedule of its paper."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+
+@runtime_checkable
+class ScoredAdapter(Protocol):
+    """What an adapter may offer beside, where its objective is the scorer's own score."""
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether ``prepare`` wants the scorer, fitted on ψ₀; its ``score`` is then differentiable."""
+        ...
+
+
+@runtime_checkable
+class BatchingAdapter(Protocol):
+    """What an adapter may offer beside, where a step's pictures are not just normal ones."""
+
+    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+        """The pictures of a step, with labels and masks where the loss wants them.
+
+        Args:
+            normal: the next normal training pictures.
+            auxiliary: as many of ``[auxiliary]``, None without that table.
+            generator: of this step alone, so that a resumed run draws the same.
+        """
+        ...
+
+
+@runtime_checkable
+class ExtendingAdapter(Protocol):
+    """What an adapter may offer beside, where it trains a head of its own."""
+
+    def extend(self, extractor: Extractor) -> Extractor:
+        """``extractor`` with more levels, which scorers then read.
+
+        Called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of the
+        head; so what it makes depends on the extractor's levels and the adapter's parameters alone.
+        """
         ...
 
 
@@ -251,7 +356,8 @@ class Progress:
 
     minibatches: int
     epochs: float
-    loss: float
+    loss: float | None
+    """Mean since the stopper was last asked; None before the first step."""
 
 
 @dataclass(frozen=True)
@@ -259,23 +365,50 @@ class Verdict:
     """A stopper's answer; ``reason`` is a sentence that the report shows."""
 
     keep: bool
+    """Whether this state is the best so far; the last one kept is what the run goes on with."""
     stop: bool
     reason: str
     figure: float | None = None
 
 
 class Stopper(Protocol):
-    """When has adapting gone far enough?"""
+    """When has adapting gone far enough?
+
+    Asked before the first step, after every epoch, and after the last step. Where it kept no state, the last counts.
+    """
 
     def check(
         self,
         progress: Progress,
-        extractor: Extractor,
+        extractor: Callable[[Tensor], Features],
         adapter: Adapter,
-        held_out: Iterator[Batch],
+        held_out: Iterable[Batch],
         generator: torch.Generator,
     ) -> Verdict:
-        """``held_out`` are normal pictures kept for stopping alone; test pictures never come here."""
+        """Judge the current state.
+
+        Args:
+            extractor: images → features as ``adapter.score`` takes them, without gradients.
+            held_out: normal pictures kept for stopping alone, which can be walked more than once; test pictures never
+                come here. Empty unless the stopper asks for some (``HoldingStopper``).
+            generator: of this check alone.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, float]:
+        """What it remembers between checks, so that a killed run can be resumed."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
+
+
+@runtime_checkable
+class HoldingStopper(Protocol):
+    """What a stopper may offer beside, where it judges by pictures that are not trained on."""
+
+    @property
+    def validation(self) -> float:
+        """Share of the normal training pictures, in [0, 1), to hold out for it."""
         ...
 
 

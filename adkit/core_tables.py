@@ -33,6 +33,10 @@ class RunTable(Params):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="what the extractor computes in; auto: by what the device is able to"
     )
+    folds: int = Field(
+        1, ge=1, le=100, description="above 1: k-fold over the normal training pictures, figures as mean and SEM"
+    )
+    fold_members: bool = Field(False, description="whether the detector has the models of all folds, or of the first")
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
 
 
@@ -60,11 +64,29 @@ class TrainingTable(Params):
 
 
 class ThresholdTable(Params):
-    """Above which score a picture is called anomalous."""
+    """Above which score a picture is called anomalous, and above which value of its map a pixel."""
 
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous"
     )
+    method: Literal["split", "cross"] = Field(
+        "split",
+        description="split: pictures of data.calibration calibrate; cross: every normal picture fits and calibrates, "
+        "in folds",
+    )
+    folds: int | None = Field(None, ge=2, le=100, description="of cross; default: 5")
+    pixel: bool = Field(True, description="whether pixels get a threshold of their own, where there are maps")
+
+    @model_validator(mode="after")
+    def _folds_of_cross(self) -> ThresholdTable:
+        if self.folds is not None and self.method != "cross":
+            raise ValueError('folds are for method = "cross"; remove folds or set the method')
+        return self
+
+    @property
+    def parts(self) -> int:
+        """Folds of the normal pictures; 0 where there are none."""
+        return (self.folds or 5) if self.method == "cross" else 0
 
 
 class ScorerTable(Params):

@@ -7,23 +7,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from torch import Tensor
 
 from adkit.blame import check_finite
-from adkit.data.pictures import PictureError, flatten, read_picture
-from adkit.data.view import View, to_planes
+from adkit.data.view import View
 from adkit.engines import FINITE_SCORES
 from adkit.errors import UserError
+from adkit.inference import embed
+from adkit.inputs import InputImage, Picture, input_items, read_input
 from adkit.loading import Loaded, load_detector
+from adkit.regions import Region, find_regions
 from adkit.threshold import p_values
 
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 DECODERS = 8
 """Threads that decode; more only wait for the disk."""
 
@@ -41,6 +39,12 @@ class Predictions:
     maps: NDArray[np.float32] | None
     """(n, H, W) raw, at the size of the detector's image; None where the scorer does not localize."""
     threshold: float | None
+    """Raw score above which a picture is anomalous."""
+    sizes: tuple[tuple[int, int], ...]
+    """(height, width) of each picture in pixels, turned as it is meant to be seen; of a tensor, that of the image."""
+    regions: tuple[tuple[Region, ...], ...] | None
+    """Of each picture the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
+    first; None without maps or without a pixel threshold."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -78,17 +82,38 @@ class Detector:
         return None if stated is None else stated.value
 
     @property
+    def pixel_threshold(self) -> float | None:
+        """A pixel is anomalous where the map is above; a normal picture has one with the chance stated for it."""
+        stated = self._loaded.manifest.pixel_threshold
+        return None if stated is None else stated.value
+
+    @property
+    def view(self) -> View:
+        """How a picture becomes the image that is looked at, and how a map goes back."""
+        return self._loaded.view
+
+    @property
+    def localizes(self) -> bool:
+        """Whether it makes maps."""
+        return self._loaded.localizes
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the image that a picture becomes."""
         return self._loaded.view.size
 
     def predict(self, images: Picture | Sequence[Picture], batch_size: int = 32) -> Predictions:
-        """Score one picture or many.
+        """Score one picture or many; any number of threads may call it.
 
         Args:
-            images: a path, a PIL picture, a uint8 array (h, w), (h, w, 3) or (n, h, w, 3), a float tensor (3, H, W)
-                or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones.
-            batch_size: pictures in memory at a time.
+            images: a path, a PIL picture, a uint8 array of 0 to 255, (h, w) grey, (h, w, 3) or (n, h, w, 3) RGB, a
+                float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
+                any of these kinds.
+            batch_size: pictures computed on, and in memory, at a time; it moves scores by rounding alone.
+
+        Returns:
+            Scores and maps are raw, in the scorer's own unit; maps lie over the image (``view.restore`` lays one over
+            its picture) and regions are in pixels of the picture.
 
         Raises:
             UserError: a picture is not of these kinds, or cannot be read.
@@ -118,42 +143,64 @@ class Detector:
     ) -> Predictions:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, found {batch_size}: use 32 or so")
-        items = _items(images, self._loaded.view)
+        items = input_items(images, self._loaded.view)
         scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        sizes: list[tuple[int, int]] = []
+        regions: list[tuple[Region, ...]] = []
         maps: list[NDArray[np.float32]] = [np.zeros((0, *self.image_size), np.float32)]
         workers = min(DECODERS, batch_size, max(len(items), 1))
         with ThreadPoolExecutor(workers, thread_name_prefix="adkit-decode") as pool:
             for first in range(0, len(items), batch_size):
                 batch = items[first : first + batch_size]
-                read = [_tried(batch[0])] if len(batch) == 1 else list(pool.map(_tried, batch))
-                arrays, names = [], []
-                for number, (item, array) in enumerate(zip(batch, read, strict=True), first):
-                    if isinstance(array, UserError):
-                        unreadable(number, array)
+                read = [read_input(batch[0])] if len(batch) == 1 else list(pool.map(read_input, batch))
+                images_read = []
+                for number, image in enumerate(read, first):
+                    if isinstance(image, UserError):
+                        unreadable(number, image)
                     else:
-                        arrays.append(array)
-                        names.append(item.name)
-                if not arrays:
+                        images_read.append(image)
+                if not images_read:
                     continue
-                found, located = self._scored(np.stack(arrays), tuple(names))
+                names = tuple(image.name for image in images_read)
+                found, located = self._scored(np.stack([image.planes for image in images_read]), names)
                 scores.append(found)
+                sizes += [image.size for image in images_read]
                 if located is not None:
                     maps.append(located)
-        return self._judged(np.concatenate(scores), np.concatenate(maps) if self._loaded.localizes else None)
+                    regions += self._regions(located, images_read)
+        return self._judged(
+            np.concatenate(scores),
+            np.concatenate(maps) if self._loaded.localizes else None,
+            tuple(sizes),
+            tuple(regions),
+        )
 
     def _scored(
         self, images: NDArray[np.float32], names: tuple[str, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         path = self._loaded.path
         with self._lock:
-            scores = path.score(self._loaded.embedding(torch.from_numpy(images)))
-            maps = path.localize(scores, self.image_size).cpu() if scores.maps else None
+            scores = path.score(embed(self._loaded.embeddings, torch.from_numpy(images)))
+            maps = path.localize(scores, self.image_size).cpu() if scores.localizes else None
         check_finite(scores.image, names, "scorer: the score", FINITE_SCORES)
         if maps is not None:
             check_finite(maps, names, "localizer: the map", FINITE_SCORES)
         return scores.image.cpu().numpy(), None if maps is None else maps.numpy()
 
-    def _judged(self, scores: NDArray[np.float32], maps: NDArray[np.float32] | None) -> Predictions:
+    def _regions(self, maps: NDArray[np.float32], images: Sequence[InputImage]) -> list[tuple[Region, ...]]:
+        threshold = self.pixel_threshold
+        if threshold is None:
+            return []
+        pairs = zip(maps, images, strict=True)
+        return [find_regions(values, threshold, image.view, image.size) for values, image in pairs]
+
+    def _judged(
+        self,
+        scores: NDArray[np.float32],
+        maps: NDArray[np.float32] | None,
+        sizes: tuple[tuple[int, int], ...],
+        regions: tuple[tuple[Region, ...], ...],
+    ) -> Predictions:
         threshold = self.threshold
         return Predictions(
             scores=scores,
@@ -161,102 +208,6 @@ class Detector:
             anomalous=None if threshold is None else np.asarray(scores > threshold, np.bool_),
             maps=maps,
             threshold=threshold,
+            sizes=sizes,
+            regions=None if maps is None or self.pixel_threshold is None else regions,
         )
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One picture that has not been brought to the image's size yet."""
-
-    name: str
-    read: Callable[[], NDArray[np.float32]]
-    """Gives (3, H, W) RGB in [0, 1]."""
-
-
-def _tried(item: _Item) -> NDArray[np.float32] | UserError:
-    try:
-        return item.read()
-    except UserError as error:
-        return error
-
-
-def _items(images: Any, view: View) -> list[_Item]:
-    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
-        images = list(images)
-    if not isinstance(images, list | tuple):
-        images = [images]
-    return [_item(one, index, view) for index, one in enumerate(images)]
-
-
-def _item(one: object, index: int, view: View) -> _Item:
-    name = f"picture {index}"
-    if isinstance(one, str | Path):
-        path = Path(one)
-        return _Item(str(path), lambda: _image(lambda: read_picture(path), str(path), view))
-    if isinstance(one, Tensor):
-        tensor = _checked_tensor(one, name, view)
-        return _Item(name, lambda: tensor)
-    if isinstance(one, np.ndarray):
-        pixels = _checked_array(one, name)
-        return _Item(name, lambda: _image(lambda: Image.fromarray(pixels), name, view))
-    if isinstance(one, Image.Image):
-        picture = _decoded(one, name)
-        return _Item(name, lambda: _image(lambda: _seen(picture), name, view))
-    raise UserError(
-        f"{name}: expected a path, a PIL picture, a uint8 array or a float tensor, found {type(one).__name__}"
-    )
-
-
-def _image(decode: Callable[[], Image.Image], name: str, view: View) -> NDArray[np.float32]:
-    """As the loader of a run does it."""
-    try:
-        pixels = view.image(decode())
-    except PictureError as error:
-        raise _unreadable(name, error.reason) from error
-    image = np.empty((3, *view.size), np.float32)
-    to_planes(pixels, image)
-    return image
-
-
-def _decoded(picture: Image.Image, name: str) -> Image.Image:
-    """Here and not in a thread, for a list may name one picture twice."""
-    try:
-        picture.load()
-    except Exception as error:  # decoders of broken files raise nearly anything
-        raise _unreadable(name, f"the picture is damaged ({error})") from error
-    return picture
-
-
-def _seen(picture: Image.Image) -> Image.Image:
-    """A PIL picture as ``read_picture`` gives it from a file."""
-    return flatten(ImageOps.exif_transpose(picture))
-
-
-def _unreadable(name: str, reason: str) -> UserError:
-    return UserError(f"{name}: expected a picture that can be read, found that {reason}; mend it or leave it out")
-
-
-def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    shape = array.shape
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)) or 0 in shape:
-        raise UserError(
-            f"{name}: expected a uint8 array of shape (h, w) or (h, w, 3), found {array.dtype} of shape {shape}: "
-            "convert it, channels last"
-        )
-    return cast(NDArray[np.uint8], array)
-
-
-def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32]:
-    expected = (3, *view.size)
-    if tuple(tensor.shape) != expected or not tensor.is_floating_point():
-        raise UserError(
-            f"{name}: expected a float tensor of shape {expected}, found {tensor.dtype} of shape "
-            f"{tuple(tensor.shape)}: resize and convert it, or give a path, a PIL picture or an array"
-        )
-    values = tensor.detach().float().cpu()
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # false for nan, too
-        raise UserError(
-            f"{name}: expected values in [0, 1], found {low:g} to {high:g}: divide by 255 or do not normalize"
-        )
-    return cast(NDArray[np.float32], values.numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adkit.blame import check_finite
 from adkit.contracts import Batch, Features, Level
-from adkit.inference import Embedding, ScoringPath
+from adkit.inference import Embedding, ScoringPath, embed
 from adkit.progress import Advance
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
@@ -25,28 +25,30 @@ FINITE_SCORES = "look at the picture, or choose another scorer"
 class Embedded:
     """A batch after the extractor: the pictures are gone, what is known of them stays."""
 
-    features: Features
+    features: tuple[Features, ...]
+    """What each embedding made of it."""
     ids: tuple[str, ...]
     labels: Tensor | None = None
     masks: Tensor | None = None
     regions: Tensor | None = None
 
     @staticmethod
-    def of(batch: Batch, features: Features) -> Embedded:
+    def of(batch: Batch, features: tuple[Features, ...]) -> Embedded:
         return Embedded(features, batch.ids, batch.labels, batch.masks, batch.regions)
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def create_embedder(embedding: Embedding, advance: Advance) -> Engine:
+def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
     """An engine that turns each Batch into an Embedded, which is its output."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
-        features = embedding(batch.images)
-        for name, level in features.items():
-            check_finite(level, batch.ids, f"extractor: level {name!r}", FINITE_FEATURES)
-        return Embedded.of(batch, features)
+        embedded = embed(embeddings, batch.images)
+        for features in embedded:
+            for name, level in features.items():
+                check_finite(level, batch.ids, f"extractor: level {name!r}", FINITE_FEATURES)
+        return Embedded.of(batch, embedded)
 
     embedder = Engine(step)
     embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))
@@ -89,34 +91,40 @@ def _take_output(state: State) -> Any:
 
 
 class PictureStream:
-    """The features of a list of pictures, extracted anew at each walk: implements ``adkit.Stream``."""
+    """The features of a list of pictures, extracted anew at each walk.
+
+    As an ``adkit.Stream`` it gives those of the first of its embeddings.
+    """
 
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
         pictures: Callable[[], int],
-        embedding: Embedding,
+        embeddings: Sequence[Embedding],
         advance: Advance,
     ) -> None:
         self._batches = batches
         self._pictures = pictures
-        self._embedding = embedding
+        self._embeddings = embeddings
         self._advance = advance
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        return self._embedding.levels
+        return self._embeddings[0].levels
 
     @property
     def pictures(self) -> int:
         return self._pictures()
 
+    def batches(self) -> Iterator[Batch]:
+        yield from self._batches()
+
     def embedded(self) -> Iterator[Embedded]:
-        return outputs(create_embedder(self._embedding, self._advance), self._batches())
+        return outputs(create_embedder(self._embeddings, self._advance), self._batches())
 
     def __iter__(self) -> Iterator[Features]:
         for item in self.embedded():
-            yield item.features
+            yield item.features[0]
 
 
 @dataclass(frozen=True)
@@ -126,31 +134,48 @@ class Judged:
     ids: tuple[str, ...]
     scores: Tensor
     """(b,) float32 on the CPU, raw."""
+    members: Tensor
+    """(b, members) float32 on the CPU: each member's own raw scores."""
+    peaks: Tensor | None
+    """(b,) float32 on the CPU: the highest value of the map, at the size of the image, where it shows the picture;
+    only where they are asked for and there are maps."""
     maps: Tensor | None
     """(b, M, M) float32 on the CPU at the metric size, raw; only where masks ask for them."""
     masks: Tensor | None
     regions: Tensor | None
 
 
-def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int]) -> Engine:
+def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
     """An engine that scores each Embedded; its output is a Judged.
 
     Args:
         path: the whole way from features to score and map.
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the images that the extractor was given.
+        peaks: whether to look for the highest value of every map.
     """
 
     def step(engine: Engine, item: Embedded) -> Judged:
         scores = path.score(item.features)
         check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
-        maps = None
-        if item.masks is not None and scores.maps:
-            maps = to_metric_grid(path.localize(scores, size), metric_size).cpu()
+        highest = maps = None
+        if scores.localizes and (peaks or item.masks is not None):
+            maps = path.localize(scores, size)
             check_finite(maps, item.ids, "localizer: the map", FINITE_SCORES)
-        return Judged(item.ids, scores.image.cpu(), maps, item.masks, item.regions)
+            highest = map_peaks(maps, item.regions).cpu() if peaks else None
+            maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
+        members = torch.stack([one.image for one in scores.members], 1).cpu()
+        return Judged(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
     return Engine(step)
+
+
+def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:
+    """The highest value of each map (n, H, W) within its region (n, 4), or anywhere: (n,)."""
+    if regions is None:
+        return maps.amax((1, 2))
+    parts = zip(maps, regions.tolist(), strict=True)
+    return torch.stack([one[top:bottom, left:right].amax() for one, (top, left, bottom, right) in parts])
 
 
 def to_metric_grid(maps: Tensor, size: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from adkit.context import Context
 from adkit.contracts import Extractor, Features, Level, Localizer, Scorer, Scores
 from adkit.device import autocast
 from adkit.features import FeatureTransform
+
+Fuse = Literal["mean", "max_ratio"]
+"""How members become one: the mean of their scores, or the largest of their scores over their scales."""
 
 
 class Embedding:
@@ -41,23 +46,105 @@ class Embedding:
             return self.transform(Features(levels, features.geometry))
 
 
+def embed(embeddings: Iterable[Embedding], images: Tensor) -> tuple[Features, ...]:
+    """What each embedding makes of ``images``."""
+    return tuple(embedding(images) for embedding in embeddings)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted scorer and the embedding whose features it reads; a detector has one or more."""
+
+    embedding: int
+    """Its place among the detector's embeddings."""
+    scorer: Scorer
+    scale: float | None = None
+    """Median raw score of normal pictures that it was not fitted on; None without any."""
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What the members make of n pictures, each by itself and together."""
+
+    image: Tensor
+    """(n,) raw score of the detector."""
+    members: tuple[Scores, ...]
+
+    @property
+    def localizes(self) -> bool:
+        """Whether every member says where."""
+        return all(scores.maps for scores in self.members)
+
+
 class ScoringPath:
-    """From features to scores and maps: a fitted scorer and a localizer."""
+    """From features to scores and maps: fitted scorers, the rule that fuses them, and a localizer."""
 
     def __init__(
-        self, scorer: Scorer, localizer: Localizer, who_scores: str = "scorer", who_localizes: str = "localizer"
+        self,
+        members: Iterable[Member],
+        localizer: Localizer,
+        fuse: Fuse = "mean",
+        who_scores: str = "scorer",
+        who_localizes: str = "localizer",
     ) -> None:
-        self.scorer = scorer
+        self.members = tuple(members)
         self.localizer = localizer
+        self.fuse = fuse
         self._who_scores = who_scores
         self._who_localizes = who_localizes
 
-    def score(self, features: Features) -> Scores:
-        """Raw scores and maps of features that the embedding made."""
-        with torch.inference_mode(), blaming(self._who_scores):
-            return check_scores(self.scorer.score(features), features.pictures, self._who_scores)
+    def with_members(self, members: Iterable[Member]) -> ScoringPath:
+        """The same path over other members."""
+        return ScoringPath(members, self.localizer, self.fuse, self._who_scores, self._who_localizes)
 
-    def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
-        """(n, height, width) raw map of scores that have at least one map."""
+    def scaled(self, scales: Iterable[float | None]) -> ScoringPath:
+        """The same path, each member with its scale."""
+        pairs = zip(self.members, scales, strict=True)
+        return self.with_members(replace(member, scale=scale) for member, scale in pairs)
+
+    def score(self, features: Sequence[Features]) -> Fused:
+        """Raw scores of what the embeddings made of the same pictures, in the order of the embeddings."""
+        with torch.inference_mode(), blaming(self._who_scores):
+            scores = tuple(
+                check_scores(
+                    member.scorer.score(features[member.embedding]),
+                    features[member.embedding].pictures,
+                    self._who_scores,
+                )
+                for member in self.members
+            )
+            return Fused(self._fused([one.image for one in scores]), scores)
+
+    def localize(self, scores: Fused, size: tuple[int, int]) -> Tensor:
+        """(n, height, width) raw map of scores that localize, fused as the scores are."""
         with torch.inference_mode(), blaming(self._who_localizes):
-            return check_map(self.localizer.localize(scores, size), len(scores.image), size, self._who_localizes)
+            maps = (
+                check_map(self.localizer.localize(one, size), len(one.image), size, self._who_localizes)
+                for one in scores.members
+            )
+            return self._fused(maps)
+
+    def _fused(self, values: Iterable[Tensor]) -> Tensor:
+        return fused(values, [member.scale for member in self.members], self.fuse)
+
+
+def fused(values: Iterable[Tensor], scales: Sequence[float | None], rule: Fuse) -> Tensor:
+    """One tensor a member → one, without holding them all.
+
+    Raises:
+        ValueError: the largest ratio of a scale that is not above 0.
+    """
+    total: Tensor | None = None
+    for value, scale in zip(values, scales, strict=True):
+        if rule == "max_ratio":
+            if scale is None or scale <= 0:
+                raise ValueError(f"scale: expected a number above 0 for the largest ratio, found {scale}")
+            value = value / scale
+        if total is None:
+            total = value
+        elif rule == "max_ratio":
+            total = torch.maximum(total, value)
+        else:
+            total = total + value
+    assert total is not None  # there is at least one member
+    return total / len(scales) if rule == "mean" and len(scales) > 1 else total

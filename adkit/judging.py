@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-import numpy as np
+from adkit.assemble import Assembled
+from adkit.data.samples import Category
+from adkit.data.splits import folded
+from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
+from adkit.fitting import Calibrated, Workplace, fit_and_calibrate, split, together, without
+from adkit.metrics import image_metrics, mean_and_sem
+from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
+from adkit.saving import Fitted
+from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 
-from adkit.assemble import Assembled, who
-from adkit.blame import blaming
-from adkit.data.samples import Category, Sample
-from adkit.engines import create_evaluator, outputs, without_padding
-from adkit.inference import ScoringPath
-from adkit.metrics import PixelMetrics, image_metrics
-from adkit.progress import Advance, Display
-from adkit.report import PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
-from adkit.saving import Fitted, FloatArray
-from adkit.sources import Source
-from adkit.threshold import Threshold, p_values, split_conformal, wilson_interval
-
-COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous")
+COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous", "fold")
 """Of ``scores.csv``."""
 
 
@@ -34,110 +29,109 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Raw scores of the pictures that could be read, in the order of the data."""
+class Trial:
+    """A fitted detector, its thresholds, and what it makes of the test pictures."""
 
-    samples: list[Sample]
-    scores: FloatArray
-    pixel: dict[str, float | None] | None = None
-    unseen: tuple[str, ...] = ()
-    """Anomalous pictures whose mask is empty where the extractor looks."""
+    fitted: Calibrated
+    threshold: Threshold | None
+    pixel: Threshold | None
+    test: Evaluation
+    fold: int | None = None
 
     @property
-    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.array([sample.label for sample in self.samples], np.int64)
+    def metrics(self) -> dict[str, float | None]:
+        return image_metrics(self.test.scores, self.test.labels) | (self.test.pixel or dict.fromkeys(PIXEL_METRICS))
 
 
-def judge(category: Category, source: Source, parts: Assembled, display: Display) -> tuple[Judgement, Fitted]:
-    """Fit on the training pictures, set the threshold by the calibration pictures, measure on the test pictures."""
-    scorer = parts.new_scorer()
-    with display.stage("fit", category.name, len(category.train)) as advance:
-        stream = source.stream(category.train, advance, targets=False)
-        with blaming(who(parts.recipe.scorer)):
-            scorer.fit(stream)
-    path = parts.scoring_path(scorer)
-    with display.stage("calibrate", category.name, len(category.calibration)) as advance:
-        calibration = evaluate(path, category.calibration, source, parts, advance, targets=False)
-    with display.stage("evaluate", category.name, len(category.test)) as advance:
-        test = evaluate(path, category.test, source, parts, advance, targets=True)
-    with display.stage("metrics", category.name):
-        rate = parts.recipe.threshold.false_positive_rate
-        threshold = split_conformal(calibration.scores, rate) if len(calibration.scores) else None
-        judgement = conclude(category, stream.pictures, calibration, test, source, threshold)
-    return judgement, Fitted(category.name, scorer, calibration.scores, threshold)
+def judge(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
+    """Fit on the training pictures, set the thresholds by the calibration pictures, measure on the test pictures."""
+    if place.parts.recipe.run.folds > 1:
+        return _judge_folds(category, place)
+    trial = _trial(category, fit_and_calibrate(category, place), place)
+    with place.display.stage("metrics", category.name):
+        judgement = conclude(category, [trial], trial, place)
+    return judgement, _kept(category, trial)
 
 
-def evaluate(
-    path: ScoringPath,
-    samples: Sequence[Sample],
-    source: Source,
-    parts: Assembled,
-    advance: Advance,
-    *,
-    targets: bool,
-) -> Evaluation:
-    """Score ``samples``; with ``targets``, take the pixel figures where there are masks and maps."""
-    by_id = {sample.id: sample for sample in samples}
-    seen: list[Sample] = []
-    scores: list[FloatArray] = []
-    pixel = PixelMetrics()
-    unseen: list[str] = []
-    located = False
-    evaluator = create_evaluator(path, parts.metric_size, parts.view.size)
-    for judged in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
-        seen += (by_id[picture] for picture in judged.ids)
-        scores.append(judged.scores.numpy())
-        if judged.masks is not None:
-            empty = ~judged.masks.flatten(1).any(1)
-            unseen += (p for p, none in zip(judged.ids, empty.tolist(), strict=True) if none and by_id[p].label)
-        if judged.maps is not None:
-            for maps, masks in without_padding(judged, parts.view.size):
-                pixel.add(maps.numpy(), masks.numpy())
-            located = True
-    raw = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    return Evaluation(seen, raw, pixel.compute() if located else None, tuple(unseen))
+def _judge_folds(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
+    """A detector a fold, fitted without it; what is left out serves the stopper, or nothing."""
+    run = place.parts.recipe.run
+    folds = folded(category.train, run.folds, run.seed, {})
+    trials = []
+    for number, fold in enumerate(folds, 1):
+        subject, train = f"{category.name}, fold {number} of {len(folds)}", without(category.train, fold)
+        fitted = split(subject, train, fold, category.calibration, place, place.of_fold(number))
+        trials.append(_trial(category, fitted, place, number))
+    kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
+    with place.display.stage("metrics", category.name):
+        judgement = conclude(category, trials, kept, place)
+    return judgement, _kept(category, kept)
 
 
-def conclude(
-    category: Category,
-    trained: int,
-    calibration: Evaluation,
-    test: Evaluation,
-    source: Source,
-    threshold: Threshold | None,
-) -> Judgement:
-    """Figures and rows from the raw scores."""
-    metrics = image_metrics(test.scores, test.labels) | (test.pixel or dict.fromkeys(PIXEL_METRICS))
+def _of_folds(category: Category, trials: Sequence[Trial], place: Workplace) -> Calibrated:
+    """The detector whose members are those of all folds, which the same pictures calibrate."""
+    embeddings, path = together([trial.fitted for trial in trials], place.parts)
+    members = replace(trials[0].fitted, embeddings=embeddings, path=path, trained=len(category.train))
+    with place.display.stage("calibrate", category.name, len(category.calibration)) as advance:
+        source, peaks = members.source(place), place.parts.recipe.threshold.pixel
+        calibration = evaluate(path, category.calibration, source, place.parts, advance, targets=False, peaks=peaks)
+    return replace(members, calibration=calibration)
+
+
+def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int | None = None) -> Trial:
+    rate, calibration = place.parts.recipe.threshold.false_positive_rate, fitted.calibration
+    threshold = conformal(calibration.scores, rate) if len(calibration.scores) else None
+    pixel = None if calibration.peaks is None else conformal(calibration.peaks, rate)
+    subject = category.name if fold is None else f"{category.name}, fold {fold}"
+    with place.display.stage("evaluate", subject, len(category.test)) as advance:
+        source, peaks = fitted.source(place), pixel is not None
+        test = evaluate(fitted.path, category.test, source, place.parts, advance, targets=True, peaks=peaks)
+    return Trial(fitted, threshold, pixel, test, fold)
+
+
+def _kept(category: Category, trial: Trial) -> Fitted:
+    fitted = trial.fitted
+    scores = fitted.calibration.scores
+    return Fitted(category.name, fitted.embeddings, fitted.path, scores, trial.threshold, trial.pixel)
+
+
+def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Workplace) -> Judgement:
+    """Figures and rows from the raw scores of every fold, and the threshold of the detector that is kept."""
+    metrics = [trial.metrics for trial in trials]
+    summed = {name: mean_and_sem([one[name] for one in metrics]) for name in METRICS}
+    test, calibration = kept.test, kept.fitted.calibration
+    folds = len(category.folds)
     report = CategoryReport(
-        metrics=metrics,
+        metrics={name: mean for name, (mean, _) in summed.items()},
+        sem={name: sem for name, (_, sem) in summed.items()} if len(trials) > 1 else None,
+        folds=metrics if len(trials) > 1 else [],
         pictures=Pictures(
-            train=trained,
+            train=kept.fitted.trained,
             calibration=len(calibration.samples),
             test_normal=int((test.labels == 0).sum()),
             test_anomalous=int((test.labels == 1).sum()),
-            unreadable=sum(s.id in source.bad for s in category.samples),
+            unreadable=sum(s.id in place.source.bad for s in category.samples),
         ),
-        threshold=_threshold_report(threshold, test),
+        threshold=_threshold_report(kept.threshold, folds, test.scores, test.labels),
+        pixel_threshold=None if test.peaks is None else _threshold_report(kept.pixel, folds, test.peaks, test.labels),
+        trainings=[training for trial in trials for training in trial.fitted.trainings],
     )
-    rows = [
-        *_rows(category.name, "calibration", calibration, calibration, threshold),
-        *_rows(category.name, "test", test, calibration, threshold),
-    ]
-    return Judgement(
-        report, rows, [f"{category.name}: {text}" for text in _doubts(category, calibration, test, threshold)]
-    )
+    rows = [row for trial in trials for row in _rows(category.name, trial)]
+    doubts = _doubts(category, place.parts, test, kept.threshold)
+    return Judgement(report, rows, [f"{category.name}: {text}" for text in doubts])
 
 
-def _doubts(
-    category: Category, calibration: Evaluation, test: Evaluation, threshold: Threshold | None
-) -> Iterator[str]:
+def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: Threshold | None) -> Iterator[str]:
     """What a reader of the figures should know and would not see."""
+    if threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
+        yield "too few normal pictures to keep any back for a threshold, so there is none"
     if threshold is not None and not threshold.kept:
         needed = math.ceil(1 / threshold.asked) - 1
+        remedy = "" if category.folds else ', raise data.calibration or set threshold.method = "cross"'
         yield (
             f"{threshold.calibration} calibration pictures cannot promise a false-positive rate of "
             f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support. "
-            f"It takes {needed} of them: add normal pictures or raise data.calibration"
+            f"It takes {needed} of them: add normal pictures{remedy}"
         )
     if not len(test.labels):
         yield "no test pictures, so there are no metrics and the mean leaves it out"
@@ -154,18 +148,23 @@ def _doubts(
         )
 
 
-def _threshold_report(threshold: Threshold | None, test: Evaluation) -> ThresholdReport | None:
+def _threshold_report(
+    threshold: Threshold | None, folds: int, values: FloatArray, labels: Labels
+) -> ThresholdReport | None:
+    """A threshold beside what it does to the test pictures: to their scores, or the highest values of their maps."""
     if threshold is None:
         return None
-    above = test.scores > threshold.value
-    normal = test.labels == 0
+    above = values > threshold.value
+    normal = labels == 0
     interval = wilson_interval(int(above[normal].sum()), int(normal.sum()))
 
     def share(label: int) -> float | None:
-        return float(above[test.labels == label].mean()) if (test.labels == label).any() else None
+        return float(above[labels == label].mean()) if (labels == label).any() else None
 
     return ThresholdReport(
         value=threshold.value,
+        method="cross" if folds else "split",
+        folds=folds or None,
         calibration_pictures=threshold.calibration,
         false_positive_rate_asked=threshold.asked,
         false_positive_rate_supported=threshold.supported,
@@ -175,15 +174,15 @@ def _threshold_report(threshold: Threshold | None, test: Evaluation) -> Threshol
     )
 
 
-def _rows(
-    category: str, split: str, evaluation: Evaluation, calibration: Evaluation, threshold: Threshold | None
-) -> Iterator[tuple[object, ...]]:
-    ps: Sequence[object] = [""] * len(evaluation.samples)
-    above: Sequence[object] = ps
-    if threshold is not None:
-        if split == "test":  # a calibration picture has no p-value: it would be compared with itself
-            ps = [f"{p:.6g}" for p in p_values(evaluation.scores, calibration.scores)]
-        above = [int(score > threshold.value) for score in evaluation.scores]
-    for sample, score, p, anomalous in zip(evaluation.samples, evaluation.scores, ps, above, strict=True):
-        # str of a float32 is the shortest text that reads back as the same float32
-        yield category, split, sample.id, sample.kind, sample.label, str(score), p, anomalous
+def _rows(category: str, trial: Trial) -> Iterator[tuple[object, ...]]:
+    for part, evaluation in (("calibration", trial.fitted.calibration), ("test", trial.test)):
+        ps: Sequence[object] = [""] * len(evaluation.samples)
+        above: Sequence[object] = ps
+        if trial.threshold is not None:
+            if part == "test":  # a calibration picture has no p-value: it would be compared with itself
+                ps = [f"{p:.6g}" for p in p_values(evaluation.scores, trial.fitted.calibration.scores)]
+            above = [int(score > trial.threshold.value) for score in evaluation.scores]
+        fold = "" if trial.fold is None else trial.fold
+        for sample, score, p, anomalous in zip(evaluation.samples, evaluation.scores, ps, above, strict=True):
+            # str of a float32 is the shortest text that reads back as the same float32
+            yield category, part, sample.id, sample.kind, sample.label, str(score), p, anomalous, fold

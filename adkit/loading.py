@@ -8,29 +8,38 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adkit.assemble import build, inference_extractor, who
 from adkit.blame import blaming
+from adkit.bounds import check_files, check_image, no_larger_than
 from adkit.context import Context
-from adkit.contracts import Level, Localizer, Scorer
+from adkit.contracts import Kind, Level, Localizer, Scorer
 from adkit.data.view import View
 from adkit.device import resolve_device
 from adkit.errors import UserError
 from adkit.features import FeatureTransform
-from adkit.inference import Embedding, ScoringPath
-from adkit.manifest import FOLDER, MANIFEST, REMEDY, ComponentEntry, Manifest, read_manifest, refusal
+from adkit.inference import Embedding, Member, ScoringPath, embed
+from adkit.manifest import (
+    FOLDER,
+    MANIFEST,
+    REMEDY,
+    ComponentEntry,
+    ExtractorEntry,
+    Manifest,
+    one_line,
+    read_manifest,
+    refusal,
+)
 from adkit.plugins import Registry, discover
 from adkit.problems import check
 from adkit.recipe import Choice
 from adkit.tensor_files import check_alike, read_tensors
 
 logger = logging.getLogger("adkit")
-
-Part = Literal["extractor", "scorer", "localizer"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Loaded:
 
     manifest: Manifest
     view: View
-    embedding: Embedding
+    embeddings: tuple[Embedding, ...]
     path: ScoringPath
     localizes: bool
     """Whether its scores come with maps."""
@@ -82,44 +91,72 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
     folder = find_detector(path)
     file = folder / MANIFEST
     manifest = read_manifest(file)
-    member = manifest.members[0]
+    check_image(file, manifest.preprocessing.image_size)
+    check_files(folder, (entry.bytes for entry in manifest.files.values()))
     tensors = {name: read_tensors(folder, name, entry) for name, entry in manifest.files.items()}
     registry = discover() if registry is None else registry
-    extracts, scores, localizes = (
-        _choice(manifest, kind, registry, file) for kind in ("extractor", "scorer", "localizer")
-    )
+    extracts = [_choice(entry.component, "extractor", registry, file) for entry in manifest.extractors]
+    adapters = [
+        None if entry.adapter is None else _choice(entry.adapter, "adapter", registry, file)
+        for entry in manifest.extractors
+    ]
+    scores = _choice(manifest.scorer, "scorer", registry, file)
+    localizes = _choice(manifest.localizer, "localizer", registry, file)
     view = View(**manifest.preprocessing.model_dump())
     context = _context(manifest, view, device)
 
-    with _refusing(file, extracts, manifest):
-        extractor = inference_extractor(extracts, context)
-        with blaming(who(extracts)):
-            own = cast(nn.Module, extractor).state_dict()
-    check_alike(tensors[member.extractor], own, folder / member.extractor)
-    with _refusing(folder / member.extractor, extracts, manifest), blaming(who(extracts)):
-        cast(nn.Module, extractor).load_state_dict(tensors.pop(member.extractor))
-    with _refusing(file, extracts, manifest):
-        _check_levels(extractor.levels, manifest.levels)
-        transform = FeatureTransform(
-            manifest.features, extractor.levels, context.generator("features"), manifest.kept_channels
-        )
-    with _refusing(folder / member.scorer, scores, manifest):
-        scorer = cast(Scorer, build(scores, context))
-        with blaming(who(scores)):
-            scorer.load_state_dict(tensors.pop(member.scorer))
-    with _refusing(file, localizes, manifest):
+    embeddings = tuple(
+        _embedding(choice, adapts, entry, tensors.pop(entry.file), context, manifest, file)
+        for choice, adapts, entry in zip(extracts, adapters, manifest.extractors, strict=True)
+    )
+    members = []
+    for member in manifest.members:
+        with _refusing(folder / member.file, scores, manifest.scorer):
+            scorer = cast(Scorer, build(scores, context))
+            with blaming(who(scores)):
+                scorer.load_state_dict(tensors.pop(member.file))
+        members.append(Member(member.extractor, scorer, member.scale))
+    with _refusing(file, localizes, manifest.localizer):
         localizer = cast(Localizer, build(localizes, context))
-    embedding = Embedding(extractor, transform, context, who(extracts))
-    scoring = ScoringPath(scorer, localizer, who(scores), who(localizes))
-    with _refusing(folder / member.scorer, scores, manifest):  # a state of another detector's shapes shows here
-        tried = scoring.score(embedding(torch.zeros(1, 3, *view.size)))
-        if tried.maps:
-            scoring.localize(tried, view.size)
-    return Loaded(manifest, view, embedding, scoring, bool(tried.maps))
+    scoring = ScoringPath(members, localizer, manifest.fuse, who(scores), who(localizes))
+    tried = []
+    features = embed(embeddings, torch.zeros(1, 3, *view.size))
+    for entry, one in zip(manifest.members, members, strict=True):
+        with _refusing(folder / entry.file, scores, manifest.scorer):  # a state of other features' shapes shows here
+            alone = scoring.with_members([one])
+            tried.append(alone.score(features))
+            if tried[-1].localizes:
+                alone.localize(tried[-1], view.size)
+    return Loaded(manifest, view, embeddings, scoring, all(one.localizes for one in tried))
 
 
-def _choice(manifest: Manifest, kind: Part, registry: Registry, file: Path) -> Choice:
-    entry = manifest.components[kind]
+def _embedding(
+    choice: Choice,
+    adapts: Choice | None,
+    entry: ExtractorEntry,
+    tensors: Mapping[str, Tensor],
+    context: Context,
+    manifest: Manifest,
+    file: Path,
+) -> Embedding:
+    path = file.parent / entry.file
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with _refusing(file, choice, entry.component), no_larger_than(size):
+        extractor = inference_extractor(choice, adapts, context)
+        with blaming(who(choice)):
+            own = cast(nn.Module, extractor).state_dict()
+    check_alike(tensors, own, path)
+    with _refusing(path, choice, entry.component), blaming(who(choice)):
+        cast(nn.Module, extractor).load_state_dict(tensors)
+    with _refusing(file, choice, entry.component):
+        _check_levels(extractor.levels, entry.levels)
+        transform = FeatureTransform(
+            manifest.features, extractor.levels, context.generator("features"), entry.kept_channels
+        )
+    return Embedding(extractor, transform, context, who(choice))
+
+
+def _choice(entry: ComponentEntry, kind: Kind, registry: Registry, file: Path) -> Choice:
     saved = f"{kind} {entry.name} of {entry.distribution} {entry.version}"
     named = [r for r in registry.found(kind) if r.component.name == entry.name]
     found = [r for r in named if _plain(r.origin.distribution) == _plain(entry.distribution)]
@@ -156,16 +193,15 @@ def _check_levels(found: Mapping[str, Level], stated: Mapping[str, Level]) -> No
 
 
 @contextmanager
-def _refusing(file: Path, choice: Choice, manifest: Manifest) -> Iterator[None]:
+def _refusing(file: Path, choice: Choice, entry: ComponentEntry) -> Iterator[None]:
     """Turn whatever a component raises over what is in ``file`` into a sentence that names the file."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        entry = manifest.component(choice.registered.component.kind)
         same = choice.registered.origin.version == entry.version
-        reason = (str(error) or type(error).__name__).partition("\n")[0]
+        reason = one_line((str(error) or type(error).__name__).partition("\n")[0])
         raise UserError(
             f"{file}: expected what {who(choice)} can be rebuilt from, found: {reason}; "
             f"{REMEDY if same else _install(entry)}"

@@ -10,19 +10,22 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from adkit.context import Precision
-from adkit.contracts import Kind, Level
+from adkit.contracts import Level
 from adkit.data.tables import Resize
 from adkit.errors import UserError
 from adkit.features import FeaturesTable
+from adkit.inference import Fuse
 from adkit.params import Params
 
 FOLDER: Final = "detector"
 """Of a run's folder, where its detectors are."""
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = "adkit.detector/1"
-LIMIT = 64 * 2**20
-"""Bytes above which no manifest is read."""
+SCHEMA: Final = "adkit.detector/2"
+LIMIT = 16 * 2**20
+"""Bytes above which no manifest is read: it holds 600,000 calibration scores, and takes 40 times as much as objects."""
 FLOAT32_MAX = 3.4028234663852886e38
+SHOWN = 400
+"""Letters of what was found that a refusal repeats."""
 REMEDY = "copy the detector again, or make it anew with adkit run"
 
 FileName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_.-]{1,200}\.safetensors\z")]
@@ -37,9 +40,10 @@ class _Part(Params):
 class ComponentEntry(_Part):
     """A component, where it came from, and its parameters."""
 
-    name: str
-    distribution: str
-    version: str
+    # What a sentence tells the user to install must not carry more than a name.
+    name: str = Field(pattern=r"\A[^\p{C}]{1,200}\z")
+    distribution: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,200}\z")
+    version: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+!_-]{0,200}\z")
     params: dict[str, Any]
 
 
@@ -57,17 +61,32 @@ class Preprocessing(_Part):
         return self
 
 
-class Member(_Part):
-    """An extractor's state with the scorer that was fitted on its features."""
+class ExtractorEntry(_Part):
+    """An extractor and its state; an ensemble has several."""
 
-    extractor: FileName
-    scorer: FileName
+    component: ComponentEntry
+    adapter: ComponentEntry | None
+    """What trained it, and may have given it levels."""
+    file: FileName
+    levels: dict[str, Level] = Field(min_length=1)
+    """What it gives."""
+    kept_channels: dict[str, tuple[Count, ...]]
+    """Level → the channels that ``features.channels`` chose."""
+
+
+class MemberEntry(_Part):
+    """The state of a scorer that was fitted on one extractor's features."""
+
+    extractor: Count
+    """Its place among the extractors."""
+    file: FileName
     scale: Score | None
-    """Median score of the calibration pictures."""
+    """Median raw score of normal pictures that it was not fitted on."""
 
 
 class ThresholdEntry(_Part):
     value: Score
+    method: Literal["split", "cross"]
     asked: float = Field(gt=0, lt=1)
     supported: float = Field(gt=0, le=1)
 
@@ -79,36 +98,53 @@ class FileEntry(_Part):
 
 class Manifest(_Part):
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.detector/1"] = Field(alias="schema")
+    schema_version: Literal["adkit.detector/2"] = Field(alias="schema")
     adkit: str
     category: str
-    components: dict[Literal["extractor", "scorer", "localizer"], ComponentEntry] = Field(min_length=3)
+    versions: dict[str, str]
+    """Of the packages whose numbers reach a score, where it was made; for people to read."""
+    extractors: tuple[ExtractorEntry, ...] = Field(min_length=1, max_length=100)
+    scorer: ComponentEntry
+    localizer: ComponentEntry
     preprocessing: Preprocessing
     features: FeaturesTable
-    kept_channels: dict[str, tuple[Count, ...]]
-    """Level → the channels that ``features.channels`` chose."""
     precision: Precision
     seed: Count
-    levels: dict[str, Level] = Field(min_length=1)
-    """What the extractor gives."""
-    members: tuple[Member, ...] = Field(min_length=1, max_length=1)
-    fuse: Literal["mean"]
+    members: tuple[MemberEntry, ...] = Field(min_length=1, max_length=1000)
+    fuse: Fuse
     calibration: tuple[Score, ...]
     """Scores of the held-out normal pictures."""
     threshold: ThresholdEntry | None
+    pixel_threshold: ThresholdEntry | None
+    """By the highest value of each held-out normal picture's map."""
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
-        unknown = {file for member in self.members for file in (member.extractor, member.scorer)} ^ self.files.keys()
-        if unknown:
-            raise ValueError(f"expected files to list the members' files, found a difference in {sorted(unknown)}")
-        if self.threshold is not None and not self.calibration:
+        named = [*(entry.file for entry in self.extractors), *(member.file for member in self.members)]
+        if len(named) != len(self.files) or set(named) != self.files.keys():
+            raise ValueError(f"expected files to list each of {named} once, found {list(self.files)}")
+        for member in self.members:
+            if member.extractor >= len(self.extractors):
+                raise ValueError(f"expected an extractor below {len(self.extractors)}, found {member.extractor}")
+            if self.fuse == "max_ratio" and (member.scale is None or member.scale <= 0):
+                raise ValueError(f"expected scales above 0 to divide by, found {member.scale}")
+        for entry in self.extractors:
+            for name, level in entry.levels.items():
+                if not _lies_in(level, self.preprocessing.crop):
+                    raise ValueError(f"expected level {name} to lie in the image, found {level}")
+        if (self.threshold or self.pixel_threshold) is not None and not self.calibration:
             raise ValueError("expected calibration scores beside a threshold, found none")
         return self
 
-    def component(self, kind: Kind) -> ComponentEntry:
-        return {str(name): entry for name, entry in self.components.items()}[kind]
+
+def _lies_in(level: Level, side: int) -> bool:
+    """Whether a level's cells could be those of an image so large: else a network of another size would be built."""
+    spans = zip(level.grid, level.geometry.start, level.geometry.step, strict=True)
+    return all(
+        0 < cells <= side and -side <= start <= side and 0 < step <= 2 * side and side / 4 <= cells * step <= 4 * side
+        for cells, start, step in spans
+    )
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -151,7 +187,13 @@ def read_manifest(file: Path) -> Manifest:
 
 def refusal(file: Path, expected: str, found: str, remedy: str = REMEDY) -> UserError:
     """The sentence with which a file of a detector is refused."""
-    return UserError(f"{file}: expected {expected}, found {found}; {remedy}")
+    return UserError(f"{file}: expected {one_line(expected)}, found {one_line(found)}; {remedy}")
+
+
+def one_line(text: str) -> str:
+    """What a file made somebody say, as part of a sentence: short, and nothing in it that a terminal would obey."""
+    text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _json(file: Path) -> Any:

@@ -49,6 +49,9 @@ CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
 )
 """Tables whose keys are the core's alone, whatever else the recipe says."""
 
+BACKBONE: Final = "backbone"
+"""Key of ``[extractor]`` that a list turns into an ensemble, whatever the extractor."""
+
 NEED_ADAPTER: Final = ("training", "stopper", "auxiliary")
 
 P = TypeVar("P", bound=Params)
@@ -72,7 +75,8 @@ class Recipe:
     """Where each key was written, for problems that only the data or a component can find."""
     run: RunTable
     data: DataTable
-    extractor: Choice
+    extractors: tuple[Choice, ...]
+    """One, or one a backbone where ``[extractor] backbone`` is a list: an ensemble."""
     features: FeaturesTable
     adapter: Choice | None
     training: TrainingTable | None
@@ -111,7 +115,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     tables: dict[str, dict[str, Any] | None] = {
         "run": _dumped(recipe.run),
         "data": _dumped(recipe.data),
-        "extractor": _choice_table(recipe.extractor),
+        "extractor": _extractor_table(recipe.extractors),
         "features": _dumped(recipe.features),
         "adapter": _choice_table(recipe.adapter),
         "training": _dumped(recipe.training),
@@ -126,6 +130,19 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 def _choice_table(choice: Choice | None, own: Mapping[str, str] | None = None) -> dict[str, Any] | None:
     return None if choice is None else {"use": choice.name, **(own or {}), **(_dumped(choice.params) or {})}
+
+
+def _extractor_table(choices: Sequence[Choice]) -> dict[str, Any]:
+    """The inverse of ``_Reader.members``."""
+    tables = [_choice_table(choice) or {} for choice in choices]
+    if len(tables) == 1:
+        return tables[0]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    joined = {key: [table[key] for table in tables] for key in keys}
+    return {
+        key: values[0] if key != BACKBONE and all(value == values[0] for value in values) else values
+        for key, values in joined.items()
+    }
 
 
 def _dumped(params: Params | None) -> dict[str, Any] | None:
@@ -144,7 +161,7 @@ class _Reader:
         self.unknown_tables()
         run = self.model("run", RunTable, {"name": self.document.path.stem} if self.document.path else {})
         data = self.data("data")
-        extractor = self.choice("extractor")
+        extractors = self.extractors()
         features = self.model("features", FeaturesTable)
         adapter = self.optional("adapter", lambda: self.choice("adapter"))
         training = self.optional("training", lambda: self.model("training", TrainingTable))
@@ -156,11 +173,11 @@ class _Reader:
         threshold = self.model("threshold", ThresholdTable)
         self.needs_adapter(fit)
         if self.problems:
-            raise UserError(problem.text for problem in sorted(self.problems))
+            raise UserError(dict.fromkeys(problem.text for problem in sorted(self.problems)))
         # What a table without a problem gives; mypy cannot know it.
         assert run is not None
         assert data is not None
-        assert extractor is not None
+        assert extractors is not None
         assert features is not None
         assert fit is not None
         assert scorer is not None
@@ -170,7 +187,7 @@ class _Reader:
             document=self.document,
             run=run,
             data=data,
-            extractor=extractor,
+            extractors=extractors,
             features=features,
             adapter=adapter,
             training=training,
@@ -228,10 +245,34 @@ class _Reader:
         return self.check("scorer", ScorerTable, own, "[scorer]")
 
     def choice(self, kind: Kind, own: Sequence[str] = ()) -> Choice | None:
-        """The component that a table names, with its parameters: all keys but ``use`` and ``own``."""
         table = self.table(kind)
+        return None if table is None else self.choose(kind, table, own)
+
+    def extractors(self) -> tuple[Choice, ...] | None:
+        table = self.table("extractor")
         if table is None:
             return None
+        choices = tuple(self.choose("extractor", one) for one in self.members(table))
+        found = tuple(choice for choice in choices if choice is not None)
+        for index, choice in enumerate(found):
+            if choice in found[:index]:
+                self.problem(("extractor", BACKBONE), "expected members that differ, found two alike; remove one")
+        return found if len(found) == len(choices) else None
+
+    def members(self, table: dict[str, Any]) -> list[dict[str, Any]]:
+        """The table of each member: a list of backbones makes an ensemble, and a list of lists is shared out."""
+        backbones = table.get(BACKBONE)
+        if not isinstance(backbones, list) or not backbones:
+            return [table]
+
+        def own(key: str, value: Any, index: int) -> Any:
+            several = isinstance(value, list) and len(value) == len(backbones)
+            return value[index] if several and (key == BACKBONE or all(isinstance(v, list) for v in value)) else value
+
+        return [{key: own(key, value, index) for key, value in table.items()} for index in range(len(backbones))]
+
+    def choose(self, kind: Kind, table: Mapping[str, Any], own: Sequence[str] = ()) -> Choice | None:
+        """The component that a table names, with its parameters: all keys but ``use`` and ``own``."""
         use = table.get("use", DEFAULT_USE.get(kind))
         if not isinstance(use, str):
             self.no_use(kind, table)

@@ -41,9 +41,12 @@ class Pictures(_Part):
 
 
 class ThresholdReport(_Part):
-    """Scores above ``value`` count as anomalous."""
+    """What lies above ``value`` counts as anomalous: a picture's score, or any value of its map."""
 
     value: float
+    method: Literal["split", "cross"]
+    folds: int | None
+    """Of cross."""
     calibration_pictures: int
     false_positive_rate_asked: float
     false_positive_rate_supported: float
@@ -56,10 +59,47 @@ class ThresholdReport(_Part):
     """Share of the anomalous test pictures above the threshold; nothing was chosen by it."""
 
 
+class LookReport(_Part):
+    """What a stopper saw at one of its looks."""
+
+    minibatches: int
+    epochs: float
+    loss: float | None
+    """Mean since the look before."""
+    terms: dict[str, float]
+    """Of the loss, where it has several."""
+    figure: float | None
+    """The stopper's."""
+    kept: bool
+    reason: str
+
+
+class TrainingReport(_Part):
+    """How an extractor was adapted."""
+
+    subject: str
+    schedule: dict[str, float | int | str]
+    minibatches: int
+    kept_minibatches: int
+    """Of the state that the run went on with."""
+    ended: str
+    """Why it ended."""
+    seconds: float
+    looks: list[LookReport]
+
+
 class CategoryReport(_Part):
     metrics: dict[str, float | None]
+    """With ``run.folds``, means over the folds."""
+    sem: dict[str, float | None] | None = None
+    """Standard errors of those means."""
+    folds: list[dict[str, float | None]] = []
+    """The metrics of each fold."""
     pictures: Pictures
     threshold: ThresholdReport | None
+    trainings: list[TrainingReport] = []
+    pixel_threshold: ThresholdReport | None = None
+    """By the highest value of each picture's map; null without maps, or where the recipe wants none."""
 
 
 class Unreadable(_Part):
@@ -85,7 +125,10 @@ class Report(_Part):
     folder: str
     categories: dict[str, CategoryReport]
     mean: dict[str, float | dict[str, float | None] | None]
+    resumed: int = 0
+    """How often the run was interrupted and taken up again."""
     timings: dict[str, float]
+    """Seconds of each stage, those of interrupted attempts included as far as their work was kept."""
     peak_memory_bytes: int
     versions: dict[str, str]
     git: str | None

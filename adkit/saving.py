@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -16,24 +16,24 @@ from torch import nn
 import adkit
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
-from adkit.contracts import Scorer
 from adkit.errors import PluginError
+from adkit.facts import versions
+from adkit.inference import Embedding, ScoringPath
 from adkit.manifest import (
     FOLDER,
     SCHEMA,
     ComponentEntry,
+    ExtractorEntry,
+    FileEntry,
     Manifest,
-    Member,
+    MemberEntry,
     Preprocessing,
     ThresholdEntry,
     write_manifest,
 )
-from adkit.recipe import Choice
+from adkit.recipe import Choice, Recipe
 from adkit.tensor_files import entry_of, write_tensors
 from adkit.threshold import Threshold
-
-EXTRACTOR_FILE: Final = "extractor.safetensors"
-SCORER_FILE: Final = "scorer.safetensors"
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -43,10 +43,12 @@ class Fitted:
     """What one category's pictures have made of a recipe."""
 
     category: str
-    scorer: Scorer
+    embeddings: tuple[Embedding, ...]
+    path: ScoringPath
     calibration: FloatArray
     """(m,) raw scores of the held-out normal pictures."""
     threshold: Threshold | None
+    pixel_threshold: Threshold | None
 
 
 def detector_folders(run: Path, categories: Iterable[str]) -> dict[str, Path]:
@@ -71,7 +73,8 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
     """Write a detector into ``folder``, which is made.
 
     Args:
-        beside: folder of a detector of the same run, whose extractor's file is shared where the file system can.
+        beside: folder of a detector of the same run, whose extractors' files are shared where they are the same and the
+            file system can.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -79,43 +82,57 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
     """
     recipe = parts.recipe
     folder.mkdir(parents=True)
-    if beside is None:
-        extractor = parts.embedding.extractor
-        with blaming(who(recipe.extractor)):
-            if not isinstance(extractor, nn.Module):
-                raise PluginError(who(recipe.extractor), f"expected an nn.Module, found {type(extractor).__name__}")
-            state = extractor.state_dict()
-        extractor_entry = write_tensors(state, folder / EXTRACTOR_FILE)
-    else:
-        _share(beside / EXTRACTOR_FILE, folder / EXTRACTOR_FILE)
-        extractor_entry = entry_of(folder / EXTRACTOR_FILE)
-    with blaming(who(recipe.scorer)):
-        fitted_state = fitted.scorer.state_dict()
-    scorer_entry = write_tensors(fitted_state, folder / SCORER_FILE)
-    scores = fitted.calibration
-    scale = float(np.median(scores)) if len(scores) else None
+    files: dict[str, FileEntry] = {}
+    extractors = []
+    shared = beside if fitted.embeddings is parts.embeddings else None
+    for index, embedding in enumerate(fitted.embeddings):
+        choice = recipe.extractors[index % len(recipe.extractors)]  # folds repeat them
+        name = _file_name("extractor", index, len(fitted.embeddings))
+        if shared is None:
+            with blaming(who(choice)):
+                if not isinstance(embedding.extractor, nn.Module):
+                    raise PluginError(who(choice), f"expected an nn.Module, found {type(embedding.extractor).__name__}")
+                state = embedding.extractor.state_dict()
+            files[name] = write_tensors(state, folder / name)
+        else:
+            _share(shared / name, folder / name)
+            files[name] = entry_of(folder / name)
+        levels, kept = dict(embedding.extractor.levels), embedding.transform.kept
+        extends = None if recipe.adapter is None else _entry(recipe.adapter)
+        extractors.append(
+            ExtractorEntry(component=_entry(choice), adapter=extends, file=name, levels=levels, kept_channels=kept)
+        )
+    members = []
+    for index, member in enumerate(fitted.path.members):
+        name = _file_name("scorer", index, len(fitted.path.members))
+        with blaming(who(recipe.scorer)):
+            state = member.scorer.state_dict()
+        files[name] = write_tensors(state, folder / name)
+        members.append(MemberEntry(extractor=member.embedding, file=name, scale=member.scale))
     manifest = Manifest(
         schema_version=SCHEMA,
         adkit=adkit.__version__,
         category=fitted.category,
-        components={
-            "extractor": _entry(recipe.extractor),
-            "scorer": _entry(recipe.scorer),
-            "localizer": _entry(recipe.localizer),
-        },
+        versions=versions(),
+        extractors=tuple(extractors),
+        scorer=_entry(recipe.scorer),
+        localizer=_entry(recipe.localizer),
         preprocessing=Preprocessing(resize=parts.view.resize, image_size=parts.view.image_size, crop=parts.view.crop),
         features=recipe.features,
-        kept_channels=parts.embedding.transform.kept,
         precision=parts.context.precision,
         seed=parts.context.seed,
-        levels=dict(parts.embedding.extractor.levels),
-        members=(Member(extractor=EXTRACTOR_FILE, scorer=SCORER_FILE, scale=scale),),
-        fuse="mean",
-        calibration=tuple(scores.tolist()),
-        threshold=_threshold_entry(fitted.threshold),
-        files={EXTRACTOR_FILE: extractor_entry, SCORER_FILE: scorer_entry},
+        members=tuple(members),
+        fuse=fitted.path.fuse,
+        calibration=tuple(fitted.calibration.tolist()),
+        threshold=_threshold_entry(fitted.threshold, recipe),
+        pixel_threshold=_threshold_entry(fitted.pixel_threshold, recipe),
+        files=files,
     )
     write_manifest(manifest, folder)
+
+
+def _file_name(what: str, index: int, count: int) -> str:
+    return f"{what}.safetensors" if count == 1 else f"{what}-{index}.safetensors"
 
 
 def _share(there: Path, here: Path) -> None:
@@ -135,7 +152,12 @@ def _entry(choice: Choice) -> ComponentEntry:
     )
 
 
-def _threshold_entry(threshold: Threshold | None) -> ThresholdEntry | None:
+def _threshold_entry(threshold: Threshold | None, recipe: Recipe) -> ThresholdEntry | None:
     if threshold is None:
         return None
-    return ThresholdEntry(value=threshold.value, asked=threshold.asked, supported=threshold.supported)
+    return ThresholdEntry(
+        value=threshold.value,
+        method=recipe.threshold.method,
+        asked=threshold.asked,
+        supported=threshold.supported,
+    )

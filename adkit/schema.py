@@ -9,7 +9,7 @@ from adkit.core_tables import ScorerTable
 from adkit.data.tables import FORMATS
 from adkit.fields import Schema, first_sentence, model_schema
 from adkit.plugins import Registered, Registry, question
-from adkit.recipe import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
+from adkit.recipe import BACKBONE, CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
 
 
 def recipe_schema(registry: Registry) -> Schema:
@@ -55,12 +55,28 @@ def _component_branch(kind: Kind, entry: Registered) -> Schema:
     own = model_schema(ScorerTable)["properties"] if kind == "scorer" else {}
     use = {"const": name, "description": entry.summary}
     required = [] if DEFAULT_USE.get(kind) == name else ["use"]
+    properties = schema.get("properties", {})
+    if kind == "extractor" and BACKBONE in properties:
+        properties = _of_ensembles(properties)
     return {
         **schema,
         "description": entry.summary,
-        "properties": {"use": use, **own, **schema.get("properties", {})},
+        "properties": {"use": use, **own, **properties},
         "required": [*required, *schema.get("required", ())],
     }
+
+
+def _of_ensembles(properties: Schema) -> Schema:
+    """The keys of an extractor, and what they may be where a list of backbones makes an ensemble."""
+
+    def several(key: str, value: Schema) -> Schema:
+        if key != BACKBONE and value.get("type") != "array":
+            return value
+        described: Schema = {name: value[name] for name in ("description", "default", "title") if name in value}
+        plain = {name: inner for name, inner in value.items() if name not in described}
+        return {**described, "anyOf": [plain, {"type": "array", "items": plain, "minItems": 2}]}
+
+    return {key: several(key, value) for key, value in properties.items()}
 
 
 def _must_be_written(kind: Kind, registry: Registry) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from adkit.assemble import Assembled
 from adkit.contracts import Batch, Stream
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
-from adkit.engines import Embedded, PictureStream
+from adkit.engines import Embedded, PictureStream, create_embedder, outputs
 from adkit.errors import UserError
+from adkit.inference import Embedding
 from adkit.progress import Advance
 from adkit.store import FeatureStore, StoredStream
 
@@ -28,8 +28,14 @@ class Source(Protocol):
     @property
     def bad(self) -> BadPictures: ...
 
-    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
-        """Features of ``samples``; with labels and masks where ``targets``."""
+    def stream(
+        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+    ) -> EmbeddedStream:
+        """Features of ``samples``, of one embedding or of all; with labels and masks where ``targets``."""
+        ...
+
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        """The same pictures through other embeddings."""
         ...
 
 
@@ -45,56 +51,72 @@ def require_readable(samples: Sequence[Sample], bad: BadPictures) -> None:
 class PictureSource:
     """Decodes and extracts at every walk."""
 
-    def __init__(self, parts: Assembled, bad: BadPictures, total: int) -> None:
+    def __init__(
+        self, parts: Assembled, bad: BadPictures, total: int, embeddings: tuple[Embedding, ...] | None = None
+    ) -> None:
         """
         Args:
             bad: takes up the run's pictures that cannot be read.
             total: pictures of the whole run, of which a share may be unreadable.
+            embeddings: default: those of ``parts``.
         """
         self.bad = bad
         self._parts = parts
         self._total = total
+        self._embeddings = parts.embeddings if embeddings is None else embeddings
 
-    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
-        loader = Loader(
-            samples,
-            self._parts.view,
-            self._parts.recipe.data.batch_size,
-            self.bad,
-            targets=targets,
-            metric_size=self._parts.metric_size if targets else None,
-        )
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        return PictureSource(self._parts, self.bad, self._total, embeddings)
 
+    def stream(
+        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+    ) -> PictureStream:
         def batches() -> Iterator[Batch]:
-            yield from loader
-            self.bad.check(self._total)
+            yield from self._batches(samples, targets=targets)
             require_readable(samples, self.bad)
 
         def readable() -> int:
             return sum(sample.id not in self.bad for sample in samples)
 
-        return PictureStream(batches, readable, self._parts.embedding, advance)
+        embeddings = self._embeddings if embedding is None else (self._embeddings[embedding],)
+        return PictureStream(batches, readable, embeddings, advance)
+
+    def embedded(self, samples: Sequence[Sample], advance: Advance) -> Iterator[Embedded]:
+        """All embeddings of ``samples``, of which perhaps none can be read."""
+        return outputs(create_embedder(self._embeddings, advance), self._batches(samples, targets=False))
+
+    def _batches(self, samples: Sequence[Sample], *, targets: bool) -> Iterator[Batch]:
+        yield from self._parts.loader(samples, self.bad, self._parts.recipe.data.batch_size, targets)
+        self.bad.check(self._total)
 
 
 class StoredSource:
     """Reads a store that was filled from every picture once."""
 
-    def __init__(self, parts: Assembled, store: FeatureStore, bad: BadPictures) -> None:
-        self.bad = bad
+    def __init__(self, parts: Assembled, store: FeatureStore, pictures: PictureSource) -> None:
+        self.bad = pictures.bad
         self._parts = parts
         self._store = store
+        self._pictures = pictures
 
-    def stream(self, samples: Sequence[Sample], advance: Advance, *, targets: bool) -> EmbeddedStream:
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        return self._pictures.fresh(embeddings)
+
+    def stream(
+        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+    ) -> EmbeddedStream:
         require_readable(samples, self.bad)
+        embeddings = range(len(self._parts.embeddings)) if embedding is None else (embedding,)
         return StoredStream(
-            self._store, samples, self._parts.recipe.data.batch_size, self._parts.context.device, advance
+            self._store, samples, embeddings, self._parts.recipe.data.batch_size, self._parts.context.device, advance
         )
 
 
 def extract_once(
-    parts: Assembled, pictures: PictureSource, samples: Sequence[Sample], folder: Path, advance: Advance
+    parts: Assembled, pictures: PictureSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance
 ) -> StoredSource:
-    """Extract ``samples`` into files under ``folder``."""
-    store = FeatureStore(folder, parts.embedding.levels)
-    store.fill(pictures.stream(samples, advance, targets=False).embedded())
-    return StoredSource(parts, store, pictures.bad)
+    """Add ``samples`` to what ``store`` has of the run's pictures."""
+    for picture, reason in store.unreadable.items():
+        pictures.bad.add(picture, reason)
+    store.fill(pictures.embedded(samples, advance), pictures.bad.reasons)
+    return StoredSource(parts, store, pictures)

@@ -1,7 +1,10 @@
-"""When is a score high enough to call a picture anomalous? Split conformal thresholds with a stated rate.
+"""When is a score high enough to call a picture anomalous? Conformal thresholds with a stated rate.
 
 All of it rests on one assumption: the held-out normal pictures and the normal pictures to come are
-exchangeable, and the held-out ones served nothing else.
+exchangeable, and the held-out ones served nothing else. Scores from folds (cross-conformal) keep to that but
+roughly: each comes from the members that had not seen the picture, while a new picture is scored by the mean of all.
+No theorem covers that exactly; the closest, for comparisons fold by fold, promises twice the rate (Barber et al.,
+Predictive inference with the jackknife+, Annals of Statistics 2021). ``docs/results.md`` has what was measured.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ class Threshold:
         return self.supported <= self.asked
 
 
-def split_conformal(scores: Scores, false_positive_rate: float) -> Threshold:
-    """The ⌈(m + 1)(1 − α)⌉-th smallest of m held-out normal scores.
+def conformal(scores: Scores, false_positive_rate: float) -> Threshold:
+    """Split conformal: the ⌈(m + 1)(1 − α)⌉-th smallest of m held-out normal scores.
 
     Of the normal pictures to come, a share of at most ``supported`` scores higher on average over held-out
     sets, and exactly that share where no two scores tie. With fewer than 1/α − 1 scores it is the largest.

@@ -1,10 +1,12 @@
 """Does the threshold keep its promise? Mean false-alarm rate over random splits beside its exact expectation.
 
-    python benchmarks/coverage.py --root data/mtd [--splits 200] [--rate 0.05] [--calibration 99 76]
+    python benchmarks/coverage.py --root data/mtd [--splits 200] [--rate 0.05] [--calibration 99 76] [--cross 99 400]
 
 All good pictures of a category, for training and for testing alike, are extracted once. Each split draws disjoint
 sets from them: `calibration` pictures, 200 to test on, the rest to fit DN2 on. With m calibration pictures and
 k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable picture lies above the threshold with a chance of (m + 1 − k) / (m + 1).
+
+With --cross, sets of so many normal pictures both fit and calibrate in five folds, as threshold.method = "cross" does.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ import numpy as np
 import torch
 
 from adkit.assemble import assemble
-from adkit.contracts import Features
+from adkit.contracts import Features, Scorer
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import FeatureStream
-from adkit.threshold import split_conformal
+from adkit.threshold import conformal
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
 TEST = 200
+FOLDS = 5
 
 
 def main() -> None:
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--calibration", type=int, nargs="+", default=[99, 76])
+    parser.add_argument("--cross", type=int, nargs="*", default=[99, 400])
     options = parser.parse_args()
 
     recipe = read_recipe(RECIPE, [f"data.root={options.root}", "data.calibration=0"])
@@ -46,24 +50,40 @@ def main() -> None:
     print(f"{category.name}: {len(pooled)} good pictures, {options.splits} splits, rate {options.rate:g}")
 
     generator = torch.Generator().manual_seed(0)
-    geometry = parts.embedding.levels["pool"].geometry
+    geometry = parts.embeddings[0].levels["pool"].geometry
 
     def features(rows: torch.Tensor) -> Features:
         return Features({"pool": pooled[rows]}, {"pool": geometry})
 
-    for m in options.calibration:
-        rates = []
-        for _ in range(options.splits):
-            held, tested, fitted = torch.randperm(len(pooled), generator=generator).split(
-                [m, TEST, len(pooled) - m - TEST]
-            )
-            scorer = parts.new_scorer()
-            scorer.fit(FeatureStream(features(fitted)))
-            threshold = split_conformal(scorer.score(features(held)).image.numpy(), options.rate)
-            rates.append(float((scorer.score(features(tested)).image.numpy() > threshold.value).mean()))
-        expected = (m + 1 - math.ceil((m + 1) * (1 - options.rate) - 1e-9)) / (m + 1)
-        error = np.std(rates, ddof=1) / math.sqrt(len(rates))
-        print(f"  m = {m}: mean false-alarm rate {np.mean(rates):.4f} ± {error:.4f}, expected {expected:.4f}")
+    def fitted(rows: torch.Tensor) -> Scorer:
+        scorer = parts.new_scorer()
+        scorer.fit(FeatureStream(features(rows)))
+        return scorer
+
+    def scores(scorer: Scorer, rows: torch.Tensor) -> np.ndarray:
+        return scorer.score(features(rows)).image.numpy()
+
+    def split(m: int) -> float:
+        held, tested, rest = torch.randperm(len(pooled), generator=generator).split([m, TEST, len(pooled) - m - TEST])
+        scorer = fitted(rest)
+        threshold = conformal(scores(scorer, held), options.rate)
+        return float((scores(scorer, tested) > threshold.value).mean())
+
+    def cross(n: int) -> float:
+        normal, tested = torch.randperm(len(pooled), generator=generator)[: n + TEST].split([n, TEST])
+        folds = [normal[first::FOLDS] for first in range(FOLDS)]
+        members = [fitted(torch.cat([other for other in folds if other is not fold])) for fold in folds]
+        held = np.concatenate([scores(member, fold) for member, fold in zip(members, folds, strict=True)])
+        mean = np.mean([scores(member, tested) for member in members], axis=0)
+        return float((mean > conformal(held, options.rate).value).mean())
+
+    for name, draw, sizes in (("m", split, options.calibration), ("cross, n", cross, options.cross)):
+        for size in sizes:
+            rates = [draw(size) for _ in range(options.splits)]
+            expected = (size + 1 - math.ceil((size + 1) * (1 - options.rate) - 1e-9)) / (size + 1)
+            error = np.std(rates, ddof=1) / math.sqrt(len(rates))
+            seen = f"mean false-alarm rate {np.mean(rates):.4f} ± {error:.4f}"
+            print(f"  {name} = {size}: {seen}, expected {expected:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation from real runs: python docs/figures.py."""
+"""Draw the pictures of the documentation: python docs/figures.py."""
 
 from __future__ import annotations
 
@@ -14,15 +14,29 @@ from adkit.assemble import Assembled, assemble
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
-from adkit.inference import ScoringPath
+from adkit.data.textures import draw_picture, photographs, plans
+from adkit.data.view import View, to_planes
+from adkit.inference import Member, ScoringPath, embed
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
+from adkit.vicinity import Augmentation, vary
 
 ROOT = Path(__file__).parents[1]
 GAP, HEAD = 6, 22
 
 
 def main() -> int:
+    folder = ROOT / "docs" / "images"
+    folder.mkdir(exist_ok=True)
+    for name, draw in (("vicinity", vicinity), ("quickstart", quickstart)):
+        path = folder / f"{name}.png"
+        draw().save(path)
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+def quickstart() -> Image.Image:
+    """Test pictures of the quickstart, their masks, and the maps that it finds."""
     recipe = read_recipe(ROOT / "recipes" / "quickstart.toml")
     parts = assemble(recipe)
     columns = []
@@ -35,21 +49,32 @@ def main() -> int:
         for kind in ("good", "scratch") if category.name == "brick" else ("stain", "hole"):
             sample = next(sample for sample in category.test if sample.kind == kind)
             columns.append((f"{category.name}: {kind}", _column(sample, detector, parts, limits)))
-    path = ROOT / "docs" / "images" / "quickstart.png"
-    path.parent.mkdir(exist_ok=True)
-    _sheet(columns).save(path)
-    print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+    return _sheet(columns)
+
+
+def vicinity() -> Image.Image:
+    """A normal picture of bricks, and what the vicinal stopper could draw from it."""
+    photograph, _, _ = draw_picture(next(plans(seed=0)), photographs())
+    view = View("squash", 224, 224)
+    image = torch.empty(1, 3, *view.size)
+    to_planes(view.image(Image.fromarray(photograph)), image[0].numpy())
+    columns = [("normal", [_shown(image[0])])]
+    titles: dict[Augmentation, str] = {"augmix": "AugMix", "cutout": "CutOut", "confetti": "Confetti"}
+    for name, title in titles.items():
+        varied = vary(name, image, torch.Generator().manual_seed(0))
+        columns.append((title, [_shown(varied.images[0])]))
+    return _sheet(columns)
+
+
+def _shown(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
 
 def _fitted(category: Category, parts: Assembled) -> ScoringPath:
     scorer = parts.new_scorer()
-    scorer.fit(
-        PictureSource(parts, BadPictures(0), len(category.train)).stream(
-            category.train, lambda count: None, targets=False
-        )
-    )
-    return parts.scoring_path(scorer)
+    source = PictureSource(parts, BadPictures(0), len(category.train))
+    scorer.fit(source.stream(category.train, lambda count: None, targets=False))
+    return parts.scoring_path([Member(0, scorer)])
 
 
 def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
@@ -57,7 +82,7 @@ def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
 
 
 def _map(detector: ScoringPath, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
-    return detector.localize(detector.score(parts.embedding(images)), parts.view.size)
+    return detector.localize(detector.score(embed(parts.embeddings, images)), parts.view.size)
 
 
 def _column(sample: Sample, detector: ScoringPath, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
@@ -78,7 +103,7 @@ def _column(sample: Sample, detector: ScoringPath, parts: Assembled, limits: tup
 def _sheet(columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:
     side = columns[0][1][0].width
     width = len(columns) * (side + GAP) - GAP
-    sheet = Image.new("RGB", (width, HEAD + 3 * (side + GAP) - GAP), "white")
+    sheet = Image.new("RGB", (width, HEAD + len(columns[0][1]) * (side + GAP) - GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (title, parts) in enumerate(columns):
         left = number * (side + GAP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from adkit.data.arrays import find_arrays
@@ -22,7 +23,7 @@ from adkit.data.found import Found, Notes
 from adkit.data.masks import check_masks
 from adkit.data.mvtec import find_mvtec
 from adkit.data.samples import Category, Dataset
-from adkit.data.splits import hold_out
+from adkit.data.splits import folded, hold_out
 from adkit.data.tables import (
     ArraysTable,
     ClassesTable,
@@ -35,7 +36,7 @@ from adkit.data.tables import (
 from adkit.errors import UserError
 
 
-def open_dataset(table: DataTable, seed: int) -> Dataset:
+def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     """Resolve the files of a table; nothing is decoded but the masks of normal pictures.
 
     A calibration picture of the same content as another normal picture is moved to training, with a warning, also
@@ -43,14 +44,17 @@ def open_dataset(table: DataTable, seed: int) -> Dataset:
 
     Args:
         seed: decides which normal pictures are held out for calibration (and for the test, where the format
-            takes them from the training pictures).
+            takes them from the training pictures), and which fold each is in.
+        folds: into how many parts to cut the normal pictures, none of which is then held out for calibration.
 
     Raises:
         UserError: with every problem found, one sentence each.
     """
     notes = Notes()
     try:
-        categories = tuple(_category(one, table.calibration, seed, notes) for one in _find(table, seed, notes))
+        categories = tuple(
+            _category(one, 0 if folds else table.calibration, seed, notes) for one in _find(table, seed, notes)
+        )
     except OSError as error:
         if error.filename is None:
             raise
@@ -58,7 +62,7 @@ def open_dataset(table: DataTable, seed: int) -> Dataset:
     if notes.problems:
         raise UserError(map(writable, notes.problems))
     shared = isinstance(table, ClassesTable | ArraysTable) and table.normal == "*"
-    categories, warnings = _without_copies(categories, shared, table.root)
+    categories, warnings = _without_copies(categories, shared, table.root, folds, seed)
     return Dataset(categories, tuple(map(writable, (*notes.warnings, *warnings))), shared)
 
 
@@ -110,9 +114,9 @@ def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
 
 
 def _without_copies(
-    categories: tuple[Category, ...], shared: bool, root: str
+    categories: tuple[Category, ...], shared: bool, root: str, folds: int, seed: int
 ) -> tuple[tuple[Category, ...], list[str]]:
-    """Categories none of whose calibration pictures equals another normal one, and what to tell the user."""
+    """Categories none of whose pictures equals another that calibrates it, and what to tell the user."""
     # Of shared pictures, each category's normal ones are its own, and the test pictures are everybody's.
     groups = [(root, categories)] if shared else [(category.name, (category,)) for category in categories]
     settled: list[Category] = []
@@ -123,7 +127,8 @@ def _without_copies(
         moved: list[Pair] = []
         for category in group:
             category, pairs = copies_to_training(category, equal)
-            settled.append(category)
+            parts = folded(category.train, folds, seed, equal) if folds else ()
+            settled.append(replace(category, folds=parts))
             moved += pairs
         if moved:
             warnings.append(moved_warning(name, moved))

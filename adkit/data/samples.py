@@ -69,6 +69,8 @@ class Category:
     train: tuple[Sample, ...]
     calibration: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    folds: tuple[tuple[Sample, ...], ...] = ()
+    """Parts of ``train``, where each calibrates what the others fit; ``calibration`` is empty then."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from adkit.data.samples import Sample
 
@@ -18,8 +19,28 @@ def hold_out(samples: Sequence[Sample], share: float, seed: int, purpose: str) -
         return list(samples), []
     count = min(max(round(share * len(samples)), 1), len(samples) - 1)
 
-    def draw(sample: Sample) -> bytes:
-        return hashlib.sha256(f"{seed}\0{purpose}\0{sample.id}".encode()).digest()
-
-    held = {sample.id for sample in sorted(samples, key=draw)[:count]}
+    held = {sample.id for sample in sorted(samples, key=lambda sample: _draw(sample, seed, purpose))[:count]}
     return [s for s in samples if s.id not in held], [s for s in samples if s.id in held]
+
+
+def folded(
+    samples: Sequence[Sample], count: int, seed: int, equal: Mapping[str, int]
+) -> tuple[tuple[Sample, ...], ...]:
+    """Cut into ``count`` folds of nearly equal size, or as many as there are different pictures; none for one.
+
+    Pictures of equal content (id → the number that they have in common) are in one fold: a copy of what was fitted on
+    says nothing of new pictures. Drawn as in ``hold_out``.
+    """
+    groups: dict[object, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda sample: _draw(sample, seed, "folds")):
+        groups[equal.get(sample.id, sample.id)].append(sample)
+    if len(groups) < 2:
+        return ()
+    folds: list[set[str]] = [set() for _ in range(min(count, len(groups)))]
+    for group in groups.values():
+        min(folds, key=len).update(sample.id for sample in group)
+    return tuple(tuple(sample for sample in samples if sample.id in fold) for fold in folds)
+
+
+def _draw(sample: Sample, seed: int, purpose: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{purpose}\0{sample.id}".encode()).digest()

@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from adkit import Batch, Context, Features, Geometry, Level, Scores, UserError
 from adkit.engines import Judged, PictureStream, create_evaluator, outputs, to_metric_grid, without_padding
 from adkit.features import FeaturesTable, FeatureTransform
-from adkit.inference import Embedding, ScoringPath
+from adkit.inference import Embedding, Member, ScoringPath
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
 
@@ -50,7 +50,7 @@ def embedding():
 
 
 def stream(batches):
-    return PictureStream(lambda: batches, lambda: sum(map(len, batches)), embedding(), lambda pictures: None)
+    return PictureStream(lambda: batches, lambda: sum(map(len, batches)), [embedding()], lambda pictures: None)
 
 
 def test_outputs_come_in_order():
@@ -108,7 +108,7 @@ def test_stream_walks_twice_with_equal_features():
 
 def test_stream_reports_every_picture_as_progress():
     done = []
-    pictures = PictureStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, embedding(), done.append)
+    pictures = PictureStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, [embedding()], done.append)
     list(pictures)
     assert done == [2, 1]
 
@@ -119,16 +119,17 @@ def test_nan_feature_names_level_and_picture():
 
 
 def test_evaluator_scores_each_picture():
-    detector = ScoringPath(Red(), Nearest())
-    judged = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
+    detector = ScoringPath([Member(0, Red())], Nearest())
+    judged = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
     assert judged.scores.tolist() == [0.25, 0.5]
 
 
 def test_evaluator_makes_maps_only_for_masks():
-    detector = ScoringPath(Red(), Nearest())
-    plain = next(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.5)]).embedded()))
+    detector = ScoringPath([Member(0, Red())], Nearest())
+    plain = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.5)]).embedded()))
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
-    masked = next(outputs(create_evaluator(detector, 8, (4, 4)), stream([batch(0.5, masks=masks)]).embedded()))
+    pictures = stream([batch(0.5, masks=masks)])
+    masked = next(outputs(create_evaluator(detector, 8, (4, 4), peaks=False), pictures.embedded()))
     assert plain.maps is None
     assert masked.maps.shape == (1, 8, 8)
 
@@ -138,16 +139,16 @@ def test_score_that_is_not_finite_names_the_picture():
         def score(self, features):
             return Scores(torch.tensor([1.0, float("inf")]))
 
-    detector = ScoringPath(Broken(), Nearest())
+    detector = ScoringPath([Member(0, Broken())], Nearest())
     with pytest.raises(
         UserError, match=r"scorer: the score of picture 0\.5\.png: expected finite values, found NaN or inf"
     ):
-        list(outputs(create_evaluator(detector, 4, (4, 4)), stream([batch(0.25, 0.5)]).embedded()))
+        list(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
 
 
 def test_padding_is_left_out():
     maps = torch.tensor([[[9.0, 1, 1, 9], [9, 2, 2, 9]]]).repeat_interleave(2, 1)  # (1, 4, 4), sides are padding
-    judged = Judged(("a",), torch.ones(1), maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    judged = Judged(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
     ((shown, mask),) = without_padding(judged, (4, 4))
     assert shown.tolist() == [[[1, 1], [1, 1], [2, 2], [2, 2]]]
     assert mask.tolist() == [[[False, False], [False, False], [True, True], [True, True]]]
@@ -155,7 +156,7 @@ def test_padding_is_left_out():
 
 def test_padding_is_left_out_of_a_finer_grid():
     maps = torch.zeros(1, 8, 8)
-    judged = Judged(("a",), torch.ones(1), maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    judged = Judged(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
     assert next(without_padding(judged, (4, 4)))[0].shape == (1, 8, 4)
 
 

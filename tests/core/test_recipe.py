@@ -95,7 +95,7 @@ def tile(tmp_path, monkeypatch):
 def test_the_smallest_recipe_has_every_default():
     recipe = read(SMALLEST)
     assert (recipe.run.name, recipe.run.seed, recipe.run.device) == ("run", 0, "auto")
-    assert (recipe.extractor.name, recipe.localizer.name, recipe.scorer_fit) == (
+    assert (recipe.extractors[0].name, recipe.localizer.name, recipe.scorer_fit) == (
         "timm",
         "bilinear",
         "adapted",
@@ -110,7 +110,7 @@ def test_a_full_recipe(tile):
     recipe = read(tile(FULL))
     assert recipe.path == Path("recipes/tile.toml")
     assert recipe.data.category == ("brick", "grass")
-    assert recipe.extractor.params.levels == ("layer1", "layer2")
+    assert recipe.extractors[0].params.levels == ("layer1", "layer2")
     assert recipe.adapter.params.strength == 1e4
     assert recipe.training.epochs == 250
     assert recipe.auxiliary.root == "outliers"

@@ -1,0 +1,135 @@
+"""From normal pictures to members that are fitted and calibrated: adapt, fit, and score what was kept back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adkit.adapting import adapt, split_for_stopping
+from adkit.assemble import Assembled, who
+from adkit.blame import blaming
+from adkit.contracts import Scorer
+from adkit.data.samples import Category, Sample
+from adkit.evaluating import Evaluation, evaluate, joined
+from adkit.inference import Embedding, Member, ScoringPath
+from adkit.progress import Display
+from adkit.report import TrainingReport
+from adkit.sources import Source
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the work on one category is done with."""
+
+    source: Source
+    """Of the features of ψ₀."""
+    parts: Assembled
+    display: Display
+    folder: Path
+    """For checkpoints, kept until the category is finished."""
+
+    def of_fold(self, number: int) -> Path:
+        return self.folder / f"fold-{number}"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Fitted members, and what they make of normal pictures that they were not fitted on."""
+
+    embeddings: tuple[Embedding, ...]
+    path: ScoringPath
+    calibration: Evaluation
+    trained: int
+    """Pictures that were fitted on."""
+    trainings: list[TrainingReport]
+
+    def source(self, place: Workplace) -> Source:
+        """Of the features that its members read."""
+        own = self.embeddings is place.parts.embeddings
+        return place.source if own else place.source.fresh(self.embeddings)
+
+
+def fit_and_calibrate(category: Category, place: Workplace) -> Calibrated:
+    """Members of a category that has no folds, or one a fold."""
+    if not category.folds:
+        return split(category.name, category.train, None, category.calibration, place, place.folder)
+    fitted = []
+    for number, fold in enumerate(category.folds, 1):
+        subject = f"{category.name}, fold {number} of {len(category.folds)}"
+        fitted.append(split(subject, without(category.train, fold), None, fold, place, place.of_fold(number)))
+    embeddings, path = together(fitted, place.parts)
+    calibration = joined([one.calibration for one in fitted])
+    trainings = [training for one in fitted for training in one.trainings]
+    return Calibrated(embeddings, path, calibration, len(calibration.samples), trainings)
+
+
+def split(
+    subject: str,
+    train: Sequence[Sample],
+    held_out: Sequence[Sample] | None,
+    calibration: Sequence[Sample],
+    place: Workplace,
+    folder: Path,
+) -> Calibrated:
+    """A member an extractor, fitted on ``train`` and calibrated by pictures that serve nothing else.
+
+    Args:
+        subject: what is fitted, for the display.
+        held_out: pictures for the stopper; None: a share of ``train``.
+        folder: for checkpoints.
+    """
+    parts, display = place.parts, place.display
+    trainings = []
+    embeddings, source = parts.embeddings, place.source
+    initial: list[Scorer | None] = [None] * len(embeddings)
+    if parts.recipe.adapter is not None:
+        if held_out is None:
+            train, held_out = split_for_stopping(train, parts)
+        adapted = [
+            adapt(index, train, held_out, source, parts, display, subject, folder / f"extractor-{index}")
+            for index in range(len(embeddings))
+        ]
+        trainings = [one.report for one in adapted]
+        embeddings = tuple(one.embedding for one in adapted)
+        initial = [one.initial for one in adapted]
+        source = source.fresh(embeddings)
+    members = []
+    for index, scorer in enumerate(initial):
+        if scorer is None:
+            scorer = parts.new_scorer()
+            with display.stage("fit", subject, len(train)) as advance, blaming(who(parts.recipe.scorer)):
+                scorer.fit(source.stream(train, advance, targets=False, embedding=index))
+        members.append(Member(index, scorer))
+    trained = sum(sample.id not in source.bad for sample in train)
+    path = parts.scoring_path(members)
+    with display.stage("calibrate", subject, len(calibration)) as advance:
+        peaks = parts.recipe.threshold.pixel
+        found = evaluate(path, calibration, source, parts, advance, targets=False, peaks=peaks)
+    return Calibrated(embeddings, path.scaled(_scales(found)), found, trained, trainings)
+
+
+def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:
+    """One detector of the members of several, and the embeddings that they read."""
+    embeddings: tuple[Embedding, ...] = ()
+    members: list[Member] = []
+    for one in fitted:
+        first = 0 if one.embeddings is parts.embeddings else len(embeddings)
+        members += [Member(first + member.embedding, member.scorer, member.scale) for member in one.path.members]
+        embeddings = parts.embeddings if one.embeddings is parts.embeddings else (*embeddings, *one.embeddings)
+    return embeddings, parts.scoring_path(members)
+
+
+def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:
+    """``samples`` that are not in ``fold``."""
+    kept_back = {sample.id for sample in fold}
+    return [sample for sample in samples if sample.id not in kept_back]
+
+
+def _scales(calibration: Evaluation) -> list[float | None]:
+    """What each member gives a typical normal picture."""
+    if not len(calibration.scores):
+        return [None] * calibration.members.shape[1]
+    return [float(scale) for scale in np.median(calibration.members, axis=0)]

@@ -1,0 +1,132 @@
+"""Pictures of any kind that Python has, checked and brought to the size of a detector's image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from adkit.data.pictures import PictureError, flatten, read_picture
+from adkit.data.view import View, to_planes
+from adkit.errors import UserError
+
+Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+
+
+@dataclass(frozen=True)
+class InputImage:
+    """One picture at the image's size."""
+
+    name: str
+    planes: NDArray[np.float32]
+    """(3, H, W) RGB in [0, 1]."""
+    size: tuple[int, int]
+    """(height, width) of the picture."""
+    view: View
+    """How the picture became the image."""
+
+
+InputItem = Callable[[], InputImage]
+"""One picture that has not been brought to the image's size yet."""
+
+
+def read_input(item: InputItem) -> InputImage | UserError:
+    """The image, or why there is none; for threads, whose exceptions would hide the other pictures' results."""
+    try:
+        return item()
+    except UserError as error:
+        return error
+
+
+def input_items(images: Any, view: View) -> list[InputItem]:
+    """What ``Detector.predict`` takes, one picture or many, as items to be read one by one.
+
+    Raises:
+        UserError: one is of no kind that is taken, or an array or tensor of another shape, type or range.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, list | tuple):
+        images = [images]
+    return [_item(one, index, view) for index, one in enumerate(images)]
+
+
+def _item(one: object, index: int, view: View) -> InputItem:
+    name = f"picture {index}"
+    if isinstance(one, str | Path):
+        path = Path(one)
+        return lambda: _image(lambda: read_picture(path), str(path), view)
+    if isinstance(one, Tensor):
+        itself = InputImage(name, _checked_tensor(one, name, view), view.size, View("squash", view.crop, view.crop))
+        return lambda: itself
+    if isinstance(one, np.ndarray):
+        pixels = _checked_array(one, name)
+        return lambda: _image(lambda: Image.fromarray(pixels), name, view)
+    if isinstance(one, Image.Image):
+        picture = _decoded(one, name)
+        return lambda: _image(lambda: _seen(picture), name, view)
+    raise UserError(
+        f"{name}: expected a path, a PIL picture, a uint8 array or a float tensor, found {type(one).__name__}"
+    )
+
+
+def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputImage:
+    """As the loader of a run does it."""
+    try:
+        picture = decode()
+        pixels = view.image(picture)
+    except PictureError as error:
+        raise _unreadable(name, error.reason) from error
+    planes = np.empty((3, *view.size), np.float32)
+    to_planes(pixels, planes)
+    return InputImage(name, planes, (picture.height, picture.width), view)
+
+
+def _decoded(picture: Image.Image, name: str) -> Image.Image:
+    """Here and not in a thread, for a list may name one picture twice."""
+    try:
+        picture.load()
+    except Exception as error:  # decoders of broken files raise nearly anything
+        raise _unreadable(name, f"the picture is damaged ({error})") from error
+    return picture
+
+
+def _seen(picture: Image.Image) -> Image.Image:
+    """A PIL picture as ``read_picture`` gives it from a file."""
+    return flatten(ImageOps.exif_transpose(picture))
+
+
+def _unreadable(name: str, reason: str) -> UserError:
+    return UserError(f"{name}: expected a picture that can be read, found that {reason}; mend it or leave it out")
+
+
+def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    shape = array.shape
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)) or 0 in shape:
+        raise UserError(
+            f"{name}: expected a uint8 array of shape (h, w) or (h, w, 3), found {array.dtype} of shape {shape}: "
+            "convert it, channels last"
+        )
+    return cast(NDArray[np.uint8], array)
+
+
+def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32]:
+    expected = (3, *view.size)
+    if tuple(tensor.shape) != expected or not tensor.is_floating_point():
+        raise UserError(
+            f"{name}: expected a float tensor of shape {expected}, found {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}: resize and convert it, or give a path, a PIL picture or an array"
+        )
+    values = tensor.detach().float().cpu()
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # false for nan, too
+        raise UserError(
+            f"{name}: expected values in [0, 1], found {low:g} to {high:g}: divide by 255 or do not normalize"
+        )
+    return cast(NDArray[np.float32], values.numpy())

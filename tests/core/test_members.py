@@ -1,0 +1,291 @@
+"""Detectors of several members: ensembles of backbones and folds of the normal pictures."""
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import adkit
+from adkit import Detector, Features, Geometry, Report, Scores, UserError
+from adkit.data.samples import Sample
+from adkit.data.splits import folded
+from adkit.inference import Member, ScoringPath
+from adkit.loading import load_detector
+from adkit.plugins import discover
+from adkit.recipe import read_recipe, resolved
+from adkit.schema import recipe_schema
+
+GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
+
+
+class Multiple:
+    """Scores a picture by ``factor`` times its highest feature."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def score(self, features):
+        maps = self.factor * features["layer"][..., 0]
+        return Scores(maps.amax((1, 2)), {"layer": maps}, GEOMETRY)
+
+
+class Enlarge:
+    def localize(self, scores, size):
+        return torch.nn.functional.interpolate(scores.maps["layer"][:, None], size)[:, 0]
+
+
+def features(*values):
+    return Features({"layer": torch.tensor(values).view(1, 2, 2, 1)}, GEOMETRY)
+
+
+def rows(run, split="test"):
+    with (Path(run) / "scores.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def scores(run, split="test"):
+    return {row["id"]: np.float32(row["score"]) for row in rows(run, split)}
+
+
+def test_mean_of_members():
+    path = ScoringPath([Member(0, Multiple(1.0)), Member(1, Multiple(3.0))], Enlarge())
+    found = path.score([features(1.0, 0, 0, 0), features(0, 0, 0, 2.0)])
+    assert found.image.tolist() == [(1 + 6) / 2]
+    assert path.localize(found, (2, 2)).tolist() == [[[0.5, 0], [0, 3.0]]]
+
+
+def test_largest_ratio_of_members():
+    members = [Member(0, Multiple(1.0), scale=0.5), Member(0, Multiple(10.0), scale=20.0)]
+    path = ScoringPath(members, Enlarge(), "max_ratio")
+    found = path.score([features(1.0, 0, 0, 4.0)])
+    assert found.image.tolist() == [8.0]  # 4 / 0.5, above 40 / 20
+    assert path.localize(found, (2, 2)).tolist() == [[[2.0, 0], [0, 8.0]]]
+
+
+def test_the_largest_ratio_needs_scales():
+    path = ScoringPath([Member(0, Multiple(1.0), scale=0.0)], Enlarge(), "max_ratio")
+    with pytest.raises(adkit.errors.PluginError, match="scale: expected a number above 0"):
+        path.score([features(1.0, 0, 0, 0)])
+
+
+# Ensembles ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ensemble(small_recipe):
+    small_recipe["extractor"] |= {"backbone": ["resnet18", "resnet10t"], "levels": ["layer1", "layer2"]}
+    return small_recipe
+
+
+def test_an_ensemble_takes_the_mean_of_its_backbones(ensemble):
+    run = adkit.run(ensemble)
+    alone = []
+    for backbone in ("resnet18", "resnet10t"):
+        recipe = ensemble | {"extractor": ensemble["extractor"] | {"backbone": backbone}, "run": ensemble["run"]}
+        recipe["run"] = ensemble["run"] | {"name": backbone}
+        alone.append(scores(adkit.run(recipe).folder))
+    for picture, score in scores(run.folder).items():
+        assert score == pytest.approx((alone[0][picture] + alone[1][picture]) / 2, rel=1e-6)
+
+
+def test_a_saved_ensemble_gives_the_scores_of_the_run(ensemble, stripes):
+    run = Path(adkit.run(ensemble).folder)
+    expected = scores(run)
+    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+    assert found.maps is not None
+
+
+def test_each_backbone_may_have_levels_of_its_own(ensemble):
+    ensemble["extractor"]["levels"] = [["layer1"], ["layer2", "layer3"]]
+    recipe = read_recipe(ensemble)
+    assert [choice.params.levels for choice in recipe.extractors] == [("layer1",), ("layer2", "layer3")]
+    loaded = load_detector(Path(adkit.run(ensemble).folder), "cpu")
+    assert [list(embedding.levels) for embedding in loaded.embeddings] == [["layer1"], ["layer2", "layer3"]]
+
+
+@pytest.mark.parametrize("levels", [["layer1"], [["layer1"], ["layer2"]]], ids=["shared", "own"])
+def test_a_resolved_ensemble_reads_as_itself(ensemble, levels):
+    ensemble["extractor"]["levels"] = levels
+    recipe = read_recipe(ensemble)
+    assert read_recipe(resolved(recipe)) == recipe
+
+
+def test_two_members_alike_are_refused(ensemble):
+    ensemble["extractor"]["backbone"] = ["resnet18", "resnet18"]
+    with pytest.raises(UserError, match=r"extractor\.backbone: expected members that differ, found two alike"):
+        read_recipe(ensemble)
+
+
+def test_what_is_wrong_with_every_member_is_told_once(ensemble):
+    ensemble["extractor"]["level"] = ["layer1"]
+    with pytest.raises(UserError) as failure:
+        read_recipe(ensemble)
+    (sentence,) = failure.value.problems
+    assert "did you mean levels?" in sentence
+
+
+@pytest.mark.parametrize("levels", [["layer1"], [["layer1"], ["layer2"]]], ids=["shared", "own"])
+def test_the_schema_takes_ensembles(ensemble, levels):
+    import jsonschema
+
+    ensemble["extractor"] |= {"use": "timm", "levels": levels}
+    jsonschema.validate(ensemble, recipe_schema(discover()))
+
+
+# Cross-conformal ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crossed(small_recipe):
+    small_recipe["threshold"] = {"method": "cross", "folds": 4, "false_positive_rate": 0.2}
+    return small_recipe
+
+
+def test_every_normal_picture_fits_and_calibrates(crossed):
+    report = adkit.run(crossed)
+    counts = report.categories["stripes"].pictures
+    assert (counts.train, counts.calibration) == (8, 8)
+    assert len(scores(report.folder, "calibration")) == 8
+
+
+def test_a_picture_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
+    """The distances of kNN with k = 1, from each picture of a fold to those outside of it, by brute force."""
+    crossed["extractor"]["levels"] = ["pool"]
+    report = adkit.run(crossed)
+    loaded = load_detector(Path(report.folder), "cpu")
+    found = scores(report.folder, "calibration")
+    detector = Detector(loaded)
+    fit = [member.scorer.state_dict()["bank.pool"] for member in loaded.path.members]
+    every = torch.cat(fit).unique(dim=0)
+    assert [len(bank) for bank in fit] == [6, 6, 6, 6]
+    assert len(every) == 8
+    for picture, score in found.items():
+        pictured = detector.predict(stripes / picture)
+        distances = [torch.cdist(bank, own(loaded, stripes / picture)).min() for bank in fit]
+        assert pictured.scores[0] == pytest.approx(float(sum(distances)) / 4, rel=1e-4)
+        # One member alone has not seen the picture.
+        assert [distance > 1e-4 for distance in distances].count(True) == 1
+        assert score == pytest.approx(float(max(distances)), rel=1e-4)
+
+
+def own(loaded, path):
+    from adkit.data.pictures import read_picture
+    from adkit.data.view import to_planes
+
+    image = np.empty((3, *loaded.view.size), np.float32)
+    to_planes(loaded.view.image(read_picture(path)), image)
+    return loaded.embeddings[0](torch.from_numpy(image)[None])["pool"].flatten(1)
+
+
+def test_the_report_says_how_the_threshold_was_found(crossed):
+    threshold = adkit.run(crossed).categories["stripes"].threshold
+    assert (threshold.method, threshold.folds, threshold.calibration_pictures) == ("cross", 4, 8)
+
+
+def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
+    run = Path(adkit.run(crossed).folder)
+    expected = scores(run)
+    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+    assert [f"{p:.6g}" for p in found.p_values] == [row["p_value"] for row in rows(run)]
+    manifest = json.loads((run / "detector" / "manifest.json").read_text())
+    assert len(manifest["members"]) == 4
+    assert manifest["threshold"]["method"] == "cross"
+
+
+def test_an_ensemble_crosses_too(crossed):
+    crossed["extractor"] |= {"backbone": ["resnet18", "resnet10t"]}
+    loaded = load_detector(Path(adkit.run(crossed).folder), "cpu")
+    assert [member.embedding for member in loaded.path.members] == [0, 1] * 4
+
+
+def test_folds_are_for_cross_alone(small_recipe):
+    small_recipe["threshold"] = {"folds": 4}
+    with pytest.raises(UserError, match='folds are for method = "cross"'):
+        read_recipe(small_recipe)
+
+
+def test_a_resolved_recipe_of_folds_reads_as_itself(crossed):
+    run = Path(adkit.run(crossed).folder)
+    again = tomllib.loads((run / "recipe.toml").read_text())
+    assert read_recipe(again) == read_recipe(crossed)
+
+
+def test_one_normal_picture_gives_no_threshold_and_says_so(crossed, stripes):
+    for index in range(1, 8):
+        (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
+    report = adkit.run(crossed)
+    assert report.categories["stripes"].threshold is None
+    assert any("too few normal pictures" in text for text in report.warnings)
+
+
+def samples(count):
+    return [Sample(f"{index}.png", Path(f"{index}.png"), 0, "good") for index in range(count)]
+
+
+def test_folds_differ_in_size_by_one_at_most():
+    assert sorted(map(len, folded(samples(13), 5, 0, {}))) == [2, 2, 3, 3, 3]
+
+
+def test_every_picture_is_in_one_fold():
+    every = [sample for fold in folded(samples(13), 5, 0, {}) for sample in fold]
+    assert sorted(every, key=lambda sample: sample.id) == sorted(samples(13), key=lambda sample: sample.id)
+
+
+def test_pictures_of_equal_content_share_a_fold():
+    equal = {f"{index}.png": 0 for index in range(6)}
+    folds = folded(samples(12), 3, 0, equal)
+    assert len({number for number, fold in enumerate(folds) for sample in fold if sample.id in equal}) == 1
+
+
+def test_copies_do_not_calibrate_each_other(crossed, stripes):
+    folder = stripes / "stripes" / "train" / "good"
+    (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
+    found = scores(adkit.run(crossed).folder, "calibration")
+    assert min(found.values()) > 1e-3
+
+
+# Pixels ------------------------------------------------------------------------------------------------
+
+
+def test_the_pixel_threshold_is_taken_from_the_highest_values_of_normal_maps(small_recipe, stripes):
+    small_recipe["threshold"] = {"false_positive_rate": 0.4}
+    run = Path(adkit.run(small_recipe).folder)
+    detector = Detector.load(run, "cpu")
+    normal = list(scores(run, "calibration"))
+    peaks = np.sort(detector.predict([stripes / picture for picture in normal], batch_size=4).maps.max((1, 2)))
+    assert len(peaks) == 2
+    assert detector.pixel_threshold == peaks[1]  # ⌈3 · 0.6⌉ = 2nd smallest of 2
+    assert Report.load(run / "report.json").categories["stripes"].pixel_threshold.value == peaks[1]
+
+
+def test_padding_has_no_part_in_the_pixel_threshold(small_recipe, stripes):
+    from PIL import Image
+
+    for path in (stripes / "stripes").rglob("*.png"):  # wide pictures, with padding above and below
+        picture = Image.open(path)
+        picture.crop((0, 12, 48, 36)).save(path)
+    small_recipe["data"]["resize"] = "pad"
+    small_recipe["localizer"]["smoothing"] = 0
+    run = Path(adkit.run(small_recipe).folder)
+    detector = Detector.load(run, "cpu")
+    maps = detector.predict([stripes / picture for picture in scores(run, "calibration")], batch_size=4).maps
+    assert detector.pixel_threshold == maps[:, 16:48].max()
+
+
+def test_a_recipe_may_want_no_pixel_threshold(small_recipe):
+    small_recipe["threshold"] = {"pixel": False}
+    run = Path(adkit.run(small_recipe).folder)
+    assert Detector.load(run, "cpu").pixel_threshold is None
+
+
+def test_without_maps_there_is_no_pixel_threshold(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    report = adkit.run(small_recipe)
+    assert report.categories["stripes"].pixel_threshold is None
+    assert Detector.load(report.folder, "cpu").pixel_threshold is None
