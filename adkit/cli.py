@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,13 @@ EXAMPLES = """examples:
   adkit run recipes/dn2.toml --set data.root=my/pictures --set scorer.k=5
   adkit check my-recipe.toml
   adkit predict runs/quickstart/detector/brick new-pictures/
+  adkit export runs/quickstart/detector/brick --format onnx
   adkit plugins scorer knn
+"""
+
+PREDICT_ROWS = """a row has: path; score (raw, higher is more anomalous); p_value (share of normal pictures that score
+as high); anomalous (1 above the threshold); regions (boxes in pixels of the picture, as JSON); error.
+exit status: 0 whatever was found, 2 bad input, 3 with --fail-on-anomaly when a picture is anomalous.
 """
 
 
@@ -42,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return EXIT_USER
     except Terminated:
-        print("adkit: terminated; nothing half-written is left", file=sys.stderr)
+        print("adkit: terminated", file=sys.stderr)
         return EXIT_TERMINATED
     except KeyboardInterrupt:
-        print("adkit: interrupted; nothing half-written is left", file=sys.stderr)
+        print("adkit: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except PluginError as error:
         traceback.print_exception(error)  # there is no run whose log could keep it
@@ -92,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("recipes", nargs="+", metavar="RECIPE", help="a TOML file")
     _add_set(run)
     run.add_argument("--output", metavar="DIR", help="folder of the runs (default: the recipe's, else runs)")
+    again = run.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    again.add_argument("--fresh", action="store_true", help="start over, whatever an interrupted run had finished")
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
@@ -99,16 +109,46 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(check)
     check.set_defaults(command=_check)
 
-    predict = commands.add_parser("predict", help="score pictures with the detector that a run left")
+    predict = commands.add_parser(
+        "predict",
+        help="score pictures with the detector that a run left",
+        description="Score pictures with the detector that a run left, and write a row for each.",
+        epilog=PREDICT_ROWS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     predict.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
     predict.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs, or - for a list on stdin")
     predict.add_argument("--output", metavar="DIR", help="write predictions.csv there (default: standard output)")
     predict.add_argument("--jsonl", action="store_true", help="one JSON object a line instead of CSV")
+    predict.add_argument(
+        "--heatmaps", action="store_true", help="draw what was found over each picture, into DIR/heatmaps"
+    )
+    predict.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow folders as they are being filled, until Ctrl-C; with --output, continue its file of rows",
+    )
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     predict.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit with status 3 when a picture is above the threshold"
     )
     predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="write a detector as a file of another runtime")
+    export.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
+    export.add_argument("--format", required=True, choices=("onnx", "openvino", "torchscript"))
+    export.add_argument(
+        "--output", metavar="DIR", help="folder to write (default: export and the format's name in the detector's)"
+    )
+    export.add_argument(
+        "--pictures",
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="pictures, folders or globs that the file is compared with the detector on (default: some photographs)",
+    )
+    export.add_argument("--device", default="auto", help="where the detector computes: auto, cpu, cuda, cuda:1 or mps")
+    export.set_defaults(command=_export)
 
     plugins = commands.add_parser("plugins", help="list the components that are installed, or explain one")
     plugins.add_argument("kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper")
@@ -137,7 +177,7 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.recipes:  # a file that is not TOML is told before torch is imported
         parse_toml(Path(path))
 
-    from adkit.folder import RunFault
+    from adkit.folder import Interrupted, RunFault
     from adkit.plugins import discover
     from adkit.progress import Display
     from adkit.recipe import read_recipe
@@ -162,9 +202,10 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(problems)
 
     status = 0
+    interrupted: Interrupted = "resume" if options.resume else "fresh" if options.fresh else "ask"
     for recipe in recipes:
         try:
-            report = run(recipe, output=options.output, display=Display())
+            report = run(recipe, output=options.output, display=Display(), interrupted=interrupted)
         except UserError as error:
             _complain(error)
             status = status or EXIT_USER
@@ -205,8 +246,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if options.watch and options.fail_on_anomaly:
+        raise UserError(
+            "--fail-on-anomaly: expected a prediction that ends by itself, found --watch; leave one of them out and "
+            "read the rows, which are written as the pictures come"
+        )
+
     from adkit.detector import Detector
-    from adkit.predicting import find_pictures, predict, writing
+    from adkit.predicting import find_pictures, heatmaps_of, predict, watch
+    from adkit.rows import listed_rows, writing
+    from adkit.watching import Watcher, stopping
 
     detector = Detector.load(options.detector, options.device)
     if options.fail_on_anomaly and detector.threshold is None:
@@ -214,19 +263,42 @@ def _predict(options: argparse.Namespace) -> int:
             f"{options.detector}: --fail-on-anomaly expects a detector with a threshold, found one without: run its "
             "recipe with data.calibration above 0"
         )
-    total = anomalous = 0
-    unreadable = []
-    with writing(options.output, jsonl=options.jsonl) as write:
-        for row in predict(detector, find_pictures(options.paths, sys.stdin)):
+    heatmaps = heatmaps_of(detector, options.detector, options.output, options.paths) if options.heatmaps else None
+    without = None if heatmaps is None else heatmaps.folder
+    total = anomalous = unreadable = 0
+    with ExitStack() as stack:
+        if options.watch:
+            stop = stack.enter_context(stopping())
+            listed = listed_rows(options.output, jsonl=options.jsonl) if options.output else None
+            rows = watch(detector, Watcher(options.paths, _say, listed=listed, without=without), stop, heatmaps)
+        else:
+            rows = predict(detector, find_pictures(options.paths, sys.stdin, without), heatmaps)
+        write = stack.enter_context(writing(options.output, jsonl=options.jsonl, append=options.watch))
+        for row in rows:
             write(row)
             total += 1
             anomalous += bool(row.anomalous)
+            unreadable += row.score is None
             if row.error is not None:
-                unreadable.append(row.error)
-    for text in unreadable:
-        print(f"unreadable: {text}", file=sys.stderr)
-    print(f"{total} pictures, {anomalous} anomalous, {len(unreadable)} unreadable", file=sys.stderr)
+                _say(row.error if row.score is None else f"{row.path}: {row.error}")
+    _say(f"{total} pictures, {anomalous} anomalous, {unreadable} unreadable")
     return EXIT_ANOMALY if options.fail_on_anomaly and anomalous else 0
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from adkit.exporting import export, summary, warning
+    from adkit.predicting import find_pictures
+
+    pictures = list(find_pictures(options.pictures, sys.stdin))
+    done = export(options.detector, options.format, options.output, pictures, options.device)
+    if text := warning(done):
+        print(f"warning: {text}", file=sys.stderr)
+    print(summary(done))
+    return 0
 
 
 def _plugins(options: argparse.Namespace) -> int:

@@ -1,22 +1,29 @@
-"""A run's folder: written under a temporary name and renamed when whole, so that what has its name is a whole run."""
+"""A run's folder: made under a hidden name and renamed when whole, so that what has its name is a whole run."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final, Literal
+
+from filelock import FileLock, Timeout
 
 from adkit.errors import UserError
+from adkit.resume import START_OVER, Ledger
+
+Interrupted = Literal["ask", "resume", "fresh"]
+"""What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""
 
 LOGGERS = {"adkit": logging.INFO, "ignite": logging.WARNING, "py.warnings": logging.WARNING}
 """Ignite tells of every pause of an engine at INFO, which reads as if the run had been broken off."""
+PATIENCE: Final = 0.5
+"""Seconds to wait for another run of the same name, which may be about to end."""
 _DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -38,38 +45,87 @@ class RunFault(Exception):
 
 
 @contextmanager
-def run_folder(final: Path) -> Iterator[Path]:
-    """Give a folder to write into; when the block ends well it becomes ``final``.
+def run_folder(
+    final: Path, interrupted: Interrupted = "ask", say: Callable[[str], None] = lambda text: None
+) -> Iterator[Ledger]:
+    """Give a working folder; when the block ends well, its ``run`` becomes ``final``.
 
     An older ``final`` is kept aside under ``<name>.1``, ``<name>.2`` and so on, the highest the youngest. When
-    the block fails, nothing is left but, for an internal fault, ``<name>.failed.log``.
+    the block fails or the process is killed, the working folder stays where something in it is finished, for the next
+    run of this name to go on from. A fault leaves ``<name>.failed.log``, too.
+
+    Args:
+        say: told what is taken up and what is kept.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: an unfinished run is there and nobody said what to do about it, another process is at it, the disk
+            is full, or the folder cannot be written.
         RunFault: anything but bad input or an interrupt went wrong inside.
     """
+    with _alone(final):
+        ledger = Ledger(final.with_name(f".{final.name}.partial"))
+        _take_up(ledger, final, interrupted, say)
+        try:
+            ledger.run.mkdir(parents=True, exist_ok=True)
+            with _log_to(ledger.log):
+                yield ledger
+            with _undisturbed():
+                ledger.settle()
+                _keep_aside(final)
+                ledger.run.rename(final)
+        except OSError as error:
+            if error.errno not in _DISK or not _inside(ledger.folder, error):
+                raise RunFault(_save_log(ledger, final), error) from error
+            raise _disk_error(final, error) from error
+        except (UserError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise RunFault(_save_log(ledger, final), error) from error
+        finally:
+            with _undisturbed():
+                if kept := ledger.summary():
+                    say(f"{final}: kept {kept}; adkit run --resume goes on from there")
+                else:
+                    ledger.clear()
+
+
+@contextmanager
+def _alone(final: Path) -> Iterator[None]:
+    """Keep every other run of the same name out; a process that is killed lets go by that."""
+    path = final.with_name(f".{final.name}.lock")
+    lock = FileLock(path, PATIENCE)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(suffix=".partial", prefix=f".{final.name}.", dir=final.parent))
-        partial.chmod(0o777 & ~_umask())
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{final}: expected to be the only run of this name, found another at work in .{final.name}.partial beside "
+            "it: wait for its end, or set another run.name"
+        ) from error
     except OSError as error:
         raise _disk_error(final, error) from error
     try:
-        with _log_to(partial / "log.txt"):
-            yield partial
-        _keep_aside(final)
-        partial.rename(final)
-    except OSError as error:
-        if error.errno not in _DISK or not _inside(partial, error):
-            raise RunFault(_save_log(partial, final), error) from error
-        raise _disk_error(final, error) from error
-    except (UserError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise RunFault(_save_log(partial, final), error) from error
+        yield
     finally:
-        with _undisturbed():
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # Windows removes no file that is open
+            path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes a new one
+        lock.release()
+
+
+def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callable[[str], None]) -> None:
+    """Settle what becomes of what an interrupted run left."""
+    kept = None if interrupted == "fresh" else ledger.summary()
+    if kept is None:
+        if ledger.run.exists() and interrupted != "fresh":
+            say(f"{final}: an interrupted run had finished nothing: starting over")
+        ledger.clear()
+    elif interrupted == "ask":
+        raise UserError(
+            f"{final}: a run of this name was interrupted after {kept}: go on with --resume, or {START_OVER} (from "
+            'Python: interrupted="resume" or "fresh")'
+        )
+    else:
+        say(f"{final}: going on after {kept}")
 
 
 @contextmanager
@@ -84,13 +140,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _umask() -> int:
-    """The permissions that new files are denied: mkdtemp denies all but the owner's."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _inside(partial: Path, error: OSError) -> bool:
@@ -114,9 +163,12 @@ def _keep_aside(final: Path) -> None:
     final.rename(final.with_name(f"{final.name}.{highest + 1}"))
 
 
-def _save_log(partial: Path, final: Path) -> Path:
+def _save_log(ledger: Ledger, final: Path) -> Path:
     kept = final.with_name(f"{final.name}.failed.log")
-    (partial / "log.txt").replace(kept)
+    if ledger.summary():  # its log will go on when the run does
+        shutil.copyfile(ledger.log, kept)
+    else:
+        ledger.log.replace(kept)
     return kept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,23 @@ from typing import Any
 import tomli_w
 
 from adkit.assemble import Assembled, assemble
+from adkit.contracts import Level
 from adkit.data.datasets import open_dataset
+from adkit.data.found import some
 from adkit.data.loader import BadPictures
-from adkit.data.samples import Dataset
+from adkit.data.samples import Dataset, Sample
 from adkit.facts import git_state, peak_memory_bytes, versions
-from adkit.folder import run_folder
-from adkit.judging import COLUMNS, Judgement, judge
+from adkit.fingerprint import Fingerprint
+from adkit.fitting import Workplace
+from adkit.folder import Interrupted, run_folder
+from adkit.judging import COLUMNS, judge
 from adkit.progress import Display
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
+from adkit.resume import Finished, Ledger, State
 from adkit.saving import detector_folders, save_detector
 from adkit.sources import PictureSource, Source, extract_once
-from adkit.store import fits
+from adkit.store import FeatureStore, fits
 
 logger = logging.getLogger("adkit")
 
@@ -34,6 +39,7 @@ def run(
     overrides: Sequence[str] = (),
     output: str | Path | None = None,
     display: Display | None = None,
+    interrupted: Interrupted = "ask",
 ) -> Report:
     """Carry out a recipe and leave ``<output>/<name>/``.
 
@@ -42,6 +48,8 @@ def run(
         overrides: ``"scorer.k=5"`` and the like, as ``--set`` takes them.
         output: folder of the runs; default: the recipe's ``[run] output``.
         display: where to show progress; default: nowhere.
+        interrupted: what to do where an unfinished run of this name has finished something: ``ask`` raises a UserError
+            that says what, ``resume`` goes on from there, ``fresh`` starts over.
 
     Raises:
         UserError: bad input; every problem of the recipe at once.
@@ -50,13 +58,16 @@ def run(
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)
     final = Path(output if output is not None else recipe.run.output) / recipe.run.name
-    with display or Display(quiet=True) as shown, run_folder(final) as folder, recipe.document.locating():
-        return _carry_out(recipe, folder, final, shown)
+    with (
+        display or Display(quiet=True) as shown,
+        run_folder(final, interrupted, shown.say) as ledger,
+        recipe.document.locating(),
+    ):
+        return _carry_out(recipe, ledger, final, shown)
 
 
-def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> Report:
+def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) -> Report:
     logger.info("run %s", recipe.run.name)
-    (folder / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     warnings: list[str] = []
 
     def warn(text: str) -> None:
@@ -65,91 +76,183 @@ def _carry_out(recipe: Recipe, folder: Path, final: Path, display: Display) -> R
         display.say(f"warning: {text}")
 
     with display.stage("data", recipe.run.name), recipe.document.locating("data", type(recipe.data).model_fields):
-        dataset = open_dataset(recipe.data, recipe.run.seed)
+        dataset = open_dataset(recipe.data, recipe.run.seed, recipe.threshold.parts)
     for text in dataset.warnings:
         warn(text)
-    for category in dataset.categories:
-        if recipe.data.calibration and not category.calibration:
-            warn(f"{category.name}: too few normal pictures to keep any back for a threshold, so there is none")
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe)
+        parts = assemble(recipe, _auxiliary(recipe))
+    fingerprint = Fingerprint.of(recipe, parts.context, dataset, parts.auxiliary)
+    state = ledger.open(fingerprint, _planned(parts, dataset, ledger))
+    (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
+    if dataset.shared and len(dataset.categories) > 1 and not state.stored:
+        warn(
+            f"the features of {state.pictures} pictures would take more than a quarter of the free disk space, so "
+            "every class extracts its own; fewer or deeper levels would fit"
+        )
 
-    judgements: dict[str, Judgement] = {}
-    unreadable: dict[str, Unreadable] = {}
-    detectors = detector_folders(folder, [category.name for category in dataset.categories])
-    first: Path | None = None
-    with _sources(parts, dataset, folder, display, warn) as source:
-        for category in dataset.categories:
-            judged, fitted = judge(category, source, parts, display)
-            judgements[category.name] = judged
-            with display.stage("save", category.name):
-                save_detector(fitted, parts, detectors[category.name], beside=first)
-            first = first or detectors[category.name]
-            del fitted  # its memory is the next category's
-            for text in judged.warnings:
-                warn(text)
-            for sample in category.samples:
-                if sample.id in source.bad:
-                    reason = source.bad.reasons[sample.id]
-                    entry = unreadable.setdefault(
-                        sample.id, Unreadable(picture=sample.id, reason=reason, categories=[])
-                    )
-                    entry.categories.append(category.name)
-    for bad in unreadable.values():
+    finished = ledger.finished()
+    for record in finished.values():
+        logger.info("%s was finished before the interruption", record.category)
+        for text in record.warnings:
+            warn(text)
+    if finished:
+        _add_timings(display, list(finished.values())[-1].timings)
+    if len(finished) < len(dataset.categories):
+        with _sources(parts, dataset, ledger, state, finished.values(), display) as source:
+            for record in _judged(dataset, set(finished), source, parts, ledger, display):
+                finished[record.category] = record
+                for text in record.warnings:
+                    warn(text)
+
+    records = [finished[category.name] for category in dataset.categories]
+    unreadable = _unreadable(records)
+    for bad in unreadable:
         logger.warning("unreadable: %s: %s", bad.picture, bad.reason)
     if unreadable:
-        named = ", ".join(list(unreadable)[:3])
-        warn(f"{len(unreadable)} pictures could not be read and were left out: {named}{' …' * (len(unreadable) > 3)}")
-
-    _write_scores(folder / "scores.csv", judgements)
-    report = _report(parts, final, judgements, list(unreadable.values()), warnings, display)
-    report.write(folder / "report.json")
+        named = some([bad.picture for bad in unreadable], 3)
+        warn(f"{len(unreadable)} pictures could not be read and were left out: {named}")
+    _write_scores(ledger.run / "scores.csv", records)
+    report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
+    report.write(ledger.run / "report.json")
     return report
+
+
+def _auxiliary(recipe: Recipe) -> list[Sample]:
+    """The training pictures of every category of ``[auxiliary]``, each once."""
+    if recipe.auxiliary is None:
+        return []
+    with recipe.document.locating("auxiliary", type(recipe.auxiliary).model_fields):
+        categories = open_dataset(recipe.auxiliary, recipe.run.seed).categories
+    return list({s.id: s for category in categories for s in (*category.train, *category.calibration)}.values())
+
+
+def _planned(parts: Assembled, dataset: Dataset, ledger: Ledger) -> State:
+    """How a run that begins will go about it."""
+    pictures = len({sample.id for category in dataset.categories for sample in category.samples})
+    shared = dataset.shared and len(dataset.categories) > 1
+    return State(
+        categories=[category.name for category in dataset.categories],
+        pictures=pictures,
+        stored=shared and fits(ledger.folder, _levels(parts), pictures),
+    )
+
+
+def _levels(parts: Assembled) -> list[Mapping[str, Level]]:
+    return [embedding.levels for embedding in parts.embeddings]
+
+
+def _judged(
+    dataset: Dataset, done: Container[str], source: Source, parts: Assembled, ledger: Ledger, display: Display
+) -> Iterator[Finished]:
+    """Judge every category that is not done yet, and keep its detector and its record."""
+    detectors = detector_folders(ledger.run, [category.name for category in dataset.categories])
+    first: Path | None = None
+    for number, category in enumerate(dataset.categories):
+        folder = detectors[category.name]
+        if category.name not in done:
+            shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left of it
+            with _remarks() as remarks:
+                judged, fitted = judge(category, Workplace(source, parts, display, ledger.workplace(number)))
+            with display.stage("save", category.name):
+                save_detector(fitted, parts, folder, beside=first)
+            del fitted  # its memory is the next category's
+            record = Finished(
+                category=category.name,
+                report=judged.report,
+                rows=judged.rows,
+                warnings=[*(f"{category.name}: {text}" for text in remarks), *judged.warnings],
+                unreadable={s.id: source.bad.reasons[s.id] for s in category.samples if s.id in source.bad},
+                timings=display.timings,
+            )
+            ledger.finish(number, record, folder)
+            yield record
+        first = first or folder
+
+
+class _Collector(logging.Handler):
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._found.append(record.getMessage())
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """What components warn of through adkit's logger, for the report."""
+    found: list[str] = []
+    handler = _Collector(found)
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager
 def _sources(
-    parts: Assembled, dataset: Dataset, folder: Path, display: Display, warn: Callable[[str], None]
+    parts: Assembled, dataset: Dataset, ledger: Ledger, state: State, finished: Collection[Finished], display: Display
 ) -> Iterator[Source]:
     """Where features come from: classes of the same pictures share one extraction."""
-    pictures = list({s.id: s for c in dataset.categories for s in c.samples}.values())
-    own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), len(pictures))
-    if not dataset.shared or len(dataset.categories) < 2:
+    own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), state.pictures)
+    for record in finished:
+        for picture, reason in record.unreadable.items():
+            own.bad.add(picture, reason)
+    if not state.stored:
         yield own
         return
-    if not fits(folder, parts.embedding.levels, len(pictures)):
-        warn(
-            f"the features of {len(pictures)} pictures would take more than a quarter of the free disk space, so every "
-            "class extracts its own; fewer or deeper levels would fit"
-        )
-        yield own
-        return
-    store = folder / "features"
-    with display.stage("extract", parts.recipe.run.name, len(pictures)) as advance:
-        source = extract_once(parts, own, pictures, store, advance)
+    store = FeatureStore(ledger.features, _levels(parts))
+    if not finished:  # whose timings have it
+        _add_timings(display, {"extract": store.seconds})
+    pictures = list({s.id: s for category in dataset.categories for s in category.samples}.values())
+    left = store.missing(pictures)
+    with display.stage("extract", parts.recipe.run.name, len(left)) as advance:
+        source = extract_once(parts, own, left, store, advance)
     yield source
-    shutil.rmtree(store)
+    shutil.rmtree(ledger.features)
 
 
-def _write_scores(path: Path, judgements: Mapping[str, Judgement]) -> None:
+def _add_timings(display: Display, timings: Mapping[str, float]) -> None:
+    """Count in what earlier attempts took."""
+    for stage, seconds in timings.items():
+        display.timings[stage] = display.timings.get(stage, 0.0) + seconds
+
+
+def _unreadable(records: Iterable[Finished]) -> list[Unreadable]:
+    """Each picture once, with all of its categories."""
+    found: dict[str, Unreadable] = {}
+    for record in records:
+        for picture, reason in record.unreadable.items():
+            entry = found.setdefault(picture, Unreadable(picture=picture, reason=reason, categories=[]))
+            entry.categories.append(record.category)
+    return list(found.values())
+
+
+def _write_scores(path: Path, records: Iterable[Finished]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for judged in judgements.values():
-            writer.writerows(judged.rows)
+        for record in records:
+            writer.writerows(record.rows)
 
 
 def _report(
     parts: Assembled,
     final: Path,
-    judgements: Mapping[str, Judgement],
+    records: Iterable[Finished],
     unreadable: list[Unreadable],
     warnings: list[str],
-    display: Display,
+    timings: Mapping[str, float],
+    resumed: int,
 ) -> Report:
     recipe = parts.recipe
-    categories = {name: judged.report for name, judged in judgements.items()}
-    chosen = {"extractor": recipe.extractor, "scorer": recipe.scorer, "localizer": recipe.localizer}
+    categories = {record.category: record.report for record in records}
+    chosen = [
+        *(("extractor", extractor) for extractor in recipe.extractors),
+        ("scorer", recipe.scorer),
+        ("localizer", recipe.localizer),
+    ]
     counts = [category.pictures for category in categories.values()]
     totals = {key: sum(getattr(count, key) for count in counts) for key in Pictures.model_fields}
     return Report(
@@ -157,7 +260,8 @@ def _report(
         folder=str(final),
         categories=categories,
         mean=means(categories),
-        timings={stage: round(seconds, 3) for stage, seconds in display.timings.items()},
+        resumed=resumed,
+        timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
         peak_memory_bytes=peak_memory_bytes(),
         versions=versions(),
         git=git_state(),
@@ -166,7 +270,7 @@ def _report(
         precision=parts.context.precision,
         components=[
             ComponentReport(kind=kind, name=choice.name, origin=str(choice.registered.origin))
-            for kind, choice in chosen.items()
+            for kind, choice in chosen
         ],
         pictures=Pictures(**(totals | {"unreadable": len(unreadable)})),
         unreadable=unreadable,

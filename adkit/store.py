@@ -1,85 +1,246 @@
-"""Features of many pictures on disk, one memory-mapped file a level, for runs that read the same pictures often."""
+"""Features of many pictures on disk, memory-mapped, for runs that read the same pictures often."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
+from zlib import crc32
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.contracts import Features, Level
 from adkit.data.samples import Sample
 from adkit.engines import Embedded
 from adkit.progress import Advance
 
+JOURNAL: Final = "journal.jsonl"
 
-def bytes_needed(levels: Mapping[str, Level], pictures: int) -> int:
+Levels = Sequence[Mapping[str, Level]]
+"""Of each embedding."""
+
+
+def bytes_needed(levels: Levels, pictures: int) -> int:
     """Bytes on disk for float32 features of so many pictures."""
-    return sum(4 * pictures * level.grid[0] * level.grid[1] * level.channels for level in levels.values())
+    return pictures * sum(_row_bytes(level) for one in levels for level in one.values())
 
 
-def fits(folder: Path, levels: Mapping[str, Level], pictures: int) -> bool:
+def fits(folder: Path, levels: Levels, pictures: int) -> bool:
     """Whether the features take at most a quarter of the disk space that is free at ``folder``."""
     return bytes_needed(levels, pictures) <= shutil.disk_usage(folder).free // 4
 
 
+def stored_pictures(folder: Path) -> int:
+    """How many pictures the store in ``folder`` is done with by its journal; 0 where there is no store."""
+    journal = folder / JOURNAL
+    return sum(len(entry.ids) + len(entry.unreadable) for entry, _ in _entries(journal)) if journal.exists() else 0
+
+
+class _Entry(BaseModel):
+    """A line of the journal: one batch that was written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[str]
+    unreadable: dict[str, str]
+    """Pictures met since the batch before that cannot be read, and why."""
+    checksum: int
+    """CRC-32 of the batch's features, level by level."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _LevelFile:
+    path: Path
+    name: str
+    level: Level
+
+    @property
+    def row_bytes(self) -> int:
+        return _row_bytes(self.level)
+
+
 class FeatureStore:
-    """Filled once from the embedder, then read by row in any order."""
+    """Filled from the embedder batch by batch, then read by row in any order.
 
-    def __init__(self, folder: Path, levels: Mapping[str, Level]) -> None:
+    Each level is a file, and each batch a line in a journal, written after the features. Opening a store again keeps
+    the batches up to the first whose line is torn or whose features are not those that the line was written for
+    (a machine that lost power may have kept the one and not the other), and filling goes on from there.
+    """
+
+    def __init__(self, folder: Path, levels: Levels) -> None:
+        """
+        Args:
+            folder: made if it is not there.
+            levels: those of each embedding.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.levels = dict(levels)
-        self._paths = {name: folder / f"{index}.float32" for index, name in enumerate(levels)}
+        self.levels = [dict(one) for one in levels]
+        self.unreadable: dict[str, str] = {}
+        """Pictures that cannot be read and why, of the batches that were there when the store was opened."""
+        self.seconds = 0.0
+        """What those batches took."""
+        self._journal = folder / JOURNAL
+        self._groups = [
+            [_LevelFile(folder / f"{group}.{index}.float32", *item) for index, item in enumerate(one.items())]
+            for group, one in enumerate(levels)
+        ]
         self._rows: dict[str, int] = {}
-        self._files: dict[str, np.memmap[Any, np.dtype[np.float32]]] = {}
+        self._maps: list[dict[str, np.memmap[Any, np.dtype[np.float32]]]] = []
+        self._keep_intact()
 
-    def fill(self, embedded: Iterable[Embedded]) -> None:
-        """Write every picture of ``embedded``; those that never come (unreadable ones) stay unknown."""
+    @property
+    def _files(self) -> list[_LevelFile]:
+        return [file for group in self._groups for file in group]
+
+    def _keep_intact(self) -> None:
+        for file in self._files:
+            file.path.touch()
+        self._journal.touch()
+        end = 0
+        with ExitStack() as stack:
+            opened = [(stack.enter_context(file.path.open("rb")), file.row_bytes) for file in self._files]
+            for entry, position in _entries(self._journal):
+                checksum = 0
+                for source, size in opened:
+                    checksum = crc32(source.read(len(entry.ids) * size), checksum)
+                if checksum != entry.checksum:
+                    break
+                self._note(entry.ids)
+                self.unreadable |= entry.unreadable
+                self.seconds += entry.seconds
+                end = position
+        _truncate(self._journal, end)
+        for file in self._files:
+            _truncate(file.path, len(self._rows) * file.row_bytes)
+        self._map()
+
+    def missing(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """What is left to be filled in of ``samples``, the pictures of the whole store in their order."""
+        at = {sample.id: position for position, sample in enumerate(samples)}
+        last = max((at[picture] for picture in self._rows), default=-1)
+        return samples[last + 1 :]
+
+    def fill(self, embedded: Iterable[Embedded], unreadable: Mapping[str, str]) -> None:
+        """Add every picture of ``embedded``; those that never come stay unknown.
+
+        Args:
+            unreadable: pictures that cannot be read, and why, which grows as ``embedded`` is walked.
+        """
         # Written as files and mapped afterwards: a disk that fills up is then an error and not a bus fault.
         with ExitStack() as stack:
-            files = {name: stack.enter_context(path.open("wb")) for name, path in self._paths.items()}
+            files = [[stack.enter_context(file.path.open("ab")) for file in group] for group in self._groups]
+            journal = stack.enter_context(self._journal.open("ab"))
+            told, started = len(unreadable), time.perf_counter()
             for item in embedded:
-                for name, file in files.items():
-                    file.write(item.features[name].cpu().contiguous().numpy().data)
-                start = len(self._rows)
-                self._rows.update({picture: start + offset for offset, picture in enumerate(item.ids)})
+                checksum = 0
+                for group, features, opened in zip(self._groups, item.features, files, strict=True):
+                    for file, out in zip(group, opened, strict=True):
+                        checksum = _append(out, features[file.name], checksum)
+                entry = _Entry(
+                    ids=list(item.ids),
+                    unreadable=dict(islice(unreadable.items(), told, None)),
+                    checksum=checksum,
+                    seconds=time.perf_counter() - started,
+                )
+                journal.write(entry.model_dump_json().encode() + b"\n")
+                journal.flush()
+                told, started = len(unreadable), time.perf_counter()
+                self._note(item.ids)
+        self._map()
+
+    def _note(self, ids: Iterable[str]) -> None:
+        start = len(self._rows)
+        self._rows.update({picture: start + offset for offset, picture in enumerate(ids)})
+
+    def _map(self) -> None:
         if self._rows:
-            self._files = {
-                name: np.memmap(path, np.float32, "r", shape=(len(self._rows), *level.grid, level.channels))
-                for (name, level), path in zip(self.levels.items(), self._paths.values(), strict=True)
-            }
+            self._maps = [
+                {
+                    file.name: np.memmap(
+                        file.path, np.float32, "r", shape=(len(self._rows), *file.level.grid, file.level.channels)
+                    )
+                    for file in group
+                }
+                for group in self._groups
+            ]
 
     def __contains__(self, picture: str) -> bool:
         return picture in self._rows
 
-    def read(self, ids: Sequence[str], device: str) -> Features:
+    def read(self, ids: Sequence[str], embedding: int, device: str) -> Features:
         """Features of the pictures named, in that order."""
         rows = [self._rows[picture] for picture in ids]
         return Features(
-            {name: torch.from_numpy(np.asarray(file[rows])).to(device) for name, file in self._files.items()},
-            {name: level.geometry for name, level in self.levels.items()},
+            {name: torch.from_numpy(np.asarray(file[rows])).to(device) for name, file in self._maps[embedding].items()},
+            {name: level.geometry for name, level in self.levels[embedding].items()},
         )
 
 
+def _row_bytes(level: Level) -> int:
+    return 4 * level.grid[0] * level.grid[1] * level.channels
+
+
+def _append(file: BinaryIO, values: torch.Tensor, checksum: int) -> int:
+    """Write a level of a batch and go on with the checksum of the batch."""
+    data = values.cpu().contiguous().numpy().data.cast("B")
+    file.write(data)
+    file.flush()
+    return crc32(data, checksum)
+
+
+def _entries(journal: Path) -> Iterator[tuple[_Entry, int]]:
+    """The lines that are whole up to the first that is not, each with the position of its end."""
+    position = 0
+    with journal.open("rb") as file:
+        for line in file:
+            position += len(line)
+            try:
+                entry = _Entry.model_validate_json(line)
+            except ValidationError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            yield entry, position
+
+
+def _truncate(path: Path, size: int) -> None:
+    with path.open("rb+") as file:
+        file.truncate(size)
+
+
 class StoredStream:
-    """The stored features of some of the pictures: implements ``adkit.Stream``."""
+    """The stored features of some of the pictures.
+
+    As an ``adkit.Stream`` it gives those of the first of its embeddings.
+    """
 
     def __init__(
-        self, store: FeatureStore, samples: Sequence[Sample], batch_size: int, device: str, advance: Advance
+        self,
+        store: FeatureStore,
+        samples: Sequence[Sample],
+        embeddings: Sequence[int],
+        batch_size: int,
+        device: str,
+        advance: Advance,
     ) -> None:
         self._store = store
         self._samples = [sample for sample in samples if sample.id in store]
+        self._embeddings = embeddings
         self._batch_size = batch_size
         self._device = device
         self._advance = advance
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        return self._store.levels
+        return self._store.levels[self._embeddings[0]]
 
     @property
     def pictures(self) -> int:
@@ -90,9 +251,10 @@ class StoredStream:
             samples = self._samples[start : start + self._batch_size]
             ids = tuple(sample.id for sample in samples)
             labels = torch.tensor([sample.label for sample in samples])
-            yield Embedded(self._store.read(ids, self._device), ids, labels)
+            features = tuple(self._store.read(ids, embedding, self._device) for embedding in self._embeddings)
+            yield Embedded(features, ids, labels)
             self._advance(len(ids))
 
     def __iter__(self) -> Iterator[Features]:
         for item in self.embedded():
-            yield item.features
+            yield item.features[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from conftest import write_category
 
 
 def adkit(*arguments, cwd, **options):
@@ -61,10 +62,10 @@ def test_two_recipes_of_one_name_are_refused(recipe, tmp_path):
     assert "run.name: expected a name of its own, found 'small'" in done.stderr
 
 
-def test_an_adapter_is_refused_in_words(recipe, tmp_path):
-    done = adkit("run", recipe, "--set", "adapter.use=panda", cwd=tmp_path)
+def test_an_adapter_that_is_not_there_is_refused_in_words(recipe, tmp_path):
+    done = adkit("run", recipe, "--set", "adapter.use=padna", cwd=tmp_path)
     assert done.returncode == 2
-    assert 'adapter.use: no adapter is named "panda"; there are no adapters here' in done.stderr
+    assert 'adapter.use: no adapter is named "padna"; adapters here: ' in done.stderr
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(recipe, tmp_path):
@@ -125,8 +126,50 @@ def test_a_signal_leaves_no_folder_and_tells_by_its_status(recipe, tmp_path, num
     process.send_signal(number)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == status, shown
-    assert "nothing half-written is left" in shown
+    assert shown.splitlines()[-1] == ("adkit: interrupted" if number == signal.SIGINT else "adkit: terminated")
     assert list(runs.iterdir()) == []
+
+
+@pytest.fixture
+def two(recipe, stripes):
+    """The recipe with a second category, which takes its time."""
+    write_category(stripes / "z-later", train=120)
+    recipe.write_text(recipe.read_text().replace("batch_size = 4", "batch_size = 1"))
+    return recipe
+
+
+def stop_at(number, recipe, tmp_path, *arguments):
+    """Send a run the signal when its first category is finished, and give what it showed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adkit", "run", str(recipe), *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/.small.partial/finished/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_what_is_finished(two, tmp_path, number):
+    shown = stop_at(number, two, tmp_path)
+    told = f"{tmp_path / 'runs' / 'small'}: kept 1 of 2 categories; adkit run --resume goes on from there" in shown
+    assert told == (number != signal.SIGKILL)
+    refused = adkit("run", two, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "interrupted after 1 of 2 categories: go on with --resume, or start over with --fresh" in refused.stderr
+    again = adkit("run", two, "--resume", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "going on after 1 of 2 categories" in again.stderr
+    assert "stripes: fit" not in again.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["small"]
+
+
+def test_resume_and_fresh_together_are_refused(recipe, tmp_path):
+    done = adkit("run", recipe, "--resume", "--fresh", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "argument --fresh: not allowed with argument --resume" in done.stderr
 
 
 def test_help_takes_less_than_0_35_s_of_cpu_time(tmp_path):

@@ -259,3 +259,9 @@ def test_shared_features_give_the_scores_of_a_single_class(small_recipe, digits)
     np.testing.assert_allclose(
         [float(row["score"]) for row in together], [float(row["score"]) for row in alone], rtol=1e-5
     )
+
+
+def test_what_a_component_warns_of_is_in_the_report(small_recipe):
+    small_recipe["scorer"] = {"use": "gaussian", "shrinkage": "none"}
+    report = adkit.run(small_recipe)
+    assert any(text.startswith("stripes: gaussian: level layer2") and "singular" in text for text in report.warnings)
