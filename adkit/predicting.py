@@ -1,77 +1,129 @@
-"""What ``adkit predict`` does: score files as they come, and write a row for each."""
+"""What ``adkit predict`` does: score files as they come, those of a list or those that a camera writes."""
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TypeVar
 
 from adkit.data.files import pictures_under
 from adkit.detector import Detector
 from adkit.errors import UserError
+from adkit.heatmaps import Heatmaps
+from adkit.rows import Row
+from adkit.watching import Watcher
 
+T = TypeVar("T")
 BATCH = 16
 """Pictures between two writes; scores do not depend on it."""
+DRAWERS = 4
+"""Threads that draw heatmaps; each holds a decoded picture."""
+INTERVAL = 0.5
+"""Seconds between two looks at watched folders."""
+SHARE = 0.2
+"""Of the time that looking may take; where it is slow, looks are rarer."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One picture; a file that cannot be read has an error and nothing else."""
-
-    path: str
-    score: float | None = None
-    p_value: float | None = None
-    anomalous: bool | None = None
-    error: str | None = None
-
-
-class Writer(Protocol):
-    def __call__(self, row: Row) -> None: ...
-
-
-def find_pictures(paths: Iterable[str], lines: Iterable[str]) -> Iterator[Path]:
+def find_pictures(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
     """Files, the pictures below folders, what globs match, and with ``-`` those named on ``lines``, in that order.
+
+    Args:
+        without: a folder whose files are passed over unless they are named.
 
     Raises:
         UserError: a path that is not there, or a folder or glob without a picture.
     """
+
+    def wanted(found: Iterable[Path]) -> list[Path]:
+        if without is None:
+            return list(found)
+        return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
+
     for text in paths:
         path = Path(text)
         if text == "-":
             yield from (Path(line.rstrip("\r\n")) for line in lines if line.strip())
         elif path.is_dir():
-            found = pictures_under(path)
+            found = wanted(pictures_under(path))
             if not found:
                 raise UserError(f"{text}: expected a folder with pictures in it, found none; check the path")
             yield from found
         elif path.exists():
             yield path
         else:
-            matches = sorted(glob.glob(text, recursive=True))
+            matches = wanted(map(Path, sorted(glob.glob(text, recursive=True))))
             if not matches:
                 raise UserError(
                     f"{text}: expected a picture, a folder or a glob that matches some, found nothing there"
                 )
-            yield from (Path(match) for match in matches if Path(match).is_file())
+            yield from (match for match in matches if match.is_file())
 
 
-def predict(detector: Detector, paths: Iterable[Path]) -> Iterator[Row]:
+def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequence[str]) -> Heatmaps:
+    """Where the heatmaps of the pictures at ``paths`` go: named as below the one folder, else as below this one.
+
+    Raises:
+        UserError: no output, or ``name`` is a detector without maps.
+    """
+    if output is None:
+        raise UserError("--heatmaps: expected a folder to write to, found none; give one with --output DIR")
+    if not detector.localizes:
+        raise UserError(
+            f"{name}: --heatmaps expected a detector that says where, found one that scores pictures as a whole; run "
+            'its recipe with blocks of the backbone as extractor.levels instead of "pool"'
+        )
+    folder = len(paths) == 1 and paths[0] != "-" and not Path(paths[0]).is_file() and not glob.has_magic(paths[0])
+    base = Path(paths[0]) if folder else Path()
+    return Heatmaps(Path(output), base, detector.view, detector.pixel_threshold)
+
+
+def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None = None) -> Iterator[Row]:
     """A row a picture, in order; one that cannot be read does not stop the others."""
-    pictures = iter(paths)
-    while batch := list(islice(pictures, BATCH)):
-        yield from _rows(detector, batch)
+    for batch in _batches(paths):
+        yield from _rows(detector, batch, heatmaps)
 
 
-def _rows(detector: Detector, paths: Sequence[Path]) -> list[Row]:
+def watch(
+    detector: Detector, watcher: Watcher, stop: Callable[[], bool], heatmaps: Heatmaps | None = None
+) -> Iterator[Row]:
+    """Rows of the pictures that arrive, until ``stop`` says so; a batch that was begun is finished."""
+    while not stop():
+        begun = time.monotonic()
+        arrivals = watcher.look()
+        pause = max(INTERVAL, (time.monotonic() - begun) / SHARE)
+        for batch in _batches(arrivals):
+            rows = _rows(detector, [arrival.path for arrival in batch], heatmaps)
+            for arrival, row in zip(batch, rows, strict=True):
+                if watcher.settle(arrival, readable=row.score is not None):
+                    yield row
+            if stop():
+                return
+        wake = time.monotonic() + pause
+        while time.monotonic() < wake and not stop():
+            time.sleep(min(0.1, pause))
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, BATCH)):
+        yield batch
+
+
+def _rows(detector: Detector, paths: Sequence[Path], heatmaps: Heatmaps | None) -> list[Row]:
     found, reasons = detector.predict_readable(paths)
-    places = iter(range(len(found)))  # of the pictures that could be read
+    readable = [path for number, path in enumerate(paths) if number not in reasons]
+    undrawn: dict[int, str] = {}  # of the readable ones
+    if heatmaps is not None and found.maps is not None and readable:
+        regions = found.regions or ((),) * len(readable)
+        with ThreadPoolExecutor(DRAWERS, thread_name_prefix="adkit-draw") as pool:
+            drawn = list(pool.map(heatmaps.draw, readable, found.sizes, found.maps, regions))
+        undrawn = {place: f"no heatmap: {reason}" for place, reason in enumerate(drawn) if reason is not None}
+    places = iter(range(len(readable)))
 
     def row(number: int, path: Path) -> Row:
         if number in reasons:
@@ -82,51 +134,8 @@ def _rows(detector: Detector, paths: Sequence[Path]) -> list[Row]:
             score=float(found.scores[place]),
             p_value=None if found.p_values is None else float(found.p_values[place]),
             anomalous=None if found.anomalous is None else bool(found.anomalous[place]),
+            regions=None if found.regions is None else found.regions[place],
+            error=undrawn.get(place),
         )
 
     return [row(number, path) for number, path in enumerate(paths)]
-
-
-@contextmanager
-def writing(output: str | None, *, jsonl: bool) -> Iterator[Writer]:
-    """Write rows to ``output/predictions.csv`` or ``.jsonl``, or to standard output; each is there when written.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    if output is None:
-        yield _writer(sys.stdout, jsonl=jsonl)
-        return
-    path = Path(output) / ("predictions.jsonl" if jsonl else "predictions.csv")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(
-            f"{path}: expected a file that can be written, found: {error.strerror}; choose another --output"
-        ) from error
-    with file:
-        yield _writer(file, jsonl=jsonl)
-
-
-def _writer(file: TextIO, *, jsonl: bool) -> Writer:
-    if jsonl:
-
-        def write(row: Row) -> None:
-            file.write(json.dumps({key: value for key, value in asdict(row).items() if value is not None}) + "\n")
-            file.flush()
-
-        return write
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(Row.__dataclass_fields__)
-
-    def write_csv(row: Row) -> None:
-        anomalous = "" if row.anomalous is None else int(row.anomalous)
-        table.writerow((row.path, _blank(row.score), _blank(row.p_value), anomalous, row.error or ""))
-        file.flush()
-
-    return write_csv
-
-
-def _blank(value: float | None) -> str:
-    return "" if value is None else f"{value:.9g}"

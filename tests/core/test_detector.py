@@ -10,6 +10,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.regions import find_regions
 
 
 @pytest.fixture
@@ -133,3 +134,39 @@ def test_a_batch_has_at_least_one_picture(detector, picture):
 def test_a_device_that_is_not_here_is_named(small_recipe):
     with pytest.raises(UserError, match=r"^device: expected auto or a device that this machine has"):
         Detector.load(adkit.run(small_recipe).folder, "cuda:99")
+
+
+def test_sizes_are_the_pictures_own(detector, picture, tmp_path):
+    turned, exif = Image.new("L", (30, 20)), Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    found = detector.predict([picture, np.zeros((7, 9), np.uint8), tmp_path / "turned.png", torch.zeros(3, 64, 64)])
+    assert found.sizes == ((48, 48), (7, 9), (30, 20), (64, 64))
+
+
+def test_regions_are_those_of_the_map_in_pixels_of_the_picture(detector, stripes):
+    pictures = sorted((stripes / "stripes" / "test" / "square").iterdir())
+    found = detector.predict(pictures)
+    assert any(found.regions)
+    for values, regions in zip(found.maps, found.regions, strict=True):
+        assert regions == find_regions(values, detector.pixel_threshold, detector.view, (48, 48))
+        assert bool(regions) == (values.max() > detector.pixel_threshold)
+
+
+def test_regions_of_a_tensor_are_in_pixels_of_the_image(small_recipe):
+    small_recipe["data"]["crop"] = 48  # so that a picture of the image's size would be enlarged and cropped
+    detector = Detector.load(adkit.run(small_recipe).folder, "cpu")
+    tensor = torch.zeros(3, 48, 48)
+    tensor[:, 10:30, 12:28] = 1
+    found = detector.predict(tensor)
+    above = np.argwhere(found.maps[0] > detector.pixel_threshold)
+    (regions,) = found.regions
+    assert min(region.x for region in regions) == above[:, 1].min()
+    assert max(region.y + region.height for region in regions) == above[:, 0].max() + 1
+
+
+def test_without_a_pixel_threshold_there_are_no_regions(small_recipe, picture):
+    small_recipe["threshold"] = {"pixel": False}
+    found = Detector.load(adkit.run(small_recipe).folder, "cpu").predict(picture)
+    assert found.maps is not None
+    assert found.regions is None

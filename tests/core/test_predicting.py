@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 import adkit
-from adkit import UserError
-from adkit.predicting import Row, find_pictures, writing
+from adkit import Detector, UserError
+from adkit.predicting import find_pictures, heatmaps_of
+from adkit.regions import Region
+from adkit.rows import Row, writing
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_a_list_on_standard_input(fitted, stripes):
 def test_jsonl_into_a_folder(fitted, stripes, tmp_path):
     command(fitted, stripes / "stripes" / "test" / "square", "--jsonl", "--output", tmp_path / "out")
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
-    assert [set(json.loads(line)) for line in lines] == [{"path", "score", "p_value", "anomalous"}] * 3
+    assert [set(json.loads(line)) for line in lines] == [{"path", "score", "p_value", "anomalous", "regions"}] * 3
 
 
 def test_find_pictures_in_folders_files_globs_and_lines(tmp_path):
@@ -98,7 +100,72 @@ def test_a_path_with_no_picture(tmp_path, name):
 def test_a_row_is_on_disk_when_it_is_written(tmp_path):
     with writing(str(tmp_path), jsonl=False) as write:
         write(Row("a.png", 1.5, 0.25, True))
-        assert (tmp_path / "predictions.csv").read_text() == ("path,score,p_value,anomalous,error\na.png,1.5,0.25,1,\n")
+        assert (tmp_path / "predictions.csv").read_text() == (
+            "path,score,p_value,anomalous,regions,error\na.png,1.5,0.25,1,,\n"
+        )
+
+
+def test_regions_are_json_in_a_cell_and_a_list_in_a_line(tmp_path):
+    row = Row("a.png", 1.5, regions=(Region(1, 2, 3, 4, 0.5),))
+    expected = [{"x": 1, "y": 2, "width": 3, "height": 4, "peak": 0.5}]
+    for jsonl in (False, True):
+        with writing(str(tmp_path), jsonl=jsonl) as write:
+            write(row)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert json.loads(next(csv.DictReader(file))["regions"]) == expected
+    assert json.loads((tmp_path / "predictions.jsonl").read_text())["regions"] == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_told(tmp_path):
+    (tmp_path / "predictions.csv").symlink_to("/dev/full")
+    with (
+        pytest.raises(UserError, match=r"predictions\.csv: expected a file that can be written, found: No space left"),
+        writing(str(tmp_path), jsonl=False),
+    ):
+        pass
+
+
+def test_heatmaps_are_drawn_for_every_picture_and_not_read_again(fitted, stripes):
+    folder = stripes / "stripes" / "test"
+    for _ in range(2):
+        done, rows = command(fitted, folder, "--heatmaps", "--output", folder / "out")
+        assert done.returncode == 0, done.stderr
+    with (folder / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    drawn = {path.relative_to(folder / "out" / "heatmaps") for path in (folder / "out" / "heatmaps").rglob("*.png")}
+    assert {Path(row["path"]).relative_to(folder) for row in rows} == {path.with_suffix("") for path in drawn}
+    assert len(rows) == 6
+
+
+def test_heatmaps_need_an_output_and_maps(fitted, small_recipe, stripes):
+    picture = stripes / "stripes" / "test" / "good" / "000.png"
+    detector = Detector.load(fitted)
+    with pytest.raises(UserError, match=r"^--heatmaps: expected a folder to write to, found none; give one with"):
+        heatmaps_of(detector, "name", None, [str(picture)])
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["run"]["name"] = "pooled"
+    pooled = Detector.load(adkit.run(small_recipe).folder)
+    with pytest.raises(UserError, match=r"^name: --heatmaps expected a detector that says where"):
+        heatmaps_of(pooled, "name", "out", [str(picture)])
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [(["in"], "x.png.png"), (["in/x.png"], "in/x.png.png"), (["in", "b"], "in/x.png.png"), (["*/*"], "in/x.png.png")],
+)
+def test_heatmaps_are_named_below_the_one_folder_or_the_current_one(fitted, tmp_path, monkeypatch, paths, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/x.png").touch()
+    heatmaps = heatmaps_of(Detector.load(fitted), "name", "out", paths)
+    assert heatmaps.path_of(Path("in/x.png")) == Path("out/heatmaps") / expected
+
+
+def test_fail_on_anomaly_is_refused_beside_watch(tmp_path):
+    done, _ = command(tmp_path, tmp_path, "--watch", "--fail-on-anomaly")
+    assert done.returncode == 2
+    assert "--fail-on-anomaly: expected a prediction that ends by itself, found --watch" in done.stderr
 
 
 def test_an_output_that_cannot_be_written(tmp_path):

@@ -1,0 +1,175 @@
+"""What a detector's maps find, laid over the pictures in colours that mean the same in all of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from adkit.data.pictures import PictureError, read_picture
+from adkit.data.view import View
+from adkit.errors import UserError
+from adkit.regions import Region
+
+FOLDER = "heatmaps"
+"""Of the output, where they lie."""
+LONGEST = 2048
+"""Pixels of the longer side above which an overlay is drawn smaller than its picture."""
+STRENGTH = 0.8
+"""Opacity of the strongest colour; the defect must still be seen below it."""
+OUTSIDE = "_"
+"""Where the heatmaps of pictures from outside of the base lie, by their absolute paths."""
+
+
+def overlay(
+    picture: Image.Image,
+    values: NDArray[np.float32],
+    view: View,
+    threshold: float | None,
+    regions: Sequence[Region] = (),
+) -> Image.Image:
+    """Colour a picture by its map, from violet through red to yellow, and box its regions.
+
+    With a pixel threshold t the colours mean the same in every picture: they begin at t - |t| / 4, which normal
+    pictures seldom reach, and are strongest from t + |t| on. Without one they run over the upper half of the picture's
+    own values, so that every picture, however normal, shows some.
+
+    Args:
+        picture: of mode L, RGB or F (0 to 255), drawn smaller where it is larger than LONGEST.
+        values: (H, W) raw map over the image; where that does not show the picture, the picture stays as it is.
+        view: how the picture became the image.
+        threshold: raw value above which a pixel is anomalous.
+        regions: boxes in pixels of the picture.
+
+    Returns:
+        Mode RGB.
+    """
+    shrink = min(1.0, LONGEST / max(picture.size))
+    width, height = (max(1, round(side * shrink)) for side in picture.size)
+    base = picture.convert("L").convert("RGB") if picture.mode == "F" else picture.convert("RGB")
+    if base.size != (width, height):
+        base = base.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    low, high = _limits(values, threshold)
+    # The smaller picture's own axes: they differ from the larger one's by less than a pixel.
+    position = (view.restore(values, (height, width)) - low) / (high - low)
+    steps = Image.fromarray(np.rint(np.nan_to_num(position, nan=0.0).clip(0, 1) * 255).astype(np.uint8))
+    colours = steps.copy()
+    colours.putpalette(_ramp().tobytes())
+    opacity = steps.point([round(255 * STRENGTH * (step / 255) ** 0.5) for step in range(256)])
+    drawn = Image.composite(colours.convert("RGB"), base, opacity)
+    _box(drawn, regions, (width / picture.width, height / picture.height))
+    return drawn
+
+
+def _limits(values: NDArray[np.float32], threshold: float | None) -> tuple[float, float]:
+    if threshold is not None:
+        unit = abs(threshold) or 1.0
+        return threshold - unit / 4, threshold + unit
+    low, high = float(values.min()), float(values.max())
+    return ((low + high) / 2, high) if high > low else (high, high + 1.0)  # an even map shows nothing
+
+
+@cache
+def _ramp() -> NDArray[np.uint8]:
+    """(256, 3): lightness and hue in even steps, from violet through red to yellow.
+
+    Source: B. Ottosson, A perceptual color space for image processing (2020): Oklab, in its polar form.
+    """
+    share = np.linspace(0, 1, 256)
+    lightness, chroma, hue = 0.42 + 0.5 * share, 0.2, np.radians(-35 + 140 * share)
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=1,
+    ).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # sRGB
+    colours: NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
+    return colours
+
+
+def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, float]) -> None:
+    """A white line between dark ones around each region, and over its edge only at the edge of the picture."""
+    pen = ImageDraw.Draw(drawn)
+    thick = max(1, round(max(drawn.size) / 500))
+    for region in regions:
+        for line, colour in enumerate(("black", "white", "black")):
+            out, within = (3 - line) * thick, line * thick
+            left, top = (max(start * by - out, within) for start, by in zip((region.x, region.y), scale, strict=True))
+            ends = (region.x + region.width, region.y + region.height)
+            right, bottom = (
+                min(end * by + out, side - within) - 1 for end, by, side in zip(ends, scale, drawn.size, strict=True)
+            )
+            if left < right and top < bottom:  # of a picture of a few pixels
+                pen.rectangle((left, top, right, bottom), outline=colour, width=thick)
+
+
+class Heatmaps:
+    """Draws overlays into ``output/heatmaps``, one a picture, in folders like those of the pictures.
+
+    ``a/b.png`` below the base becomes ``a/b.png.png``, so that it and ``a/b.jpg`` keep a heatmap each; a picture from
+    elsewhere lies in the folder ``_`` by its absolute path.
+    """
+
+    def __init__(self, output: Path, base: Path, view: View, threshold: float | None) -> None:
+        """``base`` is the folder that the names are relative to."""
+        self.folder = output / FOLDER
+        self._base = os.path.abspath(base)
+        self._view = view
+        self._threshold = threshold
+
+    def path_of(self, picture: Path) -> Path:
+        """Where the heatmap of a picture lies; no two pictures share one."""
+        absolute = Path(os.path.abspath(picture))
+        below = absolute.parts[len(Path(self._base).parts) :] if absolute.is_relative_to(self._base) else ()
+        if not below or below[0] == OUTSIDE:
+            drive = absolute.drive.strip(":\\/").replace("\\", "/")
+            below = (OUTSIDE, *filter(None, drive.split("/")), *absolute.parts[1:])
+        return self.folder.joinpath(*below[:-1], below[-1] + ".png")
+
+    def draw(
+        self, picture: Path, size: tuple[int, int], values: NDArray[np.float32], regions: Sequence[Region] = ()
+    ) -> str | None:
+        """Write the heatmap of a picture of ``size`` (height, width); it is there whole or not at all.
+
+        Returns:
+            Why the picture cannot be drawn on: it went away or changed after it was scored. None when all is well.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            read = read_picture(picture)
+        except PictureError as error:
+            return error.reason
+        if (read.height, read.width) != size:
+            return f"the picture changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
+        self._write(overlay(read, values, self._view, self._threshold, regions), self.path_of(picture))
+        return None
+
+    def _write(self, drawn: Image.Image, path: Path) -> None:
+        part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                drawn.save(part, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{path}: expected a heatmap that can be written, found: {error.strerror or error}; choose another "
+                "--output"
+            ) from error

@@ -1,0 +1,251 @@
+"""Following folders as a camera fills them: which files are new, and which of those are whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adkit.data.files import EXTENSIONS, is_picture, writable
+from adkit.errors import UserError
+
+PATIENCE = 10.0
+"""Seconds that a file which cannot be decoded must stay unchanged to be given up."""
+RECHECKED = 2000
+"""Known files that one look asks for their size and time; the others' turn comes with the next looks."""
+REMEMBERED = 1_000_000
+"""Files above which those that are no longer there are forgotten, the oldest first."""
+_ENDINGS = tuple(EXTENSIONS)
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
+
+Stamp = tuple[int, int]
+"""(size, time of the last change in ns) of a file."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file that has come to rest and should be read now."""
+
+    path: Path
+    key: str
+    """Its absolute path."""
+    stamp: Stamp
+    last: bool
+    """Whether patience is over: if it cannot be decoded now, that is an error."""
+
+
+@dataclass
+class _Waiting:
+    """A file that is new, or other than it was, and not yet read."""
+
+    stamp: Stamp
+    since: float
+    tried: bool = False
+    """Whether it could not be decoded as it is."""
+
+
+class Watcher:
+    """Looks at folders again and again, and gives each picture once.
+
+    A file is given when its size and time are the same in two looks, and again when either is another later. One that
+    cannot be decoded yet is given a last time when it has stayed unchanged for ``patience``. Nothing is asked of the
+    operating system but to list folders, which works on network drives, too.
+    """
+
+    def __init__(
+        self,
+        folders: Iterable[str],
+        say: Callable[[str], None],
+        *,
+        listed: Mapping[str, bool] | None = None,
+        without: Path | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """
+        Args:
+            folders: looked through with their subfolders, the hidden ones left out; they may be missing for a while.
+            say: takes a sentence when a folder cannot be looked through, and when it can be again.
+            listed: pictures of which rows are there already → whether that was an error; of those only an error is
+                tried again, and given up in silence.
+            without: a folder that is passed over.
+            patience: seconds.
+
+        Raises:
+            UserError: a path that is not a folder.
+        """
+        self._roots = _roots(folders)
+        self._say = say
+        self._listed = {writable(os.path.abspath(path)): error for path, error in (listed or {}).items()}
+        self._without = None if without is None else os.path.abspath(without)
+        self._patience = patience
+        self._known: dict[str, Stamp] = {}
+        self._faulty: set[str] = set()  # with an error row from before
+        self._waiting: dict[str, _Waiting] = {}
+        self._troubles: dict[str, str] = {}
+        self._looks = 0
+
+    def look(self) -> list[Arrival]:
+        """The files that should be read now, in the order in which they were written."""
+        now = time.monotonic()
+        before, self._waiting = self._waiting, {}
+        arrivals = []
+        for root, text in self._roots.items():
+            for key, stamp in self._changed(root, before):
+                waiting = before.get(key)
+                if waiting is None or waiting.stamp != stamp:
+                    self._waiting[key] = _Waiting(stamp, now)
+                    continue
+                self._waiting[key] = waiting
+                last = now - waiting.since >= self._patience
+                if last or not (waiting.tried or _lacks_its_end(key)):
+                    arrivals.append(Arrival(Path(text + key[len(root) :]), key, stamp, last))
+        self._looks += 1
+        return sorted(arrivals, key=lambda arrival: (arrival.stamp[1], arrival.key))
+
+    def settle(self, arrival: Arrival, *, readable: bool) -> bool:
+        """Whether what was made of an arrival counts; if not, ``look`` gives it again when its time has come."""
+        try:
+            changed = _stamp(arrival.key) != arrival.stamp
+        except FileNotFoundError:  # taken away: what was read of it was whole
+            self._waiting.pop(arrival.key, None)
+            if readable:
+                self._known[arrival.key] = arrival.stamp
+            return readable
+        except OSError:
+            changed = True  # the drive fails, and may have failed while the file was read
+        if changed:
+            return False
+        if not readable and not arrival.last:
+            self._waiting[arrival.key].tried = True
+            return False
+        self._waiting.pop(arrival.key, None)
+        self._known[arrival.key] = arrival.stamp
+        told = arrival.key in self._faulty
+        self._faulty.discard(arrival.key)
+        return readable or not told
+
+    def _changed(self, root: str, waiting: Mapping[str, _Waiting]) -> Iterator[tuple[str, Stamp]]:
+        """Pictures below ``root`` that are not known, or not as they were."""
+        known, turns = self._known, max(1, -(-len(self._known) // RECHECKED))
+        turn = self._looks % turns
+        there: set[str] | None = set() if len(known) > REMEMBERED else None
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        path, name = entry.path, entry.name
+                        if path in known:
+                            if there is not None:
+                                there.add(path)
+                            if path in waiting or hash(path) % turns == turn:
+                                yield from self._differing(path)
+                        elif name.startswith("."):
+                            continue
+                        elif entry.is_dir(follow_symlinks=False):
+                            if path != self._without:
+                                folders.append(path)
+                        elif name.lower().endswith(_ENDINGS) and is_picture(Path(name)):
+                            yield from self._differing(path)
+            except OSError as error:
+                if folder == root or not isinstance(error, FileNotFoundError):  # subfolders may be taken away
+                    self._trouble(folder, error)
+            else:
+                self._well(folder)
+        if there is not None and not self._troubles:
+            self._forget(root, there)
+
+    def _differing(self, path: str) -> Iterator[tuple[str, Stamp]]:
+        """The file itself, if it is one, and not as it is known."""
+        try:
+            stamp = _stamp(path)
+        except FileNotFoundError:  # renamed or taken away since it was listed
+            return
+        if stamp is None or self._known.get(path) == stamp:
+            return
+        if self._listed:
+            error = self._listed.pop(writable(path), None)
+            if error is False:
+                self._known[path] = stamp
+                return
+            if error:
+                self._faulty.add(path)
+        yield path, stamp
+
+    def _trouble(self, folder: str, error: OSError) -> None:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        what = "there is no such folder" if missing else f"it cannot be read: {error.strerror}"
+        if self._troubles.get(folder) != what:
+            self._troubles[folder] = what
+            self._say(f"{folder}: {what}; waiting for it")
+
+    def _well(self, folder: str) -> None:
+        if self._troubles.pop(folder, None) is not None:
+            self._say(f"{folder}: it can be read now")
+
+    def _forget(self, root: str, there: set[str]) -> None:
+        gone = [path for path in self._known if path not in there and path.startswith(root)]
+        for path in gone[: max(0, len(gone) - REMEMBERED // 2)]:
+            del self._known[path]
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM ask a watch to end in good order; a second one interrupts it where it is.
+
+    Yields:
+        Whether they did.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _roots(folders: Iterable[str]) -> dict[str, str]:
+    """Absolute path → the path as it was written; folders inside of others are left out."""
+    written: dict[str, str] = {}
+    for text in folders:
+        if text == "-" or (Path(text).exists() and not Path(text).is_dir()):
+            found = "standard input" if text == "-" else "a file"
+            raise UserError(f"{text}: --watch expected a folder, found {found}; name the folder that is being filled")
+        written.setdefault(os.path.abspath(text), str(Path(text)))
+    real = {root: Path(os.path.realpath(root)) for root in written}
+    kept: dict[str, str] = {}
+    for root in sorted(written, key=lambda root: len(real[root].parts)):
+        if not any(real[root].is_relative_to(real[other]) for other in kept):
+            kept[root] = written[root]
+    return kept
+
+
+def _stamp(path: str) -> Stamp | None:
+    """None of what is no file."""
+    found = os.stat(path)
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _lacks_its_end(path: str) -> bool:
+    """Whether it is a PNG that was cut off behind its pixels: that decodes, but without its rotation, and will grow."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_PNG)) != _PNG:
+                return False
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() != _PNG_END
+    except OSError:
+        return True  # not to be read now; when patience is over, decoding tells the reason
