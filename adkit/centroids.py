@@ -41,6 +41,12 @@ def located_distances(values: Tensor, centroids: Tensor) -> Tensor:
     return pairwise(values.permute(1, 2, 0, 3), centroids).permute(2, 0, 1, 3)  # (h, w, n, m) before
 
 
+def recordable_located(values: Tensor, centroids: Tensor) -> Tensor:
+    """As ``located_distances``, without ``torch.cdist``, which ONNX has nothing for."""
+    lengths: Tensor = torch.linalg.vector_norm(values[:, :, :, None] - centroids, dim=4)
+    return lengths
+
+
 def moved(
     centroids: Mapping[str, Tensor], stream: Stream, describe: Callable[[Features], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:

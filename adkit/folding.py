@@ -66,6 +66,13 @@ def keep_float32(network: nn.Module, parameters: Iterable[nn.Parameter]) -> None
             module.forward = MethodType(_float32_forward, module)  # type: ignore[method-assign]
 
 
+def release_float32(network: nn.Module) -> None:
+    """Undo ``keep_float32``, in place."""
+    for module in network.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) is _float32_forward:
+            del module.forward
+
+
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv).__name__ in FOLDABLE

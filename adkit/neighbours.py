@@ -18,6 +18,8 @@ Index = Literal["auto", "faiss", "torch"]
 
 SPARE = 8
 """Candidates beyond k that the expansion proposes."""
+RECORDED_ROWS = 16_384
+"""Rows that a recorded search compares with at a time."""
 BLOCK_BYTES = 64 * 2**20
 """Bound on every temporary of a search."""
 
@@ -51,11 +53,39 @@ class Bank:
             Distances (q, k), ascending, and the rows' numbers (q, k) int64, on the device of the queries.
         """
         lengths, found = nearest(prepared(queries.detach(), self.metric), self.rows, k, self.index)
-        if self.metric == "l2":
-            return lengths, found
-        squared = lengths.square()
-        # Of unit vectors, ‖x − y‖² = 2 (1 − cos).
-        return (squared / 2 if self.metric == "cosine" else squared), found
+        return _measured(lengths, self.metric), found
+
+    def distances(self, queries: Tensor, k: int) -> Tensor:
+        """The distances (q, k) of ``search`` alone."""
+        return self.search(queries, k)[0]
+
+
+class RecordableBank:
+    """A bank whose search is torch operations alone, the same ones whatever the values.
+
+    So nothing is searched once more in float64: where more than ``SPARE`` rows lie closer together than the
+    expansion's rounding, a farther one of them may be found.
+    """
+
+    def __init__(self, rows: Tensor, metric: Metric) -> None:
+        self.rows = rows
+        self.metric = metric
+        self._blocks = rows.split(RECORDED_ROWS)  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """As ``Bank.search``."""
+        queries = prepared(queries, self.metric)
+        lengths, numbers, first = [], [], 0
+        for rows in self._blocks:
+            nearest_of_block, found = _nearest_of_block(queries, rows, min(k, len(rows)))
+            lengths.append(nearest_of_block)
+            numbers.append(found + first)
+            first += len(rows)
+        nearest_of_all, order = torch.cat(lengths, 1).topk(k, largest=False, sorted=True)  # (q, k)
+        return _measured(nearest_of_all, self.metric), torch.cat(numbers, 1).gather(1, order)
 
     def distances(self, queries: Tensor, k: int) -> Tensor:
         """The distances (q, k) of ``search`` alone."""
@@ -65,6 +95,32 @@ class Bank:
 def prepared(features: Tensor, metric: Metric) -> Tensor:
     """Features (m, c) as a bank holds them: of unit length for ``cosine``, else as they are."""
     return torch.nn.functional.normalize(features, dim=1) if metric == "cosine" else features
+
+
+def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
+    """As ``nearest_among``, for several pictures at once and by operations that exporters can record.
+
+    Args:
+        queries: (n, q, c), the locations of n pictures.
+        bank: (pictures, locations, c) float32.
+        chosen: (n, m) int64, the pictures to search for each; m·locations is at least ``k``.
+
+    Returns:
+        (n, q, k).
+    """
+    locations = bank.shape[1]
+    rows = bank.flatten(0, 1)
+    norms = torch.linalg.vecdot(bank, bank)  # (pictures, locations)
+    best = queries.new_zeros(0)
+    for place in range(chosen.shape[1]):
+        picture = chosen[:, place]  # (n,)
+        squared = torch.baddbmm(norms[picture][:, None], queries, bank[picture].mT, alpha=-2)  # (n, q, locations)
+        candidates = squared.topk(min(k + SPARE, locations), largest=False).indices
+        near = rows[candidates + locations * picture[:, None, None]]  # (n, q, count, c)
+        exact = torch.linalg.vector_norm(queries[:, :, None] - near, dim=3)
+        best = torch.cat([best, exact], 2) if place else exact
+        best = best.topk(min(k, best.shape[2]), largest=False).values
+    return best
 
 
 def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tuple[Tensor, Tensor]:
@@ -108,6 +164,23 @@ def nearest_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tens
 def pairwise(left: Tensor, right: Tensor) -> Tensor:
     """L2 distances (…, m, n) of rows (…, m, c) to rows (…, n, c), from their differences."""
     return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _measured(lengths: Tensor, metric: Metric) -> Tensor:
+    """L2 distances of prepared features → distances by the metric."""
+    if metric == "l2":
+        return lengths
+    squared = lengths.square()
+    return squared / 2 if metric == "cosine" else squared  # of unit vectors, ‖x − y‖² = 2 (1 − cos)
+
+
+def _nearest_of_block(queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """L2 distances and numbers (q, k) of the nearest rows, ascending."""
+    squared = torch.addmm(torch.linalg.vecdot(rows, rows), queries, rows.T, alpha=-2)  # (q, m), less ‖x‖²
+    candidates = squared.topk(min(k + SPARE, len(rows)), largest=False).indices
+    exact = torch.linalg.vector_norm(queries[:, None] - rows[candidates], dim=2)  # (q, count)
+    lengths, order = exact.topk(k, largest=False, sorted=True)
+    return lengths, candidates.gather(1, order)
 
 
 def _faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:

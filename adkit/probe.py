@@ -46,16 +46,24 @@ class _Enough(Exception):
 
 
 def capture(
-    modules: Mapping[str, nn.Module], keep: Callable[[str, Tensor], T], run: Callable[[], object]
+    modules: Mapping[str, nn.Module],
+    keep: Callable[[str, Tensor], T],
+    run: Callable[[], object],
+    *,
+    to_the_end: bool = False,
 ) -> dict[str, T]:
-    """What ``keep`` makes of each module's first output, running no further than the last of them needs."""
+    """What ``keep`` makes of each module's first output, running no further than the last of them needs.
+
+    Args:
+        to_the_end: do not break the run off, for one that is being recorded cannot be followed out of its middle.
+    """
     kept: dict[str, T] = {}
 
     def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if name not in kept:
                 kept[name] = keep(name, output)
-            if len(kept) == len(modules):
+            if len(kept) == len(modules) and not to_the_end:
                 raise _Enough
 
         return hook

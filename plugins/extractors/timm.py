@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
 from adkit.blocks import blocks_of, classifiers_of
-from adkit.folding import fold_batch_norms, keep_float32, redraw
+from adkit.folding import fold_batch_norms, keep_float32, redraw, release_float32
 from adkit.near import did_you_mean
 from adkit.probe import Tap, capture, probe
 
@@ -59,6 +59,7 @@ class TimmExtractor(nn.Module):
             self.register_buffer(name, torch.tensor(self.model.pretrained_cfg[name]).view(3, 1, 1))
         self.eval().requires_grad_(False)
         self._taps = self._probe()
+        self._recorded = False
         self.to(context.device).to(memory_format=torch.channels_last)
 
     @property
@@ -67,7 +68,12 @@ class TimmExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         normalized = self._normalized(images)
-        found = capture(self._sources(), lambda name, out: self._taps[name].read(out), lambda: self._run(normalized))
+        found = capture(
+            self._sources(),
+            lambda name, out: self._taps[name].read(out),
+            lambda: self._run(normalized),
+            to_the_end=self._recorded,
+        )
         return Features(
             {name: found[name] for name in self._taps},
             {name: tap.level.geometry for name, tap in self._taps.items()},
@@ -90,6 +96,13 @@ class TimmExtractor(nn.Module):
         first = list(fast.blocks().values())[:2]
         keep_float32(fast.model, (parameter for block in first for parameter in block))
         return fast
+
+    def for_export(self) -> TimmExtractor:
+        """Runs the whole backbone in float32; what nothing is made of, exporters leave out."""
+        recorded = copy.deepcopy(self)
+        recorded._recorded = True
+        release_float32(recorded.model)
+        return recorded
 
     def classify(self, images: Tensor) -> Tensor:
         """``images`` as above → (n, classes) float32 logits."""

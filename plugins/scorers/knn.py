@@ -5,6 +5,7 @@ Source: Reiss et al., PANDA (CVPR 2021), sections 2.2 and 4.3.3.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,7 @@ from adkit import (
     hookimpl,
 )
 from adkit.centroids import kmeans
-from adkit.neighbours import Bank, Index, Metric, prepared
+from adkit.neighbours import Bank, Index, Metric, RecordableBank, prepared
 from adkit.scoring import (
     Aggregation,
     Reservoir,
@@ -34,8 +35,7 @@ from adkit.scoring import (
     checked_state,
     fitted_levels,
     foreign_state,
-    reduce_maps,
-    spatial,
+    scores_of,
 )
 
 PER_CENTROID = 256
@@ -69,7 +69,7 @@ class Knn:
     def __init__(self, params: KnnParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self._banks: dict[str, Bank] = {}
+        self._banks: Mapping[str, Bank | RecordableBank] = {}
 
     def fit(self, stream: Stream) -> None:
         self._banks = {}
@@ -94,7 +94,7 @@ class Knn:
             values = features[name]
             distances = self._banks[name].distances(values.flatten(0, 2), self.params.k)  # (n·h·w, k)
             maps[name] = distances.mean(1).view(values.shape[:3])
-        return Scores(reduce_maps(maps, self.params.aggregation), *spatial(maps, features.geometry))
+        return scores_of(maps, features.geometry, self.params.aggregation)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"bank.{name}": bank.rows for name, bank in self._banks.items()}
@@ -105,6 +105,11 @@ class Knn:
             if len(rows) < self.params.k:
                 raise foreign_state("knn", name, f"at least k = {self.params.k} rows", len(rows))
         self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}
+
+    def for_export(self) -> Knn:
+        recordable = copy.copy(self)
+        recordable._banks = {n: RecordableBank(b.rows, self.params.metric) for n, b in self._banks.items()}
+        return recordable
 
     def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
         counts = self._counts(levels, pictures)

@@ -6,6 +6,7 @@ Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -27,9 +28,9 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.centroids import located, located_distances, moved
+from adkit.centroids import located, located_distances, moved, recordable_located
 from adkit.features import FeaturesTable, FeatureTransform
-from adkit.neighbours import Bank, nearest, nearest_among
+from adkit.neighbours import Bank, RecordableBank, nearest_among, recordable_among
 from adkit.scoring import Reservoir, check_memory, checked_state, fitted_levels, foreign_state, levels_of, spatial
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}
@@ -68,7 +69,7 @@ class Spade:
     def __init__(self, params: SpadeParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self._pictures: Bank | None = None
+        self._pictures: Bank | RecordableBank | None = None
         self._locations: dict[str, Tensor] = {}  # (pictures, h, w, c), or with centroids (h, w, centroids, c)
 
     def fit(self, stream: Stream) -> None:
@@ -120,6 +121,12 @@ class Spade:
         self._pictures = Bank(pictures.to(device))
         self._locations = {name: tensor.to(device) for name, tensor in locations.items()}
 
+    def for_export(self) -> Spade:
+        recordable = copy.copy(self)
+        if self._pictures is not None:
+            recordable._pictures = RecordableBank(self._pictures.rows, "l2")
+        return recordable
+
     def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
         _check_levels(levels)
         described = self._transform(levels).levels
@@ -130,10 +137,16 @@ class Spade:
     def _map(self, values: Tensor, name: str, retrieved: Tensor) -> Tensor:
         """(n, h, w, c) and the numbers (n, m) of each picture's retrieved ones → (n, h, w)."""
         bank, kappa = self._locations[name], self.params.kappa
+        recorded = isinstance(self._pictures, RecordableBank)
         if self.params.centroids:
-            return located_distances(values, bank).topk(kappa, largest=False).values.mean(3)
+            to_all = recordable_located if recorded else located_distances
+            return to_all(values, bank).topk(kappa, largest=False).values.mean(3)
         if retrieved.shape[1] == len(bank):
-            lengths, _ = nearest(values.flatten(0, 2), bank.flatten(0, 2), kappa)
+            rows = bank.flatten(0, 2)
+            every = RecordableBank(rows, "l2") if recorded else Bank(rows)
+            lengths = every.distances(values.flatten(0, 2), kappa)
+        elif recorded:
+            lengths = recordable_among(values.flatten(1, 2), bank.flatten(1, 2), retrieved, kappa).flatten(0, 1)
         else:
             queries, bank = values.flatten(1, 2), bank.flatten(1, 2)
             found = [nearest_among(q, bank, r, kappa) for q, r in zip(queries, retrieved, strict=True)]

@@ -5,7 +5,7 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 from adkit import Features, Geometry
-from adkit.centroids import kmeans, located, located_distances, moved
+from adkit.centroids import kmeans, located, located_distances, moved, recordable_located
 from adkit.testing import FeatureStream
 
 
@@ -49,9 +49,10 @@ def test_few_points_a_centroid_print_no_warning(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_each_location_is_compared_with_its_own_centroids():
+@pytest.mark.parametrize("distances", [located_distances, recordable_located])
+def test_each_location_is_compared_with_its_own_centroids(distances):
     values, centroids = normal(2, 3, 4, 5), normal(3, 4, 6, 5, seed=1)
-    found = located_distances(values, centroids)
+    found = distances(values, centroids)
     for n, i, j in np.ndindex(2, 3, 4):
         expected = cdist(values[n, i, j][None].double(), centroids[i, j].double())[0]
         np.testing.assert_allclose(found[n, i, j], expected, rtol=1e-5)

@@ -8,7 +8,15 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from adkit import neighbours
-from adkit.neighbours import Bank, nearest, nearest_among, pairwise, prepared
+from adkit.neighbours import (
+    Bank,
+    RecordableBank,
+    nearest,
+    nearest_among,
+    pairwise,
+    prepared,
+    recordable_among,
+)
 
 INDEXES = ["faiss", "torch"]
 
@@ -134,6 +142,28 @@ def test_among_chosen_pictures_by_brute_force(monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 7 * 5 * 3)  # 3 pictures a block
     expected = np.sort(cdist(queries.double(), bank[chosen].flatten(0, 1).double()), axis=1)[:, :9]
     np.testing.assert_allclose(nearest_among(queries, bank, chosen, 9), expected, rtol=1e-5)
+
+
+def test_recordable_search_among_the_pictures_chosen_for_each_of_several():
+    queries, bank, chosen = normal(2, 7, 6), normal(8, 10, 6, seed=1), torch.tensor([[1, 6, 3], [0, 2, 7]])
+    found = recordable_among(queries, bank, chosen, 15)
+    for asked, numbers, row in zip(queries, chosen, found, strict=True):
+        np.testing.assert_allclose(row, nearest_among(asked, bank, numbers, 15), rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
+def test_recordable_search_over_several_blocks_finds_the_same(metric, monkeypatch):
+    monkeypatch.setattr(neighbours, "RECORDED_ROWS", 128)
+    rows, queries = prepared(normal(300, 20), metric), normal(50, 20, seed=1)
+    expected_distances, expected_rows = Bank(rows, metric).search(queries, 5)
+    distances, found = RecordableBank(rows, metric).search(queries, 5)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-5)
+    assert found.tolist() == expected_rows.tolist()
+
+
+def test_recordable_search_finds_a_row_at_distance_zero_from_itself():
+    rows = 100 + normal(300, 20)
+    assert RecordableBank(rows, "l2").distances(rows[:5], 1).tolist() == [[0.0]] * 5
 
 
 PEAK = """

@@ -57,10 +57,12 @@ def test_dn2_is_the_mean_distance_to_two_pooled_features_by_hand():
 
 @pytest.mark.parametrize(("metric", "name"), [("l2", "euclidean"), ("squared_l2", "sqeuclidean"), ("cosine", "cosine")])
 def test_maps_are_brute_force_distances_to_all_locations(metric, name):
-    scores = fitted(metric=metric, k=3).score(QUERIES)
-    assert list(scores.maps) == ["layer1", "layer2"]
-    for level, found in scores.maps.items():
-        np.testing.assert_allclose(found, brute(feature_stream(), QUERIES, level, 3, name), rtol=1e-5)
+    knn = fitted(metric=metric, k=3)
+    for scorer in (knn, knn.for_export()):
+        scores = scorer.score(QUERIES)
+        assert list(scores.maps) == ["layer1", "layer2"]
+        for level, found in scores.maps.items():
+            np.testing.assert_allclose(found, brute(feature_stream(), QUERIES, level, 3, name), rtol=1e-5)
 
 
 @pytest.mark.parametrize("aggregation", ["max", "mean"])

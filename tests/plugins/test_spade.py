@@ -72,12 +72,21 @@ def test_contract(params):
 @pytest.mark.parametrize(("combine", "describe"), [("ensemble", ensemble), ("concat", joined)])
 @pytest.mark.parametrize(("k", "retrieve", "kappa"), [(2, 5, 1), (3, 1, 4), (1, 0, 2), (2, 50, 1)])
 def test_scores_are_those_of_plain_loops(combine, describe, k, retrieve, kappa):
-    scores = fitted(combine=combine, k=k, retrieve=retrieve, kappa=kappa).score(QUERIES)
+    spade = fitted(combine=combine, k=k, retrieve=retrieve, kappa=kappa)
     image, maps = loops(describe, k, retrieve, kappa)
-    np.testing.assert_allclose(scores.image, image, rtol=1e-5)
-    assert scores.maps.keys() == maps.keys()
-    for name, expected in maps.items():
-        np.testing.assert_allclose(scores.maps[name], expected, rtol=1e-5)
+    for scorer in (spade, spade.for_export()):
+        scores = scorer.score(QUERIES)
+        np.testing.assert_allclose(scores.image, image, rtol=1e-5)
+        assert scores.maps.keys() == maps.keys()
+        for name, expected in maps.items():
+            np.testing.assert_allclose(scores.maps[name], expected, rtol=1e-5)
+
+
+def test_with_centroids_the_exported_scores_are_the_same():
+    spade = fitted(centroids=5, kappa=2)
+    scores, exported = spade.score(QUERIES), spade.for_export().score(QUERIES)
+    torch.testing.assert_close(exported.image, scores.image)
+    torch.testing.assert_close(exported.maps, scores.maps)
 
 
 def test_concatenated_map_lies_where_the_first_level_does():

@@ -533,3 +533,38 @@ def test_images_of_another_size_are_refused() -> None:
 def test_levels_are_named_once_and_not_none(levels: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
         TimmParams(levels=levels)
+
+
+# --- exporting
+
+
+class Whole(nn.Module):
+    """What an exporter is given: tensors in, tensors out."""
+
+    def __init__(self, extractor: TimmExtractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return dict(self.extractor(images))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "level"),
+    [(RESNET, "layer2"), ("test_vit", "blocks.0"), ("test_convnext", "stages.1"), (LITE, "blocks.2")],
+)
+def test_the_copy_for_export_can_be_recorded_for_any_number_of_pictures(backbone: str, level: str) -> None:
+    extractor = make(backbone, level).for_inference()
+    sizes = ({0: torch.export.Dim("n", min=1)},)
+    with torch.no_grad():
+        recorded = torch.export.export(
+            Whole(extractor.for_export()), (pictures(2),), dynamic_shapes=sizes, strict=False
+        )
+        for images in (pictures(1), pictures(3)):
+            torch.testing.assert_close(recorded.module()(images), dict(extractor(images)))
+
+
+def test_the_copy_for_export_computes_in_one_precision() -> None:
+    copied = make().for_inference().for_export()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert copied.model.conv_stem(pictures(1)).dtype == torch.bfloat16

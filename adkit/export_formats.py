@@ -1,0 +1,159 @@
+"""The file formats that detectors are exported to: what each needs, how it is written, and how its file is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adkit.errors import UserError
+from adkit.export_graph import INPUT, Graph
+from adkit.near import did_you_mean
+from adkit.parity import Run
+
+
+@dataclass(frozen=True)
+class Format:
+    name: str
+    file: str
+    packages: tuple[str, ...]
+    """Beside torch; the extra of adkit's that brings them has the format's name."""
+    write: Callable[[Graph, Path], None]
+    open: Callable[[Path], Run]
+    runtime: str
+    """How to load the file elsewhere, for people to read."""
+
+
+def format_named(name: str) -> Format:
+    """The format, whose packages are here.
+
+    Raises:
+        UserError: there is no such format, or a package is missing.
+    """
+    if name not in FORMATS:
+        raise UserError(f"format: expected {' or '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}")
+    wanted = FORMATS[name]
+    missing = [package for package in wanted.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"format {name}: expected the packages {', '.join(wanted.packages)}, found no {', '.join(missing)}: "
+            f"pip install 'adkit[{name}]'"
+        )
+    return wanted
+
+
+def _write_onnx(graph: Graph, file: Path) -> None:
+    program = torch.onnx.export(
+        _exported(graph), dynamo=True, input_names=[INPUT], output_names=list(graph.outputs), verbose=False
+    )
+    assert program is not None  # it is None without dynamo
+    program.save(file)  # one file, unless it would be larger than the format allows
+
+
+def _open_onnx(file: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {INPUT: images})
+
+
+def _write_openvino(graph: Graph, file: Path) -> None:
+    openvino = _openvino()
+    model = openvino.convert_model(_exported(graph))
+    height, width = graph.size
+    for port, name in zip((*model.inputs, *model.outputs), (INPUT, *graph.outputs), strict=True):
+        port.get_tensor().set_names({name})
+    model.reshape([-1, 3, height, width])
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _open_openvino(file: Path) -> Run:
+    # Left to itself, OpenVINO computes in bfloat16 on processors that can.
+    compiled = _openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: list(compiled(images).values())
+
+
+def _write_torchscript(graph: Graph, file: Path) -> None:
+    with _deprecated_torchscript(), torch.no_grad():
+        traced = torch.jit.trace(graph, (graph.example(),), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced), file)
+
+
+def _open_torchscript(file: Path) -> Run:
+    with _deprecated_torchscript():
+        module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+
+    def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs: tuple[Tensor, ...] = module(torch.from_numpy(images))
+        return [output.numpy() for output in outputs]
+
+    return run
+
+
+def _exported(graph: Graph) -> torch.export.ExportedProgram:
+    any_number = torch.export.Dim("n", min=1)
+    with torch.no_grad():
+        return torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: any_number},), strict=False)
+
+
+def _openvino() -> Any:
+    """The package, imported without the one by which it would report each import to its maker over the network."""
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter)
+    sys.modules[reporter] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
+    return openvino
+
+
+@contextmanager
+def _deprecated_torchscript() -> Iterator[None]:
+    """Recent torch warns of TorchScript's age, and of each Python condition that a trace passes.
+
+    The first is the choice of who asks for the format, and the parity check answers the second.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield
+
+
+FORMATS = {
+    known.name: known
+    for known in (
+        Format(
+            "onnx",
+            "model.onnx",
+            ("onnx", "onnxscript", "onnxruntime"),
+            _write_onnx,
+            _open_onnx,
+            "onnxruntime.InferenceSession(file)",
+        ),
+        Format(
+            "openvino",
+            "model.xml",
+            ("openvino",),
+            _write_openvino,
+            _open_openvino,
+            'openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}); without the hint, where the '
+            "processor computes in bfloat16, so does it, and scores are others",
+        ),
+        Format("torchscript", "model.pt", (), _write_torchscript, _open_torchscript, "torch.jit.load(file)"),
+    )
+}

@@ -1,0 +1,102 @@
+"""A detector's whole path as one network of torch operations, for exporters to record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from adkit.contracts import Exportable
+from adkit.errors import UserError
+from adkit.inference import Fuse, fused
+from adkit.loading import Loaded
+from adkit.manifest import ComponentEntry
+
+INPUT = "images"
+OUTPUTS = ("score", "map")
+
+
+class Graph(nn.Module):
+    """``images`` (n, 3, H, W) float32 RGB in [0, 1] → ``score`` (n,) and, where there are maps, ``map`` (n, H, W).
+
+    What a component does while it is recorded stands under its name, so that the sentence says which one cannot be.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        """``loaded`` is on the CPU; it is left as it is."""
+        super().__init__()
+        manifest, path = loaded.manifest, loaded.path
+        self.size = loaded.view.size
+        self._names = {
+            "extractors": [_who("extractor", entry.component) for entry in manifest.extractors],
+            "scorer": _who("scorer", manifest.scorer),
+            "localizer": _who("localizer", manifest.localizer),
+        }
+        extractors = [_exportable(embedding.extractor) for embedding in loaded.embeddings]
+        self._extractors = nn.ModuleList(cast(Iterable[nn.Module], extractors))
+        self._transforms = [embedding.transform for embedding in loaded.embeddings]
+        self._members = [(member.embedding, _exportable(member.scorer)) for member in path.members]
+        self._scales = [member.scale for member in path.members]
+        self._fuse: Fuse = path.fuse
+        self._localizer = _exportable(path.localizer) if loaded.localizes else None
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = []
+        for who, extractor, transform in zip(
+            self._names["extractors"], self._extractors, self._transforms, strict=True
+        ):
+            with _recording(who):
+                features.append(transform(extractor(images)))
+        with _recording(cast(str, self._names["scorer"])):
+            scores = [scorer.score(features[embedding]) for embedding, scorer in self._members]
+        score = fused([one.image for one in scores], self._scales, self._fuse)
+        if self._localizer is None:
+            return (score,)
+        with _recording(cast(str, self._names["localizer"])):
+            maps = [self._localizer.localize(one, self.size) for one in scores]
+        return score, fused(maps, self._scales, self._fuse)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return OUTPUTS if self._localizer is not None else OUTPUTS[:1]
+
+    def example(self) -> Tensor:
+        """A batch to record with: two pictures, for exporters take a size of one for a constant."""
+        return torch.rand(2, 3, *self.size, generator=torch.Generator().manual_seed(0))
+
+
+def reason(error: BaseException) -> str:
+    """What an exporter or runtime stumbled on, in one line.
+
+    The errors that are wrapped around the first one hold advice for the exporter's developers.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]  # which shows a traceback of its own first
+
+
+def _exportable(component: Any) -> Any:
+    return component.for_export() if isinstance(component, Exportable) else component
+
+
+def _who(kind: str, entry: ComponentEntry) -> str:
+    return f"{kind} {entry.name} of {entry.distribution} {entry.version}"
+
+
+@contextmanager
+def _recording(who: str) -> Iterator[None]:
+    """Turn whatever keeps a component from being recorded into a sentence that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{who}: expected torch operations that can be exported, found: {reason(error)}; choose another or ask its "
+            "author for for_export (docs/plugins.md)"
+        ) from error

@@ -1,0 +1,225 @@
+"""``adkit export``: a detector's whole path as one file that other runtimes read, checked against the path itself."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adkit.errors import UserError
+from adkit.export_formats import Format, format_named
+from adkit.export_graph import INPUT, Graph, reason
+from adkit.facts import versions
+from adkit.loading import Loaded, find_detector, load_detector
+from adkit.parity import Parity, Run, parity
+
+LIMIT: Final = 1e-3
+"""Deviation above which nothing is exported."""
+SCHEMA: Final = "adkit.export/1"
+STATEMENT: Final = "model.json"
+PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
+"""What is compared when nothing else is named: pictures of this name lie in scikit-image's package."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export left, and how true it is."""
+
+    file: Path
+    statement: Path
+    parity: Parity
+    """Against the detector computing in float32, as the file does."""
+    precision: str
+    """What the detector itself computes in."""
+    precision_parity: Parity | None
+    """Against the detector computing as it does; None where that is float32."""
+
+
+def export(
+    detector: str | Path,
+    format: str,
+    output: str | Path | None = None,
+    pictures: Sequence[Path] = (),
+    device: str = "auto",
+) -> Export:
+    """Write a detector as a file of another runtime, with ``model.json``, which says how to use it.
+
+    Args:
+        detector: its folder, or that of a run with one detector.
+        format: ``onnx``, ``openvino`` or ``torchscript``.
+        output: folder to write; default: ``export/<format>`` in the detector's. An earlier export there is replaced.
+        pictures: what the file's scores and maps are compared on; default: photographs that come with scikit-image.
+        device: where the detector computes what the file is compared with; the file itself runs on the CPU.
+
+    Raises:
+        UserError: no detector, a package that is missing, a component that cannot be exported, or scores that deviate
+            by more than ``LIMIT``; nothing is left behind.
+    """
+    wanted = format_named(format)
+    pictures = tuple(pictures) or _photographs()
+    folder = Path(output) if output is not None else find_detector(Path(detector)) / "export" / format
+    _check_free(folder)
+    own = load_detector(Path(detector), device)
+    exact = _in_float32(own)
+    graph = Graph(exact if own.embeddings[0].context.device == "cpu" else load_detector(Path(detector), "cpu"))
+    with _written(folder) as partial:
+        file = partial / wanted.file
+        _write(wanted, graph, file)
+        run = _opened(wanted, file)
+        found = parity(run, exact, pictures)
+        if not found.largest <= LIMIT:  # nan is no parity either
+            raise UserError(
+                f"{detector}: expected a file of format {format} whose scores and maps deviate by at most {LIMIT:g} of "
+                f"their size, found {_shown(found)}: use another format, or another scorer if none does better"
+            )
+        precision = own.embeddings[0].context.precision
+        rounding = None if precision == "float32" else parity(run, own, pictures)
+        del run  # some systems let no open file be renamed
+        statement = _statement(own, graph, wanted, sorted(path.name for path in partial.iterdir()), found, rounding)
+        (partial / STATEMENT).write_text(json.dumps(statement, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return Export(folder / wanted.file, folder / STATEMENT, found, precision, rounding)
+
+
+def summary(done: Export) -> str:
+    """What was written and how true it is, for people to read."""
+    size = sum(path.stat().st_size for path in done.file.parent.iterdir() if path.name != STATEMENT)
+    batches = " and ".join(map(str, done.parity.batch_sizes))
+    return (
+        f"{done.file} ({size / 1e6:.1f} MB) and {done.statement.name}\n"
+        f"largest relative deviation from the detector: {_shown(done.parity)} "
+        f"({done.parity.pictures} pictures, in batches of {batches})"
+    )
+
+
+def warning(done: Export) -> str | None:
+    """What whoever uses the detector's threshold with the file must know."""
+    if done.precision_parity is None:
+        return None
+    return (
+        f"the detector, whose threshold it is, computes in {done.precision} and the file in float32: they differ by "
+        f'{_shown(done.precision_parity)}; a recipe with [run] precision = "float32" makes them equal'
+    )
+
+
+def _shown(found: Parity) -> str:
+    return f"score {found.score:.1e}" + ("" if found.map is None else f", map {found.map:.1e}")
+
+
+def _in_float32(loaded: Loaded) -> Loaded:
+    embeddings = tuple(map(copy.copy, loaded.embeddings))
+    for embedding in embeddings:
+        embedding.context = replace(embedding.context, precision="float32")
+    return replace(loaded, embeddings=embeddings)
+
+
+def _write(wanted: Format, graph: Graph, file: Path) -> None:
+    try:
+        wanted.write(graph, file)
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters raise nearly anything
+        if "Constraints violated" in str(error):
+            raise UserError(
+                f"format {wanted.name}: expected components that take any number of pictures, found one that counts "
+                "or walks over them, which cannot be exported: choose another scorer, extractor or localizer"
+            ) from error
+        raise UserError(
+            f"format {wanted.name}: expected a path that it can hold, found: {reason(error)}; choose another format"
+        ) from error
+
+
+def _opened(wanted: Format, file: Path) -> Run:
+    run = wanted.open(file)
+
+    def told(images: NDArray[np.float32]) -> Sequence[NDArray[np.floating[Any]]]:
+        try:
+            return run(images)
+        except Exception as error:  # as runtimes do
+            raise UserError(
+                f"format {wanted.name}: expected a file that takes {len(images)} pictures at once, found: "
+                f"{reason(error)}; choose another format"
+            ) from error
+
+    return told
+
+
+def _statement(
+    own: Loaded, graph: Graph, wanted: Format, files: list[str], found: Parity, rounding: Parity | None
+) -> dict[str, Any]:
+    manifest, (height, width) = own.manifest, graph.size
+    shapes = {"score": ["n"], "map": ["n", height, width]}
+    return {
+        "schema": SCHEMA,
+        "format": wanted.name,
+        "files": files,
+        "runtime": wanted.runtime,
+        "category": manifest.category,
+        "input": {"name": INPUT, "shape": ["n", 3, height, width], "dtype": "float32", "values": "RGB in [0, 1]"},
+        "outputs": [{"name": name, "shape": shapes[name], "dtype": "float32"} for name in graph.outputs],
+        "preprocessing": manifest.preprocessing.model_dump(mode="json")
+        | {"resampling": "bilinear, antialiased, as Pillow's Image.resize; then divided by 255"},
+        "threshold": _value(manifest.threshold),
+        "pixel_threshold": _value(manifest.pixel_threshold),
+        "calibration": list(manifest.calibration),
+        "precision": {"detector": manifest.precision, "file": "float32"},
+        "parity": asdict(found),
+        "precision_parity": None if rounding is None else asdict(rounding),
+        "versions": versions() | {package: metadata.version(package) for package in wanted.packages},
+    }
+
+
+def _value(threshold: Any) -> float | None:
+    return None if threshold is None else float(threshold.value)
+
+
+def _photographs() -> tuple[Path, ...]:
+    """Photographs of scikit-image's that need no download."""
+    found = importlib.util.find_spec("skimage")
+    places = [] if found is None else list(found.submodule_search_locations or ())
+    paths = [Path(place, "data", f"{name}.png") for place in places for name in PHOTOGRAPHS]
+    there = tuple(path for path in paths if path.is_file())
+    if not there:
+        raise UserError("--pictures: expected pictures to compare on, found none in scikit-image either: name some")
+    return there
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a place that holds anything but an earlier export."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() and not (folder / STATEMENT).is_file():
+        raise UserError(
+            f"{folder}: expected a new folder or one with an earlier export in it, found something else: "
+            "choose another --output"
+        )
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which becomes ``folder`` when the block ends well and else is gone."""
+    try:
+        place = next(parent for parent in folder.absolute().parents if parent.is_dir())
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=place) as work:
+            partial = Path(work, "new")
+            partial.mkdir()
+            yield partial
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.exists():
+                os.rename(folder, Path(work, "old"))
+            os.rename(partial, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: expected a folder that the export can be written to, found: {error.strerror or error}; "
+            "free some space or choose another --output"
+        ) from error

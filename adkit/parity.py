@@ -1,0 +1,104 @@
+"""How far something that claims to be a detector's path is from the path itself, on real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adkit.detector import Detector
+from adkit.inputs import input_items
+from adkit.loading import Loaded
+
+Floats = NDArray[np.floating[Any]]
+Run = Callable[[NDArray[np.float32]], Sequence[Floats]]
+"""Images (n, 3, H, W) → scores (n,) and, where there are any, maps (n, H, W)."""
+
+BATCH = 4
+"""Pictures at a time; each is also given by itself."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest deviations over all pictures, relative to the size of the values.
+
+    A score's size is its absolute value, but at least the median one of the pictures and of the detector's
+    calibration: pictures that were learnt from may score next to 0, and that is rounding. A map's size is its
+    largest absolute value, but at least the median one of the pictures and the pixel threshold; its deviation
+    is the largest of its pixels'.
+    """
+
+    pictures: int
+    batch_sizes: tuple[int, ...]
+    score: float
+    map: float | None
+    """None where the detector does not localize."""
+
+    @property
+    def largest(self) -> float:
+        return float(np.max([self.score, self.map or 0.0]))  # nan where one is
+
+
+def parity(run: Run, loaded: Loaded, pictures: Sequence[Path]) -> Parity:
+    """Compare what ``run`` makes of pictures, alone and in batches, with what a detector makes of them.
+
+    Args:
+        pictures: at least one.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    detector, manifest = Detector(loaded), loaded.manifest
+    scores, maps = _Values(), _Values()
+    sizes = set()
+    for first in range(0, len(pictures), BATCH):
+        paths = pictures[first : first + BATCH]
+        images = np.stack([read().planes for read in input_items(paths, loaded.view)])
+        own = detector.predict(torch.from_numpy(images))
+        together = np.concatenate([images, images]) if len(images) == 1 else images
+        sizes |= {1, len(together)}
+        batched = [found[: len(images)] for found in run(together)]
+        alone = [np.concatenate(found) for found in zip(*(run(image[None]) for image in images), strict=True)]
+        for found in (batched, alone):
+            scores.add(found[0], own.scores)
+            if own.maps is not None:
+                maps.add(found[1], own.maps)
+    typical = float(np.median(np.abs(manifest.calibration))) if manifest.calibration else 0.0
+    pixel = abs(manifest.pixel_threshold.value) if manifest.pixel_threshold else 0.0
+    return Parity(
+        pictures=len(pictures),
+        batch_sizes=tuple(sorted(sizes)),
+        score=scores.deviation(typical),
+        map=maps.deviation(pixel) if maps else None,
+    )
+
+
+class _Values:
+    """What was found and what was expected, a number or a map a picture."""
+
+    def __init__(self) -> None:
+        self._sizes: list[float] = []
+        self._differences: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add(self, found: Floats, expected: Floats) -> None:
+        rows = len(expected)
+        self._sizes += np.abs(expected).reshape(rows, -1).max(1).tolist()
+        if found.shape == expected.shape:
+            self._differences += np.abs(found.astype(np.float64) - expected).reshape(rows, -1).max(1).tolist()
+        else:  # what was recorded for one number of pictures gives as many scores for any other
+            self._differences += rows * [np.inf]
+
+    def deviation(self, least: float) -> float:
+        """The largest difference relative to its size; nan or infinity where something is not finite."""
+        sizes = np.maximum(np.array(self._sizes), max(float(np.median(self._sizes)), least))
+        differences = np.array(self._differences)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.where(differences == 0, 0.0, differences / sizes).max())
