@@ -12,19 +12,24 @@ A check that fails raises an AssertionError: "name of the check: expected …, f
 
 from adkit.testing.adapters import check_adapter
 from adkit.testing.components import check_component, check_params
+from adkit.testing.detectors import check_detector
 from adkit.testing.extractors import check_extractor
 from adkit.testing.localizers import check_localizer
 from adkit.testing.samples import FeatureStream, feature_stream, pictures
 from adkit.testing.scorers import check_scorer
 from adkit.testing.stoppers import check_stopper
-from adkit.testing.tiny import TinyAdapter, TinyExtractor
+from adkit.testing.tiny import TinyAdapter, TinyExtractor, TinyLevels, TinyLocalizer, TinyScorer
 
 __all__ = [
     "FeatureStream",
     "TinyAdapter",
     "TinyExtractor",
+    "TinyLevels",
+    "TinyLocalizer",
+    "TinyScorer",
     "check_adapter",
     "check_component",
+    "check_detector",
     "check_extractor",
     "check_localizer",
     "check_params",

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from math import isfinite
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Adapter, Batch, Extractor, Features, Scorer, Stage
+from adkit.contracts import (
+    Adapter,
+    Batch,
+    BatchingAdapter,
+    ExtendingAdapter,
+    Extractor,
+    Features,
+    Schedule,
+    ScheduledAdapter,
+    ScoredAdapter,
+    Scorer,
+    Stage,
+)
+from adkit.errors import UserError
 from adkit.testing.asserts import (
     generators_untouched,
     require,
@@ -20,8 +36,9 @@ from adkit.testing.asserts import (
     running,
     untouched,
 )
+from adkit.testing.extractors import check_extractor
 from adkit.testing.samples import SIZE, part, pictures, stream_of
-from adkit.testing.tiny import TinyExtractor
+from adkit.testing.tiny import TinyExtractor, TinyScorer
 
 
 def check_adapter(
@@ -39,45 +56,156 @@ def check_adapter(
     Args:
         make: gives a fresh adapter, always with the same parameters and seed.
         make_extractor: gives a fresh extractor with the levels that the adapter needs.
-        make_scorer: gives a scorer, which is fitted before ``prepare`` sees it; default: none.
+        make_scorer: gives the scorer, which is fitted before ``prepare`` sees it, of an adapter that asks for one;
+            default: ``TinyScorer``.
         size: (height, width) of pictures, the extractor's.
         tolerance: share of the largest score by which batches may differ.
     """
-    (batch,) = pictures(10, size, seed=1, device=device)
+    normal, other = (pictures(10, size, seed, device)[0] for seed in (1, 4))
+
+    def extended() -> Extractor:
+        adapter = make()
+        require_methods(adapter, "adapter")
+        return _extended(adapter, make_extractor())
 
     def prepared() -> tuple[Adapter, Extractor, list[nn.Parameter]]:
-        adapter, extractor = make(), make_extractor()
+        adapter = make()
         require_methods(adapter, "adapter")
-        normal, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
-        scorer = make_scorer() if make_scorer else None
-        if scorer:
-            scorer.fit(normal)
+        extractor = _extended(adapter, make_extractor())
+        stream, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
+        scorer = None
+        if _needs_scorer(adapter):
+            scorer = make_scorer() if make_scorer else TinyScorer(device)
+            scorer.fit(stream)
         with running("prepare(extractor, normal, auxiliary, scorer)"):
-            adapter.prepare(extractor, normal, auxiliary, scorer)
-        return adapter, extractor, _trained(adapter)
+            adapter.prepare(extractor, stream, auxiliary, scorer)
+        return adapter, extractor, _trained(adapter, extractor)
 
+    if isinstance(make(), ExtendingAdapter):
+        _check_extension(extended, make_extractor, size, tolerance, device)
     with generators_untouched():
         adapter, extractor, parameters = prepared()
+        _check_schedule(adapter)
+        batch = _check_batch(adapter, normal, other)
         loss = _check_loss(adapter, extractor, batch, parameters)
     twin, its_extractor, _ = prepared()
-    other = _loss(twin, its_extractor, batch).detach()
+    again = _loss(twin, its_extractor, batch).detach()
     wanted = "two adapters of one seed to give equal losses"
-    require_close("seed", wanted, {"loss": loss}, {"loss": other}, 0.0)
+    require_close("seed", wanted, {"loss": loss}, {"loss": again}, 0.0)
     with torch.no_grad():
-        features = extractor(batch.images)
+        features = extractor(normal.images)
         with untouched("inputs", "features of score", features):
             scores = _score(adapter, features)
-        require_tensor("shapes", "score", scores, (len(batch),))
+        require_tensor("shapes", "score", scores, (len(normal),))
         require_finite("score", scores)
-        require_batchwise(lambda i, j: {"score": _score(adapter, part(features, i, j))}, len(batch), tolerance)
+        require_batchwise(lambda i, j: {"score": _score(adapter, part(features, i, j))}, len(normal), tolerance)
+
+
+def _needs_scorer(adapter: Adapter) -> bool:
+    if not isinstance(adapter, ScoredAdapter):
+        return False
+    require_type("needs_scorer", adapter.needs_scorer, bool)
+    return adapter.needs_scorer
+
+
+def _extended(adapter: Adapter, extractor: Extractor) -> Extractor:
+    if not isinstance(adapter, ExtendingAdapter):
+        return extractor
+    with running("extend(extractor)"):
+        return adapter.extend(extractor)
+
+
+def _check_extension(
+    extended: Callable[[], Extractor],
+    make_extractor: Callable[[], Extractor],
+    size: tuple[int, int],
+    tolerance: float,
+    device: str,
+) -> None:
+    """What ``extend`` gives is an extractor with the given one's levels and more, and always of the same tensors."""
+    check_extractor(extended, size, tolerance, device)
+    plain, first, second = make_extractor(), extended(), extended()
+    kept = [name for name in first.levels if name in plain.levels]
+    require(kept == list(plain.levels), "extension", f"the extractor's levels, {list(plain.levels)}", kept)
+    require(len(first.levels) > len(kept), "extension", "one level more at least", list(first.levels))
+    (batch,) = pictures(3, size, 1, device)
+    with torch.no_grad():
+        before, after = plain(batch.images), first(batch.images)
+    wanted = "the extractor's own levels as they were"
+    require_close("extension", wanted, dict(before), {name: after[name] for name in plain.levels}, 0.0)
+    shapes, others = ({n: tuple(t.shape) for n, t in cast(nn.Module, e).state_dict().items()} for e in (first, second))
+    require(shapes == others, "extension", f"the same tensors at every call, {shapes}", others)
+
+
+def _check_schedule(adapter: Adapter) -> None:
+    if not isinstance(adapter, ScheduledAdapter):
+        return
+    schedule = adapter.schedule
+    require_type("schedule", schedule, Schedule)
+    rules = ("sgd", "adam", "adamw")
+    require(schedule.optimizer in rules, "schedule", f"optimizer one of {', '.join(rules)}", repr(schedule.optimizer))
+    require(0 <= schedule.momentum < 1, "schedule", "momentum in [0, 1)", schedule.momentum)
+    for name in (field.name for field in fields(schedule) if field.name not in ("optimizer", "momentum")):
+        value = getattr(schedule, name)
+        least = value is None or value > 0 or (name == "weight_decay" and value == 0)
+        require(least and (value is None or isfinite(value)), "schedule", f"{name} above 0 and finite", value)
+    both = schedule.minibatches is not None and schedule.epochs is not None
+    require(not both, "schedule", "minibatches or epochs", f"{schedule.minibatches} and {schedule.epochs}")
+
+
+def _check_batch(adapter: Adapter, normal: Batch, auxiliary: Batch) -> Batch:
+    """The pictures of a step."""
+    if not isinstance(adapter, BatchingAdapter):
+        return normal
+
+    def drawn(other: Batch | None) -> Batch:
+        given = {"images": normal.images} | ({} if other is None else {"auxiliary images": other.images})
+        untouched_inputs = untouched("inputs", "images of batch", given)
+        with generators_untouched(), untouched_inputs, running("batch(normal, auxiliary, generator)"):
+            return adapter.batch(normal, other, torch.Generator().manual_seed(0))
+
+    try:
+        _check_pictures(drawn(None))
+    except AssertionError as error:
+        if not isinstance(error.__cause__, UserError):  # which says that it needs [auxiliary]
+            raise
+    batch, again = drawn(auxiliary), drawn(auxiliary)
+    _check_pictures(batch)
+    parts = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    for name, value in parts.items():
+        other = getattr(again, name)
+        equal = isinstance(other, Tensor) and torch.equal(value, other)
+        require(equal, "seed", f"equal {name} from generators of one seed", "others")
+    return batch
+
+
+def _check_pictures(batch: Batch) -> None:
+    require_type("what batch gives", batch, Batch)
+    count, _, height, width = batch.images.shape
+    require_tensor("shapes", "images of batch", batch.images, (len(batch), 3, height, width))
+    low, high = float(batch.images.min()), float(batch.images.max())
+    require(low >= 0 and high <= 1, "range", "images of batch in [0, 1]", f"{low:g} to {high:g}")
+    for name, shape, dtype in (("labels", (count,), torch.int64), ("masks", (count, height, width), torch.bool)):
+        found = getattr(batch, name)
+        if found is not None:
+            holds = isinstance(found, Tensor) and found.shape == shape and found.dtype == dtype
+            described = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+            require(holds, "shapes", f"{name} of batch of {shape} {dtype}", described)
 
 
 def _loss(adapter: Adapter, extractor: Extractor, batch: Batch) -> Tensor:
     features = extractor(batch.images)
     with running("loss(extractor, batch, features)"):
-        loss = adapter.loss(extractor, batch, features)
-    require_tensor("shapes", "loss", loss, ())
-    return loss
+        found = adapter.loss(extractor, batch, features)
+    if not isinstance(found, Mapping):
+        require_tensor("shapes", "loss", found, ())
+        return found
+    require(len(found) > 0, "terms", "one at least", "none")
+    for name, term in found.items():
+        require(isinstance(name, str) and name != "", "terms", "names", repr(name))
+        require_tensor("shapes", f"term {name} of loss", term, ())
+        require_finite(f"term {name} of loss", term.detach())
+    return torch.stack(list(found.values())).sum()
 
 
 def _score(adapter: Adapter, features: Features) -> Tensor:
@@ -85,8 +213,9 @@ def _score(adapter: Adapter, features: Features) -> Tensor:
         return adapter.score(features)
 
 
-def _trained(adapter: Adapter) -> list[nn.Parameter]:
+def _trained(adapter: Adapter, extractor: Extractor) -> list[nn.Parameter]:
     """The parameters of all stages, set to be trained."""
+    own = {id(parameter) for parameter in cast(nn.Module, extractor).parameters()}
     with running("stages()"):
         stages = adapter.stages()
     require_type("what stages gives", stages, Sequence)
@@ -94,9 +223,13 @@ def _trained(adapter: Adapter) -> list[nn.Parameter]:
     for stage in stages:
         require_type("a stage", stage, Stage)
         require_type(f"parameters of stage {stage.name}", stage.parameters, Sequence)
+        for name in ("learning_rate", "minibatches"):
+            value = getattr(stage, name)
+            require(value is None or value > 0, "stages", f"{name} of stage {stage.name} above 0", value)
         require(len(stage.parameters) > 0, "stages", f"stage {stage.name} to train some parameter", "none")
         for parameter in stage.parameters:
             require_type(f"a parameter of stage {stage.name}", parameter, nn.Parameter)
+            require(id(parameter) in own, "stages", f"parameters of the extractor in stage {stage.name}", "another one")
             parameter.requires_grad_(True)
     return [parameter for stage in stages for parameter in stage.parameters]
 

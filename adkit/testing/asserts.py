@@ -23,7 +23,7 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
         "adapter": ("prepare", "stages", "loss", "score"),
         "scorer": ("fit", "score", "state_dict", "load_state_dict"),
         "localizer": ("localize",),
-        "stopper": ("check",),
+        "stopper": ("check", "state_dict", "load_state_dict"),
     }
 )
 """Kind → what can be called on its instances."""

@@ -13,6 +13,7 @@ from adkit.contracts import KINDS, Adapter, Component, Extractor, Scorer
 from adkit.params import Params
 from adkit.testing.adapters import check_adapter
 from adkit.testing.asserts import require, require_methods, require_type, running
+from adkit.testing.detectors import check_detector
 from adkit.testing.extractors import check_extractor
 from adkit.testing.localizers import check_localizer
 from adkit.testing.samples import SIZE, FeatureStream, feature_stream
@@ -32,7 +33,7 @@ def check_component(
     make_scorer: Callable[[], Scorer] | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Run every check that a component's kind has.
+    """Run every check that a component's kind has, and for what a detector is made of, those of ``check_detector``.
 
     Args:
         component: what a hook's list holds.
@@ -61,6 +62,9 @@ def check_component(
             check_localizer(make, tolerance, device)
         else:
             check_stopper(make, extractor, make_adapter, size, device)
+        if component.kind in ("extractor", "scorer", "localizer"):
+            levels = stream.levels if stream else None
+            check_detector(component, params, context=context, levels=levels, tolerance=tolerance)
     except AssertionError as error:
         error.add_note(f"in {component.kind} {component.name!r} with {dict(params or {})}")
         raise

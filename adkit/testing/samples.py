@@ -46,6 +46,16 @@ class FeatureStream:
         return replace(self, batch_size=batch_size)
 
 
+@dataclass(frozen=True)
+class PicturedStream(FeatureStream):
+    """A ``PictureStream``: features in memory, and the pictures that they are of."""
+
+    shown: tuple[Batch, ...] = ()
+
+    def batches(self) -> Iterator[Batch]:
+        return iter(self.shown)
+
+
 def feature_stream(
     levels: Mapping[str, Level] | None = None,
     pictures: int = 24,
@@ -94,7 +104,9 @@ def pictures(
     ]
 
 
-def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> FeatureStream:
-    """What an extractor makes of random pictures."""
+def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> PicturedStream:
+    """What an extractor makes of random pictures, and those pictures."""
+    shown = tuple(pictures(12, size, seed, device, batch_size=4))
     with torch.inference_mode(False), torch.no_grad():
-        return FeatureStream(extractor(pictures(12, size, seed, device)[0].images), batch_size=4)
+        features = extractor(torch.cat([batch.images for batch in shown]))
+    return PicturedStream(features, batch_size=4, shown=shown)

@@ -68,6 +68,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
     same("state", "equal scores after state_dict, safetensors and load_state_dict", restored)
     _check_junk(restored, state)
     same("junk", "equal scores after states that were refused", restored)
+    _check_missing(make, state, queries)
     require_batchwise(lambda i, j: _flat(_scored(scorer, part(queries, i, j))), queries.pictures, tolerance)
 
 
@@ -105,18 +106,49 @@ def _check_unfitted(scorer: Scorer, queries: Features) -> None:
 def _check_junk(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
     """States that the scorer could not have saved are refused."""
     states = {"with a tensor of a foreign name": {**state, "junk": torch.zeros(2)}}
-    states |= {f"whose {name} has one dimension more": {**state, name: state[name][None]} for name in state}
+    for name, tensor in state.items():
+        states[f"whose {name} has one dimension more"] = {**state, name: tensor[None]}
+        states[f"whose {name} is of another type"] = {**state, name: tensor.to(_other(tensor.dtype))}
+        if tensor.is_floating_point() and tensor.numel():
+            broken = tensor.clone()
+            broken.view(-1)[-1] = torch.nan
+            states[f"with NaN in {name}"] = {**state, name: broken}
     if state:
         states["that is empty"] = {}
     for what, junk in states.items():
-        expected = f"junk: expected UserError from load_state_dict of a state {what}"
-        try:
-            scorer.load_state_dict(junk)
-        except UserError:
+        if not _refused(scorer, junk, what):
+            raise AssertionError(f"junk: expected UserError from load_state_dict of a state {what}, found it accepted")
+
+
+def _check_missing(make: Callable[[], Scorer], state: Mapping[str, Tensor], queries: Features) -> None:
+    """A state that lacks a tensor is refused, unless it is whole without, as one of fewer levels is."""
+    for missing in state:
+        lacking = {name: tensor for name, tensor in state.items() if name != missing}
+        scorer = make()
+        if _refused(scorer, lacking, f"without {missing}"):
             continue
+        expected = f"missing: expected a state without {missing} to be refused, or to score"
+        try:
+            scores = _scored(scorer, queries)
         except Exception as error:
             raise AssertionError(f"{expected}, found {error!r}") from error
-        raise AssertionError(f"{expected}, found it accepted")
+        _check_scores(scores, queries)
+
+
+def _refused(scorer: Scorer, state: Mapping[str, Tensor], what: str) -> bool:
+    try:
+        scorer.load_state_dict(state)
+    except UserError:
+        return True
+    except Exception as error:
+        raise AssertionError(
+            f"junk: expected UserError from load_state_dict of a state {what}, found {error!r}"
+        ) from error
+    return False
+
+
+def _other(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype == torch.float64 else torch.float64
 
 
 def _check_scores(scores: Scores, queries: Features) -> None:
@@ -134,3 +166,9 @@ def _check_scores(scores: Scores, queries: Features) -> None:
         require(geometry == known, "geometry", f"{name} at {known}", geometry)
     for name, values in _flat(scores).items():
         require_finite(name, values)
+    require_type("Scores.levels", scores.levels, Mapping)
+    for name, values in scores.levels.items():
+        require_tensor("shapes", f"score of level {name}", values, (queries.pictures,))
+    if scores.levels:
+        mean = torch.stack(list(scores.levels.values())).mean(0)
+        require_close("levels", "image to be the mean of levels", {"image": scores.image}, {"image": mean}, 1e-6)

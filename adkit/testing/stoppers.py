@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
-from adkit.contracts import Adapter, Extractor, Progress, Stopper, Verdict
+from adkit.contracts import Adapter, Batch, Extractor, Features, HoldingStopper, Progress, Stopper, Verdict
 from adkit.testing.asserts import (
     generators_untouched,
     require,
@@ -19,6 +20,10 @@ from adkit.testing.asserts import (
 from adkit.testing.samples import SIZE, pictures, stream_of
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
 
+COURSE = tuple(
+    Progress(minibatches=10 * epoch, epochs=float(epoch), loss=loss) for epoch, loss in enumerate((None, 1.0, 0.5, 0.7))
+)
+
 
 def check_stopper(
     make: Callable[[], Stopper],
@@ -29,6 +34,8 @@ def check_stopper(
 ) -> None:
     """Run every check of a stopper.
 
+    Like a run's, ``extractor`` is a function of images here, and ``held_out`` can be walked more than once.
+
     Args:
         make: gives a fresh stopper, always with the same parameters and seed.
         make_extractor: gives a fresh extractor.
@@ -38,27 +45,73 @@ def check_stopper(
     extractor, adapter = make_extractor(), make_adapter()
     normal, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
     adapter.prepare(extractor, normal, auxiliary, None)
+    held_out = pictures(12, size, seed=1, device=device, batch_size=4)
 
-    def verdicts() -> list[Verdict]:
-        stopper, generator = make(), torch.Generator().manual_seed(0)
-        require_methods(stopper, "stopper")
-        found = []
-        for step, loss in enumerate((1.0, 0.5, 0.7), start=1):
-            held_out = iter(pictures(12, size, seed=1, device=device, batch_size=4))
-            progress = Progress(minibatches=10 * step, epochs=float(step), loss=loss)
-            with running("check(progress, extractor, adapter, held_out, generator)"):
-                found.append(stopper.check(progress, extractor, adapter, held_out, generator))
-        return found
+    @torch.no_grad()
+    def features(images: Tensor) -> Features:
+        return extractor(images)
 
+    def judge(interrupted: bool) -> tuple[list[Verdict], dict[str, float]]:
+        """All verdicts of a training and the state at its end; if interrupted, it is resumed after every check."""
+        stopper, verdicts = make(), []
+        for progress in COURSE:
+            verdicts.append(_checked(stopper, progress, features, adapter, held_out))
+            if interrupted:
+                stopper = _resumed(make, stopper)
+        return verdicts, _state(stopper)
+
+    _check_instance(make())
+    images = {f"batch {number}": batch.images for number, batch in enumerate(held_out)}
     assert isinstance(extractor, torch.nn.Module)
-    with generators_untouched(), untouched("weights", "weights", extractor.state_dict()):
-        first = verdicts()
-    training = [module for module in extractor.modules() if module.training]
-    require(not training, "evaluation", "the extractor left in evaluation mode", "it in training mode")
-    for verdict in first:
-        _check_verdict(verdict)
-    second = verdicts()
+    weights = extractor.state_dict()
+    with generators_untouched(), untouched("weights", "weights", weights), untouched("inputs", "held out", images):
+        first, left = judge(interrupted=False)
+    second, _ = judge(interrupted=False)
     require(first == second, "seed", f"two stoppers of one seed to say {first}", second)
+    resumed, left_resumed = judge(interrupted=True)
+    require(first == resumed, "state", f"a stopper that goes on from its state to say {first}", resumed)
+    require(repr(left) == repr(left_resumed), "state", f"it to remember {left}", left_resumed)
+
+
+def _check_instance(stopper: Stopper) -> None:
+    require_methods(stopper, "stopper")
+    if isinstance(stopper, HoldingStopper):
+        share = stopper.validation
+        require(isinstance(share, float | int), "types", "validation to be a number", type(share).__name__)
+        require(0 <= share < 1, "validation", "a share from 0 to below 1", share)
+
+
+def _checked(
+    stopper: Stopper,
+    progress: Progress,
+    features: Callable[[Tensor], Features],
+    adapter: Adapter,
+    held_out: Sequence[Batch],
+) -> Verdict:
+    generator = torch.Generator().manual_seed(progress.minibatches)
+    with running("check(progress, extractor, adapter, held_out, generator)"):
+        verdict = stopper.check(progress, features, adapter, held_out, generator)
+    _check_verdict(verdict)
+    return verdict
+
+
+def _resumed(make: Callable[[], Stopper], stopper: Stopper) -> Stopper:
+    """Another one, with the state of this one."""
+    fresh, state = make(), _state(stopper)
+    with running("load_state_dict(state)"):
+        fresh.load_state_dict(state)
+    return fresh
+
+
+def _state(stopper: Stopper) -> dict[str, float]:
+    with running("state_dict()"):
+        state = stopper.state_dict()
+    require_type("what state_dict gives", state, Mapping)
+    for name, value in state.items():
+        require_type("a name in state_dict", name, str)
+        number = isinstance(value, float | int)
+        require(number, "types", f"{name} in state_dict to be a number", type(value).__name__)
+    return {name: float(value) for name, value in state.items()}
 
 
 def _check_verdict(verdict: object) -> None:

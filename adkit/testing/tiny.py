@@ -1,4 +1,4 @@
-"""The smallest extractor and adapter that keep their contracts, for checks of what works on such."""
+"""The smallest components that keep their contracts, for checks of what works with such."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level, Scorer, Stage, Stream
+from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level, Scorer, Scores, Stage, Stream
+from adkit.errors import NotFittedError
+from adkit.scoring import checked_state, fitted_levels, scores_of
 from adkit.testing.samples import SIZE
 
 
@@ -72,3 +74,68 @@ class TinyAdapter:
 
     def score(self, features: Features) -> Tensor:
         return (features[POOL] - self._center).square().sum((1, 2, 3))
+
+
+class TinyLevels(nn.Module):
+    """Whatever levels are asked for: waves over random sums of what lies in each cell.
+
+    They do not depend on the batch to the last bit, so that whoever reads them is alone with its rounding.
+    """
+
+    def __init__(self, levels: Mapping[str, Level], seed: int = 0) -> None:
+        super().__init__()
+        self._levels = dict(levels)
+        generator = torch.Generator().manual_seed(seed)
+        for number, level in enumerate(self._levels.values()):
+            self.register_buffer(f"weight{number}", torch.randn(level.channels, 12, 1, 1, generator=generator))
+        self.eval()
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return self._levels
+
+    def forward(self, images: Tensor) -> Features:
+        found = {}
+        for (name, level), weight in zip(self._levels.items(), self.buffers(), strict=True):
+            cells = nn.functional.adaptive_avg_pool2d(images, (2 * level.grid[0], 2 * level.grid[1]))
+            quarters = nn.functional.pixel_unshuffle(cells, 2)  # (n, 12, h, w)
+            summed = (quarters[:, None] * weight).sum(2)  # (n, c, h, w)
+            found[name] = summed.sin().permute(0, 2, 3, 1)
+        return Features(found, {name: level.geometry for name, level in self._levels.items()})
+
+
+class TinyScorer:
+    """The squared distance to the mean of each level."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._means: dict[str, Tensor] = {}
+
+    def fit(self, stream: Stream) -> None:
+        rows: dict[str, list[Tensor]] = {name: [] for name in stream.levels}
+        for features in stream:
+            for name, values in features.items():
+                rows[name].append(values.mean((1, 2)))
+        self._means = {name: torch.cat(values).mean(0) for name, values in rows.items()}
+
+    def score(self, features: Features) -> Scores:
+        if not self._means:
+            raise NotFittedError("tiny")
+        levels = fitted_levels(self._means, features)
+        maps = {name: (features[name] - self._means[name]).square().sum(3) for name in levels}
+        return scores_of(maps, features.geometry, "max")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"mean.{name}": mean for name, mean in self._means.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        means = checked_state("tiny", state, {"mean.*": 1})
+        self._means = {name.removeprefix("mean."): mean.to(self._device) for name, mean in means.items()}
+
+
+class TinyLocalizer:
+    """The mean of all maps, each enlarged by repeating its cells."""
+
+    def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
+        grown = [nn.functional.interpolate(cells[:, None], size)[:, 0] for cells in scores.maps.values()]
+        return torch.stack(grown).mean(0)

@@ -1,0 +1,239 @@
+"""Checks of a component inside of a whole detector: run, saved, loaded, predicted from and exported."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from adkit.assemble import Assembled, assemble
+from adkit.context import Context
+from adkit.contracts import Component, Exportable, Geometry, Level
+from adkit.data.loader import BadPictures
+from adkit.data.samples import Category, Sample
+from adkit.data.view import to_planes
+from adkit.detector import Detector
+from adkit.errors import UserError
+from adkit.export_graph import Graph
+from adkit.fitting import Workplace
+from adkit.inputs import Picture
+from adkit.judging import judge
+from adkit.loading import Loaded, load_detector
+from adkit.params import Params
+from adkit.plugins import Origin, Registered, Registry
+from adkit.progress import Display
+from adkit.recipe import read_recipe
+from adkit.saving import Fitted, save_detector
+from adkit.sources import PictureSource
+from adkit.testing.asserts import require_close, running
+from adkit.testing.samples import SIZE, feature_stream
+from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer
+
+TRAIN, CALIBRATION, TEST = 24, 4, 7
+"""Pictures of each split."""
+BATCH = 5
+EXPORTED = 1e-4
+"""Share of the largest value by which what was exported may differ."""
+EVERY_NUMBER = (1, 3, TEST)
+"""Pictures at a time that what was recorded with two must take."""
+
+
+def check_detector(
+    component: Component[Any],
+    params: Mapping[str, object] | None = None,
+    *,
+    context: Context | None = None,
+    levels: Mapping[str, Level] | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """Check that an extractor, scorer or localizer keeps its scores and maps on every way through a detector.
+
+    A small detector of it and tiny components of the other kinds is fitted and evaluated as a run does it, saved to a
+    temporary folder, loaded with ``Context.pretrained`` False, asked for predictions of files, arrays and tensors, and,
+    where the component offers ``for_export``, recorded by ``torch.export`` for any number of pictures.
+
+    Args:
+        component: what a hook's list holds.
+        params: its parameters as a recipe writes them; default: their defaults.
+        context: of which pictures are square, as a run's are, with the larger side of ``image_size``.
+        levels: what a scorer or localizer is given; default: those of ``feature_stream()``.
+        tolerance: share of the largest value by which the ways may differ; a saved detector may not differ at all.
+    """
+    context = context or Context(image_size=SIZE)
+    side = max(context.image_size)
+    with tempfile.TemporaryDirectory(prefix="adkit-testing-") as work:
+        whole = _Whole.make(component, params or {}, replace(context, image_size=(side, side)), levels, Path(work))
+        expected = whole.evaluated()
+        with running("save_detector(fitted)"):
+            whole.save()
+        loaded = whole.load(context.device)
+        detector = Detector(loaded)
+        again = _predicted(detector, whole.paths, BATCH)
+        wanted = "a detector that was saved and loaded to give exactly the run's scores and maps"
+        require_close("saving", wanted, expected, again, 0.0)
+        _check_ways(detector, whole.paths, expected, tolerance)
+        if isinstance(_instances(loaded)[component.kind], Exportable):
+            _check_export(whole, again)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A fitted detector with everything that made it."""
+
+    registry: Registry
+    parts: Assembled
+    fitted: Fitted
+    source: PictureSource
+    test: Sequence[Sample]
+    folder: Path
+
+    @classmethod
+    def make(
+        cls,
+        component: Component[Any],
+        params: Mapping[str, object],
+        context: Context,
+        levels: Mapping[str, Level] | None,
+        work: Path,
+    ) -> _Whole:
+        chosen = {one.kind: one for one in (*_stand_ins(levels, context.image_size), component)}
+        registry = Registry(Registered(one, Origin("adkit-testing", "0", "adkit.testing")) for one in chosen.values())
+        tables: dict[str, Any] = {kind: {"use": one.name} for kind, one in chosen.items()}
+        tables[component.kind] |= params
+        run = {"name": "testing", "device": context.device, "seed": context.seed, "precision": "float32"}
+        data = {"root": str(work), "image_size": context.image_size[0], "batch_size": BATCH}
+        with running("read_recipe(tables)"):
+            recipe = read_recipe(tables | {"run": run, "data": data}, registry=registry)
+        samples = _samples(work, context.image_size[0])
+        test = samples[TRAIN + CALIBRATION :]
+        category = Category("testing", samples[:TRAIN], samples[TRAIN : TRAIN + CALIBRATION], ())
+        with running("run(recipe)"), Display(quiet=True) as display:
+            parts = assemble(recipe)
+            source = PictureSource(parts, BadPictures(0.0), len(samples))
+            _, fitted = judge(category, Workplace(source, parts, display, work))
+        return cls(registry, parts, fitted, source, test, work / "detector")
+
+    @property
+    def paths(self) -> list[Path]:
+        return [sample.source for sample in self.test if isinstance(sample.source, Path)]
+
+    def evaluated(self) -> dict[str, Tensor]:
+        """What the run itself makes of the test pictures."""
+        found: dict[str, list[Tensor]] = {}
+        with running("run(recipe)"):
+            for item in self.source.embedded(self.test, lambda pictures: None):
+                scores = self.fitted.path.score(item.features)
+                found.setdefault("score", []).append(scores.image.cpu())
+                if scores.localizes:
+                    maps = self.fitted.path.localize(scores, self.parts.view.size)
+                    found.setdefault("map", []).append(maps.cpu())
+        return {name: torch.cat(values) for name, values in found.items()}
+
+    def save(self) -> None:
+        save_detector(self.fitted, self.parts, self.folder)
+
+    def load(self, device: str) -> Loaded:
+        with running("load_detector(folder)"):
+            return load_detector(self.folder, device, self.registry)
+
+
+def _stand_ins(levels: Mapping[str, Level] | None, size: tuple[int, int]) -> list[Component[Any]]:
+    """A component of each kind for what is not checked."""
+
+    def extractor(params: Params, context: Context) -> Any:
+        given = levels or feature_stream().levels
+        over = {n: Level(one.channels, one.grid, Geometry.covering(one.grid, size)) for n, one in given.items()}
+        return TinyLevels(over).to(context.device)
+
+    return [
+        Component("tiny", "extractor", Params, extractor),
+        Component("tiny", "scorer", Params, lambda params, context: TinyScorer(context.device)),
+        Component("tiny", "localizer", Params, lambda params, context: TinyLocalizer()),
+    ]
+
+
+def _samples(folder: Path, side: int) -> tuple[Sample, ...]:
+    """Pictures of soft random patches on disk, of the very size of the detector's image."""
+    random = np.random.default_rng(0)
+    samples = []
+    for number in range(TRAIN + CALIBRATION + TEST):
+        patches = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8))
+        path = folder / f"{number:02}.png"
+        patches.resize((side, side), Image.Resampling.BICUBIC).save(path)
+        samples.append(Sample(path.name, path, 0, "good"))
+    return tuple(samples)
+
+
+def _arrays(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    return np.stack([np.asarray(Image.open(path)) for path in paths])  # (n, h, w, 3)
+
+
+def _images(arrays: NDArray[np.uint8]) -> Tensor:
+    """To the last bit what files become."""
+    images = np.empty((len(arrays), 3, *arrays.shape[1:3]), np.float32)
+    for pixels, image in zip(arrays, images, strict=True):
+        to_planes(pixels, image)
+    return torch.from_numpy(images)
+
+
+def _predicted(detector: Detector, images: Picture | Sequence[Picture], batch_size: int = 32) -> dict[str, Tensor]:
+    with running("predict(images)"):
+        found = detector.predict(images, batch_size)
+    maps = {} if found.maps is None else {"map": torch.from_numpy(found.maps)}
+    return {"score": torch.from_numpy(found.scores)} | maps
+
+
+def _check_ways(detector: Detector, paths: Sequence[Path], expected: Mapping[str, Tensor], tolerance: float) -> None:
+    arrays = _arrays(paths)
+    singly = [_predicted(detector, path) for path in paths]
+    ways = {
+        "files one at a time": {name: torch.cat([one[name] for one in singly]) for name in singly[0]},
+        "files by threes": _predicted(detector, list(paths), 3),
+        "arrays": _predicted(detector, arrays),
+        "tensors": _predicted(detector, _images(arrays)),
+    }
+    for name, found in ways.items():
+        require_close("parity", f"{name} to give the run's scores and maps", expected, found, tolerance)
+
+
+def _instances(loaded: Loaded) -> dict[str, Any]:
+    return {
+        "extractor": loaded.embeddings[0].extractor,
+        "scorer": loaded.path.members[0].scorer,
+        "localizer": loaded.path.localizer,
+    }
+
+
+def _check_export(whole: _Whole, expected: Mapping[str, Tensor]) -> None:
+    loaded = whole.load("cpu")
+    try:
+        with running("for_export()"):
+            graph = Graph(loaded)
+    except AssertionError as error:
+        if isinstance(error.__cause__, UserError):  # it says that there is none for these parameters
+            return
+        raise
+    images = _images(_arrays(whole.paths))
+    with running("for_export()"), torch.no_grad():
+        found = dict(zip(graph.outputs, graph(images), strict=True))
+    require_close("for_export", "what for_export gives to score and draw alike", expected, found, EXPORTED)
+    again = _predicted(Detector(loaded), whole.paths, BATCH)
+    exactly = 0.0 if str(loaded.embeddings[0].context.device) == whole.parts.context.device else EXPORTED
+    require_close("for_export", "the original left as it was", expected, again, exactly)
+    with running("export(for_export())"), torch.no_grad():
+        any_number = torch.export.Dim("n", min=1)
+        program = torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: any_number},), strict=False)
+        recorded = program.module()
+        batches = {count: recorded(images[:count]) for count in EVERY_NUMBER}
+    for count, outputs in batches.items():
+        part = {name: values[:count] for name, values in expected.items()}
+        found = dict(zip(graph.outputs, outputs, strict=True))
+        require_close("export", f"{count} pictures to score and draw alike once recorded", part, found, EXPORTED)
