@@ -10,23 +10,21 @@ import psutil
 import torch
 from torch import Tensor
 
-from adkit.contracts import Features, Geometry, Level
+from adkit.contracts import Features, Geometry, Level, Scores
 from adkit.errors import UserError
 
 Aggregation = Literal["max", "mean"]
 
 
-def reduce_maps(maps: Mapping[str, Tensor], aggregation: Aggregation) -> Tensor:
-    """Each picture's score: the largest or mean value of each level's map, then the mean over levels.
+def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggregation: Aggregation) -> Scores:
+    """Each level's score is the largest or mean value of its map, and the picture's the mean over levels.
 
     Args:
         maps: level name → (n, h, w), at least one; a pooled level is 1×1.
-
-    Returns:
-        (n,).
+        geometry: of at least these levels.
     """
-    values = [m.amax((1, 2)) if aggregation == "max" else m.mean((1, 2)) for m in maps.values()]
-    return torch.stack(values).mean(0)  # (levels, n) → (n,)
+    levels = {name: m.amax((1, 2)) if aggregation == "max" else m.mean((1, 2)) for name, m in maps.items()}
+    return Scores(torch.stack(list(levels.values())).mean(0), *spatial(maps, geometry), levels)
 
 
 def spatial(

@@ -3,23 +3,28 @@ import pytest
 import torch
 
 from adkit import Features, Geometry, UserError
-from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, reduce_maps, spatial
+from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, scores_of, spatial
 from adkit.testing import feature_stream
 
 MAPS = {"pool": torch.tensor([[[6.0]]]), "layer1": torch.tensor([[[0.0, 1.0], [3.0, 4.0]]])}
 
 
-def test_largest_of_each_level_then_mean_over_levels():
-    assert reduce_maps(MAPS, "max").tolist() == [5.0]
+GEOMETRY = {name: Geometry((0.5, 0.5), (1.0, 1.0)) for name in MAPS}
 
 
-def test_mean_of_each_level_then_mean_over_levels():
-    assert reduce_maps(MAPS, "mean").tolist() == [4.0]
+@pytest.mark.parametrize(
+    ("aggregation", "of_levels", "image"),
+    [("max", {"pool": [6.0], "layer1": [4.0]}, [5.0]), ("mean", {"pool": [6.0], "layer1": [2.0]}, [4.0])],
+)
+def test_maps_become_scores_of_levels_and_their_mean_that_of_the_picture(aggregation, of_levels, image):
+    scores = scores_of(MAPS, GEOMETRY, aggregation)
+    assert {name: values.tolist() for name, values in scores.levels.items()} == of_levels
+    assert scores.image.tolist() == image
 
 
 def test_levels_of_one_cell_have_no_map():
-    geometry = {name: Geometry((0.5, 0.5), (1.0, 1.0)) for name in MAPS}
-    maps, kept = spatial(MAPS, geometry)
+    assert list(scores_of(MAPS, GEOMETRY, "max").maps) == ["layer1"]
+    maps, kept = spatial(MAPS, GEOMETRY)
     assert list(maps) == list(kept) == ["layer1"]
 
 

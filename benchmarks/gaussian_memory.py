@@ -1,0 +1,77 @@
+"""Peak memory of the whole process while `gaussian` is fitted, which the number of pictures must not change.
+
+    python benchmarks/gaussian_memory.py [--pictures 2000 8000] [--covariance tied]
+
+A process for each number of pictures; features of the shapes of EfficientNet-Lite 0 at 224 are drawn as they are asked
+for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
+
+from adkit import Context, Features, Geometry, Level
+from adkit.facts import peak_memory_bytes
+
+SHAPES = {"blocks.1": (24, 56), "blocks.2": (40, 28), "blocks.4": (112, 14), "blocks.6": (320, 7), "pool": (1280, 1)}
+"""Level → channels and side of its grid."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A stream that holds no more than one batch."""
+
+    pictures: int
+    batch_size: int = 32
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return {
+            name: Level(channels, (side, side), Geometry.covering((side, side), (224, 224)))
+            for name, (channels, side) in SHAPES.items()
+        }
+
+    def __iter__(self) -> Iterator[Features]:
+        generator = torch.Generator().manual_seed(0)
+        geometry = {name: level.geometry for name, level in self.levels.items()}
+        for first in range(0, self.pictures, self.batch_size):
+            count = min(self.batch_size, self.pictures - first)
+            yield Features(
+                {n: torch.rand(count, side, side, c, generator=generator) for n, (c, side) in SHAPES.items()}, geometry
+            )
+
+
+def fit(pictures: int, covariance: str) -> None:
+    """Fit once in this process, print what that took."""
+    imports = peak_memory_bytes()
+    scorer = Gaussian(GaussianParams.model_validate({"covariance": covariance}), Context())
+    started = time.perf_counter()
+    scorer.fit(Drawn(pictures))
+    seconds = time.perf_counter() - started
+    peak = peak_memory_bytes()
+    print(f"{pictures:6d} pictures: peak {peak / 1e6:.1f} MB, of which imports {imports / 1e6:.1f} MB; {seconds:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[2000, 8000])
+    parser.add_argument("--covariance", choices=["global", "tied", "local"], default="tied")
+    options = parser.parse_args()
+    if len(options.pictures) == 1:
+        fit(options.pictures[0], options.covariance)
+        return
+    for pictures in options.pictures:
+        command = [sys.executable, __file__, "--pictures", str(pictures), "--covariance", options.covariance]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
