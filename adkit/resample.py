@@ -29,6 +29,19 @@ def interpolation_matrix(start: float, step: float, cells: int, positions: Tenso
     return (1 - (at[:, None] - cell).abs()).clamp(min=0)  # (p, cells)
 
 
+def area_matrix(start: float, step: float, cells: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Weights that average a row of ``size`` pixels over each cell of a row of cells that are ``step`` wide.
+
+    Returns:
+        (cells, size) float32, whose rows sum to 1; or to 0, where a cell lies beyond the pixels.
+    """
+    pixel = torch.arange(size, dtype=torch.float32, device=device)
+    centre = cell_centres(start, step, cells, device)[:, None]
+    covered = torch.minimum(centre + step / 2, pixel + 1) - torch.maximum(centre - step / 2, pixel)
+    covered = covered.clamp(min=0)  # (cells, size)
+    return covered / covered.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def gaussian_matrix(size: int, sigma: float, device: torch.device | str = "cpu") -> Tensor:
     """Gaussian smoothing of a row of ``size`` pixels, mirrored at its ends and cut off at 4 sigma.
 

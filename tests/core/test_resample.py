@@ -7,7 +7,15 @@ import scipy.ndimage
 import torch
 
 from adkit.contracts import Geometry
-from adkit.resample import cell_centres, gaussian_matrix, gaussian_smooth, interpolation_matrix, pixel_centres, resample
+from adkit.resample import (
+    area_matrix,
+    cell_centres,
+    gaussian_matrix,
+    gaussian_smooth,
+    interpolation_matrix,
+    pixel_centres,
+    resample,
+)
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -22,6 +30,12 @@ def test_interpolation_is_linear_between_cells_and_constant_beyond() -> None:
     positions = torch.tensor([0.0, 2.0, 3.0, 6.0, 9.0, 11.0])
     matrix = interpolation_matrix(2, 4, 3, positions)  # cells at 2, 6, 10
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0.25, 0.75], [0, 0, 1]]
+
+
+def test_area_is_averaged_over_what_of_a_cell_lies_on_the_pixels() -> None:
+    matrix = area_matrix(start=0.5, step=2, cells=4, size=4)  # cells from -0.5, 1.5, 3.5 and 5.5
+    expected = torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 0.25, 0.5, 0.25], [0, 0, 0, 1], [0, 0, 0, 0]])
+    torch.testing.assert_close(matrix, expected)
 
 
 def test_one_cell_is_constant() -> None:

@@ -19,12 +19,14 @@ def fitted(normal, **params):
     return center
 
 
-@pytest.mark.parametrize("params", [{}, {"metric": "l2"}, {"aggregation": "mean"}])
+@pytest.mark.parametrize(
+    "params", [{}, {"metric": "l2"}, {"metric": "l1", "centers": "location"}, {"aggregation": "mean"}]
+)
 def test_contract(params):
     check_component(adkit_scorers()[0], params)
 
 
-@pytest.mark.parametrize(("metric", "expected"), [("squared_l2", 25.0), ("l2", 5.0)])
+@pytest.mark.parametrize(("metric", "expected"), [("squared_l2", 25.0), ("l2", 5.0), ("l1", 7.0)])
 def test_distance_of_a_pooled_feature_by_hand(metric, expected):
     center = fitted(stream(POOL, [[[[0.0, 0.0]]], [[[2.0, 4.0]]]]), metric=metric)  # c = (1, 2)
     scores = center.score(stream(POOL, [[[[4.0, 6.0]]]]).features)
@@ -36,6 +38,12 @@ def test_one_center_for_all_locations_by_hand():
     center = fitted(stream("a", [[[[0.0], [2.0]]], [[[4.0], [6.0]]]]))
     assert center.state_dict()["center.a"].tolist() == [3.0]
     assert center.score(stream("a", [[[[3.0], [5.0]]]]).features).maps["a"].tolist() == [[[0.0, 4.0]]]
+
+
+def test_a_center_a_location_by_hand():
+    center = fitted(stream("a", [[[[0.0], [2.0]]], [[[4.0], [6.0]]]]), centers="location")
+    assert center.state_dict()["center.a"].tolist() == [[[2.0], [4.0]]]
+    assert center.score(stream("a", [[[[3.0], [4.0]]]]).features).maps["a"].tolist() == [[[1.0, 0.0]]]
 
 
 @pytest.mark.parametrize(("aggregation", "expected"), [("max", 4.0), ("mean", 2.0)])

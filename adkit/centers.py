@@ -1,0 +1,54 @@
+"""Centres of the normal features, and how far from them a feature is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adkit.contracts import Features, Level
+from adkit.moments import Means
+
+Centers = Literal["level", "location"]
+Distance = Literal["l1", "l2", "squared_l2"]
+
+
+def fit_centers(levels: Mapping[str, Level], pictures: Iterable[Features], centers: Centers) -> dict[str, Tensor]:
+    """The mean of every level over all pictures, streamed in float64.
+
+    Returns:
+        Level name → (c,) float32 where ``centers`` is "level", which is over all locations, too; else (h, w, c). Empty
+        where there are no pictures.
+    """
+    per_level = centers == "level"
+    means: dict[str, Means] = {}
+    devices = {}
+    for features in pictures:
+        for name, values in features.items():
+            if name not in means:
+                groups = 1 if per_level else prod(levels[name].grid)
+                means[name] = Means(groups, levels[name].channels, str(values.device))
+                devices[name] = values.device
+            means[name].add(values.flatten(0, 2)[None] if per_level else values.flatten(1, 2).transpose(0, 1))
+    shapes = {name: (-1,) if per_level else (*levels[name].grid, -1) for name in means}
+    return {name: mean.means.float().view(shapes[name]).to(devices[name]) for name, mean in means.items()}
+
+
+def distances(values: Tensor, center: Tensor, distance: Distance) -> Tensor:
+    """How far each location is from its centre; differentiable, with a gradient of 0 at the centre itself.
+
+    Args:
+        values: (n, h, w, c).
+        center: (c,) or (h, w, c).
+
+    Returns:
+        (n, h, w).
+    """
+    differences = values - center
+    if distance == "squared_l2":
+        return differences.square().sum(3)
+    lengths: Tensor = torch.linalg.vector_norm(differences, ord=1 if distance == "l1" else 2, dim=3)
+    return lengths

@@ -1,0 +1,75 @@
+"""Extractors with levels that an adapter's own head makes of the others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from adkit.contracts import Exportable, Extractor, Features, FoldableExtractor, Level
+from adkit.tuning import adaptable
+
+
+class ExtendedExtractor(nn.Module):
+    """The levels of an extractor as they are, and after them those of a head that reads them.
+
+    The head is computed in float32 whatever the precision: it is small, and losses take logarithms of what it gives. It
+    reads the extractor's own levels; what ``[features]`` makes of them comes after it.
+    """
+
+    inner: Extractor
+
+    def __init__(self, inner: Extractor, head: nn.Module, added: Mapping[str, Level], block: str) -> None:
+        """
+        Args:
+            inner: an ``nn.Module``; it is not copied.
+            head: called with the features of ``inner``, gives a tensor (n, h, w, c) for each level of ``added``.
+            added: what the head gives, by names that ``inner`` does not use.
+            block: what the head is called among the extractor's blocks.
+        """
+        super().__init__()
+        clash = sorted(inner.levels.keys() & added.keys())
+        if clash:
+            raise ValueError(f"added: expected levels of new names, found {', '.join(clash)}")
+        self.inner, self.head = inner, head
+        self._added, self._block = dict(added), block
+        self.eval().requires_grad_(False)
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return {**self.inner.levels, **self._added}
+
+    def forward(self, images: Tensor) -> Features:
+        features = self.inner(images)
+        kind = images.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            plain = Features({name: level.float() for name, level in features.items()}, features.geometry)
+            made = self.head(plain)
+        geometry = {name: level.geometry for name, level in self._added.items()}
+        return Features(
+            {**features.levels, **{name: made[name] for name in self._added}}, {**features.geometry, **geometry}
+        )
+
+    def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Those of the extractor, and the head."""
+        return {**adaptable(self.inner).blocks(), self._block: list(self.head.parameters())}
+
+    def classify(self, images: Tensor) -> Tensor:
+        return adaptable(self.inner).classify(images)
+
+    def for_inference(self) -> ExtendedExtractor:
+        inner = self.inner.for_inference() if isinstance(self.inner, FoldableExtractor) else None
+        return self._over(inner)
+
+    def for_export(self) -> ExtendedExtractor:
+        inner = cast(Extractor, self.inner.for_export()) if isinstance(self.inner, Exportable) else None
+        return self._over(inner)
+
+    def _over(self, inner: Extractor | None) -> ExtendedExtractor:
+        """A copy of the head over ``inner``, by default over a copy of the extractor."""
+        inner = copy.deepcopy(self.inner) if inner is None else inner
+        return ExtendedExtractor(inner, copy.deepcopy(self.head), self._added, self._block)

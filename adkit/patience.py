@@ -1,0 +1,79 @@
+"""The best state so far and how long ago it was: what stoppers that keep the best have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from adkit.contracts import Progress, Verdict
+from adkit.errors import UserError
+
+
+class Patience:
+    """Keeps every state that is better than all before it, and stops when none was for so many checks.
+
+    The first state is kept whatever its figure, so that a training that only does harm goes back to where it began.
+    """
+
+    def __init__(self, name: str, checks: int, lower_is_better: bool = False, min_delta: float = 0.0) -> None:
+        """
+        Args:
+            name: of the figure, as sentences have it.
+            checks: without improvement, after which to stop.
+            min_delta: by more than which a figure has to be better.
+        """
+        self.name = name
+        self.checks = checks
+        self.min_delta = min_delta
+        self._sign = -1.0 if lower_is_better else 1.0
+        self._asked = False
+        self._best = -inf
+        """Figure times sign, so that more is better."""
+        self._best_epochs = 0.0
+        self._waited = 0
+
+    def judge(self, progress: Progress, figure: float | None, trouble: str = "") -> Verdict:
+        """Judge a state by its figure.
+
+        Args:
+            figure: finite; None where there is none, which is worse than any.
+            trouble: why there is none, as the beginning of a sentence.
+        """
+        merit = -inf if figure is None else self._sign * figure
+        keep = not self._asked or merit > self._best + self.min_delta
+        said = trouble if figure is None else f"{self.name} {figure:.4g}"
+        reason = f"{said} {_when(progress.epochs)}"
+        if keep:
+            self._asked, self._best, self._best_epochs, self._waited = True, merit, progress.epochs, 0
+            return Verdict(keep=True, stop=False, reason=f"{reason}, the best so far", figure=figure)
+        self._waited += 1
+        stop = self._waited >= self.checks
+        best = "" if self._best == -inf else f" {self._sign * self._best:.4g}"
+        reason = f"{reason}, best{best} {_when(self._best_epochs)}"
+        if stop:
+            reason += f", none better in {self._waited} checks"
+        return Verdict(keep=False, stop=stop, reason=reason, figure=figure)
+
+    def state_dict(self) -> dict[str, float]:
+        """Empty before the first check."""
+        if not self._asked:
+            return {}
+        return {"best": self._best, "best_epochs": self._best_epochs, "waited": float(self._waited)}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self._asked = bool(state)
+        self._best = state.get("best", -inf)
+        self._best_epochs = state.get("best_epochs", 0.0)
+        self._waited = int(state.get("waited", 0))
+
+
+def none_held_out(name: str) -> UserError:
+    """What a stopper raises that found no pictures to judge by."""
+    return UserError(
+        f"stopper.validation: expected a share that leaves {name} at least 1 normal picture, found none held out: "
+        "raise it, or add normal pictures"
+    )
+
+
+def _when(epochs: float) -> str:
+    return f"after epoch {round(epochs, 2):g}" if epochs else "before the first step"

@@ -1,0 +1,72 @@
+"""What adapters share: which blocks they train, and losses that are means over levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from adkit.contracts import AdaptableExtractor, Extractor
+from adkit.errors import UserError
+from adkit.near import did_you_mean
+
+Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
+"""The parameter ``blocks`` of an adapter: all of them, so many of the last ones, or those of these names."""
+
+BLOCKS = "blocks of the extractor to train: all, how many of the last ones, or their names"
+"""Its description."""
+
+CLASSIFIER = "classifier"
+"""The block that no choice of blocks takes in: no level is made by it."""
+
+
+def adaptable(extractor: Extractor) -> AdaptableExtractor:
+    """``extractor``, once it is known to offer what adapters need beside features.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not isinstance(extractor, AdaptableExtractor):
+        raise UserError(
+            f"extractor.use: expected an extractor that offers its blocks and classifier to adapters, found a "
+            f"{type(extractor).__name__}: use another one, such as timm"
+        )
+    return extractor
+
+
+def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
+    """The parameters of the blocks that an adapter's ``blocks`` names, from input to output.
+
+    Those that lie behind the last level that is read never get a gradient, and stay as they are.
+
+    Raises:
+        UserError: the extractor has no such blocks.
+    """
+    offered = {name: block for name, block in adaptable(extractor).blocks().items() if name != CLASSIFIER}
+    if isinstance(blocks, int):
+        if blocks > len(offered):
+            raise UserError(
+                f"adapter.blocks: expected at most {len(offered)}, which the extractor has ({', '.join(offered)}), "
+                f'found {blocks}: name fewer, or "all"'
+            )
+        chosen = list(offered)[-blocks:]
+    else:
+        chosen = list(offered) if blocks == "all" else list(blocks)
+    for name in chosen:
+        if name not in offered:
+            raise UserError(
+                f"adapter.blocks: expected blocks of the extractor, found {name!r}{did_you_mean(name, offered)}: name "
+                f"some of {', '.join(offered)}"
+            )
+    return [parameter for name, block in offered.items() if name in chosen for parameter in block]
+
+
+def mean_terms(levels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A loss that is the mean over pictures and levels, as a term a level; their sum is that mean.
+
+    Args:
+        levels: level name → (n,).
+    """
+    return {name: values.mean() / len(levels) for name, values in levels.items()}

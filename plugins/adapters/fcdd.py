@@ -1,0 +1,170 @@
+"""fcdd: a head a level, near 0 on normal pictures and away from it on changed ones, which is a level of its own.
+
+Source: Liznerski et al., Explainable Deep One-Class Classification (ICLR 2021); over several levels of a pretrained
+network, Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import sqrt
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adkit import (
+    Batch,
+    Component,
+    Context,
+    Extractor,
+    Features,
+    Level,
+    Params,
+    PictureStream,
+    Schedule,
+    Scorer,
+    Stage,
+    UserError,
+    hookimpl,
+)
+from adkit.centers import fit_centers
+from adkit.extending import ExtendedExtractor
+from adkit.hypersphere import pseudo_huber, repelled
+from adkit.resample import apply_separably, area_matrix
+from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
+from adkit.vicinity import Augmentation, vary
+
+
+class FcddParams(Params):
+    share: float = Field(0.5, gt=0, lt=1, description="chance of each picture of a step to be replaced by an anomaly")
+    augmentations: tuple[Augmentation, ...] = Field(
+        ("augmix", "cutout", "confetti"),
+        min_length=1,
+        description="what makes anomalies of normal pictures, each with equal chance; unused with [auxiliary]",
+    )
+    masks: bool = Field(True, description="tell the loss where a picture was changed, rather than that it was")
+    channels: int = Field(128, ge=1, le=4096, description="channels that a level is projected to; 1 in FCDD's paper")
+    blocks: Blocks = Field("all", description=BLOCKS)
+
+
+class Fcdd:
+    """Adds a level ``fcdd.<level>`` of one channel for each level, its value h = sqrt(‖z‖² + 1) − 1.
+
+    The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases stand for a centre.
+    Pictures of ``[auxiliary]`` take the place of changed ones, and count as anomalous all over.
+    """
+
+    schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
+
+    def __init__(self, params: FcddParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._parameters: list[nn.Parameter]
+        self._levels: tuple[str, ...]
+
+    def extend(self, extractor: Extractor) -> ExtendedExtractor:
+        head = Head(extractor.levels, self.params.channels, self.context).to(self.context.device)
+        added = {head.added(name): Level(1, level.grid, level.geometry) for name, level in extractor.levels.items()}
+        return ExtendedExtractor(extractor, head, added, "fcdd")
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        assert isinstance(extractor, ExtendedExtractor) and isinstance(extractor.head, Head)
+        self._levels = tuple(extractor.head.added(name) for name in extractor.inner.levels)
+        missing = [name for name in self._levels if name not in normal.levels]
+        if missing:
+            raise UserError(
+                f"features.combine: expected the levels that adapter fcdd adds ({', '.join(self._levels)}) to stay "
+                f'themselves, found {", ".join(normal.levels)}: set combine = "none"'
+            )
+        self._parameters = [*tuned(extractor.inner, self.params.blocks), *extractor.head.parameters()]
+        with torch.no_grad():
+            inner = (extractor.inner(batch.images.to(self.context.device)) for batch in normal.batches())
+            extractor.head.center(fit_centers(extractor.inner.levels, inner, "level"))
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage(self._parameters)]
+
+    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+        chosen = (torch.rand(len(normal), generator=generator) < self.params.share).nonzero()[:, 0].tolist()
+        names = torch.randint(len(self.params.augmentations), (len(chosen),), generator=generator).tolist()
+        images, ids = normal.images.clone(), list(normal.ids)
+        labels = torch.zeros(len(normal), dtype=torch.int64, device=images.device)
+        masks = torch.zeros(len(normal), *images.shape[2:], dtype=torch.bool, device=images.device)
+        for i, name in zip(chosen, names, strict=True):
+            if auxiliary is None:
+                region = None if normal.regions is None else normal.regions[i : i + 1]
+                varied = vary(self.params.augmentations[name], images[i : i + 1], generator, regions=region)
+                images[i], masks[i] = varied.images[0], varied.masks[0]
+            elif i < len(auxiliary):  # the last batch of a round may be smaller than the normal one
+                images[i], masks[i], ids[i] = auxiliary.images[i], True, auxiliary.ids[i]
+            else:
+                continue
+            labels[i] = 1
+        regions = normal.regions if auxiliary is None else None
+        return replace(normal, images=images, ids=tuple(ids), labels=labels, masks=masks, regions=regions)
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        return mean_terms({name: self._losses(features, name, batch) for name in self._levels})
+
+    def score(self, features: Features) -> Tensor:
+        return torch.stack([features[name].mean((1, 2, 3)) for name in self._levels]).mean(0)
+
+    def _losses(self, features: Features, name: str, batch: Batch) -> Tensor:
+        """(n,)"""
+        h, geometry = features[name][..., 0], features.geometry[name]  # (n, h, w)
+        grid = (h.shape[1], h.shape[2])
+        if self.params.masks and batch.masks is not None and grid != (1, 1):
+            # A cell that is changed in part is anomalous in part: the mean over its pixels, which have its h in common.
+            masks = batch.masks.to(h.device, h.dtype)
+            along = [
+                area_matrix(geometry.start[axis], geometry.step[axis], grid[axis], masks.shape[1 + axis], h.device)
+                for axis in (0, 1)
+            ]
+            changed = apply_separably(masks, along[0], along[1])
+            return torch.lerp(h, repelled(h), changed).mean((1, 2))
+        mean = h.mean((1, 2))
+        if batch.labels is None:
+            return mean
+        return torch.where(batch.labels.to(h.device) > 0, repelled(mean), mean)
+
+
+class Head(nn.Module):
+    """A 1×1 convolution a level, and the pseudo-Huber norm of what it gives."""
+
+    def __init__(self, levels: Mapping[str, Level], channels: int, context: Context) -> None:
+        super().__init__()
+        self._names = tuple(levels)
+        # So scaled, ‖z‖² is the mean square of a level's channels, however many there are on either side.
+        self.weights = nn.ParameterList(
+            torch.randn(channels, level.channels, generator=context.generator("fcdd", name))
+            / sqrt(channels * level.channels)
+            for name, level in levels.items()
+        )
+        self.biases = nn.ParameterList(torch.zeros(channels) for _ in levels)
+
+    @staticmethod
+    def added(level: str) -> str:
+        """The name of the level that is made of ``level``."""
+        return f"fcdd.{level}"
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        found = {}
+        for name, weight, bias in zip(self._names, self.weights, self.biases, strict=True):
+            projected = nn.functional.linear(features[name], weight, bias)  # (n, h, w, channels)
+            found[self.added(name)] = pseudo_huber(projected.square().sum(3, keepdim=True))
+        return found
+
+    def center(self, means: Mapping[str, Tensor]) -> None:
+        """Set the biases so that each level's mean (c,) is projected to 0."""
+        for name, weight, bias in zip(self._names, self.weights, self.biases, strict=True):
+            bias.copy_(-weight @ means[name])
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("fcdd", "adapter", FcddParams, Fcdd)]

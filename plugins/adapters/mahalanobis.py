@@ -1,0 +1,84 @@
+"""mahalanobis: move the features towards the distribution that the scorer found in them at first.
+
+Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), equation 5
+and section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adkit import (
+    Batch,
+    Component,
+    Context,
+    Extractor,
+    Features,
+    Params,
+    PictureStream,
+    Schedule,
+    Scorer,
+    Stage,
+    UserError,
+    hookimpl,
+)
+from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
+
+
+class MahalanobisParams(Params):
+    blocks: Blocks = Field("all", description=BLOCKS)
+
+
+class Mahalanobis:
+    """Minimizes the mean of the scorer's own score, for the scorer that was fitted before and stays as it is.
+
+    With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer whose score is
+    differentiable will do.
+    """
+
+    schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
+    needs_scorer = True
+
+    def __init__(self, params: MahalanobisParams, context: Context) -> None:
+        self.params = params
+        self._scorer: Scorer
+        self._parameters: list[nn.Parameter]
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        if scorer is None:
+            raise ValueError("scorer: expected one that is fitted on the normal pictures, found none")
+        _check_differentiable(scorer, next(iter(normal)))
+        self._scorer = scorer
+        self._parameters = tuned(extractor, self.params.blocks)
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage(self._parameters)]
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        scores = self._scorer.score(features)
+        return mean_terms(scores.levels or {"score": scores.image})
+
+    def score(self, features: Features) -> Tensor:
+        return self._scorer.score(features).image
+
+
+def _check_differentiable(scorer: Scorer, features: Features) -> None:
+    with torch.enable_grad():
+        levels = {name: values[:1].clone().requires_grad_() for name, values in features.items()}
+        if not scorer.score(Features(levels, features.geometry)).image.requires_grad:
+            raise UserError(
+                "scorer.use: expected a scorer whose score adapter mahalanobis can minimize, one that is "
+                f"differentiable, found {type(scorer).__name__}: use gaussian, or another adapter"
+            )
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("mahalanobis", "adapter", MahalanobisParams, Mahalanobis)]

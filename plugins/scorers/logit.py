@@ -1,0 +1,73 @@
+"""logit: levels that are scores already, such as those of an adapter's own head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
+from adkit.near import did_you_mean
+from adkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
+
+
+class LogitParams(Params):
+    levels: tuple[str, ...] = Field((), description="levels of one channel to read; default: all of those")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+
+
+class Logit:
+    """Fitting looks at the levels alone, for nothing is learned; what is saved is which they are."""
+
+    def __init__(self, params: LogitParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._grids: dict[str, Tensor] = {}  # level name → its (height, width)
+
+    def fit(self, stream: Stream) -> None:
+        levels = stream.levels
+        single = [name for name, level in levels.items() if level.channels == 1]
+        for name in self.params.levels:
+            if name not in levels:
+                raise UserError(
+                    f"scorer.levels: expected levels of the features, found {name!r}{did_you_mean(name, levels)}: "
+                    f"name some of {', '.join(levels)}"
+                )
+            if name not in single:
+                raise UserError(
+                    f"scorer.levels: expected levels of one channel, found {name!r} of {levels[name].channels}: "
+                    "name others, or use another scorer"
+                )
+        if not single:
+            raise UserError(
+                f"scorer.use: logit reads levels of one channel, and there are none among {', '.join(levels)}: use it "
+                "with an adapter that adds one, such as fcdd, or use another scorer"
+            )
+        self._grids = {name: torch.tensor(levels[name].grid).float() for name in self.params.levels or single}
+
+    def score(self, features: Features) -> Scores:
+        if not self._grids:
+            raise NotFittedError("logit")
+        maps = {name: features[name][..., 0] for name in fitted_levels(self._grids, features)}
+        return scores_of(maps, features.geometry, self.params.aggregation)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {f"grid.{name}": grid for name, grid in self._grids.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        grids = checked_state("logit", state, {"grid.*": 1})
+        for name, grid in grids.items():
+            if grid.shape != (2,):
+                raise foreign_state("logit", name, "a height and a width", f"{len(grid)} values")
+        self._grids = {name.removeprefix("grid."): grid for name, grid in grids.items()}
+
+    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+        return 0
+
+
+@hookimpl
+def adkit_scorers() -> list[Component[Any]]:
+    return [Component("logit", "scorer", LogitParams, Logit)]

@@ -1,0 +1,250 @@
+"""Runs that adapt their extractor: what is trained on what, what the detector then is, and folds."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import adkit
+from adkit import Detector, Report
+from adkit.assemble import assemble
+from adkit.data.datasets import open_dataset
+from adkit.data.loader import BadPictures
+from adkit.data.samples import Sample
+from adkit.evaluating import evaluate
+from adkit.fitting import Workplace, fit_and_calibrate
+from adkit.loading import load_detector
+from adkit.progress import Display
+from adkit.recipe import read_recipe
+from adkit.sources import PictureSource
+
+
+@pytest.fixture
+def tuned(small_recipe):
+    """Random weights that are trained for three epochs of two minibatches."""
+    small_recipe["extractor"]["levels"] = ["layer1", "pool"]
+    small_recipe["adapter"] = {"use": "svdd"}
+    small_recipe["training"] = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 3}
+    small_recipe["scorer"] = {"use": "center"}
+    return small_recipe
+
+
+def scores(run, split="test"):
+    with (Path(run) / "scores.csv").open(newline="") as file:
+        return {row["id"]: np.float32(row["score"]) for row in csv.DictReader(file) if row["split"] == split}
+
+
+def training(report):
+    (one,) = report.categories["stripes"].trainings
+    return one
+
+
+def workplace(recipe, tmp_path):
+    read = read_recipe(recipe)
+    dataset = open_dataset(read.data, 0)
+    parts = assemble(read)
+    source = PictureSource(parts, BadPictures(1.0), 100)
+    return dataset.categories[0], Workplace(source, parts, Display(quiet=True), tmp_path / "work")
+
+
+def test_the_schedule_is_the_adapters_with_what_the_recipe_says_instead(tuned):
+    tuned["training"] = {"epochs": 1}
+    schedule = training(adkit.run(tuned)).schedule
+    assert (schedule["optimizer"], schedule["learning_rate"], schedule["epochs"]) == ("adam", 1e-6, 1)
+
+
+def test_the_report_has_the_course_of_the_training(tuned):
+    report = Report.load(Path(adkit.run(tuned).folder) / "report.json")
+    looks = training(report).looks
+    assert [look.minibatches for look in looks] == [0, 2, 4, 6]  # 6 pictures to train on, 2 calibrate
+    assert looks[-1].loss < looks[1].loss
+    assert set(looks[1].terms) == {"layer1", "pool"}
+
+
+def test_the_detector_has_the_adapted_weights(tuned, stripes):
+    run = Path(adkit.run(tuned).folder)
+    expected = scores(run)
+    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+
+
+def test_adapting_changes_scores(tuned):
+    adapted = scores(adkit.run(tuned).folder)
+    del tuned["adapter"], tuned["training"]
+    tuned["run"]["name"] = "frozen"
+    assert scores(adkit.run(tuned).folder) != adapted
+
+
+def test_the_same_recipe_twice_gives_the_same_scores(tuned):
+    first = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
+    assert (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes() == first
+
+
+def test_batch_norm_statistics_stay(tuned, tmp_path):
+    category, place = workplace(tuned, tmp_path)
+    fitted = fit_and_calibrate(category, place)
+    assert fitted.trained == 6
+    before = dict(place.parts.trainable[0].named_buffers())
+    again = dict(assemble(place.parts.recipe).trainable[0].named_buffers())
+    assert all(torch.equal(before[name], again[name]) for name in before)
+
+
+def test_neither_adapting_nor_stopping_touches_a_test_picture(tuned, tmp_path):
+    tuned["stopper"] = {"use": "vicinal", "validation": 0.4}
+    category, place = workplace(tuned, tmp_path)
+    missing = Sample("gone.png", tmp_path / "gone.png", 1, "gone")  # fails when it is touched
+    category = replace(category, test=(missing,))
+    fitted = fit_and_calibrate(category, place)
+    assert not len(place.source.bad)
+    evaluate(
+        fitted.path,
+        category.train,
+        fitted.source(place),
+        place.parts,
+        lambda pictures: None,
+        targets=False,
+        peaks=False,
+    )
+    with pytest.raises(adkit.UserError, match=r"gone\.png"):
+        evaluate(
+            fitted.path,
+            category.test,
+            fitted.source(place),
+            place.parts,
+            lambda pictures: None,
+            targets=True,
+            peaks=False,
+        )
+
+
+def test_pictures_held_out_for_the_stopper_are_not_fitted_on(tuned):
+    tuned["stopper"] = {"use": "plateau", "validation": 0.5}
+    assert adkit.run(tuned).categories["stripes"].pictures.train == 3
+
+
+@pytest.mark.slow
+def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_path):
+    """On a texture through pretrained weights, where the vicinal figure is high from the start."""
+    recipe = {
+        "run": {"name": "tuned", "output": str(tmp_path), "device": "cpu", "precision": "float32"},
+        "data": {"format": "textures", "root": str(tmp_path / "data"), "category": "brick", "image_size": 64},
+        "extractor": {"levels": ["blocks.1", "blocks.2"]},
+        "adapter": {"use": "mahalanobis"},
+        "training": {"learning_rate": 1e-3, "epochs": 4},
+        "stopper": {"use": "vicinal", "patience": 3, "multiple": 4},
+        "scorer": {"use": "gaussian", "fit": "initial"},
+    }
+    report = adkit.run(recipe)
+    (course,) = report.categories["brick"].trainings
+    assert course.kept_minibatches == 0
+    assert "best 0.9708 before the first step, none better in 3 checks" in course.ended
+    frozen = {name: table for name, table in recipe.items() if name not in ("adapter", "training", "stopper")}
+    frozen |= {"run": recipe["run"] | {"name": "frozen"}, "scorer": {"use": "gaussian"}}
+    one, other = (load_detector(Path(folder), "cpu") for folder in (report.folder, adkit.run(frozen).folder))
+    states = [detector.embeddings[0].extractor.state_dict() for detector in (one, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_scorer_fitted_before_adapting_stays_so(tuned, tmp_path):
+    tuned["scorer"] = {"use": "center", "fit": "initial", "centers": "level"}
+    category, place = workplace(tuned, tmp_path)
+    center = fit_and_calibrate(category, place).path.members[0].scorer.state_dict()["center.pool"]
+    train = [features["pool"] for features in place.source.stream(category.train, lambda pictures: None, targets=False)]
+    torch.testing.assert_close(center, torch.cat(train).mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_is_saved_with_the_detector(tuned, stripes):
+    tuned["extractor"]["levels"] = ["layer1", "layer2"]
+    tuned["adapter"] = {"use": "fcdd", "channels": 4, "augmentations": ["confetti"]}
+    tuned["scorer"] = {"use": "logit"}
+    run = Path(adkit.run(tuned).folder)
+    expected = scores(run)
+    detector = Detector.load(run, "cpu")
+    found = detector.predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+    assert found.maps.shape[1:] == (64, 64)
+
+
+def test_every_category_is_adapted_by_itself(tuned, stripes, tmp_path):
+    import shutil
+
+    alone = scores(adkit.run(tuned).folder)
+    shutil.copytree(stripes / "stripes", stripes / "again")
+    both = scores(adkit.run(tuned).folder)
+    assert {name: both[name] for name in alone} == alone
+
+
+def test_an_ensemble_is_adapted_member_by_member(tuned, stripes):
+    tuned["extractor"]["backbone"] = ["resnet18", "resnet10t"]
+    report = adkit.run(tuned)
+    assert len(report.categories["stripes"].trainings) == 2
+    expected = scores(report.folder)
+    found = Detector.load(report.folder, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+
+
+def test_folds_that_cross_are_adapted_one_by_one(tuned, stripes):
+    tuned["threshold"] = {"method": "cross", "folds": 2}
+    report = adkit.run(tuned)
+    assert len(report.categories["stripes"].trainings) == 2
+    expected = scores(report.folder)
+    found = Detector.load(report.folder, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+
+
+def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
+    import adkit.training
+
+    whole = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
+    tuned["run"]["name"] = "killed"
+    looks = adkit.training._Trainer.look
+
+    def interrupted(self):
+        looks(self)
+        if self.minibatches == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(adkit.training._Trainer, "look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adkit.run(tuned)
+    monkeypatch.setattr(adkit.training._Trainer, "look", looks)
+    report = adkit.run(tuned, interrupted="resume")
+    assert (Path(report.folder) / "scores.csv").read_bytes() == whole
+
+
+# Folds of a run ----------------------------------------------------------------------------------------
+
+
+def test_folds_give_means_and_standard_errors(small_recipe):
+    small_recipe["run"]["folds"] = 3
+    category = adkit.run(small_recipe).categories["stripes"]
+    figures = [fold["pixel_auroc"] for fold in category.folds]
+    assert len(figures) == 3
+    assert category.metrics["pixel_auroc"] == pytest.approx(np.mean(figures))
+    assert category.sem["pixel_auroc"] == pytest.approx(np.std(figures, ddof=1) / np.sqrt(3))
+
+
+def test_scores_of_every_fold_are_written(small_recipe):
+    small_recipe["run"]["folds"] = 3
+    with (Path(adkit.run(small_recipe).folder) / "scores.csv").open(newline="") as file:
+        folds = [row["fold"] for row in csv.DictReader(file) if row["split"] == "test"]
+    assert sorted(folds) == ["1"] * 6 + ["2"] * 6 + ["3"] * 6
+
+
+def test_the_detector_is_the_first_folds_unless_all_are_asked_for(small_recipe):
+    small_recipe["run"]["folds"] = 3
+    assert len(load_detector(Path(adkit.run(small_recipe).folder), "cpu").path.members) == 1
+    small_recipe["run"]["fold_members"] = True
+    report = adkit.run(small_recipe)
+    assert len(load_detector(Path(report.folder), "cpu").path.members) == 3
+
+
+def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
+    tuned["run"]["folds"] = 3
+    tuned["stopper"] = {"use": "plateau"}
+    category = adkit.run(tuned).categories["stripes"]
+    assert category.pictures.train == 4  # of 6, in folds of 2
+    assert len(category.trainings) == 3
