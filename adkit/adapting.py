@@ -30,11 +30,14 @@ from adkit.contracts import (
     Stream,
 )
 from adkit.core_tables import TrainingTable
+from adkit.data.datasets import open_dataset
 from adkit.data.samples import Sample
 from adkit.data.splits import hold_out
+from adkit.errors import UserError
 from adkit.features import FeatureTransform
 from adkit.inference import Embedding
 from adkit.progress import Display
+from adkit.recipe import Recipe
 from adkit.report import LookReport, TrainingReport
 from adkit.sources import Source
 from adkit.training import Course, Lesson, Pictures, train, training_context
@@ -72,6 +75,25 @@ class _Pictured:
         return self.pictured.batches()
 
 
+def auxiliary_pictures(recipe: Recipe) -> list[Sample]:
+    """The training pictures of every category of ``[auxiliary]``, each once; none without that table.
+
+    Raises:
+        UserError: what is wrong with the table or its data.
+    """
+    if recipe.auxiliary is None:
+        return []
+    with recipe.document.locating("auxiliary", type(recipe.auxiliary).model_fields):
+        categories = open_dataset(recipe.auxiliary, recipe.run.seed).categories
+    return list({s.id: s for category in categories for s in (*category.train, *category.calibration)}.values())
+
+
+def new_adapter(parts: Assembled) -> Adapter | None:
+    """An adapter that is not prepared; None where the recipe names none."""
+    choice = parts.recipe.adapter
+    return None if choice is None else cast(Adapter, build(choice, parts.context))
+
+
 def split_for_stopping(samples: Sequence[Sample], parts: Assembled) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """(pictures to train on, pictures held out for the stopper)."""
     stopper = new_stopper(parts)
@@ -100,9 +122,8 @@ def adapt(
     Raises:
         UserError: what adapter, stopper or scorer refuse, or a training that diverged.
     """
-    recipe, choice = parts.recipe, parts.recipe.adapter
-    assert choice is not None
-    adapter = cast(Adapter, build(choice, parts.context))
+    recipe, choice, adapter = parts.recipe, parts.recipe.adapter, new_adapter(parts)
+    assert choice is not None and adapter is not None
     extractor = extended(copy.deepcopy(parts.trainable[index]), choice, adapter)
     if isinstance(adapter, ExtendingAdapter):  # ψ₀ has the added levels, too
         source = source.fresh((_embedding(for_inference(copy.deepcopy(extractor), choice), index, parts),))
@@ -155,12 +176,19 @@ def adapt(
 
 
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
-    """The adapter's schedule, with what the recipe says instead."""
+    """The adapter's schedule, with what the recipe says instead.
+
+    Raises:
+        UserError: neither says how long.
+    """
     schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
     given = {} if table is None else table.model_dump(exclude_none=True)
     if "minibatches" in given or "epochs" in given:  # one length, the recipe's
         given = {"minibatches": None, "epochs": None, **given}
-    return replace(schedule, **given)
+    schedule = replace(schedule, **given)
+    if schedule.minibatches is None and schedule.epochs is None:
+        raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
+    return schedule
 
 
 def new_stopper(parts: Assembled) -> Stopper | None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adkit.adapting import auxiliary_pictures, new_adapter, new_stopper, scheduled
 from adkit.assemble import assemble
-from adkit.contracts import SizedScorer
+from adkit.contracts import HoldingStopper, Schedule, SizedScorer
 from adkit.data.datasets import open_dataset
 from adkit.data.samples import Category
 from adkit.recipe import read_recipe
@@ -23,15 +24,18 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     with read.document.locating("data", type(read.data).model_fields):
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
-        parts = assemble(read)
+        parts = assemble(read, auxiliary_pictures(read))
+        adapter, stopper = new_adapter(parts), new_stopper(parts)
     lines = [f"{read.path or 'recipe'}: in order"]
-    for kind, choice in (
-        *(("extractor", extractor) for extractor in read.extractors),
-        ("scorer", read.scorer),
-        ("localizer", read.localizer),
-    ):
+    for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
+    if adapter is not None:
+        lines.append(f"  training   {_schedule(scheduled(adapter, read.training))}")
+        if isinstance(stopper, HoldingStopper):
+            lines.append(f"  stopping   by {stopper.validation:g} of the normal pictures to fit")
+        if parts.auxiliary:
+            lines.append(f"  auxiliary  {len(parts.auxiliary)} pictures")
     levels = [entry for embedding in parts.embeddings for entry in embedding.levels.items()]
     for name, level in levels:
         lines.append(f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels")
@@ -50,6 +54,14 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
             lines.append(f"warning: {category.name}: test pictures of both kinds are needed for metrics")
     lines += [f"warning: {text}" for text in dataset.warnings]
     return "\n".join(lines)
+
+
+def _schedule(schedule: Schedule) -> str:
+    length = f"{schedule.epochs:g} epochs" if schedule.minibatches is None else f"{schedule.minibatches} minibatches"
+    return (
+        f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, batches of {schedule.batch_size}, at most "
+        f"{length}"
+    )
 
 
 def _counts(category: Category) -> str:

@@ -14,7 +14,7 @@ from adkit.data.files import pictures_under, printable
 from adkit.data.found import some
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.facts import versions
-from adkit.recipe import Choice, Recipe, resolved
+from adkit.recipe import Recipe, resolved
 
 
 class Fingerprint(BaseModel):
@@ -86,10 +86,8 @@ def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> li
 
 
 def _plugins(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    chosen: tuple[Choice | None, ...] = (recipe.adapter, recipe.stopper, recipe.scorer, recipe.localizer)
-    for choice in (*recipe.extractors, *chosen):
-        if choice is not None:
-            yield choice.registered.origin.distribution, choice.registered.origin.version
+    for _, choice in recipe.choices:
+        yield choice.registered.origin.distribution, choice.registered.origin.version
 
 
 def _splits(category: Category) -> dict[str, Sequence[Sample]]:

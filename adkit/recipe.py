@@ -91,6 +91,18 @@ class Recipe:
     def path(self) -> Path | None:
         return self.document.path
 
+    @property
+    def choices(self) -> list[tuple[Kind, Choice]]:
+        """Every component that it names, with its kind."""
+        named: list[tuple[Kind, Choice | None]] = [
+            *(("extractor", extractor) for extractor in self.extractors),
+            ("adapter", self.adapter),
+            ("stopper", self.stopper),
+            ("scorer", self.scorer),
+            ("localizer", self.localizer),
+        ]
+        return [(kind, choice) for kind, choice in named if choice is not None]
+
 
 def read_recipe(
     source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), registry: Registry | None = None

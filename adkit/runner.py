@@ -12,12 +12,13 @@ from typing import Any
 
 import tomli_w
 
+from adkit.adapting import auxiliary_pictures
 from adkit.assemble import Assembled, assemble
 from adkit.contracts import Level
 from adkit.data.datasets import open_dataset
 from adkit.data.found import some
 from adkit.data.loader import BadPictures
-from adkit.data.samples import Dataset, Sample
+from adkit.data.samples import Dataset
 from adkit.facts import git_state, peak_memory_bytes, versions
 from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
@@ -80,7 +81,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, _auxiliary(recipe))
+        parts = assemble(recipe, auxiliary_pictures(recipe))
     fingerprint = Fingerprint.of(recipe, parts.context, dataset, parts.auxiliary)
     state = ledger.open(fingerprint, _planned(parts, dataset, ledger))
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
@@ -115,15 +116,6 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
     report.write(ledger.run / "report.json")
     return report
-
-
-def _auxiliary(recipe: Recipe) -> list[Sample]:
-    """The training pictures of every category of ``[auxiliary]``, each once."""
-    if recipe.auxiliary is None:
-        return []
-    with recipe.document.locating("auxiliary", type(recipe.auxiliary).model_fields):
-        categories = open_dataset(recipe.auxiliary, recipe.run.seed).categories
-    return list({s.id: s for category in categories for s in (*category.train, *category.calibration)}.values())
 
 
 def _planned(parts: Assembled, dataset: Dataset, ledger: Ledger) -> State:
@@ -248,11 +240,6 @@ def _report(
 ) -> Report:
     recipe = parts.recipe
     categories = {record.category: record.report for record in records}
-    chosen = [
-        *(("extractor", extractor) for extractor in recipe.extractors),
-        ("scorer", recipe.scorer),
-        ("localizer", recipe.localizer),
-    ]
     counts = [category.pictures for category in categories.values()]
     totals = {key: sum(getattr(count, key) for count in counts) for key in Pictures.model_fields}
     return Report(
@@ -270,7 +257,7 @@ def _report(
         precision=parts.context.precision,
         components=[
             ComponentReport(kind=kind, name=choice.name, origin=str(choice.registered.origin))
-            for kind, choice in chosen
+            for kind, choice in recipe.choices
         ],
         pictures=Pictures(**(totals | {"unreadable": len(unreadable)})),
         unreadable=unreadable,

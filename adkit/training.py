@@ -364,7 +364,7 @@ def _length(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
     if schedule.minibatches is not None:
         return schedule.minibatches
     if schedule.epochs is None:
-        raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
+        raise ValueError("schedule: expected minibatches or epochs, found neither")
     return max(1, round(schedule.epochs * epoch_length))
 
 

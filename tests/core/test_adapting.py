@@ -10,7 +10,9 @@ import torch
 
 import adkit
 from adkit import Detector, Report
+from adkit.adapting import scheduled
 from adkit.assemble import assemble
+from adkit.check import check
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
@@ -20,6 +22,7 @@ from adkit.loading import load_detector
 from adkit.progress import Display
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
+from adkit.testing import TinyAdapter
 
 
 @pytest.fixture
@@ -248,3 +251,16 @@ def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
     category = adkit.run(tuned).categories["stripes"]
     assert category.pictures.train == 4  # of 6, in folds of 2
     assert len(category.trainings) == 3
+
+
+def test_a_length_must_be_said_where_the_adapter_says_none():
+    with pytest.raises(adkit.UserError, match=r"set training\.minibatches or training\.epochs"):
+        scheduled(TinyAdapter(), None)
+
+
+def test_check_tells_of_the_training(tuned):
+    tuned["stopper"] = {"use": "vicinal"}
+    text = check(tuned)
+    assert "adapter    svdd" in text
+    assert "training   adam, learning rate 0.001, batches of 4, at most 3 epochs" in text
+    assert "stopping   by 0.2 of the normal pictures" in text

@@ -111,11 +111,6 @@ def test_length(length, minibatches):
     assert course.looks[-1].minibatches == len(done) == minibatches
 
 
-def test_without_a_length_it_says_what_to_set():
-    with pytest.raises(UserError, match=r"set training\.minibatches or training\.epochs"):
-        train(lesson(Schedule()), quiet)
-
-
 def test_the_stopper_looks_before_the_first_step_and_after_every_epoch():
     stopper = Scripted()
     train(lesson(Schedule(batch_size=BATCH, minibatches=7), stopper), quiet)
