@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -31,15 +31,19 @@ from adkit.contracts import (
 )
 from adkit.core_tables import TrainingTable
 from adkit.data.datasets import open_dataset
-from adkit.data.samples import Sample
+from adkit.data.duplicates import foreign_pictures, foreign_warning
+from adkit.data.found import some
+from adkit.data.loader import BadPictures, Loader
+from adkit.data.samples import Dataset, Sample
 from adkit.data.splits import hold_out
+from adkit.data.view import View
 from adkit.errors import UserError
 from adkit.features import FeatureTransform
 from adkit.inference import Embedding
 from adkit.progress import Display
 from adkit.recipe import Recipe
 from adkit.report import LookReport, TrainingReport
-from adkit.sources import Source
+from adkit.sources import PictureSource, Source
 from adkit.training import Course, Lesson, Pictures, train, training_context
 
 
@@ -53,12 +57,14 @@ class Adapted:
     report: TrainingReport
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pictured:
     """Features of one source and the pictures of another: implements ``adkit.PictureStream``."""
 
     features: Stream
     pictured: PictureStream
+    walked: bool = False
+    """Whether all of either have been seen once."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
@@ -69,36 +75,78 @@ class _Pictured:
         return self.features.pictures
 
     def __iter__(self) -> Iterator[Features]:
-        return iter(self.features)
+        yield from self.features
+        self.walked = True
 
     def batches(self) -> Iterator[Batch]:
-        return self.pictured.batches()
+        yield from self.pictured.batches()
+        self.walked = True
 
 
-def auxiliary_pictures(recipe: Recipe) -> list[Sample]:
+def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
     """The training pictures of every category of ``[auxiliary]``, each once; none without that table.
+
+    A picture that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
+    are trained on must not depend on when one is found to be broken.
+
+    Args:
+        warn: told of those that are left out.
 
     Raises:
         UserError: what is wrong with the table or its data.
     """
-    if recipe.auxiliary is None:
+    table = recipe.auxiliary
+    if table is None:
         return []
-    with recipe.document.locating("auxiliary", type(recipe.auxiliary).model_fields):
-        categories = open_dataset(recipe.auxiliary, recipe.run.seed).categories
-    return list({s.id: s for category in categories for s in (*category.train, *category.calibration)}.values())
+    with recipe.document.locating("auxiliary", type(table).model_fields):
+        found = open_dataset(table, recipe.run.seed)
+        # By names of their own: the same file name may stand in the data.
+        samples = [
+            replace(sample, id=f"[auxiliary]/{sample.id}")
+            for category in found.categories
+            for sample in (*category.train, *category.calibration)
+        ]
+        samples = list({sample.id: sample for sample in samples}.values())
+        own = {sample.id: sample for category in dataset.categories for sample in category.samples}
+        samples, pairs = foreign_pictures(samples, own.values())
+        bad = BadPictures(table.max_bad_share)
+        for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
+            pass
+        bad.check(len(samples))
+    warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
+    if bad:
+        named = some([f"{picture}: {reason}" for picture, reason in bad.reasons.items()], 3)
+        warnings.append(f"{len(bad)} auxiliary pictures could not be read and were left out: {named}")
+    for text in warnings:
+        warn(text)
+    return [sample for sample in samples if sample.id not in bad]
 
 
 def new_adapter(parts: Assembled) -> Adapter | None:
-    """An adapter that is not prepared; None where the recipe names none."""
+    """An adapter that is not prepared; None where the recipe names none.
+
+    Raises:
+        UserError: what it refuses, or a scorer that would be fitted on levels that nothing was trained for.
+    """
     choice = parts.recipe.adapter
-    return None if choice is None else cast(Adapter, build(choice, parts.context))
+    if choice is None:
+        return None
+    adapter = cast(Adapter, build(choice, parts.context))
+    if isinstance(adapter, ExtendingAdapter) and parts.recipe.scorer_fit == "initial":
+        raise UserError(
+            f'scorer.fit: expected "adapted" with {choice.name}, which adds levels of its own that mean nothing before '
+            'training, found "initial": remove this key'
+        )
+    return adapter
 
 
-def split_for_stopping(samples: Sequence[Sample], parts: Assembled) -> tuple[Sequence[Sample], Sequence[Sample]]:
+def split_for_stopping(
+    samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """(pictures to train on, pictures held out for the stopper)."""
     stopper = new_stopper(parts)
     share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
-    return hold_out(samples, share, parts.recipe.run.seed, "stopper")
+    return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
 
 
 def adapt(
@@ -125,32 +173,38 @@ def adapt(
     recipe, choice, adapter = parts.recipe, parts.recipe.adapter, new_adapter(parts)
     assert choice is not None and adapter is not None
     extractor = extended(copy.deepcopy(parts.trainable[index]), choice, adapter)
+    initial = parts.embeddings[index]
     if isinstance(adapter, ExtendingAdapter):  # ψ₀ has the added levels, too
-        source = source.fresh((_embedding(for_inference(copy.deepcopy(extractor), choice), index, parts),))
-    initial = 0 if isinstance(adapter, ExtendingAdapter) else index
+        initial = _embedding(for_inference(copy.deepcopy(extractor), choice), index, parts)
+        source, index_of_initial = source.fresh((initial,)), 0
+    else:
+        index_of_initial = index
 
     scorer = None
     needs = isinstance(adapter, ScoredAdapter) and adapter.needs_scorer
     if needs or recipe.scorer_fit == "initial":
         scorer = parts.new_scorer()
         with display.stage("fit", f"{subject}, before adapting", len(samples)) as advance, blaming(who(recipe.scorer)):
-            scorer.fit(source.stream(samples, advance, targets=False, embedding=initial))
-    pictures = source.fresh(parts.embeddings)
+            scorer.fit(source.stream(samples, advance, targets=False, embedding=index_of_initial))
     with display.stage("prepare", subject, len(samples)) as advance, blaming(who(choice)):
         normal = _Pictured(
-            source.stream(samples, advance, targets=False, embedding=initial),
-            pictures.stream(samples, advance, targets=False),
+            source.stream(samples, advance, targets=False, embedding=index_of_initial),
+            source.fresh((initial,)).stream(samples, advance, targets=False),
         )
-        auxiliary = pictures.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
+        others = PictureSource(parts, BadPictures(1.0), len(parts.auxiliary), (initial,))
+        auxiliary = others.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
         adapter.prepare(extractor, normal, auxiliary, scorer if needs else None)
+    if scorer is None and not normal.walked:
+        for _ in normal.batches():  # which of them can be read must be known before the first step
+            pass
 
     schedule = scheduled(adapter, recipe.training)
 
-    def minibatches(of: Sequence[Sample], name: str, targets: bool) -> Pictures:
-        readable = [sample for sample in of if sample.id not in source.bad]
+    def minibatches(of: Sequence[Sample], bad: BadPictures, name: str, targets: bool) -> Pictures:
+        readable = [sample for sample in of if sample.id not in bad]
 
         def load(numbers: Sequence[int]) -> Iterable[Batch]:
-            return parts.loader([readable[number] for number in numbers], source.bad, schedule.batch_size, targets)
+            return parts.loader([readable[number] for number in numbers], bad, schedule.batch_size, targets)
 
         return Pictures(load, len(readable), schedule.batch_size, parts.context, name)
 
@@ -161,8 +215,8 @@ def adapt(
         adapter=adapter,
         schedule=schedule,
         stopper=new_stopper(parts),
-        pictures=minibatches(samples, "normal", False),
-        auxiliary=minibatches(parts.auxiliary, "auxiliary", True) if parts.auxiliary else None,
+        pictures=minibatches(samples, source.bad, "normal", False),
+        auxiliary=minibatches(parts.auxiliary, others.bad, "auxiliary", True) if parts.auxiliary else None,
         held_out=parts.loader(held_out, source.bad, recipe.data.batch_size, False),
         context=context,
         who_adapts=who(choice),

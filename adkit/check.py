@@ -24,7 +24,8 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     with read.document.locating("data", type(read.data).model_fields):
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
-        parts = assemble(read, auxiliary_pictures(read))
+        remarks: list[str] = []
+        parts = assemble(read, auxiliary_pictures(read, dataset, remarks.append))
         adapter, stopper = new_adapter(parts), new_stopper(parts)
     lines = [f"{read.path or 'recipe'}: in order"]
     for kind, choice in read.choices:
@@ -52,7 +53,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     for category in dataset.categories:
         if len({sample.label for sample in category.test}) < 2:
             lines.append(f"warning: {category.name}: test pictures of both kinds are needed for metrics")
-    lines += [f"warning: {text}" for text in dataset.warnings]
+    lines += [f"warning: {text}" for text in (*dataset.warnings, *remarks)]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from adkit.errors import PluginError, UserError
 if TYPE_CHECKING:
     from adkit.report import Report
 
-EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
+EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_UNREADABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 4, 130, 143
 
 EXAMPLES = """examples:
   adkit run recipes/quickstart.toml
@@ -31,7 +31,8 @@ EXAMPLES = """examples:
 
 PREDICT_ROWS = """a row has: path; score (raw, higher is more anomalous); p_value (share of normal pictures that score
 as high); anomalous (1 above the threshold); regions (boxes in pixels of the picture, as JSON); error.
-exit status: 0 whatever was found, 2 bad input, 3 with --fail-on-anomaly when a picture is anomalous.
+exit status: 0 whatever was found, 2 bad input; with --fail-on-anomaly 3 when a picture is anomalous, else 4 when one
+cannot be read.
 """
 
 
@@ -130,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     predict.add_argument(
-        "--fail-on-anomaly", action="store_true", help="exit with status 3 when a picture is above the threshold"
+        "--fail-on-anomaly",
+        action="store_true",
+        help="exit with status 3 when a picture is above the threshold, else 4 when one cannot be read",
     )
     predict.set_defaults(command=_predict)
 
@@ -177,11 +180,11 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.recipes:  # a file that is not TOML is told before torch is imported
         parse_toml(Path(path))
 
-    from adkit.folder import Interrupted, RunFault
+    from adkit.folder import Interrupted, RunFault, refuse_interrupted
     from adkit.plugins import discover
     from adkit.progress import Display
     from adkit.recipe import read_recipe
-    from adkit.runner import run
+    from adkit.runner import run, run_path
 
     registry = discover()
     problems: list[str] = []
@@ -203,6 +206,9 @@ def _run(options: argparse.Namespace) -> int:
 
     status = 0
     interrupted: Interrupted = "resume" if options.resume else "fresh" if options.fresh else "ask"
+    if interrupted == "ask" and len(recipes) > 1:  # before the first of them begins
+        for recipe in recipes:
+            refuse_interrupted(run_path(recipe, options.output))
     for recipe in recipes:
         try:
             report = run(recipe, output=options.output, display=Display(), interrupted=interrupted)
@@ -282,7 +288,9 @@ def _predict(options: argparse.Namespace) -> int:
             if row.error is not None:
                 _say(row.error if row.score is None else f"{row.path}: {row.error}")
     _say(f"{total} pictures, {anomalous} anomalous, {unreadable} unreadable")
-    return EXIT_ANOMALY if options.fail_on_anomaly and anomalous else 0
+    if not options.fail_on_anomaly:
+        return 0
+    return EXIT_ANOMALY if anomalous else EXIT_UNREADABLE if unreadable else 0
 
 
 def _say(sentence: str) -> None:

@@ -167,8 +167,7 @@ def _statement(
         "category": manifest.category,
         "input": {"name": INPUT, "shape": ["n", 3, height, width], "dtype": "float32", "values": "RGB in [0, 1]"},
         "outputs": [{"name": name, "shape": shapes[name], "dtype": "float32"} for name in graph.outputs],
-        "preprocessing": manifest.preprocessing.model_dump(mode="json")
-        | {"resampling": "bilinear, antialiased, as Pillow's Image.resize; then divided by 255"},
+        "preprocessing": manifest.preprocessing.model_dump(mode="json") | {"steps": list(_steps(own))},
         "threshold": _value(manifest.threshold),
         "pixel_threshold": _value(manifest.pixel_threshold),
         "calibration": list(manifest.calibration),
@@ -177,6 +176,29 @@ def _statement(
         "precision_parity": None if rounding is None else asdict(rounding),
         "versions": versions() | {package: metadata.version(package) for package in wanted.packages},
     }
+
+
+def _steps(own: Loaded) -> Iterator[str]:
+    """How a picture becomes the input, in words that suffice to do it elsewhere."""
+    view = own.view
+    yield (
+        "decode: apply the EXIF orientation, take the first frame, lay transparent pixels over white, divide 16-bit "
+        "grey values by 257, convert to RGB (grey counts three times)"
+    )
+    size, crop, shrink = view.image_size, view.crop, "bilinear with antialiasing, as Pillow's Image.resize"
+    if view.resize == "squash":
+        yield f"resize both sides to {size} ({shrink})"
+    elif view.resize == "short_side":
+        yield f"scale so that the shorter side becomes {size}, the longer one a fraction of pixels ({shrink})"
+    else:
+        yield f"scale so that the longer side becomes {size}, each side a whole number of pixels, rounded ({shrink})"
+        yield (
+            f"centre it on a square of {size} pixels, an odd pixel to the right or below, filled with the mean colour "
+            "of the resized picture, each channel rounded to a whole number of 255"
+        )
+    if crop != size or view.resize == "short_side":
+        yield f"cut the central {crop} × {crop} pixels, in one resampling with the step before, at fractions of pixels"
+    yield "divide by 255; channels first"
 
 
 def _value(threshold: Any) -> float | None:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
-from adkit.context import Context
+from adkit.assemble import Assembled
 from adkit.data.files import pictures_under, printable
 from adkit.data.found import some
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.facts import versions
+from adkit.inference import Embedding
 from adkit.recipe import Recipe, resolved
 
 
@@ -28,12 +31,15 @@ class Fingerprint(BaseModel):
     machine: dict[str, str]
     splits: dict[str, str]
     """Category → digest of which picture is in which split, with which label and mask; auxiliary ones likewise."""
+    weights: list[str]
+    """Digest of each extractor's tensors."""
     files: dict[str, tuple[int, int] | None]
     """Pictures, masks and arrays → (bytes, time of the last change in nanoseconds); None where there is no file."""
 
     @classmethod
-    def of(cls, recipe: Recipe, context: Context, dataset: Dataset, auxiliary: Sequence[Sample] = ()) -> Self:
+    def of(cls, parts: Assembled, dataset: Dataset) -> Self:
         """Take it; every file is asked for its size and time, none is read."""
+        recipe, context, auxiliary = parts.recipe, parts.context, parts.auxiliary
         splits = {category.name: _splits(category) for category in dataset.categories}
         if auxiliary:
             splits["[auxiliary]"] = {"auxiliary": auxiliary}
@@ -45,6 +51,7 @@ class Fingerprint(BaseModel):
             versions=versions() | dict(_plugins(recipe)),
             machine={"device": context.device, "precision": context.precision},
             splits={name: _digest(of_one) for name, of_one in splits.items()},
+            weights=[_weights(embedding) for embedding in parts.embeddings],
             files={printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
         )
         return cls.model_validate_json(own.model_dump_json())  # as it will be read: tuples are lists in JSON
@@ -62,6 +69,8 @@ class Fingerprint(BaseModel):
         for paths, verb in ((changed, "changed"), (gone, "left the data"), (new, "joined the data")):
             if paths:
                 found.append(f"{len(paths):,} picture{'s' * (len(paths) > 1)} {verb} ({some(paths, 3)})")
+        if self.weights != now.weights:
+            found.append("the extractor's weights changed")
         if not found:  # labels and splits of the same files
             moved = sorted({name for name, _ in self.splits.items() ^ now.splits.items()})
             found += [f"splits, labels or masks changed in {some(moved, 3)}"] * bool(moved)
@@ -109,6 +118,15 @@ def _paths(samples: Iterable[Sample]) -> Iterator[Path]:
         yield sample.source if isinstance(sample.source, Path) else sample.source.path
         if sample.mask is not None:
             yield from pictures_under(sample.mask) if sample.mask.is_dir() else (sample.mask,)
+
+
+def _weights(embedding: Embedding) -> str:
+    digest = hashlib.sha256()
+    extractor = embedding.extractor
+    for name, tensor in extractor.state_dict().items() if isinstance(extractor, nn.Module) else ():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

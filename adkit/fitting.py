@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,13 @@ class Calibrated:
     calibration: Evaluation
     trained: int
     """Pictures that were fitted on."""
+    stopping: int
+    """Pictures that were held out for the stopper."""
     trainings: list[TrainingReport]
+
+    def forgotten(self) -> Calibrated:
+        """The same without what takes memory: no member is left to score with."""
+        return replace(self, embeddings=(), path=self.path.with_members(()))
 
     def source(self, place: Workplace) -> Source:
         """Of the features that its members read."""
@@ -55,15 +61,16 @@ class Calibrated:
 def fit_and_calibrate(category: Category, place: Workplace) -> Calibrated:
     """Members of a category that has no folds, or one a fold."""
     if not category.folds:
-        return split(category.name, category.train, None, category.calibration, place, place.folder)
+        return split(category.name, category.train, None, category.calibration, category.equal, place, place.folder)
     fitted = []
     for number, fold in enumerate(category.folds, 1):
         subject = f"{category.name}, fold {number} of {len(category.folds)}"
-        fitted.append(split(subject, without(category.train, fold), None, fold, place, place.of_fold(number)))
+        train = without(category.train, fold)
+        fitted.append(split(subject, train, None, fold, category.equal, place, place.of_fold(number)))
     embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
-    return Calibrated(embeddings, path, calibration, len(calibration.samples), trainings)
+    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings)
 
 
 def split(
@@ -71,6 +78,7 @@ def split(
     train: Sequence[Sample],
     held_out: Sequence[Sample] | None,
     calibration: Sequence[Sample],
+    equal: Mapping[str, int],
     place: Workplace,
     folder: Path,
 ) -> Calibrated:
@@ -79,6 +87,7 @@ def split(
     Args:
         subject: what is fitted, for the display.
         held_out: pictures for the stopper; None: a share of ``train``.
+        equal: id → a number that pictures of equal content have in common.
         folder: for checkpoints.
     """
     parts, display = place.parts, place.display
@@ -87,11 +96,12 @@ def split(
     initial: list[Scorer | None] = [None] * len(embeddings)
     if parts.recipe.adapter is not None:
         if held_out is None:
-            train, held_out = split_for_stopping(train, parts)
-        adapted = [
-            adapt(index, train, held_out, source, parts, display, subject, folder / f"extractor-{index}")
-            for index in range(len(embeddings))
-        ]
+            train, held_out = split_for_stopping(train, equal, parts)
+        adapted = []
+        for index in range(len(embeddings)):
+            of_several = f", extractor {index + 1} of {len(embeddings)}" if len(embeddings) > 1 else ""
+            work = folder / f"extractor-{index}"
+            adapted.append(adapt(index, train, held_out, source, parts, display, subject + of_several, work))
         trainings = [one.report for one in adapted]
         embeddings = tuple(one.embedding for one in adapted)
         initial = [one.initial for one in adapted]
@@ -108,7 +118,8 @@ def split(
     with display.stage("calibrate", subject, len(calibration)) as advance:
         peaks = parts.recipe.threshold.pixel
         found = evaluate(path, calibration, source, parts, advance, targets=False, peaks=peaks)
-    return Calibrated(embeddings, path.scaled(_scales(found)), found, trained, trainings)
+    stopping = sum(sample.id not in source.bad for sample in held_out or ())
+    return Calibrated(embeddings, path.scaled(_scales(found)), found, trained, stopping, trainings)
 
 
 def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:

@@ -63,7 +63,7 @@ def run_folder(
         RunFault: anything but bad input or an interrupt went wrong inside.
     """
     with _alone(final):
-        ledger = Ledger(final.with_name(f".{final.name}.partial"))
+        ledger = _ledger(final)
         _take_up(ledger, final, interrupted, say)
         try:
             ledger.run.mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,19 @@ def _alone(final: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_interrupted(final: Path) -> None:
+    """Raise UserError where an unfinished run of that folder has something to go on from."""
+    if kept := _ledger(final).summary():
+        raise UserError(
+            f"{final}: a run of this name was interrupted after {kept}: go on with --resume, or {START_OVER} (from "
+            'Python: interrupted="resume" or "fresh")'
+        )
+
+
+def _ledger(final: Path) -> Ledger:
+    return Ledger(final.with_name(f".{final.name}.partial"))
+
+
 def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callable[[str], None]) -> None:
     """Settle what becomes of what an interrupted run left."""
     kept = None if interrupted == "fresh" else ledger.summary()
@@ -120,10 +133,7 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
             say(f"{final}: an interrupted run had finished nothing: starting over")
         ledger.clear()
     elif interrupted == "ask":
-        raise UserError(
-            f"{final}: a run of this name was interrupted after {kept}: go on with --resume, or {START_OVER} (from "
-            'Python: interrupted="resume" or "fresh")'
-        )
+        refuse_interrupted(final)
     else:
         say(f"{final}: going on after {kept}")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from adkit.assemble import Assembled
 from adkit.data.samples import Category
 from adkit.data.splits import folded
+from adkit.errors import UserError
 from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
 from adkit.fitting import Calibrated, Workplace, fit_and_calibrate, split, together, without
 from adkit.metrics import image_metrics, mean_and_sem
@@ -28,7 +29,7 @@ class Judgement:
     warnings: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """A fitted detector, its thresholds, and what it makes of the test pictures."""
 
@@ -56,12 +57,19 @@ def judge(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
 def _judge_folds(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
     """A detector a fold, fitted without it; what is left out serves the stopper, or nothing."""
     run = place.parts.recipe.run
-    folds = folded(category.train, run.folds, run.seed, {})
-    trials = []
+    folds = folded(category.train, run.folds, run.seed, category.equal)
+    if not folds:
+        raise UserError(
+            f"run.folds: expected at least 2 different normal training pictures in {category.name}, found "
+            f"{len(category.train)}: add some, or remove run.folds"
+        )
+    trials: list[Trial] = []
     for number, fold in enumerate(folds, 1):
         subject, train = f"{category.name}, fold {number} of {len(folds)}", without(category.train, fold)
-        fitted = split(subject, train, fold, category.calibration, place, place.of_fold(number))
-        trials.append(_trial(category, fitted, place, number))
+        fitted = split(subject, train, fold, category.calibration, category.equal, place, place.of_fold(number))
+        trial = _trial(category, fitted, place, number)
+        # Only what is saved stays in memory.
+        trials.append(trial if run.fold_members or not trials else replace(trial, fitted=fitted.forgotten()))
     kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
     with place.display.stage("metrics", category.name):
         judgement = conclude(category, trials, kept, place)
@@ -105,8 +113,10 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         metrics={name: mean for name, (mean, _) in summed.items()},
         sem={name: sem for name, (_, sem) in summed.items()} if len(trials) > 1 else None,
         folds=metrics if len(trials) > 1 else [],
+        fold_members=kept.metrics if kept not in trials else None,
         pictures=Pictures(
             train=kept.fitted.trained,
+            stopping=kept.fitted.stopping,
             calibration=len(calibration.samples),
             test_normal=int((test.labels == 0).sum()),
             test_anomalous=int((test.labels == 1).sum()),
@@ -116,18 +126,23 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         pixel_threshold=None if test.peaks is None else _threshold_report(kept.pixel, folds, test.peaks, test.labels),
         trainings=[training for trial in trials for training in trial.fitted.trainings],
     )
-    rows = [row for trial in trials for row in _rows(category.name, trial)]
+    judged = trials if kept in trials else [*trials, kept]
+    rows = [row for trial in judged for row in _rows(category.name, trial, len(trials) > 1)]
     doubts = _doubts(category, place.parts, test, kept.threshold)
     return Judgement(report, rows, [f"{category.name}: {text}" for text in doubts])
 
 
 def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: Threshold | None) -> Iterator[str]:
     """What a reader of the figures should know and would not see."""
+    folds = parts.recipe.run.folds
+    if folds > len(category.train):
+        yield f"run.folds: {len(category.train)} normal training pictures make fewer than {folds} folds"
     if threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
         yield "too few normal pictures to keep any back for a threshold, so there is none"
     if threshold is not None and not threshold.kept:
         needed = math.ceil(1 / threshold.asked) - 1
-        remedy = "" if category.folds else ', raise data.calibration or set threshold.method = "cross"'
+        cross = "" if parts.recipe.run.folds > 1 else ' or set threshold.method = "cross"'
+        remedy = "" if category.folds else f", raise data.calibration{cross}"
         yield (
             f"{threshold.calibration} calibration pictures cannot promise a false-positive rate of "
             f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support. "
@@ -174,7 +189,7 @@ def _threshold_report(
     )
 
 
-def _rows(category: str, trial: Trial) -> Iterator[tuple[object, ...]]:
+def _rows(category: str, trial: Trial, several: bool) -> Iterator[tuple[object, ...]]:
     for part, evaluation in (("calibration", trial.fitted.calibration), ("test", trial.test)):
         ps: Sequence[object] = [""] * len(evaluation.samples)
         above: Sequence[object] = ps
@@ -182,7 +197,7 @@ def _rows(category: str, trial: Trial) -> Iterator[tuple[object, ...]]:
             if part == "test":  # a calibration picture has no p-value: it would be compared with itself
                 ps = [f"{p:.6g}" for p in p_values(evaluation.scores, trial.fitted.calibration.scores)]
             above = [int(score > trial.threshold.value) for score in evaluation.scores]
-        fold = "" if trial.fold is None else trial.fold
+        fold = trial.fold or ("all" if several else "")
         for sample, score, p, anomalous in zip(evaluation.samples, evaluation.scores, ps, above, strict=True):
             # str of a float32 is the shortest text that reads back as the same float32
             yield category, part, sample.id, sample.kind, sample.label, str(score), p, anomalous, fold

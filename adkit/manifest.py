@@ -103,7 +103,7 @@ class Manifest(_Part):
     category: str
     versions: dict[str, str]
     """Of the packages whose numbers reach a score, where it was made; for people to read."""
-    extractors: tuple[ExtractorEntry, ...] = Field(min_length=1, max_length=100)
+    extractors: tuple[ExtractorEntry, ...] = Field(min_length=1, max_length=1000)
     scorer: ComponentEntry
     localizer: ComponentEntry
     preprocessing: Preprocessing

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from adkit.data.files import pictures_under
+from adkit.data.files import is_picture, pictures_under
 from adkit.detector import Detector
 from adkit.errors import UserError
 from adkit.heatmaps import Heatmaps
@@ -39,29 +39,40 @@ def find_pictures(paths: Iterable[str], lines: Iterable[str], without: Path | No
         UserError: a path that is not there, or a folder or glob without a picture.
     """
 
-    def wanted(found: Iterable[Path]) -> list[Path]:
+    def below(folder: Path) -> list[Path]:
+        found = pictures_under(folder)
         if without is None:
-            return list(found)
+            return found
         return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
+
+    def matching(text: str) -> Iterator[Path]:
+        for match in map(Path, sorted(glob.glob(text, recursive=True))):
+            if match.is_dir() and "**" not in text:  # ** names what is below folders itself
+                yield from below(match)
+            elif match.is_file() and is_picture(match):
+                yield match
 
     for text in paths:
         path = Path(text)
         if text == "-":
-            yield from (Path(line.rstrip("\r\n")) for line in lines if line.strip())
+            for line in lines:
+                if line.strip():
+                    listed = Path(line.rstrip("\r\n"))
+                    yield from below(listed) if listed.is_dir() else (listed,)
         elif path.is_dir():
-            found = wanted(pictures_under(path))
+            found = below(path)
             if not found:
                 raise UserError(f"{text}: expected a folder with pictures in it, found none; check the path")
             yield from found
         elif path.exists():
             yield path
         else:
-            matches = wanted(map(Path, sorted(glob.glob(text, recursive=True))))
+            matches = list(matching(text))
             if not matches:
                 raise UserError(
                     f"{text}: expected a picture, a folder or a glob that matches some, found nothing there"
                 )
-            yield from (match for match in matches if match.is_file())
+            yield from matches
 
 
 def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequence[str]) -> Heatmaps:

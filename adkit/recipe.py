@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +51,13 @@ CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
 
 BACKBONE: Final = "backbone"
 """Key of ``[extractor]`` that a list turns into an ensemble, whatever the extractor."""
+
+AS_DATA: Final = "these pictures become images as those of [data] do"
+WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("resize", "image_size", "crop", "metric_size", "batch_size"), AS_DATA)
+    | {"calibration": "none of these pictures are kept back"}
+)
+"""Keys that ``[auxiliary]`` shares with ``[data]`` and cannot use, and why."""
 
 NEED_ADAPTER: Final = ("training", "stopper", "auxiliary")
 
@@ -132,7 +139,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "adapter": _choice_table(recipe.adapter),
         "training": _dumped(recipe.training),
         "stopper": _choice_table(recipe.stopper),
-        "auxiliary": _dumped(recipe.auxiliary),
+        "auxiliary": _without(_dumped(recipe.auxiliary), WITHOUT_EFFECT),
         "scorer": _choice_table(recipe.scorer, {"fit": recipe.scorer_fit}),
         "localizer": _choice_table(recipe.localizer),
         "threshold": _dumped(recipe.threshold),
@@ -157,6 +164,10 @@ def _extractor_table(choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
+def _without(table: dict[str, Any] | None, keys: Collection[str]) -> dict[str, Any] | None:
+    return None if table is None else {key: value for key, value in table.items() if key not in keys}
+
+
 def _dumped(params: Params | None) -> dict[str, Any] | None:
     return None if params is None else params.model_dump(mode="json", by_alias=True, exclude_none=True)
 
@@ -178,12 +189,14 @@ class _Reader:
         adapter = self.optional("adapter", lambda: self.choice("adapter"))
         training = self.optional("training", lambda: self.model("training", TrainingTable))
         stopper = self.optional("stopper", lambda: self.choice("stopper"))
-        auxiliary = self.optional("auxiliary", lambda: self.data("auxiliary"))
+        auxiliary = self.optional("auxiliary", self.auxiliary)
         fit = self.scorer_fit()
         scorer = self.choice("scorer", own=tuple(ScorerTable.model_fields))
         localizer = self.choice("localizer")
         threshold = self.model("threshold", ThresholdTable)
         self.needs_adapter(fit)
+        if run is not None and threshold is not None and run.folds > 1 and threshold.method == "cross":
+            self.problem(("run", "folds"), 'expected 1 beside threshold.method = "cross", which has folds of its own')
         if self.problems:
             raise UserError(dict.fromkeys(problem.text for problem in sorted(self.problems)))
         # What a table without a problem gives; mypy cannot know it.
@@ -250,6 +263,13 @@ class _Reader:
             self.problem((name, "format"), f"expected one of {options}, found {found(chosen)}{hint}")
             return None
         return self.check(name, FORMATS[chosen], table, f'[{name}] of format "{chosen}"')
+
+    def auxiliary(self) -> DataTable | None:
+        table = self.document.values["auxiliary"]
+        for key in WITHOUT_EFFECT if isinstance(table, dict) else ():
+            if key in table:
+                self.problem(("auxiliary", key), f"has no effect, for {WITHOUT_EFFECT[key]}: remove it")
+        return self.data("auxiliary")
 
     def scorer_fit(self) -> ScorerTable | None:
         table = self.document.values.get("scorer")

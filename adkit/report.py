@@ -34,6 +34,8 @@ class Pictures(_Part):
     """How many pictures of a category were read for what, and how many could not be read."""
 
     train: int
+    stopping: int = 0
+    """Held out of training for the stopper."""
     calibration: int
     test_normal: int
     test_anomalous: int
@@ -95,6 +97,8 @@ class CategoryReport(_Part):
     """Standard errors of those means."""
     folds: list[dict[str, float | None]] = []
     """The metrics of each fold."""
+    fold_members: dict[str, float | None] | None = None
+    """Those of the detector that is saved, where ``run.fold_members`` makes it one of all folds."""
     pictures: Pictures
     threshold: ThresholdReport | None
     trainings: list[TrainingReport] = []
@@ -170,6 +174,9 @@ def metrics_table(report: Report) -> Table | None:
     result = _table(report.name, "category", *(TITLES[metric] for metric in shown))
     for name, category in report.categories.items():
         result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
+    only = next(iter(report.categories.values()))
+    if len(report.categories) == 1 and only.sem is not None:
+        result.add_row("± SEM of folds", *(_figure(only.sem[metric]) for metric in shown))
     if len(report.categories) > 1:
         errors = report.mean["sem"]
         assert isinstance(errors, dict)

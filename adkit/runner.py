@@ -58,13 +58,18 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)
-    final = Path(output if output is not None else recipe.run.output) / recipe.run.name
+    final = run_path(recipe, output)
     with (
         display or Display(quiet=True) as shown,
         run_folder(final, interrupted, shown.say) as ledger,
         recipe.document.locating(),
     ):
         return _carry_out(recipe, ledger, final, shown)
+
+
+def run_path(recipe: Recipe, output: str | Path | None = None) -> Path:
+    """The folder that a run of ``recipe`` leaves."""
+    return Path(output if output is not None else recipe.run.output) / recipe.run.name
 
 
 def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) -> Report:
@@ -81,8 +86,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, auxiliary_pictures(recipe))
-    fingerprint = Fingerprint.of(recipe, parts.context, dataset, parts.auxiliary)
+        parts = assemble(recipe, auxiliary_pictures(recipe, dataset, warn))
+    fingerprint = Fingerprint.of(parts, dataset)
     state = ledger.open(fingerprint, _planned(parts, dataset, ledger))
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if dataset.shared and len(dataset.categories) > 1 and not state.stored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -380,10 +381,16 @@ def _optimizer(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
 def _latest(folder: Path) -> dict[str, Any] | None:
     """The last checkpoint in ``folder``; what a killed process left half-written has another name."""
     found = sorted(folder.glob(f"{CHECKPOINT}_checkpoint_*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    if not found:
-        return None
-    saved: dict[str, Any] = torch.load(found[-1], map_location="cpu", weights_only=True)
-    return saved
+    for path in reversed(found):
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            logger.warning(
+                "%s: a checkpoint that cannot be read (%s), as a power cut leaves it; passed over", path, error
+            )
+            continue
+        return saved
+    return None
 
 
 def training_context(context: Context) -> Context:

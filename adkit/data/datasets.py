@@ -128,7 +128,7 @@ def _without_copies(
         for category in group:
             category, pairs = copies_to_training(category, equal)
             parts = folded(category.train, folds, seed, equal) if folds else ()
-            settled.append(replace(category, folds=parts))
+            settled.append(replace(category, folds=parts, equal=equal))
             moved += pairs
         if moved:
             warnings.append(moved_warning(name, moved))

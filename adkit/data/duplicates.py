@@ -63,6 +63,23 @@ def shared_pictures(normal: Iterable[Sample], test: Iterable[Sample], equal: Map
     return [(first[equal[sample.id]], sample) for sample in test if equal.get(sample.id) in first]
 
 
+def foreign_pictures(samples: Iterable[Sample], others: Iterable[Sample]) -> tuple[list[Sample], list[Pair]]:
+    """Those of ``samples`` that no other equals, and pairs (other, sample) of those that one does.
+
+    The ids of both must differ.
+    """
+    samples, others = list(samples), list(others)
+    pairs = shared_pictures(others, samples, equal_pictures((*others, *samples)))
+    equal = {sample.id for _, sample in pairs}
+    return [sample for sample in samples if sample.id not in equal], pairs
+
+
+def foreign_warning(pairs: Sequence[Pair]) -> str:
+    """The sentence on auxiliary pictures that are left out."""
+    count = f"{len(pairs):,} picture{'s of it are' if len(pairs) > 1 else ' of it is'}"
+    return f"[auxiliary]: {count} among those of [data], too, and left out: {_shown(pairs)}"
+
+
 def moved_warning(name: str, pairs: Sequence[Pair]) -> str:
     """The sentence on pictures that were moved to training."""
     one = len(pairs) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,8 @@ class Category:
     test: tuple[Sample, ...]
     folds: tuple[tuple[Sample, ...], ...] = ()
     """Parts of ``train``, where each calibrates what the others fit; ``calibration`` is empty then."""
+    equal: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """Id → a number that pictures of equal content have in common; none for a picture that is like no other."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:

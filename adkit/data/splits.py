@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from adkit.data.samples import Sample
 
 
-def hold_out(samples: Sequence[Sample], share: float, seed: int, purpose: str) -> tuple[list[Sample], list[Sample]]:
+def hold_out(
+    samples: Sequence[Sample], share: float, seed: int, purpose: str, equal: Mapping[str, int] = MappingProxyType({})
+) -> tuple[list[Sample], list[Sample]]:
     """Split into (kept, held out), each in the order given; at least one picture is kept.
+
+    A picture that one of those kept equals (id → the number that they have in common) is kept, too.
 
     A picture's place in the draw is a hash of the seed and its id, so the split is the same on every machine
     and with every version of every library, and a picture that is added later moves hardly any other.
@@ -20,6 +25,8 @@ def hold_out(samples: Sequence[Sample], share: float, seed: int, purpose: str) -
     count = min(max(round(share * len(samples)), 1), len(samples) - 1)
 
     held = {sample.id for sample in sorted(samples, key=lambda sample: _draw(sample, seed, purpose))[:count]}
+    seen = {equal[sample.id] for sample in samples if sample.id not in held and sample.id in equal}
+    held = {picture for picture in held if equal.get(picture) not in seen}
     return [s for s in samples if s.id not in held], [s for s in samples if s.id in held]
 
 

@@ -1,12 +1,14 @@
 """Runs that adapt their extractor: what is trained on what, what the detector then is, and folds."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import adkit
 from adkit import Detector, Report
@@ -172,8 +174,6 @@ def test_a_head_is_saved_with_the_detector(tuned, stripes):
 
 
 def test_every_category_is_adapted_by_itself(tuned, stripes, tmp_path):
-    import shutil
-
     alone = scores(adkit.run(tuned).folder)
     shutil.copytree(stripes / "stripes", stripes / "again")
     both = scores(adkit.run(tuned).folder)
@@ -264,3 +264,72 @@ def test_check_tells_of_the_training(tuned):
     assert "adapter    svdd" in text
     assert "training   adam, learning rate 0.001, batches of 4, at most 3 epochs" in text
     assert "stopping   by 0.2 of the normal pictures" in text
+
+
+def test_the_detector_of_all_folds_is_judged_too(small_recipe, stripes):
+    small_recipe["run"] |= {"folds": 3, "fold_members": True}
+    report = adkit.run(small_recipe)
+    with (Path(report.folder) / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["fold"] == "all"]
+    found = Detector.load(report.folder, "cpu").predict([stripes / row["id"] for row in rows], batch_size=4)
+    assert [str(score) for score in found.scores] == [row["score"] for row in rows]
+    assert report.categories["stripes"].fold_members["image_auroc"] is not None
+
+
+def test_one_normal_picture_makes_no_folds(small_recipe, stripes):
+    for index in range(1, 8):
+        (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
+    small_recipe["run"]["folds"] = 2
+    with pytest.raises(adkit.UserError, match=r"run\.folds: expected at least 2 different normal training pictures"):
+        adkit.run(small_recipe)
+
+
+# Other pictures ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exposed(tuned, tmp_path):
+    """With pictures of uniform noise as anomalies."""
+    folder = tmp_path / "other" / "good"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(7)
+    for index in range(6):
+        Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(folder / f"{index:03}.png")
+    tuned["extractor"]["levels"] = ["layer1"]
+    tuned["adapter"] = {"use": "fcdd", "channels": 2}
+    tuned["scorer"] = {"use": "logit"}
+    tuned["auxiliary"] = {"format": "folder", "root": str(tmp_path / "other")}
+    return tuned
+
+
+def test_auxiliary_pictures_are_trained_on(exposed):
+    first = scores(adkit.run(exposed).folder)
+    del exposed["auxiliary"]
+    assert scores(adkit.run(exposed).folder) != first
+
+
+def test_a_broken_auxiliary_picture_is_told_and_is_no_picture_of_the_data(exposed, tmp_path, stripes):
+    (tmp_path / "other" / "good" / "000.png").write_bytes(b"junk")
+    exposed["auxiliary"]["max_bad_share"] = 0.5
+    report = adkit.run(exposed)
+    assert report.unreadable == []
+    assert any("1 auxiliary pictures could not be read" in text for text in report.warnings)
+
+
+def test_too_many_broken_auxiliary_pictures_stop_the_run(exposed, tmp_path):
+    for index in range(4):
+        (tmp_path / "other" / "good" / f"{index:03}.png").write_bytes(b"junk")
+    with pytest.raises(adkit.UserError, match="4 of 6 pictures cannot be read"):
+        adkit.run(exposed)
+
+
+def test_an_auxiliary_picture_of_the_data_is_left_out(exposed, tmp_path, stripes):
+    shutil.copy(stripes / "stripes" / "test" / "good" / "000.png", tmp_path / "other" / "good" / "copy.png")
+    report = adkit.run(exposed)
+    assert any("[auxiliary]: 1 picture of it is among those of [data]" in text for text in report.warnings)
+
+
+def test_a_head_of_its_own_is_not_scored_before_it_is_trained(exposed):
+    exposed["scorer"]["fit"] = "initial"
+    with pytest.raises(adkit.UserError, match=r'scorer\.fit: expected "adapted" with fcdd'):
+        adkit.run(exposed)

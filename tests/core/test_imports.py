@@ -41,7 +41,7 @@ LAYERS = (
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold", "adkit.regions"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue"),
     ("adkit.progress", "adkit.facts", "adkit.report", "adkit.inference", "adkit.engines", "adkit.training"),
-    ("adkit.fingerprint", "adkit.bounds", "adkit.manifest", "adkit.tensor_files"),
+    ("adkit.bounds", "adkit.manifest", "adkit.tensor_files"),
     (
         "adkit.store",
         "adkit.assemble",
@@ -51,7 +51,7 @@ LAYERS = (
         "adkit.inputs",
         "adkit.detector",
     ),
-    ("adkit.resume", "adkit.folder"),
+    ("adkit.fingerprint", "adkit.resume", "adkit.folder"),
     ("adkit.adapting", "adkit.evaluating", "adkit.fitting"),
     (
         "adkit.judging",

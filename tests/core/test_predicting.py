@@ -175,3 +175,37 @@ def test_an_output_that_cannot_be_written(tmp_path):
         writing(os.fspath(tmp_path / "file"), jsonl=False),
     ):
         pass
+
+
+def test_fail_on_anomaly_exits_4_where_a_picture_cannot_be_judged(fitted, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"junk")
+    assert command(fitted, tmp_path / "broken.png", "--fail-on-anomaly")[0].returncode == 4
+    assert command(fitted, tmp_path / "broken.png")[0].returncode == 0
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("a/deep/one.png", "b/two.png", "b/notes.txt", "three.png"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "tree"
+
+
+def found(paths, lines=()):
+    return sorted(path.name for path in find_pictures(map(str, paths), lines))
+
+
+def test_a_glob_looks_into_the_folders_that_it_matches(tree):
+    assert found([f"{tree}/*"]) == ["one.png", "three.png", "two.png"]
+    assert found([f"{tree}/**"]) == ["one.png", "three.png", "two.png"]
+
+
+def test_a_glob_passes_over_what_is_no_picture_and_says_when_nothing_is_left(tree):
+    assert found([f"{tree}/b/*"]) == ["two.png"]
+    with pytest.raises(UserError, match="a glob that matches some, found nothing there"):
+        found([f"{tree}/b/*.txt"])
+
+
+def test_a_folder_on_a_line_is_looked_through(tree):
+    assert found(["-"], [f"{tree}/b\n", "\n", f"{tree}/three.png\n"]) == ["three.png", "two.png"]

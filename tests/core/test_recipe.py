@@ -53,7 +53,7 @@ use = "fixed"
 
 [auxiliary]
 root = "outliers"
-calibration = 0
+max_bad_share = 0
 
 [scorer]
 use = "knn"
@@ -565,3 +565,18 @@ def test_a_syntax_error_is_found_before_torch_or_any_plugin_is_imported(tile):
 
 def test_parse_toml_gives_the_values(tile):
     assert parse_toml(tile("[a]\nb = 1\n")) == {"a": {"b": 1}}
+
+
+def test_keys_that_auxiliary_pictures_cannot_use_are_refused():
+    tables = {
+        **SMALLEST,
+        "adapter": {"use": "ewc", "strength": 1.0},
+        "auxiliary": {"root": "b", "image_size": 8, "calibration": 0.5},
+    }
+    assert [text.partition(":")[0] for text in problems(tables)] == ["auxiliary.image_size", "auxiliary.calibration"]
+
+
+def test_folds_of_the_run_and_of_the_threshold_are_refused_together():
+    tables = {**SMALLEST, "run": {"folds": 5}, "threshold": {"method": "cross"}}
+    (problem,) = problems(tables)
+    assert 'run.folds: expected 1 beside threshold.method = "cross"' in problem

@@ -304,7 +304,9 @@ def ledger(tmp_path):
 
 
 STATE = State(categories=["a", "b"], pictures=4, stored=False)
-PRINT = Fingerprint(recipe={"scorer.k": 1}, versions={"torch": "2.4"}, machine={"device": "cpu"}, splits={}, files={})
+PRINT = Fingerprint(
+    recipe={"scorer.k": 1}, versions={"torch": "2.4"}, machine={"device": "cpu"}, splits={}, weights=["ab"], files={}
+)
 
 
 def record(category):
@@ -369,6 +371,7 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
         ({"versions": {"torch": "2.5"}}, "versions changed: torch was '2.4' and is '2.5'"),
         ({"machine": {"device": "cuda"}}, "the machine changed: device was 'cpu' and is 'cuda'"),
         ({"files": {"x.png": (1, 2)}}, "1 picture joined the data (x.png)"),
+        ({"weights": ["cd"]}, "the extractor's weights changed"),
         ({"splits": {"a": "0"}}, "splits, labels or masks changed in a"),
     ],
 )

@@ -51,6 +51,7 @@ def test_pictures_are_counted(small_recipe):
     counts = adkit.run(small_recipe).categories["stripes"].pictures
     assert counts.model_dump() == {
         "train": 6,
+        "stopping": 0,
         "calibration": 2,
         "test_normal": 3,
         "test_anomalous": 3,

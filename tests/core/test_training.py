@@ -315,3 +315,30 @@ def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
     assert same(weights(again), weights(first))
     assert course.looks[-1].minibatches == 6
     assert sum(done) == 6 * BATCH  # told as done, not done again
+
+
+def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
+
+    def make():
+        return lesson(stopper=Scripted(keep=(1,)))
+
+    whole = make()
+    train(whole, quiet, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(make(), killed_after(8), tmp_path / "killed")
+    newest = max((tmp_path / "killed").glob("*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    newest.write_bytes(b"")
+    one = make()
+    train(one, quiet, tmp_path / "killed")
+    assert same(weights(one), weights(whole))
+
+
+def test_blocks_behind_the_levels_are_refused():
+    class Behind(TinyAdapter):
+        def prepare(self, extractor, normal, auxiliary, scorer):
+            super().prepare(extractor, normal, auxiliary, scorer)
+            self._parameters = list(extractor.head.parameters())
+
+    with pytest.raises(UserError, match=r"adapter\.blocks: expected blocks that the levels are made of"):
+        train(lesson(adapter=Behind()), quiet)

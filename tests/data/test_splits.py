@@ -54,3 +54,11 @@ def test_a_new_picture_moves_at_most_one() -> None:
     before = set(hold_out(samples(50), 0.2, 0, "test")[1])
     after = set(hold_out(samples(51), 0.2, 0, "test")[1])
     assert len(before - after) <= 1
+
+
+def test_a_picture_that_a_kept_one_equals_is_not_held_out():
+    whole = samples(20)
+    equal = {sample.id: number // 2 for number, sample in enumerate(whole)}
+    kept, held = hold_out(whole, 0.3, 0, "stopper", equal)
+    assert not {equal[sample.id] for sample in kept} & {equal[sample.id] for sample in held}
+    assert len(kept) + len(held) == 20
