@@ -42,8 +42,8 @@ def reference_markdown(registry: Registry) -> str:
             lines += _data_reference()
         elif table == "auxiliary":
             lines += [
-                "Pictures beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they are. They "
-                "become images as those do, and one that is among those, too, is left out.",
+                "Pictures beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they "
+                "are. They become images as those do, and one that is among those, too, is left out.",
                 "",
             ]
         else:
