@@ -10,8 +10,9 @@ from typing import cast
 
 from torch import nn
 
-from adkit.assemble import Assembled, build, extended, for_inference, who
+from adkit.assemble import Assembled, build, embedding_of, extended, for_inference, who
 from adkit.blame import blaming
+from adkit.checkpoints import Course
 from adkit.context import Context
 from adkit.contracts import (
     Adapter,
@@ -38,13 +39,13 @@ from adkit.data.samples import Dataset, Sample
 from adkit.data.splits import hold_out
 from adkit.data.view import View
 from adkit.errors import UserError
-from adkit.features import FeatureTransform
 from adkit.inference import Embedding
+from adkit.minibatches import Pictures
 from adkit.progress import Display
 from adkit.recipe import Recipe
-from adkit.report import LookReport, TrainingReport
+from adkit.report import TrainingReport
 from adkit.sources import PictureSource, Source
-from adkit.training import Course, Lesson, Pictures, train, training_context
+from adkit.training import Lesson, train, training_context
 
 
 @dataclass(frozen=True)
@@ -252,10 +253,8 @@ def new_stopper(parts: Assembled) -> Stopper | None:
 
 
 def _embedding(extractor: Extractor, index: int, parts: Assembled, context: Context | None = None) -> Embedding:
-    """The way through ``extractor`` and the ``[features]`` of extractor ``index``; ``context``: what it computes in."""
-    table, choice = parts.recipe.features, parts.recipe.extractors[index]
-    transform = FeatureTransform(table, extractor.levels, parts.context.generator("features"))
-    return Embedding(extractor, transform, context or parts.context, who(choice))
+    """Through a changed extractor ``index``; ``context``: what it computes in."""
+    return embedding_of(extractor, parts.recipe.extractors[index], parts.recipe.features, context or parts.context)
 
 
 def _report(subject: str, course: Course, schedule: Schedule) -> TrainingReport:
@@ -267,5 +266,5 @@ def _report(subject: str, course: Course, schedule: Schedule) -> TrainingReport:
         kept_minibatches=kept.minibatches if course.best else course.looks[-1].minibatches,
         ended=course.ended or "trained to its length",
         seconds=round(course.seconds, 3),
-        looks=[LookReport(**asdict(look)) for look in course.looks],
+        looks=course.looks,
     )

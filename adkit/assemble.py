@@ -112,7 +112,7 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     )
     extractors = tuple(cast(Extractor, build(choice, context)) for choice in recipe.extractors)
     embeddings = tuple(
-        _embedding(for_inference(extractor, choice), choice, recipe.features, context)
+        embedding_of(for_inference(extractor, choice), choice, recipe.features, context)
         for extractor, choice in zip(extractors, recipe.extractors, strict=True)
     )
     localizer = cast(Localizer, build(recipe.localizer, context))
@@ -120,6 +120,7 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     return Assembled(recipe, context, view, embeddings, localizer, trainable, tuple(auxiliary))
 
 
-def _embedding(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context) -> Embedding:
+def embedding_of(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context) -> Embedding:
+    """The way through ``extractor`` and ``[features]``; ``choice`` is the extractor's."""
     transform = FeatureTransform(table, extractor.levels, context.generator("features"))
     return Embedding(extractor, transform, context, who(choice))

@@ -115,11 +115,19 @@ def split(
         members.append(Member(index, scorer))
     trained = sum(sample.id not in source.bad for sample in train)
     path = parts.scoring_path(members)
-    with display.stage("calibrate", subject, len(calibration)) as advance:
-        peaks = parts.recipe.threshold.pixel
-        found = evaluate(path, calibration, source, parts, advance, targets=False, peaks=peaks)
+    found = calibrate(subject, path, calibration, source, place)
     stopping = sum(sample.id not in source.bad for sample in held_out or ())
     return Calibrated(embeddings, path.scaled(_scales(found)), found, trained, stopping, trainings)
+
+
+def calibrate(
+    subject: str, path: ScoringPath, samples: Sequence[Sample], source: Source, place: Workplace
+) -> Evaluation:
+    """What ``path`` makes of the pictures that thresholds are taken from; ``source`` is of the features it reads."""
+    parts = place.parts
+    with place.display.stage("calibrate", subject, len(samples)) as advance:
+        peaks = parts.recipe.threshold.pixel
+        return evaluate(path, samples, source, parts, advance, targets=False, peaks=peaks)
 
 
 def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:

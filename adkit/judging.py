@@ -11,7 +11,7 @@ from adkit.data.samples import Category
 from adkit.data.splits import folded
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
-from adkit.fitting import Calibrated, Workplace, fit_and_calibrate, split, together, without
+from adkit.fitting import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
 from adkit.saving import Fitted
@@ -80,9 +80,7 @@ def _of_folds(category: Category, trials: Sequence[Trial], place: Workplace) -> 
     """The detector whose members are those of all folds, which the same pictures calibrate."""
     embeddings, path = together([trial.fitted for trial in trials], place.parts)
     members = replace(trials[0].fitted, embeddings=embeddings, path=path, trained=len(category.train))
-    with place.display.stage("calibrate", category.name, len(category.calibration)) as advance:
-        source, peaks = members.source(place), place.parts.recipe.threshold.pixel
-        calibration = evaluate(path, category.calibration, source, place.parts, advance, targets=False, peaks=peaks)
+    calibration = calibrate(category.name, path, category.calibration, members.source(place), place)
     return replace(members, calibration=calibration)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,104 +16,18 @@ from ignite.handlers import Checkpoint, DiskSaver
 from torch import Tensor, nn
 
 from adkit.blame import blaming
+from adkit.checkpoints import CHECKPOINT, Course, latest
 from adkit.context import Context
 from adkit.contracts import Adapter, Batch, BatchingAdapter, Features, Progress, Schedule, Stage, Stopper, Verdict
 from adkit.device import autocast
 from adkit.errors import UserError
 from adkit.inference import Embedding
+from adkit.minibatches import Pictures
 from adkit.progress import Advance
-
-logger = logging.getLogger("adkit")
+from adkit.report import LookReport
 
 SAVE_EVERY: Final = 200
 """Minibatches after which a checkpoint is written, beside those at the end of every epoch."""
-CHECKPOINT: Final = "training"
-
-
-@dataclass(frozen=True)
-class Look:
-    """One look of the stopper, and what the trainer had seen by then."""
-
-    minibatches: int
-    epochs: float
-    loss: float | None
-    """Mean since the look before; None before the first step."""
-    terms: dict[str, float]
-    """Of the loss, where it has several."""
-    figure: float | None
-    """The stopper's."""
-    kept: bool
-    reason: str
-
-
-@dataclass
-class Course:
-    """How a training went so far: what a checkpoint has to know beside weights and optimizer."""
-
-    looks: list[Look] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """The trained tensors of the state that was kept last; empty where none was."""
-    stage: int = 0
-    done: int = 0
-    """Minibatches of the stages before."""
-    ended: str = ""
-    """Why it ended; empty while it goes on."""
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    """Of the loss and its terms since the last look."""
-    count: int = 0
-
-    @property
-    def kept(self) -> Look:
-        """The look at the state that the run goes on with."""
-        return next((look for look in reversed(self.looks) if look.kept), self.looks[-1])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**vars(self), "looks": [asdict(look) for look in self.looks]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self.looks = [Look(**look) for look in state["looks"]]
-
-
-class Pictures:
-    """Training pictures in minibatches, epoch after epoch without end, in an order that the epoch's number decides.
-
-    So a run that is resumed at any minibatch sees what it would have seen.
-    """
-
-    def __init__(
-        self, load: Callable[[Sequence[int]], Iterable[Batch]], count: int, batch_size: int, context: Context, name: str
-    ) -> None:
-        """
-        Args:
-            load: numbers of pictures → those pictures, in batches of ``batch_size``.
-            count: how many there are.
-            name: of the generator that shuffles them.
-        """
-        self._load = load
-        self._count = count
-        self._batch_size = batch_size
-        self._context = context
-        self._name = name
-
-    @property
-    def epoch_length(self) -> int:
-        """Minibatches of an epoch; the last one may be smaller."""
-        return math.ceil(self._count / self._batch_size)
-
-    def since(self, minibatch: int) -> Iterator[Batch]:
-        """Batches from number ``minibatch`` (from 0) on."""
-        epoch, offset = divmod(minibatch, self.epoch_length)
-        while True:
-            order = torch.randperm(self._count, generator=self._context.generator(self._name, str(epoch))).tolist()
-            found = 0
-            for batch in self._load(order[offset * self._batch_size :]):
-                found += 1
-                yield batch
-            if not found:
-                raise UserError("data: expected pictures to train on, found none that can be read any more")
-            epoch, offset = epoch + 1, 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +63,7 @@ def train(lesson: Lesson, advance: Advance, folder: Path | None = None) -> Cours
     with blaming(lesson.who_adapts):
         stages = list(lesson.adapter.stages())
     trained = _trained(lesson.extractor, stages)
-    course, saved = Course(), None if folder is None else _latest(folder)
+    course, saved = Course(), None if folder is None else latest(folder)
     if saved is not None:
         course.load_state_dict(saved["course"])
         lesson.extractor.load_state_dict(saved["extractor"])
@@ -296,7 +209,17 @@ class _Trainer:
             f"the loss became {value:g} after {self.minibatches} minibatches; went back to the state of minibatch "
             f"{kept.minibatches}"
         )
-        course.looks.append(Look(self.minibatches, self._epochs(), None, {}, None, False, course.ended))
+        course.looks.append(
+            LookReport(
+                minibatches=self.minibatches,
+                epochs=self._epochs(),
+                loss=None,
+                terms={},
+                figure=None,
+                kept=False,
+                reason=course.ended,
+            )
+        )
         self.engine.terminate()
 
     def end_where_it_should(self) -> None:
@@ -325,7 +248,15 @@ class _Trainer:
         if verdict.keep:
             course.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
         course.looks.append(
-            Look(progress.minibatches, progress.epochs, loss, means, verdict.figure, verdict.keep, verdict.reason)
+            LookReport(
+                minibatches=progress.minibatches,
+                epochs=progress.epochs,
+                loss=loss,
+                terms=means,
+                figure=verdict.figure,
+                kept=verdict.keep,
+                reason=verdict.reason,
+            )
         )
         now = time.perf_counter()
         course.seconds, self.started = course.seconds + now - self.started, now
@@ -335,7 +266,7 @@ class _Trainer:
             self.engine.terminate()
 
 
-def _told(look: Look) -> str:
+def _told(look: LookReport) -> str:
     loss = "" if look.loss is None else f", loss {look.loss:.6g}"
     return f"epoch {look.epochs:.4g}{loss}: {look.reason}"
 
@@ -376,21 +307,6 @@ def _optimizer(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, rate, momentum=schedule.momentum, weight_decay=decay)
     kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
-
-
-def _latest(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint in ``folder``; what a killed process left half-written has another name."""
-    found = sorted(folder.glob(f"{CHECKPOINT}_checkpoint_*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    for path in reversed(found):
-        try:
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning(
-                "%s: a checkpoint that cannot be read (%s), as a power cut leaves it; passed over", path, error
-            )
-            continue
-        return saved
-    return None
 
 
 def training_context(context: Context) -> Context:

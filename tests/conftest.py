@@ -36,6 +36,19 @@ def write_category(folder: Path, *, train: int = 8, good: int = 3, bad: int = 3,
         save(mask, "ground_truth", "square", f"{index:03}_mask.png")
 
 
+def write_classes(folder: Path) -> None:
+    """Three classes, told apart by colour: 21 pictures, each with a place in ``train`` or ``test``."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 5), ("test", 2)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            for index in range(count):
+                picture = random.integers(0, 60, (24, 24, 3), dtype=np.uint8)
+                picture[..., channel] += 150
+                path = folder / split / name / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+
+
 @pytest.fixture
 def stripes(tmp_path: Path) -> Path:
     """A data root with one category, ``stripes``."""

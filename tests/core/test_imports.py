@@ -40,7 +40,16 @@ LAYERS = (
     ("adkit.problems", "adkit.document", "adkit.plugin_checks", "adkit.plugins"),
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold", "adkit.regions"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue"),
-    ("adkit.progress", "adkit.facts", "adkit.report", "adkit.inference", "adkit.engines", "adkit.training"),
+    (
+        "adkit.progress",
+        "adkit.facts",
+        "adkit.report",
+        "adkit.inference",
+        "adkit.engines",
+        "adkit.checkpoints",
+        "adkit.minibatches",
+        "adkit.training",
+    ),
     ("adkit.bounds", "adkit.manifest", "adkit.tensor_files"),
     (
         "adkit.store",

@@ -8,9 +8,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import write_category
+from conftest import write_category, write_classes
 from PIL import Image
 
 import adkit
@@ -93,15 +92,7 @@ def three(tmp_path):
 @pytest.fixture
 def classes(tmp_path):
     """A recipe with the classes blue, green and red of 21 pictures together, extracted in batches of 4."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 5), ("test", 2)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            for index in range(count):
-                picture = random.integers(0, 60, (24, 24, 3), dtype=np.uint8)
-                picture[..., channel] += 150
-                path = tmp_path / "classes" / split / name / f"{index}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(path)
+    write_classes(tmp_path / "classes")
     return recipe(tmp_path, format="classes", root=str(tmp_path / "classes"), normal="*")
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_category
-from PIL import Image
+from conftest import write_category, write_classes
 from sklearn.metrics import roc_auc_score
 
 import adkit
@@ -215,15 +214,7 @@ def test_the_same_file_in_training_and_test_is_warned_of(small_recipe, stripes):
 @pytest.fixture
 def digits(tmp_path):
     """Pictures of three classes, told apart by colour."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 5), ("test", 2)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            for index in range(count):
-                picture = random.integers(0, 60, (24, 24, 3), dtype=np.uint8)
-                picture[..., channel] += 150
-                path = tmp_path / "classes" / split / name / f"{index}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(path)
+    write_classes(tmp_path / "classes")
     return tmp_path / "classes"
 
 

@@ -10,9 +10,10 @@ import adkit.training
 from adkit import Batch, Context, Schedule, Stage, UserError, Verdict
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
+from adkit.minibatches import Pictures
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE, pictures, stream_of
-from adkit.training import Lesson, Pictures, train
+from adkit.training import Lesson, train
 
 CONTEXT = Context(image_size=SIZE)
 COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two pictures
@@ -35,6 +36,24 @@ class Scripted:
 
     def load_state_dict(self, state):
         self.asked = [None] * int(state["asked"])
+
+
+class TwoStages(TinyAdapter):
+    """Trains one layer for so many minibatches, and then another."""
+
+    def __init__(self, first, second):
+        self.lengths = (first, second)
+
+    def prepare(self, extractor, normal, auxiliary, scorer):
+        super().prepare(extractor, normal, auxiliary, scorer)
+        self.first = list(extractor.layer1.parameters())
+
+    def stages(self):
+        first, second = self.lengths
+        return [
+            Stage(self.first, minibatches=first, name="first"),
+            Stage(self._parameters, minibatches=second, name="second"),
+        ]
 
 
 def images():
@@ -203,18 +222,7 @@ def test_terms_of_the_loss_are_summed_and_told():
 
 
 def test_stages_follow_each_other():
-    class Two(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            self.first = list(extractor.layer1.parameters())
-
-        def stages(self):
-            return [
-                Stage(self.first, minibatches=2, name="first"),
-                Stage(self._parameters, minibatches=3, name="second"),
-            ]
-
-    course = train(lesson(adapter=Two(), stopper=Scripted()), quiet)
+    course = train(lesson(adapter=TwoStages(2, 3), stopper=Scripted()), quiet)
     assert [look.minibatches for look in course.looks] == [0, 2, 5]
 
 
@@ -270,19 +278,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, op
 def test_stages_resume_where_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
 
-    class Two(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            self.first = list(extractor.layer1.parameters())
-
-        def stages(self):
-            return [
-                Stage(self.first, minibatches=4, name="first"),
-                Stage(self._parameters, minibatches=4, name="second"),
-            ]
-
     def make():
-        return lesson(adapter=Two(), stopper=Scripted(keep=(3,)))
+        return lesson(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
 
     whole = make()
     expected = train(whole, quiet, tmp_path / "whole")
