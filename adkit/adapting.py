@@ -14,22 +14,7 @@ from adkit.assemble import Assembled, build, embedding_of, extended, for_inferen
 from adkit.blame import blaming
 from adkit.checkpoints import Course
 from adkit.context import Context
-from adkit.contracts import (
-    Adapter,
-    Batch,
-    ExtendingAdapter,
-    Extractor,
-    Features,
-    HoldingStopper,
-    Level,
-    PictureStream,
-    Schedule,
-    ScheduledAdapter,
-    ScoredAdapter,
-    Scorer,
-    Stopper,
-    Stream,
-)
+from adkit.contracts import Batch, Extractor, Features, Level, PictureStream, Scorer, Stream
 from adkit.core_tables import TrainingTable
 from adkit.data.datasets import open_dataset
 from adkit.data.duplicates import foreign_pictures, foreign_warning
@@ -46,6 +31,15 @@ from adkit.recipe import Recipe
 from adkit.report import TrainingReport
 from adkit.sources import PictureSource, Source
 from adkit.training import Lesson, train, training_context
+from adkit.training_contracts import (
+    Adapter,
+    ExtendingAdapter,
+    HoldingStopper,
+    Schedule,
+    ScheduledAdapter,
+    ScoredAdapter,
+    Stopper,
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,10 @@ class _Pictured:
     def __iter__(self) -> Iterator[Features]:
         yield from self.features
         self.walked = True
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return self.pictured.kinds
 
     def batches(self) -> Iterator[Batch]:
         yield from self.pictured.batches()

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from adkit.blame import blaming
 from adkit.context import Context
-from adkit.contracts import Adapter, ExtendingAdapter, Extractor, FoldableExtractor, Localizer, Scorer
+from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
@@ -16,6 +16,7 @@ from adkit.device import resolve_device, resolve_precision
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.recipe import Choice, Recipe
+from adkit.training_contracts import Adapter, ExtendingAdapter
 
 
 def who(choice: Choice) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 from adkit.adapting import auxiliary_pictures, new_adapter, new_stopper, scheduled
 from adkit.assemble import assemble
-from adkit.contracts import HoldingStopper, Schedule, SizedScorer
+from adkit.contracts import SizedScorer
 from adkit.data.datasets import open_dataset
 from adkit.data.samples import Category
 from adkit.recipe import read_recipe
+from adkit.training_contracts import HoldingStopper, Schedule
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:

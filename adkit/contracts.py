@@ -6,20 +6,22 @@ import torch. Tensors are channels last, float32, on the device of the context, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from adkit.params import Params
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from adkit.context import Context
 
 Kind = Literal["extractor", "adapter", "scorer", "localizer", "stopper"]
 KINDS: tuple[Kind, ...] = ("extractor", "adapter", "scorer", "localizer", "stopper")
+
+Fuse = Literal["mean", "max_ratio"]
+"""How members become one: the mean of their scores, or the largest of their scores over their scales."""
 
 POOL = "pool"
 """The level that the backbone's classifier reads: shape ``(n, 1, 1, c)``."""
@@ -67,6 +69,8 @@ class Batch:
     """One name a picture: its path, or a key such as ``train-images#17``."""
     labels: Tensor | None = None
     """(b,) int64: 0 normal, 1 anomalous; absent in training."""
+    kinds: tuple[str, ...] | None = None
+    """What each shows, as its data set has it: ``good``, ``crack``, the name of a class; absent where labels are."""
     masks: Tensor | None = None
     """(b, M, M) bool at the metric size, or (b, H, W) from an adapter that draws anomalies."""
     regions: Tensor | None = None
@@ -134,8 +138,13 @@ class Stream(Protocol):
 class PictureStream(Stream, Protocol):
     """A stream that also gives the pictures themselves."""
 
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Everything that ``Batch.kinds`` may name, each once, in the order of their names; 2 comes before 10."""
+        ...
+
     def batches(self) -> Iterator[Batch]:
-        """The same pictures in the same order; with labels where those are known."""
+        """The same pictures in the same order; with labels and kinds where those are known."""
         ...
 
 
@@ -165,6 +174,19 @@ class AdaptableExtractor(Protocol):
 
         Raises:
             adkit.errors.UserError: the weights have no classifier.
+        """
+        ...
+
+
+@runtime_checkable
+class SplittableExtractor(Protocol):
+    """What an extractor may offer beside, so that blocks that an adapter does not train run once a picture."""
+
+    def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
+        """(trunk, tail), where ``tail(trunk(images))`` are the features of ``images``; None where it cannot be cut.
+
+        The trunk gives one tensor, pictures first, and has none of ``parameters``; the tail is called with that tensor
+        and gives Features. Both share their modules with this extractor, so that what trains the tail trains it.
         """
         ...
 
@@ -241,174 +263,6 @@ class Localizer(Protocol):
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         """Scores with at least one map → (n, height, width) float32, in the scorer's raw unit."""
-        ...
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stretch of training: which parameters, how fast; ``None`` leaves it to ``[training]``."""
-
-    parameters: Sequence[nn.Parameter]
-    learning_rate: float | None = None
-    minibatches: int | None = None
-    name: str = "adapt"
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How an adapter is trained: the values of its paper, each of which ``[training]`` may replace."""
-
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = 1e-2
-    momentum: float = 0.9
-    """Of sgd; the first beta of adam and adamw."""
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    """Largest norm of a step's gradient; None: as it is."""
-    batch_size: int = 32
-    minibatches: int | None = None
-    epochs: float | None = None
-    """Length in rounds through the normal pictures, where ``minibatches`` does not say it."""
-
-
-class Adapter(Protocol):
-    """How are the features fitted to the normal pictures?
-
-    It is built anew for every category, prepared once, and then trained by the core, which owns optimizer, precision,
-    checkpoints and the engine. Features that it is given have been through ``[features]``, as a scorer reads them.
-    """
-
-    def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
-    ) -> None:
-        """See the normal pictures through ψ₀, before anything is trained.
-
-        Args:
-            extractor: the one that will be trained.
-            normal: the training pictures.
-            auxiliary: other pictures, those of ``[auxiliary]``.
-            scorer: fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
-        """
-        ...
-
-    def stages(self) -> Sequence[Stage]:
-        """What is trained, one stage after the other; asked once, after ``prepare``."""
-        ...
-
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor | Mapping[str, Tensor]:
-        """Mean loss of a batch, a scalar that gradients flow through, or named terms whose sum it is."""
-        ...
-
-    def score(self, features: Features) -> Tensor:
-        """(n,): how anomalous the objective finds each picture; for stoppers."""
-        ...
-
-
-@runtime_checkable
-class ScheduledAdapter(Protocol):
-    """What an adapter should offer beside: the schedule of its paper."""
-
-    @property
-    def schedule(self) -> Schedule: ...
-
-
-@runtime_checkable
-class ScoredAdapter(Protocol):
-    """What an adapter may offer beside, where its objective is the scorer's own score."""
-
-    @property
-    def needs_scorer(self) -> bool:
-        """Whether ``prepare`` wants the scorer, fitted on ψ₀; its ``score`` is then differentiable."""
-        ...
-
-
-@runtime_checkable
-class BatchingAdapter(Protocol):
-    """What an adapter may offer beside, where a step's pictures are not just normal ones."""
-
-    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
-        """The pictures of a step, with labels and masks where the loss wants them.
-
-        Args:
-            normal: the next normal training pictures.
-            auxiliary: as many of ``[auxiliary]``, None without that table.
-            generator: of this step alone, so that a resumed run draws the same.
-        """
-        ...
-
-
-@runtime_checkable
-class ExtendingAdapter(Protocol):
-    """What an adapter may offer beside, where it trains a head of its own."""
-
-    def extend(self, extractor: Extractor) -> Extractor:
-        """``extractor`` with more levels, which scorers then read.
-
-        Called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of the
-        head; so what it makes depends on the extractor's levels and the adapter's parameters alone.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far adapting has come when a stopper is asked."""
-
-    minibatches: int
-    epochs: float
-    loss: float | None
-    """Mean since the stopper was last asked; None before the first step."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A stopper's answer; ``reason`` is a sentence that the report shows."""
-
-    keep: bool
-    """Whether this state is the best so far; the last one kept is what the run goes on with."""
-    stop: bool
-    reason: str
-    figure: float | None = None
-
-
-class Stopper(Protocol):
-    """When has adapting gone far enough?
-
-    Asked before the first step, after every epoch, and after the last step. Where it kept no state, the last counts.
-    """
-
-    def check(
-        self,
-        progress: Progress,
-        extractor: Callable[[Tensor], Features],
-        adapter: Adapter,
-        held_out: Iterable[Batch],
-        generator: torch.Generator,
-    ) -> Verdict:
-        """Judge the current state.
-
-        Args:
-            extractor: images → features as ``adapter.score`` takes them, without gradients.
-            held_out: normal pictures kept for stopping alone, which can be walked more than once; test pictures never
-                come here. Empty unless the stopper asks for some (``HoldingStopper``).
-            generator: of this check alone.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, float]:
-        """What it remembers between checks, so that a killed run can be resumed."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
-
-
-@runtime_checkable
-class HoldingStopper(Protocol):
-    """What a stopper may offer beside, where it judges by pictures that are not trained on."""
-
-    @property
-    def validation(self) -> float:
-        """Share of the normal training pictures, in [0, 1), to hold out for it."""
         ...
 
 

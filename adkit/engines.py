@@ -102,7 +102,9 @@ class PictureStream:
         pictures: Callable[[], int],
         embeddings: Sequence[Embedding],
         advance: Advance,
+        kinds: Sequence[str] = (),
     ) -> None:
+        self.kinds = kinds
         self._batches = batches
         self._pictures = pictures
         self._embeddings = embeddings

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Exportable
+from adkit.contracts import Exportable, Fuse
 from adkit.errors import UserError
-from adkit.inference import Fuse, fused
+from adkit.inference import fused
 from adkit.loading import Loaded
 from adkit.manifest import ComponentEntry
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from adkit.blame import blaming, check_features, check_map, check_scores
 from adkit.context import Context
-from adkit.contracts import Extractor, Features, Level, Localizer, Scorer, Scores
+from adkit.contracts import Extractor, Features, Fuse, Level, Localizer, Scorer, Scores
 from adkit.device import autocast
 from adkit.features import FeatureTransform
-
-Fuse = Literal["mean", "max_ratio"]
-"""How members become one: the mean of their scores, or the largest of their scores over their scales."""
 
 
 class Embedding:

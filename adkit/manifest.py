@@ -10,11 +10,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from adkit.context import Precision
-from adkit.contracts import Level
+from adkit.contracts import Fuse, Level
 from adkit.data.tables import Resize
 from adkit.errors import UserError
 from adkit.features import FeaturesTable
-from adkit.inference import Fuse
 from adkit.params import Params
 
 FOLDER: Final = "detector"

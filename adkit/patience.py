@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-from adkit.contracts import Progress, Verdict
 from adkit.errors import UserError
+from adkit.training_contracts import Progress, Verdict
 
 
 class Patience:

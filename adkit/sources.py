@@ -8,7 +8,7 @@ from typing import Protocol
 from adkit.assemble import Assembled
 from adkit.contracts import Batch, Stream
 from adkit.data.loader import BadPictures
-from adkit.data.samples import Sample
+from adkit.data.samples import Sample, in_order
 from adkit.engines import Embedded, PictureStream, create_embedder, outputs
 from adkit.errors import UserError
 from adkit.inference import Embedding
@@ -79,7 +79,7 @@ class PictureSource:
             return sum(sample.id not in self.bad for sample in samples)
 
         embeddings = self._embeddings if embedding is None else (self._embeddings[embedding],)
-        return PictureStream(batches, readable, embeddings, advance)
+        return PictureStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
 
     def embedded(self, samples: Sequence[Sample], advance: Advance) -> Iterator[Embedded]:
         """All embeddings of ``samples``, of which perhaps none can be read."""

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from adkit.blame import blaming
 from adkit.checkpoints import CHECKPOINT, Course, latest
 from adkit.context import Context
-from adkit.contracts import Adapter, Batch, BatchingAdapter, Features, Progress, Schedule, Stage, Stopper, Verdict
+from adkit.contracts import Batch, Features
 from adkit.device import autocast
 from adkit.errors import UserError
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.progress import Advance
 from adkit.report import LookReport
+from adkit.training_contracts import Adapter, BatchingAdapter, Progress, Schedule, Stage, Stopper, Verdict
 
 SAVE_EVERY: Final = 200
 """Minibatches after which a checkpoint is written, beside those at the end of every epoch."""
@@ -301,12 +302,15 @@ def _length(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
 
 
 def _optimizer(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
-    rate = schedule.learning_rate if stage.learning_rate is None else stage.learning_rate
-    parameters, decay = list(stage.parameters), schedule.weight_decay
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    groups = [
+        {"params": list(group.parameters), "lr": rate if group.learning_rate is None else group.learning_rate}
+        for group in stage.groups
+    ]
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=schedule.momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, rate, momentum=schedule.momentum, weight_decay=decay)
     kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
+    return kind(groups, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
 
 
 def training_context(context: Context) -> Context:

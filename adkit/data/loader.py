@@ -212,6 +212,7 @@ class _Assembly:
             images=torch.from_numpy(self._images[:count]),
             ids=tuple(sample.id for sample in self._samples),
             labels=torch.tensor([sample.label for sample in self._samples]) if targets else None,
+            kinds=tuple(sample.kind for sample in self._samples) if targets else None,
             masks=None if self._masks is None else torch.from_numpy(self._masks[:count]),
             regions=None if self._regions is None else torch.tensor(self._regions),
         )

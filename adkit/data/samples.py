@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 NORMAL_KIND = "good"
+
+
+def in_order(kinds: Iterable[str]) -> list[str]:
+    """Each kind once, by name, numbers by their size: 2 comes before 10."""
+
+    def key(kind: str) -> list[tuple[bool, int, str]]:
+        return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", kind)]
+
+    return sorted(set(kinds), key=key)
 
 
 @dataclass(frozen=True, slots=True)

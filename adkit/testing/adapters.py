@@ -10,19 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import (
-    Adapter,
-    Batch,
-    BatchingAdapter,
-    ExtendingAdapter,
-    Extractor,
-    Features,
-    Schedule,
-    ScheduledAdapter,
-    ScoredAdapter,
-    Scorer,
-    Stage,
-)
+from adkit.contracts import Batch, Extractor, Features, Scorer
 from adkit.errors import UserError
 from adkit.testing.asserts import (
     generators_untouched,
@@ -39,6 +27,16 @@ from adkit.testing.asserts import (
 from adkit.testing.extractors import check_extractor
 from adkit.testing.samples import SIZE, part, pictures, stream_of
 from adkit.testing.tiny import TinyExtractor, TinyScorer
+from adkit.training_contracts import (
+    Adapter,
+    BatchingAdapter,
+    ExtendingAdapter,
+    Group,
+    Schedule,
+    ScheduledAdapter,
+    ScoredAdapter,
+    Stage,
+)
 
 
 def check_adapter(
@@ -222,10 +220,14 @@ def _trained(adapter: Adapter, extractor: Extractor) -> list[nn.Parameter]:
     require(len(stages) > 0, "stages", "at least one", len(stages))
     for stage in stages:
         require_type("a stage", stage, Stage)
-        require_type(f"parameters of stage {stage.name}", stage.parameters, Sequence)
-        for name in ("learning_rate", "minibatches"):
-            value = getattr(stage, name)
-            require(value is None or value > 0, "stages", f"{name} of stage {stage.name} above 0", value)
+        length = stage.minibatches
+        require(length is None or length > 0, "stages", f"minibatches of stage {stage.name} above 0", length)
+        require_type(f"groups of stage {stage.name}", stage.groups, Sequence)
+        for group in stage.groups:
+            require_type(f"a group of stage {stage.name}", group, Group)
+            require_type(f"parameters of stage {stage.name}", group.parameters, Sequence)
+            rate = group.learning_rate
+            require(rate is None or rate > 0, "stages", f"learning_rate in stage {stage.name} above 0", rate)
         require(len(stage.parameters) > 0, "stages", f"stage {stage.name} to train some parameter", "none")
         for parameter in stage.parameters:
             require_type(f"a parameter of stage {stage.name}", parameter, nn.Parameter)

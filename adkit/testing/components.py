@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from adkit.context import Context
-from adkit.contracts import KINDS, Adapter, Component, Extractor, Scorer
+from adkit.contracts import KINDS, Component, Extractor, Scorer
 from adkit.params import Params
 from adkit.testing.adapters import check_adapter
 from adkit.testing.asserts import require, require_methods, require_type, running
@@ -20,6 +20,7 @@ from adkit.testing.samples import SIZE, FeatureStream, feature_stream
 from adkit.testing.scorers import check_scorer
 from adkit.testing.stoppers import check_stopper
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
+from adkit.training_contracts import Adapter
 
 
 def check_component(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level
+from adkit.data.samples import in_order
 
 SIZE = (24, 20)
 """(height, width) of the pictures that ``feature_stream``'s levels cover."""
@@ -51,6 +52,10 @@ class PicturedStream(FeatureStream):
     """A ``PictureStream``: features in memory, and the pictures that they are of."""
 
     shown: tuple[Batch, ...] = ()
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return in_order(kind for batch in self.shown for kind in batch.kinds or ())
 
     def batches(self) -> Iterator[Batch]:
         return iter(self.shown)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level, Scorer, Scores, Stage, Stream
+from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level, Scorer, Scores, Stream
 from adkit.errors import NotFittedError
 from adkit.scoring import checked_state, fitted_levels, scores_of
 from adkit.testing.samples import SIZE
+from adkit.training_contracts import Group, Stage
 
 
 class TinyExtractor(nn.Module):
@@ -67,7 +68,7 @@ class TinyAdapter:
         self._center = torch.cat([features[POOL] for features in normal]).mean(0)
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage(self._parameters)]
+        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor:
         return self.score(features).mean()

@@ -21,6 +21,7 @@ from adkit import (
     Context,
     Extractor,
     Features,
+    Group,
     Level,
     Params,
     PictureStream,
@@ -48,6 +49,9 @@ class FcddParams(Params):
     masks: bool = Field(True, description="tell the loss where a picture was changed, rather than that it was")
     channels: int = Field(128, ge=1, le=4096, description="channels that a level is projected to; 1 in FCDD's paper")
     blocks: Blocks = Field("all", description=BLOCKS)
+    head_learning_rate: float = Field(
+        1e-3, gt=0, le=10, description="of the projections, which start at random; that of [training] is the blocks'"
+    )
 
 
 class Fcdd:
@@ -62,7 +66,7 @@ class Fcdd:
     def __init__(self, params: FcddParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self._parameters: list[nn.Parameter]
+        self._groups: list[Group]
         self._levels: tuple[str, ...]
 
     def extend(self, extractor: Extractor) -> ExtendedExtractor:
@@ -81,13 +85,16 @@ class Fcdd:
                 f"features.combine: expected the levels that adapter fcdd adds ({', '.join(self._levels)}) to stay "
                 f'themselves, found {", ".join(normal.levels)}: set combine = "none"'
             )
-        self._parameters = [*tuned(extractor.inner, self.params.blocks), *extractor.head.parameters()]
+        self._groups = [
+            Group(tuned(extractor.inner, self.params.blocks)),
+            Group(list(extractor.head.parameters()), self.params.head_learning_rate),
+        ]
         with torch.no_grad():
             inner = (extractor.inner(batch.images.to(self.context.device)) for batch in normal.batches())
             extractor.head.center(fit_centers(extractor.inner.levels, inner, "level"))
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage(self._parameters)]
+        return [Stage(self._groups)]
 
     def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
         chosen = (torch.rand(len(normal), generator=generator) < self.params.share).nonzero()[:, 0].tolist()

@@ -19,6 +19,7 @@ from adkit import (
     Context,
     Extractor,
     Features,
+    Group,
     Params,
     PictureStream,
     Schedule,
@@ -59,7 +60,7 @@ class Mahalanobis:
         self._parameters = tuned(extractor, self.params.blocks)
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage(self._parameters)]
+        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         scores = self._scorer.score(features)

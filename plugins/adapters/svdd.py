@@ -18,6 +18,7 @@ from adkit import (
     Context,
     Extractor,
     Features,
+    Group,
     Params,
     PictureStream,
     Schedule,
@@ -60,7 +61,7 @@ class Svdd:
         self._parameters = tuned(extractor, self.params.blocks)
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage(self._parameters)]
+        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         return mean_terms(self._scores(features).levels)

@@ -11,7 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    ("adkit.errors", "adkit.params", "adkit.contracts", "adkit.hooks", "adkit.context", "adkit.near"),
+    (
+        "adkit.errors",
+        "adkit.params",
+        "adkit.contracts",
+        "adkit.training_contracts",
+        "adkit.hooks",
+        "adkit.context",
+        "adkit.near",
+    ),
     (
         "adkit.blame",
         "adkit.toml_lines",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from honest import Nearest, trips
 
-from adkit import POOL, Stage
+from adkit import POOL, Group, Stage
 from adkit.testing import TinyAdapter, TinyExtractor, check_adapter
 
 
@@ -15,7 +15,7 @@ class NoStages(TinyAdapter):
 
 class EmptyStage(TinyAdapter):
     def stages(self):
-        return [Stage([])]
+        return [Stage([Group([])])]
 
 
 class NoList(TinyAdapter):
@@ -30,12 +30,12 @@ class BareParameters(TinyAdapter):
 
 class GeneratorOfParameters(TinyAdapter):
     def stages(self):
-        return [Stage(parameter for parameter in self._parameters)]
+        return [Stage([Group(parameter for parameter in self._parameters)])]
 
 
 class NamesOfParameters(TinyAdapter):
     def stages(self):
-        return [Stage(["layer2.weight"])]
+        return [Stage([Group(["layer2.weight"])])]
 
 
 class NeedsScorer(TinyAdapter):

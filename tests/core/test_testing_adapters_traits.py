@@ -7,7 +7,7 @@ import torch
 from honest import Nearest, trips
 from torch import nn
 
-from adkit import POOL, Schedule, Stage, UserError
+from adkit import POOL, Group, Schedule, Stage, UserError
 from adkit.contracts import Level
 from adkit.extending import ExtendedExtractor
 from adkit.testing import TinyAdapter, TinyExtractor, TinyScorer, check_adapter
@@ -66,12 +66,12 @@ class TwoLengths(TinyAdapter):
 
 class BackwardStage(TinyAdapter):
     def stages(self):
-        return [Stage(self._parameters, learning_rate=-1.0)]
+        return [Stage([Group(self._parameters, learning_rate=-1.0)])]
 
 
 class ForeignParameters(TinyAdapter):
     def stages(self):
-        return [Stage([*self._parameters, nn.Parameter(torch.ones(1))])]
+        return [Stage([Group([*self._parameters, nn.Parameter(torch.ones(1))])])]
 
 
 class ScoredByIt(TinyAdapter):

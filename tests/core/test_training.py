@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import adkit.training
-from adkit import Batch, Context, Schedule, Stage, UserError, Verdict
+from adkit import Batch, Context, Group, Schedule, Stage, UserError, Verdict
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
@@ -51,8 +51,8 @@ class TwoStages(TinyAdapter):
     def stages(self):
         first, second = self.lengths
         return [
-            Stage(self.first, minibatches=first, name="first"),
-            Stage(self._parameters, minibatches=second, name="second"),
+            Stage([Group(self.first)], minibatches=first, name="first"),
+            Stage([Group(self._parameters)], minibatches=second, name="second"),
         ]
 
 
@@ -229,7 +229,7 @@ def test_stages_follow_each_other():
 def test_parameters_that_are_not_the_extractors_are_refused():
     class Foreign(TinyAdapter):
         def stages(self):
-            return [Stage([torch.nn.Parameter(torch.zeros(1))])]
+            return [Stage([Group([torch.nn.Parameter(torch.zeros(1))])])]
 
     with pytest.raises(ValueError, match="an adapter that trains a head extends the extractor"):
         train(lesson(adapter=Foreign()), quiet)

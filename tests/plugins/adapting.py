@@ -3,9 +3,9 @@
 import torch
 
 from adkit import Batch, Features, Geometry
-from adkit.contracts import ScoredAdapter
 from adkit.testing import TinyExtractor, pictures
 from adkit.testing.samples import SIZE, stream_of
+from adkit.training_contracts import ScoredAdapter
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 

@@ -1,0 +1,231 @@
+"""What adapters and stoppers are asked and what they answer, beside ``adkit.contracts``.
+
+Importing this module does not import torch, either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from adkit.contracts import Batch, Extractor, Features, Fuse, PictureStream, Scorer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are trained at one rate; ``None`` leaves it to ``[training]``."""
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training; ``None`` leaves its length to ``[training]``."""
+
+    groups: Sequence[Group]
+    minibatches: int | None = None
+    name: str = "adapt"
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of all groups."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How an adapter is trained: the values of its paper, each of which ``[training]`` may replace."""
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    """Of sgd; the first beta of adam and adamw."""
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    """Largest norm of a step's gradient; None: as it is."""
+    batch_size: int = 32
+    minibatches: int | None = None
+    epochs: float | None = None
+    """Length in rounds through the normal pictures, where ``minibatches`` does not say it."""
+    snapshot_epochs: float | None = None
+    """Rounds after each of which the state is kept, for what the report says of it and for ``SnapshotAdapter``."""
+
+
+class Adapter(Protocol):
+    """How are the features fitted to the normal pictures?
+
+    It is built anew for every category, prepared once, and then trained by the core, which owns optimizer, precision,
+    checkpoints and the engine. Features that it is given have been through ``[features]``, as a scorer reads them.
+    """
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        """See the normal pictures through ψ₀, before anything is trained.
+
+        Args:
+            extractor: the one that will be trained.
+            normal: the training pictures.
+            auxiliary: other pictures, those of ``[auxiliary]``.
+            scorer: fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
+        """
+        ...
+
+    def stages(self) -> Sequence[Stage]:
+        """What is trained, one stage after the other; asked once, after ``prepare``."""
+        ...
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor | Mapping[str, Tensor]:
+        """Mean loss of a batch, a scalar that gradients flow through, or named terms whose sum it is."""
+        ...
+
+    def score(self, features: Features) -> Tensor:
+        """(n,): how anomalous the objective finds each picture; for stoppers."""
+        ...
+
+
+@runtime_checkable
+class ScheduledAdapter(Protocol):
+    """What an adapter should offer beside: the schedule of its paper."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+
+@runtime_checkable
+class ScoredAdapter(Protocol):
+    """What an adapter may offer beside, where its objective is the scorer's own score."""
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether ``prepare`` wants the scorer, fitted on ψ₀; its ``score`` is then differentiable."""
+        ...
+
+
+@runtime_checkable
+class BatchingAdapter(Protocol):
+    """What an adapter may offer beside, where a step's pictures are not just normal ones."""
+
+    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+        """The pictures of a step, with labels and masks where the loss wants them.
+
+        Args:
+            normal: the next normal training pictures.
+            auxiliary: as many of ``[auxiliary]``, None without that table.
+            generator: of this step alone, so that a resumed run draws the same.
+        """
+        ...
+
+
+@runtime_checkable
+class FeaturesAdapter(Protocol):
+    """What an adapter may offer beside, where ``loss`` and ``score`` look at features and never at ``batch.images``."""
+
+    @property
+    def features_only(self) -> bool:
+        """Whether that is so: blocks that are not trained then run once a picture, and the images stay away."""
+        ...
+
+
+@runtime_checkable
+class SteppingAdapter(Protocol):
+    """What an adapter may offer beside, where a part of its objective is minimized by steps of its own."""
+
+    def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
+        """Change the parameters after a step of the optimizer; gradients are off.
+
+        Args:
+            learning_rates: every parameter of the stage, with the rate of its step.
+        """
+        ...
+
+
+@runtime_checkable
+class SnapshotAdapter(Protocol):
+    """What an adapter may offer beside, whose snapshots along the way all become members of the detector."""
+
+    @property
+    def fuse(self) -> Fuse:
+        """How their scores become one."""
+        ...
+
+
+@runtime_checkable
+class ExtendingAdapter(Protocol):
+    """What an adapter may offer beside, where it trains a head of its own."""
+
+    def extend(self, extractor: Extractor) -> Extractor:
+        """``extractor`` with more levels, which scorers then read.
+
+        Called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of the
+        head; so what it makes depends on the extractor's levels and the adapter's parameters alone.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far adapting has come when a stopper is asked."""
+
+    minibatches: int
+    epochs: float
+    loss: float | None
+    """Mean since the stopper was last asked; None before the first step."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A stopper's answer; ``reason`` is a sentence that the report shows."""
+
+    keep: bool
+    """Whether this state is the best so far; the last one kept is what the run goes on with."""
+    stop: bool
+    reason: str
+    figure: float | None = None
+
+
+class Stopper(Protocol):
+    """When has adapting gone far enough?
+
+    Asked before the first step, after every epoch, and after the last step. Where it kept no state, the last counts.
+    """
+
+    def check(
+        self,
+        progress: Progress,
+        extractor: Callable[[Tensor], Features],
+        adapter: Adapter,
+        held_out: Iterable[Batch],
+        generator: torch.Generator,
+    ) -> Verdict:
+        """Judge the current state.
+
+        Args:
+            extractor: images → features as ``adapter.score`` takes them, without gradients.
+            held_out: normal pictures kept for stopping alone, which can be walked more than once; test pictures never
+                come here. Empty unless the stopper asks for some (``HoldingStopper``).
+            generator: of this check alone.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, float]:
+        """What it remembers between checks, so that a killed run can be resumed."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
+
+
+@runtime_checkable
+class HoldingStopper(Protocol):
+    """What a stopper may offer beside, where it judges by pictures that are not trained on."""
+
+    @property
+    def validation(self) -> float:
+        """Share of the normal training pictures, in [0, 1), to hold out for it."""
+        ...
