@@ -13,6 +13,7 @@ class Patience:
     """Keeps every state that is better than all before it, and stops when none was for so many checks.
 
     The first state is kept whatever its figure, so that a training that only does harm goes back to where it began.
+    Whoever adds a ``check`` that finds the figure and has it judged is a stopper.
     """
 
     def __init__(self, name: str, checks: int, lower_is_better: bool = False, min_delta: float = 0.0) -> None:

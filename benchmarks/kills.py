@@ -6,8 +6,8 @@
 The first kills at random moments: half of them anywhere in a run, half in its second half; one in ten hits a process
 that was started cold, imports included, the others one that was forked with its imports done. A run that goes on is
 killed again in two of five cases. The second kills once before each file operation of a run, one after the other.
-Both do so to a run of three categories and to one of three classes that share their features, half of the time beside
-an older run of the same name.
+Both do so to a run of three categories, to one of three classes that share their features, and to one that trains
+anew for each of two categories, half of the time beside an older run of the same name.
 
 After each kill, whatever has a run's name must be a whole run. In the end every run must have resumed to the same
 scores, metrics and detectors, byte for byte, and have left nothing else behind.
@@ -30,16 +30,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a forked process must find no thread pool that it does not have
 
 import numpy as np
 import tomli_w
+import torch
 from PIL import Image
 
 from adkit import Detector, Report, run
 from adkit.cli import main as command
 from adkit.resume import Ledger
+from adkit.vicinity import Augmentation, vary
 
 NAME = "small"
 COMMON = {
@@ -47,12 +50,20 @@ COMMON = {
     "extractor": {"use": "timm", "backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2"]},
     "scorer": {"use": "knn", "k": 1},
 }
+TRAINED = COMMON | {
+    "adapter": {"use": "mahalanobis"},
+    "training": {"learning_rate": 1e-3, "batch_size": 2, "epochs": 3},
+    "stopper": {"use": "vicinal", "multiple": 4},
+    "scorer": {"use": "gaussian", "fit": "initial"},
+}
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
 """What Python tells audit hooks of before it does it."""
 WHOLE = "a whole run"
 """A kill came after the last rename; nothing is unfinished then, and whoever says --resume starts another run."""
 UNCHANGED = {"timings", "folder", "resumed", "peak_memory_bytes", "git"}
 """Keys of a report that may differ between two runs of one recipe."""
+LASTED = {"seconds"}
+"""Keys of a training that may differ so."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +101,25 @@ def write_recipes(folder: Path) -> list[Path]:
     write_pictures(folder / "categories", names, splits)
     write_pictures(folder / "classes", names, {"train/{}": 12, "test/{}": 4})
     (folder / "classes" / "train" / "green" / "3.png").write_bytes(b"")  # one that cannot be read
-    tables = {
-        "categories": {"format": "mvtec", "root": str(folder / "categories")},
-        "classes": {"format": "classes", "root": str(folder / "classes"), "normal": "*"},
+    categories = {"format": "mvtec", "root": str(folder / "categories")}
+    classes = {"format": "classes", "root": str(folder / "classes"), "normal": "*"}
+    recipes = {
+        "categories": COMMON | {"data": categories},
+        "classes": COMMON | {"data": classes},
+        "training": TRAINED | {"data": categories | {"category": names[:2]}},
     }
     paths = []
-    for name, data in tables.items():
-        sizes = {"image_size": 32, "batch_size": 4, "calibration": 0.25}
+    for name, tables in recipes.items():
+        tables["data"] |= {"image_size": 32, "batch_size": 4, "calibration": 0.25}
         paths.append(folder / f"{name}.toml")
-        paths[-1].write_text(tomli_w.dumps(COMMON | {"data": data | sizes}))
+        paths[-1].write_text(tomli_w.dumps(tables))
     return paths
+
+
+def vary_once() -> None:
+    """Import what changing pictures takes."""
+    for name in get_args(Augmentation):
+        vary(name, torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(0))
 
 
 def fork(work: Callable[[], int], log: Path) -> int:
@@ -160,6 +180,10 @@ def outcome(folder: Path) -> dict[str, object]:
     """All that must be the same in any two runs of one recipe."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     report = Report.load(folder / "report.json").model_dump(exclude=UNCHANGED)
+    for category in report["categories"].values():
+        category["trainings"] = [
+            {key: value for key, value in training.items() if key not in LASTED} for training in category["trainings"]
+        ]
     alike = {name for name in files if name not in ("report.json", "log.txt")}
     return {
         "files": files,
@@ -207,7 +231,9 @@ def left(output: Path, runs: int) -> str:
     if len(runs_in(output)) > runs:
         return WHOLE
     kept = Ledger(output / f".{NAME}.partial").summary()
-    return "nothing finished" if kept is None else "categories" if "categories" in kept else "extracted features"
+    if kept is None:
+        return "nothing finished"
+    return next(what for what in ("part of the training", "categories", "features") if what in kept)
 
 
 def resume(output: Path, case: Case, log: Path) -> None:
@@ -221,7 +247,7 @@ def random_kills(cases: list[Case], count: int, seed: int, imports: float, folde
     trial = 0
     while found["kills"] < count:
         trial += 1
-        case, runs, cold = cases[trial % 2], chance.randrange(2), trial % 10 == 0
+        case, runs, cold = cases[trial % len(cases)], chance.randrange(2), trial % 10 == 0
         output, log = folder / f"trial-{trial}", folder / f"trial-{trial}.log"
         prepare(output, case, older=runs > 0)
         arguments, again = case.arguments(output), True
@@ -278,7 +304,9 @@ def main() -> None:
         assert status(start(["plugins"], folder / "imports.log", cold=True)) == 0
         imports = time.perf_counter() - started
         recipes = write_recipes(folder)
-        run(recipes[0], output=folder / "warm")  # imports what every run needs, before any is forked
+        # What runs need is imported before any is forked. Nothing is trained here: a fork must find no autograd thread.
+        run(recipes[0], output=folder / "warm")
+        vary_once()
         cases = []
         for recipe in recipes:
             output, log = folder / f"undisturbed-{recipe.stem}", folder / f"{recipe.stem}.log"

@@ -1,23 +1,34 @@
-"""Draw the pictures of the documentation: python docs/figures.py."""
+"""Draw the pictures of the documentation.
+
+python docs/figures.py                                     all that takes a minute
+python docs/figures.py heatmaps                            one of them
+python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from charts import courses
 from PIL import Image, ImageDraw
 
+from adkit import Detector, run
 from adkit.assemble import Assembled, assemble
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.textures import draw_picture, photographs, plans
 from adkit.data.view import View, to_planes
+from adkit.heatmaps import overlay
 from adkit.inference import Member, ScoringPath, embed
 from adkit.recipe import read_recipe
+from adkit.report import Report
 from adkit.sources import PictureSource
 from adkit.vicinity import Augmentation, vary
 
@@ -26,13 +37,25 @@ GAP, HEAD = 6, 22
 
 
 def main() -> int:
-    folder = ROOT / "docs" / "images"
-    folder.mkdir(exist_ok=True)
-    for name, draw in (("vicinity", vicinity), ("quickstart", quickstart)):
-        path = folder / f"{name}.png"
-        draw().save(path)
-        print(f"wrote {path.relative_to(ROOT)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)} (default: all)")
+    parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw these runs' trainings alone")
+    options = parser.parse_args()
+    if options.trainings:
+        reports = [Report.load(path) for path in options.trainings]
+        trainings = [next(iter(report.categories.values())).trainings[0] for report in reports]
+        save("trainings", courses(trainings))
+        return 0
+    for name in options.names or FIGURES:
+        save(name, FIGURES[name]())
     return 0
+
+
+def save(name: str, picture: Image.Image) -> None:
+    path = ROOT / "docs" / "images" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path)
+    print(f"wrote {path.relative_to(ROOT)}")
 
 
 def quickstart() -> Image.Image:
@@ -52,6 +75,23 @@ def quickstart() -> Image.Image:
     return _sheet(columns)
 
 
+def heatmaps() -> Image.Image:
+    """Test pictures of the quickstart, and what `adkit predict --heatmaps` makes of them."""
+    recipe = ROOT / "recipes" / "quickstart.toml"
+    root = ROOT / read_recipe(recipe).data.root
+    columns = []
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(run(recipe, [f"data.root={root}"], folder).folder)
+        for category, kind in (("brick", "good"), ("brick", "scratch"), ("grass", "hole"), ("gravel", "scratch")):
+            detector = Detector.load(runs / "detector" / category)
+            picture = Image.open(sorted((root / category / "test" / kind).iterdir())[0]).convert("RGB")
+            found = detector.predict([picture])
+            assert found.maps is not None and found.regions is not None
+            drawn = overlay(picture, found.maps[0], detector.view, detector.pixel_threshold, found.regions[0])
+            columns.append((f"{category}: {kind}", [picture, drawn]))
+    return _sheet(columns)
+
+
 def vicinity() -> Image.Image:
     """A normal picture of bricks, and what the vicinal stopper could draw from it."""
     photograph, _, _ = draw_picture(next(plans(seed=0)), photographs())
@@ -64,6 +104,9 @@ def vicinity() -> Image.Image:
         varied = vary(name, image, torch.Generator().manual_seed(0))
         columns.append((title, [_shown(varied.images[0])]))
     return _sheet(columns)
+
+
+FIGURES = {"vicinity": vicinity, "quickstart": quickstart, "heatmaps": heatmaps}
 
 
 def _shown(image: torch.Tensor) -> Image.Image:

@@ -7,7 +7,7 @@ would tell anomalous ones apart, and no normal picture shows that. It is here to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any
 
@@ -25,17 +25,12 @@ class PlateauParams(Params):
     min_delta: float = Field(0.0, ge=0, description="by more than which the mean score has to fall to count as better")
 
 
-class Plateau:
+class Plateau(Patience):
     """Its figure is the mean of the adapter's score over the held-out pictures."""
 
     def __init__(self, params: PlateauParams, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._patience = Patience("validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)
-
-    @property
-    def validation(self) -> float:
-        return self.params.validation
+        super().__init__("validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)
+        self.validation = params.validation
 
     def check(
         self,
@@ -54,14 +49,8 @@ class Plateau:
         if not pictures:
             raise none_held_out("plateau")
         if not isfinite(total):
-            return self._patience.judge(progress, None, "scores of held-out pictures became NaN or infinite")
-        return self._patience.judge(progress, total / pictures)
-
-    def state_dict(self) -> dict[str, float]:
-        return self._patience.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self._patience.load_state_dict(state)
+            return self.judge(progress, None, "scores of held-out pictures became NaN or infinite")
+        return self.judge(progress, total / pictures)
 
 
 @hookimpl

@@ -49,18 +49,15 @@ class Draws:
     """Picture → the augmentation and the seed of each time that it was drawn to be changed."""
 
 
-class Vicinal:
+class Vicinal(Patience):
     """Its figure is the ROC AUC of the adapter's score between draws left as they are and changed ones."""
 
     def __init__(self, params: VicinalParams, context: Context) -> None:
+        super().__init__("validation AUROC", params.patience)
         self.params = params
         self.context = context
-        self._patience = Patience("validation AUROC", params.patience)
+        self.validation = params.validation
         self._pictures: int | None = None
-
-    @property
-    def validation(self) -> float:
-        return self.params.validation
 
     def check(
         self,
@@ -81,15 +78,9 @@ class Vicinal:
         unusable = int((~scores.isfinite()).sum())
         if unusable:
             trouble = f"{unusable} of {len(scores)} validation scores NaN or infinite"
-            return self._patience.judge(progress, None, trouble)
+            return self.judge(progress, None, trouble)
         labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(changed))])
-        return self._patience.judge(progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
-
-    def state_dict(self) -> dict[str, float]:
-        return self._patience.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self._patience.load_state_dict(state)
+        return self.judge(progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
 
     def draw(self, pictures: int, generator: torch.Generator) -> Draws:
         """Draw from so many pictures; of each kind of draw there is at least one."""

@@ -120,11 +120,11 @@ def test_a_signal_leaves_no_folder_and_tells_by_its_status(recipe, tmp_path, num
         [sys.executable, "-m", "adkit", "run", str(recipe)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     runs = tmp_path / "runs"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (runs.exists() and any(runs.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, shown = process.communicate(timeout=60)
+    _, shown = process.communicate(timeout=120)
     assert process.returncode == status, shown
     assert shown.splitlines()[-1] == ("adkit: interrupted" if number == signal.SIGINT else "adkit: terminated")
     assert list(runs.iterdir()) == []
@@ -147,7 +147,7 @@ def stop_at(number, recipe, tmp_path, *arguments):
     while not list(tmp_path.glob("runs/.small.partial/finished/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    return process.communicate(timeout=60)[1]
+    return process.communicate(timeout=120)[1]
 
 
 @pytest.mark.slow

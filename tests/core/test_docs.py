@@ -1,6 +1,7 @@
 """The documentation says what the code does."""
 
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -73,3 +74,9 @@ def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():
 def test_every_link_within_the_repository_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_every_picture_of_the_docs_is_drawn_by_the_script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    drawn = runpy.run_path(str(ROOT / "docs" / "figures.py"))["FIGURES"]
+    assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == {*drawn, "trainings"}
