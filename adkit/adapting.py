@@ -3,53 +3,78 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
 from torch import nn
 
-from adkit.assemble import Assembled, build, embedding_of, extended, for_inference, who
+from adkit.assemble import Assembled, embedding_of, extended, for_inference, who
 from adkit.blame import blaming
 from adkit.checkpoints import Course
 from adkit.context import Context
 from adkit.contracts import Batch, Extractor, Features, Level, PictureStream, Scorer, Stream
-from adkit.core_tables import TrainingTable
-from adkit.data.datasets import open_dataset
-from adkit.data.duplicates import foreign_pictures, foreign_warning
-from adkit.data.found import some
-from adkit.data.loader import BadPictures, Loader
-from adkit.data.samples import Dataset, Sample
-from adkit.data.splits import hold_out
-from adkit.data.view import View
-from adkit.errors import UserError
+from adkit.data.loader import BadPictures
+from adkit.data.samples import Sample
+from adkit.frozen import Cut, FrozenStore, NoRoomError, cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.progress import Display
-from adkit.recipe import Recipe
+from adkit.recipe import Choice
 from adkit.report import TrainingReport
 from adkit.sources import PictureSource, Source
+from adkit.tracing import Trail
 from adkit.training import Lesson, train, training_context
 from adkit.training_contracts import (
     Adapter,
     ExtendingAdapter,
-    HoldingStopper,
     Schedule,
-    ScheduledAdapter,
     ScoredAdapter,
-    Stopper,
+    SnapshotAdapter,
 )
+from adkit.training_recipe import new_adapter, new_stopper, scheduled
+from adkit.trunks import TrunkSource
+
+logger = logging.getLogger("adkit")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One extractor that is to be adapted, and what with."""
+
+    index: int
+    """Its place among the recipe's."""
+    samples: Sequence[Sample]
+    """To train on."""
+    held_out: Sequence[Sample]
+    """Normal pictures for the stopper alone."""
+    source: Source
+    """Of the features of ψ₀."""
+    parts: Assembled
+    display: Display
+    subject: str
+    """What is adapted, for the display."""
+    folder: Path
+    """For checkpoints, snapshots and the activations of blocks that are not trained."""
+
+    @property
+    def chosen(self) -> Choice:
+        """The extractor, as the recipe has it."""
+        return self.parts.recipe.extractors[self.index]
 
 
 @dataclass(frozen=True)
 class Adapted:
     """One extractor after training."""
 
-    embedding: Embedding
+    embeddings: tuple[Embedding, ...]
+    """One, or one a snapshot."""
     initial: Scorer | None
     """The scorer that was fitted on ψ₀, where the recipe says that it stays so."""
     report: TrainingReport
+    trail: Trail
 
 
 @dataclass
@@ -82,122 +107,71 @@ class _Pictured:
         self.walked = True
 
 
-def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
-    """The training pictures of every category of ``[auxiliary]``, each once; none without that table.
-
-    A picture that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
-    are trained on must not depend on when one is found to be broken.
-
-    Args:
-        warn: told of those that are left out.
-
-    Raises:
-        UserError: what is wrong with the table or its data.
-    """
-    table = recipe.auxiliary
-    if table is None:
-        return []
-    with recipe.document.locating("auxiliary", type(table).model_fields):
-        found = open_dataset(table, recipe.run.seed)
-        # By names of their own: the same file name may stand in the data.
-        samples = [
-            replace(sample, id=f"[auxiliary]/{sample.id}")
-            for category in found.categories
-            for sample in (*category.train, *category.calibration)
-        ]
-        samples = list({sample.id: sample for sample in samples}.values())
-        own = {sample.id: sample for category in dataset.categories for sample in category.samples}
-        samples, pairs = foreign_pictures(samples, own.values())
-        bad = BadPictures(table.max_bad_share)
-        for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
-            pass
-        bad.check(len(samples))
-    warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
-    if bad:
-        named = some([f"{picture}: {reason}" for picture, reason in bad.reasons.items()], 3)
-        warnings.append(f"{len(bad)} auxiliary pictures could not be read and were left out: {named}")
-    for text in warnings:
-        warn(text)
-    return [sample for sample in samples if sample.id not in bad]
-
-
-def new_adapter(parts: Assembled) -> Adapter | None:
-    """An adapter that is not prepared; None where the recipe names none.
-
-    Raises:
-        UserError: what it refuses, or a scorer that would be fitted on levels that nothing was trained for.
-    """
-    choice = parts.recipe.adapter
-    if choice is None:
-        return None
-    adapter = cast(Adapter, build(choice, parts.context))
-    if isinstance(adapter, ExtendingAdapter) and parts.recipe.scorer_fit == "initial":
-        raise UserError(
-            f'scorer.fit: expected "adapted" with {choice.name}, which adds levels of its own that mean nothing before '
-            'training, found "initial": remove this key'
-        )
-    return adapter
-
-
-def split_for_stopping(
-    samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """(pictures to train on, pictures held out for the stopper)."""
-    stopper = new_stopper(parts)
-    share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
-    return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
-
-
-def adapt(
-    index: int,
-    samples: Sequence[Sample],
-    held_out: Sequence[Sample],
-    source: Source,
-    parts: Assembled,
-    display: Display,
-    subject: str,
-    folder: Path,
-) -> Adapted:
-    """Train the extractor ``index`` on ``samples``.
-
-    Args:
-        held_out: normal pictures for the stopper alone.
-        source: of the features of ψ₀.
-        subject: what is adapted, for the display.
-        folder: for checkpoints.
+def adapt(task: Task) -> Adapted:
+    """Train an extractor.
 
     Raises:
         UserError: what adapter, stopper or scorer refuse, or a training that diverged.
     """
-    recipe, choice, adapter = parts.recipe, parts.recipe.adapter, new_adapter(parts)
-    assert choice is not None and adapter is not None
-    extractor = extended(copy.deepcopy(parts.trainable[index]), choice, adapter)
-    initial = parts.embeddings[index]
-    if isinstance(adapter, ExtendingAdapter):  # ψ₀ has the added levels, too
-        initial = _embedding(for_inference(copy.deepcopy(extractor), choice), index, parts)
-        source, index_of_initial = source.fresh((initial,)), 0
-    else:
-        index_of_initial = index
+    parts, adapter = task.parts, new_adapter(task.parts)
+    assert parts.recipe.adapter is not None and adapter is not None
+    extractor = extended(copy.deepcopy(parts.trainable[task.index]), parts.recipe.adapter, adapter)
+    scorer, others = _prepare(task, adapter, extractor)
+    lesson, cut = _lesson(task, adapter, extractor, others)
+    with task.display.stage("adapt", task.subject) as advance:
+        course = train(lesson, advance, task.folder)
+    trail = Trail(lesson, cut, course, task.folder)
+    members = trail.members if isinstance(adapter, SnapshotAdapter) else ()
+    embeddings = tuple(_for_inference(extractor, task) for _ in trail.states(members))
+    initial = scorer if parts.recipe.scorer_fit == "initial" else None
+    return Adapted(
+        embeddings or (_for_inference(extractor, task),), initial, _report(task.subject, course, lesson.schedule), trail
+    )
 
+
+def _prepare(task: Task, adapter: Adapter, extractor: Extractor) -> tuple[Scorer | None, BadPictures]:
+    """Let the adapter see what it is to see; the scorer fitted on ψ₀, and the auxiliary pictures that are broken."""
+    parts, samples, display = task.parts, task.samples, task.display
+    recipe, choice = parts.recipe, parts.recipe.adapter
+    assert choice is not None
+    initial, source, index = parts.embeddings[task.index], task.source, task.index
+    if isinstance(adapter, ExtendingAdapter):  # ψ₀ has the added levels, too
+        initial = _for_inference(extractor, task)
+        source, index = source.fresh((initial,)), 0
     scorer = None
     needs = isinstance(adapter, ScoredAdapter) and adapter.needs_scorer
     if needs or recipe.scorer_fit == "initial":
         scorer = parts.new_scorer()
-        with display.stage("fit", f"{subject}, before adapting", len(samples)) as advance, blaming(who(recipe.scorer)):
-            scorer.fit(source.stream(samples, advance, targets=False, embedding=index_of_initial))
-    with display.stage("prepare", subject, len(samples)) as advance, blaming(who(choice)):
+        title = f"{task.subject}, before adapting"
+        with display.stage("fit", title, len(samples)) as advance, blaming(who(recipe.scorer)):
+            scorer.fit(source.stream(samples, advance, targets=False, embedding=index))
+    bad = BadPictures(1.0)
+    with display.stage("prepare", task.subject, len(samples)) as advance, blaming(who(choice)):
         normal = _Pictured(
-            source.stream(samples, advance, targets=False, embedding=index_of_initial),
-            source.fresh((initial,)).stream(samples, advance, targets=False),
+            source.stream(samples, advance, targets=False, embedding=index),
+            source.decoding((initial,)).stream(samples, advance, targets=False),
         )
-        others = PictureSource(parts, BadPictures(1.0), len(parts.auxiliary), (initial,))
+        others = PictureSource(parts, bad, len(parts.auxiliary), (initial,))
         auxiliary = others.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
         adapter.prepare(extractor, normal, auxiliary, scorer if needs else None)
     if scorer is None and not normal.walked:
         for _ in normal.batches():  # which of them can be read must be known before the first step
             pass
+    return scorer, bad
 
-    schedule = scheduled(adapter, recipe.training)
+
+def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictures) -> tuple[Lesson, Cut | None]:
+    """A training of an adapter that is prepared, and where the extractor is cut for it."""
+    parts, recipe = task.parts, task.parts.recipe
+    assert recipe.adapter is not None
+    schedule, context = scheduled(adapter, recipe.training), training_context(parts.context)
+    with blaming(who(recipe.adapter)):
+        stages = list(adapter.stages())
+    trained = [parameter for stage in stages for parameter in stage.parameters]
+    found = cut_for(extractor, adapter, trained, context, who(task.chosen))
+    pictures = None if found is None else _frozen(task, found, schedule)
+    if pictures is None:
+        found = None
 
     def minibatches(of: Sequence[Sample], bad: BadPictures, name: str, targets: bool) -> Pictures:
         readable = [sample for sample in of if sample.id not in bad]
@@ -207,52 +181,56 @@ def adapt(
 
         return Pictures(load, len(readable), schedule.batch_size, parts.context, name)
 
-    context = training_context(parts.context)
     lesson = Lesson(
         extractor=cast(nn.Module, extractor),
-        embedding=_embedding(extractor, index, parts, context),
+        embedding=_embedding(extractor, task, context),
         adapter=adapter,
         schedule=schedule,
         stopper=new_stopper(parts),
-        pictures=minibatches(samples, source.bad, "normal", False),
-        auxiliary=minibatches(parts.auxiliary, others.bad, "auxiliary", True) if parts.auxiliary else None,
-        held_out=parts.loader(held_out, source.bad, recipe.data.batch_size, False),
+        stages=stages,
+        forward=extractor if found is None else found.tail,
+        pictures=pictures or minibatches(task.samples, task.source.bad, "normal", False),
+        auxiliary=minibatches(parts.auxiliary, others, "auxiliary", True) if parts.auxiliary else None,
+        held_out=parts.loader(task.held_out, task.source.bad, recipe.data.batch_size, False),
         context=context,
-        who_adapts=who(choice),
+        who_adapts=who(recipe.adapter),
         who_stops="stopper" if recipe.stopper is None else who(recipe.stopper),
-        say=lambda text: display.say(f"{subject}: {text}"),
+        say=lambda text: task.display.say(f"{task.subject}: {text}"),
     )
-    with display.stage("adapt", subject) as advance:
-        course = train(lesson, advance, folder)
-    embedding = _embedding(for_inference(extractor, choice), index, parts)
-    return Adapted(embedding, scorer if recipe.scorer_fit == "initial" else None, _report(subject, course, schedule))
+    return lesson, found
 
 
-def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
-    """The adapter's schedule, with what the recipe says instead.
+def _frozen(task: Task, found: Cut, schedule: Schedule) -> Pictures | None:
+    """The pictures as the frozen blocks give them, each computed once; None where the disk has no room for that."""
+    parts, bad = task.parts, task.source.bad
+    if isinstance(task.source, TrunkSource) and task.source.trunks.gives_what(found, task.index):
+        count, load = task.source.minibatches(task.samples, task.index, schedule.batch_size)
+        return Pictures(load, count, schedule.batch_size, parts.context, "normal")
+    readable = [sample for sample in task.samples if sample.id not in bad]
+    loader = parts.loader(readable, bad, parts.recipe.data.batch_size, False)
+    with task.display.stage("frozen blocks", task.subject, len(readable)) as advance:
+        try:
+            store = FrozenStore(task.folder / "frozen.float32", loader, len(readable), found, advance)
+        except NoRoomError as error:
+            logger.info("%s: frozen blocks run anew for every step: what they give would take %s", task.subject, error)
+            return None
+    return Pictures(
+        lambda numbers: store.load(numbers, schedule.batch_size),
+        len(store),
+        schedule.batch_size,
+        parts.context,
+        "normal",
+    )
 
-    Raises:
-        UserError: neither says how long.
-    """
-    schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
-    given = {} if table is None else table.model_dump(exclude_none=True)
-    if "minibatches" in given or "epochs" in given:  # one length, the recipe's
-        given = {"minibatches": None, "epochs": None, **given}
-    schedule = replace(schedule, **given)
-    if schedule.minibatches is None and schedule.epochs is None:
-        raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
-    return schedule
+
+def _for_inference(extractor: Extractor, task: Task) -> Embedding:
+    """Through the extractor as it is now, whatever becomes of it."""
+    return _embedding(for_inference(copy.deepcopy(extractor), task.chosen), task, task.parts.context)
 
 
-def new_stopper(parts: Assembled) -> Stopper | None:
-    """A stopper that has seen nothing."""
-    choice = parts.recipe.stopper
-    return None if choice is None else cast(Stopper, build(choice, parts.context))
-
-
-def _embedding(extractor: Extractor, index: int, parts: Assembled, context: Context | None = None) -> Embedding:
-    """Through a changed extractor ``index``; ``context``: what it computes in."""
-    return embedding_of(extractor, parts.recipe.extractors[index], parts.recipe.features, context or parts.context)
+def _embedding(extractor: Extractor, task: Task, context: Context) -> Embedding:
+    """``context``: what it computes in."""
+    return embedding_of(extractor, task.chosen, task.parts.recipe.features, context, task.index)
 
 
 def _report(subject: str, course: Course, schedule: Schedule) -> TrainingReport:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from adkit.blame import blaming
 from adkit.context import Context
-from adkit.contracts import Extractor, FoldableExtractor, Localizer, Scorer
+from adkit.contracts import Extractor, FoldableExtractor, Fuse, Localizer, Scorer
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
@@ -79,10 +79,10 @@ class Assembled:
         """Side of the square grid on which pixel metrics are taken."""
         return self.recipe.data.metric_size or self.view.size[0]
 
-    def scoring_path(self, members: Iterable[Member]) -> ScoringPath:
+    def scoring_path(self, members: Iterable[Member], fuse: Fuse = "mean") -> ScoringPath:
         """The path from features to scores and maps over fitted members."""
         recipe = self.recipe
-        return ScoringPath(members, self.localizer, "mean", who(recipe.scorer), who(recipe.localizer))
+        return ScoringPath(members, self.localizer, fuse, who(recipe.scorer), who(recipe.localizer))
 
     def loader(self, samples: Sequence[Sample], bad: BadPictures, batch_size: int, targets: bool) -> Loader:
         """Batches of ``samples`` as the extractor takes them; with labels and masks where ``targets``."""
@@ -113,15 +113,15 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     )
     extractors = tuple(cast(Extractor, build(choice, context)) for choice in recipe.extractors)
     embeddings = tuple(
-        embedding_of(for_inference(extractor, choice), choice, recipe.features, context)
-        for extractor, choice in zip(extractors, recipe.extractors, strict=True)
+        embedding_of(for_inference(extractor, choice), choice, recipe.features, context, index)
+        for index, (extractor, choice) in enumerate(zip(extractors, recipe.extractors, strict=True))
     )
     localizer = cast(Localizer, build(recipe.localizer, context))
     trainable = extractors if recipe.adapter is not None else ()
     return Assembled(recipe, context, view, embeddings, localizer, trainable, tuple(auxiliary))
 
 
-def embedding_of(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context) -> Embedding:
-    """The way through ``extractor`` and ``[features]``; ``choice`` is the extractor's."""
+def embedding_of(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context, index: int) -> Embedding:
+    """The way through ``extractor`` and ``[features]``; ``choice`` is the recipe's extractor number ``index``."""
     transform = FeatureTransform(table, extractor.levels, context.generator("features"))
-    return Embedding(extractor, transform, context, who(choice))
+    return Embedding(extractor, transform, context, who(choice), index)

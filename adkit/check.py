@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adkit.adapting import auxiliary_pictures, new_adapter, new_stopper, scheduled
 from adkit.assemble import assemble
+from adkit.auxiliary import auxiliary_pictures
 from adkit.contracts import SizedScorer
 from adkit.data.datasets import open_dataset
 from adkit.data.samples import Category
 from adkit.recipe import read_recipe
 from adkit.training_contracts import HoldingStopper, Schedule
+from adkit.training_recipe import new_adapter, new_stopper, scheduled
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:

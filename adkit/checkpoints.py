@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adkit.report import LookReport
+from adkit.training_contracts import Stage
 
 logger = logging.getLogger("adkit")
 
@@ -33,6 +35,8 @@ class Course:
     ended: str = ""
     """Why it ended; empty while it goes on."""
     seconds: float = 0.0
+    snapshots: list[int] = field(default_factory=list)
+    """Minibatches after which there are snapshots on disk; 0: ψ₀."""
     sums: dict[str, float] = field(default_factory=dict)
     """Of the loss and its terms since the last look."""
     count: int = 0
@@ -48,6 +52,45 @@ class Course:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
         self.looks = [LookReport(**look) for look in state["looks"]]
+
+
+def trained_parameters(extractor: nn.Module, stages: Sequence[Stage]) -> dict[str, nn.Parameter]:
+    """Name → parameter, of all that any stage trains.
+
+    Raises:
+        ValueError: a stage trains what is not the extractor's.
+    """
+    wanted = {id(parameter) for stage in stages for parameter in stage.parameters}
+    found = {name: parameter for name, parameter in extractor.named_parameters() if id(parameter) in wanted}
+    if len(found) < len(wanted):
+        raise ValueError(
+            f"stages: expected parameters of the extractor alone, found {len(wanted) - len(found)} others, which would "
+            "be lost: an adapter that trains a head extends the extractor by it"
+        )
+    return found
+
+
+def write_snapshot(folder: Path, minibatches: int, trained: Mapping[str, Tensor]) -> None:
+    """Keep the trained tensors of a state, for as long as ``folder`` is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
+    safetensors.torch.save_file(tensors, _snapshot(folder, minibatches))
+
+
+def read_snapshot(folder: Path, minibatches: int) -> dict[str, Tensor]:
+    return safetensors.torch.load_file(_snapshot(folder, minibatches))
+
+
+def put_back(extractor: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set the parameters that ``state`` names."""
+    parameters = dict(extractor.named_parameters())
+    with torch.no_grad():
+        for name, tensor in state.items():
+            parameters[name].copy_(tensor)
+
+
+def _snapshot(folder: Path, minibatches: int) -> Path:
+    return folder / f"snapshot-{minibatches:09}.safetensors"
 
 
 def latest(folder: Path) -> dict[str, Any] | None:

@@ -56,6 +56,10 @@ class TrainingTable(Params):
         None, gt=0, description="length in rounds through the normal pictures; or give minibatches"
     )
 
+    snapshot_epochs: float | None = Field(
+        None, ge=0, description="rounds after each of which the state is kept and its distances are reported; 0: never"
+    )
+
     @model_validator(mode="after")
     def _one_length(self) -> TrainingTable:
         if self.minibatches is not None and self.epochs is not None:

@@ -40,14 +40,19 @@ class Embedded:
         return len(self.ids)
 
 
+def require_finite(embedded: Iterable[Features], ids: Sequence[str]) -> None:
+    """Raise UserError, which names the picture, where a feature is not finite."""
+    for features in embedded:
+        for name, level in features.items():
+            check_finite(level, ids, f"extractor: level {name!r}", FINITE_FEATURES)
+
+
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
     """An engine that turns each Batch into an Embedded, which is its output."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
         embedded = embed(embeddings, batch.images)
-        for features in embedded:
-            for name, level in features.items():
-                check_finite(level, batch.ids, f"extractor: level {name!r}", FINITE_FEATURES)
+        require_finite(embedded, batch.ids)
         return Embedded.of(batch, embedded)
 
     embedder = Engine(step)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Exportable, Extractor, Features, FoldableExtractor, Level
+from adkit.contracts import Exportable, Extractor, Features, FoldableExtractor, Level, SplittableExtractor
 from adkit.tuning import adaptable
 
 
@@ -44,15 +44,7 @@ class ExtendedExtractor(nn.Module):
         return {**self.inner.levels, **self._added}
 
     def forward(self, images: Tensor) -> Features:
-        features = self.inner(images)
-        kind = images.device.type
-        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
-            plain = Features({name: level.float() for name, level in features.items()}, features.geometry)
-            made = self.head(plain)
-        geometry = {name: level.geometry for name, level in self._added.items()}
-        return Features(
-            {**features.levels, **{name: made[name] for name in self._added}}, {**features.geometry, **geometry}
-        )
+        return _with_head(self.inner(images), self.head, self._added)
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Those of the extractor, and the head."""
@@ -60,6 +52,14 @@ class ExtendedExtractor(nn.Module):
 
     def classify(self, images: Tensor) -> Tensor:
         return adaptable(self.inner).classify(images)
+
+    def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
+        """Where the extractor can be cut; the head belongs to the tail."""
+        if not isinstance(self.inner, SplittableExtractor):
+            return None
+        heads = {id(parameter) for parameter in self.head.parameters()}
+        halves = self.inner.split([parameter for parameter in parameters if id(parameter) not in heads])
+        return None if halves is None else (halves[0], _HeadedTail(halves[1], self.head, self._added))
 
     def for_inference(self) -> ExtendedExtractor:
         inner = self.inner.for_inference() if isinstance(self.inner, FoldableExtractor) else None
@@ -73,3 +73,26 @@ class ExtendedExtractor(nn.Module):
         """A copy of the head over ``inner``, by default over a copy of the extractor."""
         inner = copy.deepcopy(self.inner) if inner is None else inner
         return ExtendedExtractor(inner, copy.deepcopy(self.head), self._added, self._block)
+
+
+class _HeadedTail(nn.Module):
+    """A tail, and a head that reads what it gives."""
+
+    def __init__(self, tail: nn.Module, head: nn.Module, added: Mapping[str, Level]) -> None:
+        super().__init__()
+        self.tail, self.head = tail, head
+        self._added = added
+        self.eval()
+
+    def forward(self, given: Tensor) -> Features:
+        return _with_head(self.tail(given), self.head, self._added)
+
+
+def _with_head(features: Features, head: nn.Module, added: Mapping[str, Level]) -> Features:
+    """``features``, and after them the levels ``added`` that the head makes of them."""
+    kind = next(iter(features.values())).device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        plain = Features({name: level.float() for name, level in features.items()}, features.geometry)
+        made = head(plain)
+    geometry = {name: level.geometry for name, level in added.items()}
+    return Features({**features.levels, **{name: made[name] for name in added}}, {**features.geometry, **geometry})

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from adkit.adapting import adapt, split_for_stopping
+from adkit.adapting import Adapted, Task, adapt
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
-from adkit.contracts import Scorer
+from adkit.contracts import Fuse, Scorer
 from adkit.data.samples import Category, Sample
 from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.progress import Display
 from adkit.report import TrainingReport
 from adkit.sources import Source
+from adkit.tracing import Trail
+from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class Calibrated:
     stopping: int
     """Pictures that were held out for the stopper."""
     trainings: list[TrainingReport]
+    trails: tuple[Trail, ...] = ()
+    """Of ``trainings``."""
 
     def forgotten(self) -> Calibrated:
         """The same without what takes memory: no member is left to score with."""
-        return replace(self, embeddings=(), path=self.path.with_members(()))
+        return replace(self, embeddings=(), path=self.path.with_members(()), trails=())
 
     def source(self, place: Workplace) -> Source:
         """Of the features that its members read."""
@@ -70,7 +74,8 @@ def fit_and_calibrate(category: Category, place: Workplace) -> Calibrated:
     embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
-    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings)
+    trails = tuple(trail for one in fitted for trail in one.trails)
+    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings, trails)
 
 
 def split(
@@ -91,20 +96,22 @@ def split(
         folder: for checkpoints.
     """
     parts, display = place.parts, place.display
-    trainings = []
+    adapted: list[Adapted] = []
     embeddings, source = parts.embeddings, place.source
     initial: list[Scorer | None] = [None] * len(embeddings)
+    fuse: Fuse = snapshot_rule(parts) or "mean"
+    scaling: Sequence[Sample] = ()
+    if fuse == "max_ratio":
+        train, scaling = split_for_scale(subject, train, equal, parts)
     if parts.recipe.adapter is not None:
         if held_out is None:
             train, held_out = split_for_stopping(train, equal, parts)
-        adapted = []
         for index in range(len(embeddings)):
             of_several = f", extractor {index + 1} of {len(embeddings)}" if len(embeddings) > 1 else ""
             work = folder / f"extractor-{index}"
-            adapted.append(adapt(index, train, held_out, source, parts, display, subject + of_several, work))
-        trainings = [one.report for one in adapted]
-        embeddings = tuple(one.embedding for one in adapted)
-        initial = [one.initial for one in adapted]
+            adapted.append(adapt(Task(index, train, held_out, source, parts, display, subject + of_several, work)))
+        embeddings = tuple(embedding for one in adapted for embedding in one.embeddings)
+        initial = [one.initial for one in adapted for _ in one.embeddings]
         source = source.fresh(embeddings)
     members = []
     for index, scorer in enumerate(initial):
@@ -115,9 +122,21 @@ def split(
         members.append(Member(index, scorer))
     trained = sum(sample.id not in source.bad for sample in train)
     path = parts.scoring_path(members)
+    if scaling:
+        with display.stage("scale", subject, len(scaling)) as advance:
+            scales = _scales(evaluate(path, scaling, source, parts, advance, targets=False, peaks=False))
+        path = parts.scoring_path(members, fuse).scaled(scales)
     found = calibrate(subject, path, calibration, source, place)
     stopping = sum(sample.id not in source.bad for sample in held_out or ())
-    return Calibrated(embeddings, path.scaled(_scales(found)), found, trained, stopping, trainings)
+    return Calibrated(
+        embeddings,
+        path if scaling else path.scaled(_scales(found)),
+        found,
+        trained,
+        stopping,
+        [one.report for one in adapted],
+        tuple(one.trail for one in adapted),
+    )
 
 
 def calibrate(
@@ -138,7 +157,7 @@ def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embe
         first = 0 if one.embeddings is parts.embeddings else len(embeddings)
         members += [Member(first + member.embedding, member.scorer, member.scale) for member in one.path.members]
         embeddings = parts.embeddings if one.embeddings is parts.embeddings else (*embeddings, *one.embeddings)
-    return embeddings, parts.scoring_path(members)
+    return embeddings, parts.scoring_path(members, fitted[0].path.fuse)
 
 
 def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:

@@ -19,9 +19,19 @@ class Embedding:
     """From pictures to the features that a scorer reads: the extractor and the ``[features]`` table."""
 
     def __init__(
-        self, extractor: Extractor, transform: FeatureTransform, context: Context, who: str = "extractor"
+        self,
+        extractor: Extractor,
+        transform: FeatureTransform,
+        context: Context,
+        who: str = "extractor",
+        index: int = 0,
     ) -> None:
-        """``who`` names the extractor in the message when it breaks its contract."""
+        """
+        Args:
+            who: names the extractor in the message when it breaks its contract.
+            index: its place among the recipe's extractors.
+        """
+        self.index = index
         self.extractor = extractor
         self.transform = transform
         self.context = context

@@ -13,9 +13,10 @@ from adkit.errors import UserError
 from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
 from adkit.fitting import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
 from adkit.metrics import image_metrics, mean_and_sem
-from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport
+from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
 from adkit.saving import Fitted
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
+from adkit.tracing import ANOMALOUS, NORMAL, TRAIN, collapse, spread_over
 
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous", "fold")
 """Of ``scores.csv``."""
@@ -92,7 +93,28 @@ def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int |
     with place.display.stage("evaluate", subject, len(category.test)) as advance:
         source, peaks = fitted.source(place), pixel is not None
         test = evaluate(fitted.path, category.test, source, place.parts, advance, targets=True, peaks=peaks)
-    return Trial(fitted, threshold, pixel, test, fold)
+    return Trial(replace(fitted, trainings=_traced(subject, category, fitted, place)), threshold, pixel, test, fold)
+
+
+def _traced(subject: str, category: Category, fitted: Calibrated, place: Workplace) -> list[TrainingReport]:
+    """The trainings with what became of the distances along them, now that nothing is left to decide."""
+    parts, found = place.parts, []
+    groups = {
+        TRAIN: category.train,
+        "held_out": category.calibration,
+        NORMAL: [sample for sample in category.test if not sample.label],
+        ANOMALOUS: [sample for sample in category.test if sample.label],
+    }
+    for training, trail in zip(fitted.trainings, fitted.trails, strict=True):
+        if trail.course.snapshots:
+            loaders = {
+                name: parts.loader(spread_over(samples), place.source.bad, parts.recipe.data.batch_size, False)
+                for name, samples in groups.items()
+            }
+            with place.display.stage("trace", subject):
+                training = training.model_copy(update={"snapshots": trail.trace(loaders)})
+        found.append(training)
+    return found
 
 
 def _kept(category: Category, trial: Trial) -> Fitted:
@@ -126,8 +148,9 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     )
     judged = trials if kept in trials else [*trials, kept]
     rows = [row for trial in judged for row in _rows(category.name, trial, len(trials) > 1)]
-    doubts = _doubts(category, place.parts, test, kept.threshold)
-    return Judgement(report, rows, [f"{category.name}: {text}" for text in doubts])
+    doubts = [f"{category.name}: {text}" for text in _doubts(category, place.parts, test, kept.threshold)]
+    doubts += [f"{one.subject}: {text}" for one in report.trainings if (text := collapse(one.snapshots))]
+    return Judgement(report, rows, doubts)
 
 
 def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: Threshold | None) -> Iterator[str]:

@@ -76,6 +76,19 @@ class LookReport(_Part):
     reason: str
 
 
+class SnapshotReport(_Part):
+    """A state along a training, measured after the run, on up to 256 pictures of each group."""
+
+    minibatches: int
+    epochs: float
+    distances: dict[str, float]
+    """Group (``train``, ``held_out``, ``test_normal``, ``test_anomalous``) → mean of the adapter's score, raw."""
+    normalized: dict[str, float]
+    """The same over that of ``train``, as in PANDA's figure 3; empty where that is 0."""
+    image_auroc: float | None
+    """Of the adapter's score on the measured test pictures."""
+
+
 class TrainingReport(_Part):
     """How an extractor was adapted."""
 
@@ -88,6 +101,8 @@ class TrainingReport(_Part):
     """Why it ended."""
     seconds: float
     looks: list[LookReport]
+    snapshots: list[SnapshotReport] = []
+    """Nothing was decided by them."""
 
 
 class CategoryReport(_Part):

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from adkit.data.found import some
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
 from adkit.report import CategoryReport
@@ -85,7 +87,7 @@ class Ledger:
         pictures = stored_pictures(self.features)
         counts = [f"{categories} of {len(state.categories)} categories"] * bool(categories)
         counts += [f"the features of {pictures:,} of {state.pictures:,} pictures"] * bool(pictures)
-        counts += ["part of the training"] * any(path.is_file() for path in self._work.rglob("*"))
+        counts += ["part of the training"] * any(self._work.rglob("*.pt"))
         return " and ".join(counts) or None
 
     def open(self, fingerprint: Fingerprint, state: State) -> State:
@@ -95,13 +97,17 @@ class Ledger:
             UserError: what is finished belongs to a run of another fingerprint.
         """
         if self._state.exists():
-            if differences := _read(self._fingerprint, Fingerprint).differences(fingerprint):
+            begun = _read(self._state, State)
+            differences = _read(self._fingerprint, Fingerprint).differences(fingerprint)
+            if begun.categories != state.categories:
+                differences.append(f"it was of {_named(begun.categories)}, and this is of {_named(state.categories)}")
+            if differences:
                 found = "; ".join(differences)
                 raise UserError(
                     f"{self.folder}: expected to go on with the run that was interrupted, found that {found}: undo "
                     f"that, or {START_OVER}"
                 )
-            state = _read(self._state, State)
+            state = begun
             state.resumed += 1
         else:
             _write(self._fingerprint, fingerprint)
@@ -147,6 +153,10 @@ class Ledger:
         with suppress(OSError):
             self._state.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _named(categories: Sequence[str]) -> str:
+    return some(categories, 5) if len(categories) > 1 else f"{categories[0]} alone"
 
 
 def _read(path: Path, model: type[M]) -> M:

@@ -7,30 +7,34 @@ import logging
 import shutil
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from adkit.adapting import auxiliary_pictures
 from adkit.assemble import Assembled, assemble
+from adkit.auxiliary import auxiliary_pictures
 from adkit.contracts import Level
 from adkit.data.datasets import open_dataset
 from adkit.data.found import some
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
+from adkit.errors import UserError
 from adkit.facts import git_state, peak_memory_bytes, versions
 from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
 from adkit.folder import Interrupted, run_folder
 from adkit.judging import COLUMNS, judge
+from adkit.near import did_you_mean
 from adkit.progress import Display
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
 from adkit.saving import detector_folders, save_detector
-from adkit.sources import PictureSource, Source, extract_once
+from adkit.sources import PictureSource, Source, StoredSource, extract_once
 from adkit.store import FeatureStore, fits
+from adkit.trunks import Trunks, shared_trunks
 
 logger = logging.getLogger("adkit")
 
@@ -41,6 +45,7 @@ def run(
     output: str | Path | None = None,
     display: Display | None = None,
     interrupted: Interrupted = "ask",
+    only: Sequence[str] = (),
 ) -> Report:
     """Carry out a recipe and leave ``<output>/<name>/``.
 
@@ -51,6 +56,7 @@ def run(
         display: where to show progress; default: nowhere.
         interrupted: what to do where an unfinished run of this name has finished something: ``ask`` raises a UserError
             that says what, ``resume`` goes on from there, ``fresh`` starts over.
+        only: names of the categories to run; default: every one that the recipe's data has.
 
     Raises:
         UserError: bad input; every problem of the recipe at once.
@@ -64,7 +70,7 @@ def run(
         run_folder(final, interrupted, shown.say) as ledger,
         recipe.document.locating(),
     ):
-        return _carry_out(recipe, ledger, final, shown)
+        return _carry_out(recipe, ledger, final, shown, only)
 
 
 def run_path(recipe: Recipe, output: str | Path | None = None) -> Path:
@@ -72,7 +78,7 @@ def run_path(recipe: Recipe, output: str | Path | None = None) -> Path:
     return Path(output if output is not None else recipe.run.output) / recipe.run.name
 
 
-def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) -> Report:
+def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, only: Sequence[str]) -> Report:
     logger.info("run %s", recipe.run.name)
     warnings: list[str] = []
 
@@ -82,13 +88,15 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
         display.say(f"warning: {text}")
 
     with display.stage("data", recipe.run.name), recipe.document.locating("data", type(recipe.data).model_fields):
-        dataset = open_dataset(recipe.data, recipe.run.seed, recipe.threshold.parts)
+        whole = open_dataset(recipe.data, recipe.run.seed, recipe.threshold.parts)
+        dataset = _chosen(whole, only)
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, auxiliary_pictures(recipe, dataset, warn))
+        parts = assemble(recipe, auxiliary_pictures(recipe, whole, warn))
+        trunks = shared_trunks(parts) if dataset.shared and len(dataset.categories) > 1 else None
     fingerprint = Fingerprint.of(parts, dataset)
-    state = ledger.open(fingerprint, _planned(parts, dataset, ledger))
+    state = ledger.open(fingerprint, _planned(parts, trunks, dataset, ledger))
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if dataset.shared and len(dataset.categories) > 1 and not state.stored:
         warn(
@@ -104,7 +112,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
     if finished:
         _add_timings(display, list(finished.values())[-1].timings)
     if len(finished) < len(dataset.categories):
-        with _sources(parts, dataset, ledger, state, finished.values(), display) as source:
+        with _sources(parts, trunks, dataset, ledger, state, finished.values(), display) as source:
             for record in _judged(dataset, set(finished), source, parts, ledger, display):
                 finished[record.category] = record
                 for text in record.warnings:
@@ -123,19 +131,37 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display) ->
     return report
 
 
-def _planned(parts: Assembled, dataset: Dataset, ledger: Ledger) -> State:
+def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
+    """``dataset`` with those of its categories that ``only`` names, in its own order.
+
+    Raises:
+        UserError: it has none of that name.
+    """
+    names = [category.name for category in dataset.categories]
+    for name in only:
+        if name not in names:
+            raise UserError(
+                f"--only: expected a category of the data, found {name!r}{did_you_mean(name, names)}: name some of "
+                f"{some(names, 20)}"
+            )
+    chosen = tuple(category for category in dataset.categories if not only or category.name in only)
+    return replace(dataset, categories=chosen)
+
+
+def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, ledger: Ledger) -> State:
     """How a run that begins will go about it."""
     pictures = len({sample.id for category in dataset.categories for sample in category.samples})
     shared = dataset.shared and len(dataset.categories) > 1
     return State(
         categories=[category.name for category in dataset.categories],
         pictures=pictures,
-        stored=shared and fits(ledger.folder, _levels(parts), pictures),
+        stored=shared and fits(ledger.folder, _levels(parts, trunks), pictures),
     )
 
 
-def _levels(parts: Assembled) -> list[Mapping[str, Level]]:
-    return [embedding.levels for embedding in parts.embeddings]
+def _levels(parts: Assembled, trunks: Trunks | None) -> list[Mapping[str, Level]]:
+    """Of what is stored of every picture: features, or what the frozen blocks give."""
+    return [embedding.levels for embedding in (parts if trunks is None else trunks).embeddings]
 
 
 def _judged(
@@ -189,7 +215,13 @@ def _remarks() -> Iterator[list[str]]:
 
 @contextmanager
 def _sources(
-    parts: Assembled, dataset: Dataset, ledger: Ledger, state: State, finished: Collection[Finished], display: Display
+    parts: Assembled,
+    trunks: Trunks | None,
+    dataset: Dataset,
+    ledger: Ledger,
+    state: State,
+    finished: Collection[Finished],
+    display: Display,
 ) -> Iterator[Source]:
     """Where features come from: classes of the same pictures share one extraction."""
     own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), state.pictures)
@@ -199,14 +231,14 @@ def _sources(
     if not state.stored:
         yield own
         return
-    store = FeatureStore(ledger.features, _levels(parts))
+    store = FeatureStore(ledger.features, _levels(parts, trunks))
     if not finished:  # whose timings have it
         _add_timings(display, {"extract": store.seconds})
     pictures = list({s.id: s for category in dataset.categories for s in category.samples}.values())
     left = store.missing(pictures)
     with display.stage("extract", parts.recipe.run.name, len(left)) as advance:
-        source = extract_once(parts, own, left, store, advance)
-    yield source
+        extract_once(own if trunks is None else own.decoding(trunks.embeddings), left, store, advance)
+    yield StoredSource(parts, store, own) if trunks is None else trunks.source(store, own)
     shutil.rmtree(ledger.features)
 
 

@@ -86,7 +86,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
     extractors = []
     shared = beside if fitted.embeddings is parts.embeddings else None
     for index, embedding in enumerate(fitted.embeddings):
-        choice = recipe.extractors[index % len(recipe.extractors)]  # folds repeat them
+        choice = recipe.extractors[embedding.index]
         name = _file_name("extractor", index, len(fitted.embeddings))
         if shared is None:
             with blaming(who(choice)):

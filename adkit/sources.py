@@ -34,8 +34,12 @@ class Source(Protocol):
         """Features of ``samples``, of one embedding or of all; with labels and masks where ``targets``."""
         ...
 
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
         """The same pictures through other embeddings."""
+        ...
+
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        """The same, and for sure decoded anew at every walk."""
         ...
 
 
@@ -66,6 +70,9 @@ class PictureSource:
         self._embeddings = parts.embeddings if embeddings is None else embeddings
 
     def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        return self.decoding(embeddings)
+
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
         return PictureSource(self._parts, self.bad, self._total, embeddings)
 
     def stream(
@@ -100,7 +107,10 @@ class StoredSource:
         self._pictures = pictures
 
     def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
-        return self._pictures.fresh(embeddings)
+        return self.decoding(embeddings)
+
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+        return self._pictures.decoding(embeddings)
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
@@ -112,11 +122,8 @@ class StoredSource:
         )
 
 
-def extract_once(
-    parts: Assembled, pictures: PictureSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance
-) -> StoredSource:
-    """Add ``samples`` to what ``store`` has of the run's pictures."""
+def extract_once(pictures: PictureSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance) -> None:
+    """Add ``samples`` to what ``store`` has of the run's pictures, through the embeddings of ``pictures``."""
     for picture, reason in store.unreadable.items():
         pictures.bad.add(picture, reason)
     store.fill(pictures.embedded(samples, advance), pictures.bad.reasons)
-    return StoredSource(parts, store, pictures)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,16 +17,26 @@ from ignite.handlers import Checkpoint, DiskSaver
 from torch import Tensor, nn
 
 from adkit.blame import blaming
-from adkit.checkpoints import CHECKPOINT, Course, latest
+from adkit.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
 from adkit.context import Context
 from adkit.contracts import Batch, Features
 from adkit.device import autocast
 from adkit.errors import UserError
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
+from adkit.optimizing import acting_rates, length_of, optimizer_of
 from adkit.progress import Advance
 from adkit.report import LookReport
-from adkit.training_contracts import Adapter, BatchingAdapter, Progress, Schedule, Stage, Stopper, Verdict
+from adkit.training_contracts import (
+    Adapter,
+    BatchingAdapter,
+    Progress,
+    Schedule,
+    Stage,
+    SteppingAdapter,
+    Stopper,
+    Verdict,
+)
 
 SAVE_EVERY: Final = 200
 """Minibatches after which a checkpoint is written, beside those at the end of every epoch."""
@@ -42,6 +53,10 @@ class Lesson:
     adapter: Adapter
     schedule: Schedule
     stopper: Stopper | None
+    stages: Sequence[Stage]
+    """What ``adapter.stages()`` gave."""
+    forward: Callable[[Tensor], Features]
+    """What a step trains: from the images of ``pictures`` to levels, in the extractor or in its tail."""
     pictures: Pictures
     auxiliary: Pictures | None
     held_out: Iterable[Batch]
@@ -50,35 +65,39 @@ class Lesson:
     who_stops: str = "stopper"
     say: Callable[[str], None] = lambda text: None
 
+    def features(self, images: Tensor) -> Features:
+        """What the adapter reads, with gradients; ``images`` are those of ``pictures``."""
+        with autocast(self.context):
+            found = self.forward(images.to(self.context.device, non_blocking=True))
+        plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
+        return self.embedding.transform(plain)
+
 
 def train(lesson: Lesson, advance: Advance, folder: Path | None = None) -> Course:
     """Train the extractor, and leave it in the state that was kept last, or else the last one.
 
     Args:
         advance: told of every minibatch that is done.
-        folder: for checkpoints; a training that left some there goes on from the last.
+        folder: for checkpoints and snapshots; a training that left some there goes on from the last. Without one
+            there are none.
 
     Raises:
         UserError: the loss was not finite before any state was kept.
     """
-    with blaming(lesson.who_adapts):
-        stages = list(lesson.adapter.stages())
-    trained = _trained(lesson.extractor, stages)
+    trained = trained_parameters(lesson.extractor, lesson.stages)
     course, saved = Course(), None if folder is None else latest(folder)
     if saved is not None:
         course.load_state_dict(saved["course"])
         lesson.extractor.load_state_dict(saved["extractor"])
         advance((course.done + int(saved["trainer"]["iteration"])) * lesson.schedule.batch_size)
     with torch.enable_grad():
-        for number in range(course.stage, len(stages)):
+        for number in range(course.stage, len(lesson.stages)):
             if course.ended:
                 break
-            _Trainer(lesson, stages[number], number, trained, course).run(advance, folder, saved)
+            _Trainer(lesson, lesson.stages[number], number, trained, course).run(advance, folder, saved)
             saved = None
     if course.best:
-        with torch.no_grad():
-            for name, tensor in course.best.items():
-                trained[name].copy_(tensor)
+        put_back(lesson.extractor, course.best)
     for parameter in lesson.extractor.parameters():
         parameter.requires_grad_(False)
     return course
@@ -92,8 +111,8 @@ class _Trainer:
     ) -> None:
         self.lesson, self.stage, self.course, self.trained = lesson, stage, course, trained
         course.stage = number
-        self.length = _length(lesson.schedule, stage, lesson.pictures.epoch_length)
-        self.optimizer = _optimizer(lesson.schedule, stage)
+        self.length = length_of(lesson.schedule, stage, lesson.pictures.epoch_length)
+        self.optimizer = optimizer_of(lesson.schedule, stage)
         device = torch.device(lesson.context.device).type
         self.scaler = torch.amp.GradScaler(device, enabled=lesson.context.precision == "float16")
         self.engine = Engine(self.step)
@@ -118,6 +137,10 @@ class _Trainer:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.look)
         if folder is not None:
+            if (every := lesson.schedule.snapshot_epochs) is not None:
+                take = partial(self.take_snapshot, folder, max(1, round(every * per_epoch)))
+                engine.add_event_handler(Events.ITERATION_COMPLETED, take)
+                take()
             # Two are kept, since Ignite removes the older before the newer is written.
             save = Checkpoint(
                 {**self._objects(), **({} if lesson.stopper is None else {"stopper": lesson.stopper})},
@@ -159,8 +182,7 @@ class _Trainer:
         lesson = self.lesson
         with blaming(lesson.who_adapts):
             batch = self._batch(normal)
-            with autocast(lesson.context):
-                features = self._features(batch)
+            features = lesson.features(batch.images)
             found = lesson.adapter.loss(lesson.embedding.extractor, batch, features)
             terms = dict(found) if isinstance(found, Mapping) else {}
             loss = torch.stack([term.float() for term in terms.values()]).sum() if terms else _tensor(found)
@@ -175,11 +197,16 @@ class _Trainer:
             return value
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if lesson.schedule.clip_norm is not None:
+        share, clip = 1.0, lesson.schedule.clip_norm
+        if clip is not None:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.stage.parameters, lesson.schedule.clip_norm)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.stage.parameters, clip))
+            share = min(1.0, clip / (norm + 1e-6))  # as torch has it
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if isinstance(lesson.adapter, SteppingAdapter):
+            with blaming(lesson.who_adapts), torch.no_grad():
+                lesson.adapter.after_step(acting_rates(self.optimizer, lesson.schedule, share))
         for name, term in {"": loss, **terms}.items():
             self.course.sums[name] = self.course.sums.get(name, 0.0) + float(term.detach())
         self.course.count += 1
@@ -191,12 +218,6 @@ class _Trainer:
             return normal
         other = None if self.auxiliary is None else next(self.auxiliary)
         return adapter.batch(normal, other, self.lesson.context.generator("batch", str(self.minibatches)))
-
-    def _features(self, batch: Batch) -> Features:
-        embedding = self.lesson.embedding
-        features = embedding.extractor(batch.images.to(self.lesson.context.device, non_blocking=True))
-        plain = Features({name: level.float() for name, level in features.items()}, features.geometry)
-        return embedding.transform(plain)
 
     def _diverged(self, value: float) -> None:
         course = self.course
@@ -222,6 +243,15 @@ class _Trainer:
             )
         )
         self.engine.terminate()
+
+    def take_snapshot(self, folder: Path, every: int) -> None:
+        """Keep the state on disk at every so many minibatches, the first state and the last one of a stage."""
+        last = self.engine.state.iteration >= self.length
+        if self.course.ended or not (self.minibatches % every == 0 or last):
+            return
+        write_snapshot(folder, self.minibatches, self.trained)
+        if self.minibatches not in self.course.snapshots:
+            self.course.snapshots.append(self.minibatches)
 
     def end_where_it_should(self) -> None:
         """The length need not be whole epochs; where it is, the engine ends by itself, after a last look."""
@@ -276,41 +306,6 @@ def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
     if not isinstance(found, Tensor):
         raise TypeError(f"loss: expected a tensor or terms, found {type(found).__name__} of none")
     return found
-
-
-def _trained(extractor: nn.Module, stages: Sequence[Stage]) -> dict[str, nn.Parameter]:
-    """Name → parameter, of all that any stage trains."""
-    wanted = {id(parameter) for stage in stages for parameter in stage.parameters}
-    found = {name: parameter for name, parameter in extractor.named_parameters() if id(parameter) in wanted}
-    if len(found) < len(wanted):
-        raise ValueError(
-            f"stages: expected parameters of the extractor alone, found {len(wanted) - len(found)} others, which would "
-            "be lost: an adapter that trains a head extends the extractor by it"
-        )
-    return found
-
-
-def _length(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
-    """Minibatches of a stage."""
-    if stage.minibatches is not None:
-        return stage.minibatches
-    if schedule.minibatches is not None:
-        return schedule.minibatches
-    if schedule.epochs is None:
-        raise ValueError("schedule: expected minibatches or epochs, found neither")
-    return max(1, round(schedule.epochs * epoch_length))
-
-
-def _optimizer(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
-    rate, decay = schedule.learning_rate, schedule.weight_decay
-    groups = [
-        {"params": list(group.parameters), "lr": rate if group.learning_rate is None else group.learning_rate}
-        for group in stage.groups
-    ]
-    if schedule.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=schedule.momentum, weight_decay=decay)
-    kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
 
 
 def training_context(context: Context) -> Context:

@@ -125,11 +125,13 @@ class BatchingAdapter(Protocol):
 
 @runtime_checkable
 class FeaturesAdapter(Protocol):
-    """What an adapter may offer beside, where ``loss`` and ``score`` look at features and never at ``batch.images``."""
+    """What an adapter may offer beside, where ``loss`` and ``score`` look at features and never at ``batch.images``.
 
-    @property
-    def features_only(self) -> bool:
-        """Whether that is so: blocks that are not trained then run once a picture, and the images stay away."""
+    Blocks that it does not train then run once a picture.
+    """
+
+    def trained(self, extractor: Extractor) -> Sequence[nn.Parameter]:
+        """The parameters of ``extractor`` that its stages name; asked before ``prepare``, and of other copies, too."""
         ...
 
 
@@ -141,7 +143,9 @@ class SteppingAdapter(Protocol):
         """Change the parameters after a step of the optimizer; gradients are off.
 
         Args:
-            learning_rates: every parameter of the stage, with the rate of its step.
+            learning_rates: every parameter of the stage, with the rate at which gradients act on it: of sgd with what
+                clipping leaves of this step's gradient and with what momentum adds up to, lr · share / (1 − momentum);
+                of adam, which scales each gradient by itself, the learning rate alone.
         """
         ...
 

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from adkit import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
-from adkit.adapting import new_adapter
 from adkit.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
@@ -38,6 +37,7 @@ from adkit.plugins import Origin, Registered
 from adkit.progress import Display
 from adkit.recipe import Choice, Recipe, read_recipe
 from adkit.sources import PictureSource
+from adkit.training_recipe import new_adapter
 
 LEVELS: Final = [f"blocks.{number}" for number in range(7)]
 GAUSSIAN: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,17 @@ def small_recipe(stripes: Path, tmp_path: Path) -> dict[str, Any]:
         "scorer": {"use": "knn", "k": 1},
         "localizer": {"use": "bilinear", "smoothing": 2.0},
     }
+
+
+@pytest.fixture
+def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], Path]:
+    """Writes ``recipes/tile.toml`` below the working directory; its path."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+
+    def write(text: str | bytes) -> Path:
+        path = Path("recipes/tile.toml")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write

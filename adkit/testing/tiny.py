@@ -44,19 +44,37 @@ class TinyExtractor(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Features:
-        first = self.layer1(images).relu()
+        return self.after(self.layer1(images).relu())
+
+    def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        return {name: list(module.parameters()) for name, module in self.named_children()}
+
+    def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
+        first = {id(parameter) for parameter in self.layer1.parameters()}
+        if any(id(parameter) in first for parameter in parameters):
+            return None
+        return nn.Sequential(self.layer1, nn.ReLU()), _Tail(self)
+
+    def after(self, first: Tensor) -> Features:
+        """The levels, from what ``layer1`` gives."""
         second = self.layer2(first).relu()
         pooled = second.mean((2, 3), keepdim=True)
         levels = {"layer1": first, "layer2": second, POOL: pooled}
         geometry = {name: level.geometry for name, level in self.levels.items()}
         return Features({name: values.permute(0, 2, 3, 1) for name, values in levels.items()}, geometry)
 
-    def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        return {name: list(module.parameters()) for name, module in self.named_children()}
-
     def classify(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self(images)[POOL][:, 0, 0])
         return logits
+
+
+class _Tail(nn.Module):
+    def __init__(self, whole: TinyExtractor) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, first: Tensor) -> Features:
+        return self.whole.after(first)
 
 
 class TinyAdapter:

@@ -57,7 +57,10 @@ class Mahalanobis:
             raise ValueError("scorer: expected one that is fitted on the normal pictures, found none")
         _check_differentiable(scorer, next(iter(normal)))
         self._scorer = scorer
-        self._parameters = tuned(extractor, self.params.blocks)
+        self._parameters = self.trained(extractor)
+
+    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
+        return tuned(extractor, self.params.blocks)
 
     def stages(self) -> Sequence[Stage]:
         return [Stage([Group(self._parameters)])]

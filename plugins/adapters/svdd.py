@@ -58,7 +58,10 @@ class Svdd:
         self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
     ) -> None:
         self._centers = fit_centers(normal.levels, normal, self.params.centers)
-        self._parameters = tuned(extractor, self.params.blocks)
+        self._parameters = self.trained(extractor)
+
+    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
+        return tuned(extractor, self.params.blocks)
 
     def stages(self) -> Sequence[Stage]:
         return [Stage([Group(self._parameters)])]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
 from adkit.blocks import blocks_of, classifiers_of
+from adkit.cutting import cut
 from adkit.folding import fold_batch_norms, keep_float32, redraw, release_float32
 from adkit.near import did_you_mean
 from adkit.probe import Tap, capture, probe
@@ -67,6 +68,7 @@ class TimmExtractor(nn.Module):
         return {name: tap.level for name, tap in self._taps.items()}
 
     def forward(self, images: Tensor) -> Features:
+        self._check(images)
         normalized = self._normalized(images)
         found = capture(
             self._sources(),
@@ -111,11 +113,22 @@ class TimmExtractor(nn.Module):
                 f"extractor.weights: expected weights of {self._params.backbone} with a classifier, which "
                 "the adapter needs, found none: use other weights or an adapter that needs no classifier"
             )
+        self._check(images)
         return cast(Tensor, self.model(self._normalized(images)).float())
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """``stem``, the backbone's own stages by their names, ``head`` and ``classifier``."""
         return blocks_of(self.model)
+
+    def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
+        """Before the first block with any of ``parameters``, and where the first level can still be read."""
+
+        def run(images: Tensor) -> None:
+            self._run(self._normalized(images))
+
+        modules = dict(self.model.named_modules())
+        blocks = [modules[name] for name in self.blocks() if name in modules]
+        return cut(self, run, self._sources(), self._taps, blocks, parameters, self._size)
 
     def has_levels(self) -> bool:
         """Whether every module that is read is there."""
@@ -128,10 +141,12 @@ class TimmExtractor(nn.Module):
     def _fold(self) -> None:
         fold_batch_norms(self.model, self._params.levels)
 
-    def _normalized(self, images: Tensor) -> Tensor:
+    def _check(self, images: Tensor) -> None:
         if images.shape[1:] != (3, *self._size):
             expected = f"(n, 3, {self._size[0]}, {self._size[1]})"
             raise ValueError(f"images: expected shape {expected}, found {tuple(images.shape)}")
+
+    def _normalized(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _run(self, normalized: Tensor) -> None:

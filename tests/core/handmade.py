@@ -1,9 +1,11 @@
 """Components and distributions made by hand, for tests that must not depend on what is installed."""
 
+import datetime
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from adkit.contracts import Component
@@ -92,3 +94,13 @@ from adkit import Component, Params, hookimpl
 def adkit_scorers():
     return [Component({name!r}, "scorer", Params, lambda params, context: None)]
 """
+
+POOL = [
+    *(0, 1, 3, 10, -1, 2**70, 0.5, 1.5, 2.0, float("inf"), float("nan"), True, False),
+    *("", "x", "a1", "A1", "word too long", "one", "only", "*"),
+    *([], [1], [1, 2], [1, 2.0], [1, "x"], ["x"], ["x", "x"], ["x"] * 4, [[1]], [-1], [True]),
+    *({}, {"k": 0}, {"k": 1, "z": 1}, {"x": "y"}),
+    *(datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1), datetime.time(1), [datetime.time(1)]),
+    *(np.float32(1), object(), {"x": datetime.time(1)}),
+]
+"""Values of every kind, the last seven of which JSON cannot hold."""

@@ -12,7 +12,6 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, Report
-from adkit.adapting import scheduled
 from adkit.assemble import assemble
 from adkit.check import check
 from adkit.data.datasets import open_dataset
@@ -25,6 +24,7 @@ from adkit.progress import Display
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter
+from adkit.training_recipe import scheduled
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import tomllib
 import pytest
 from handmade import BROKEN, COMPONENTS, REGISTRY, registered
 from pydantic import Field
-from test_recipe import SMALLEST
+from recipe_texts import SMALLEST
 
 from adkit.catalogue import plugins_text, reference_markdown
 from adkit.contracts import KINDS

@@ -35,6 +35,7 @@ LAYERS = (
     (
         "adkit.blocks",
         "adkit.centroids",
+        "adkit.cutting",
         "adkit.folding",
         "adkit.extending",
         "adkit.follow",
@@ -44,7 +45,8 @@ LAYERS = (
         "adkit.tuning",
         "adkit.weights",
     ),
-    ("adkit.centers", "adkit.mahalanobis"),
+    ("adkit.cache", "adkit.centers", "adkit.mahalanobis", "adkit.pretraining"),
+    ("adkit.compactness", "adkit.fisher"),
     ("adkit.problems", "adkit.document", "adkit.plugin_checks", "adkit.plugins"),
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold", "adkit.regions"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue"),
@@ -56,7 +58,10 @@ LAYERS = (
         "adkit.engines",
         "adkit.checkpoints",
         "adkit.minibatches",
+        "adkit.frozen",
+        "adkit.optimizing",
         "adkit.training",
+        "adkit.tracing",
     ),
     ("adkit.bounds", "adkit.manifest", "adkit.tensor_files"),
     (
@@ -69,7 +74,7 @@ LAYERS = (
         "adkit.detector",
     ),
     ("adkit.fingerprint", "adkit.resume", "adkit.folder"),
-    ("adkit.adapting", "adkit.evaluating", "adkit.fitting"),
+    ("adkit.auxiliary", "adkit.training_recipe", "adkit.trunks", "adkit.adapting", "adkit.evaluating", "adkit.fitting"),
     (
         "adkit.judging",
         "adkit.check",
@@ -81,6 +86,7 @@ LAYERS = (
     ),
     ("adkit.parity", "adkit.export_graph", "adkit.export_formats", "adkit.exporting"),
     ("adkit.testing",),
+    ("adkit.commands",),
     ("adkit.cli",),
     ("adkit.__main__",),
 )

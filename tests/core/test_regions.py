@@ -108,8 +108,8 @@ def test_a_huge_picture_costs_no_more_than_a_small_one():
     view = View("squash", 224, 224)
     find_regions(values, 0.5, view, (224, 224))  # imports
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.process_time()  # of this process alone, however busy the machine is
     assert find_regions(values, 0.9, view, (6000, 8000))
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()

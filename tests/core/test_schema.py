@@ -3,8 +3,8 @@ from tomllib import loads
 
 import jsonschema
 import pytest
-from handmade import COMPONENTS, REGISTRY, EveryKind, EwcParams, registered
-from test_recipe import FULL, POOL, SMALLEST
+from handmade import COMPONENTS, POOL, REGISTRY, EveryKind, EwcParams, registered
+from recipe_texts import FULL, SMALLEST
 
 from adkit.errors import UserError
 from adkit.fields import example, model_schema

@@ -1,105 +1,27 @@
-"""The trainer: lengths, what a stopper's verdict does, and going on after a kill with the same bits."""
+"""The trainer: lengths, what a stopper's verdict does, rates and snapshots."""
 
 import itertools
 import math
 
 import pytest
 import torch
+from lessons import (
+    BATCH,
+    Scripted,
+    TwoStages,
+    images,
+    interrupted,
+    lesson,
+    minibatches,
+    quiet,
+    same,
+    weights,
+)
 
-import adkit.training
-from adkit import Batch, Context, Group, Schedule, Stage, UserError, Verdict
-from adkit.features import FeaturesTable, FeatureTransform
-from adkit.inference import Embedding
-from adkit.minibatches import Pictures
-from adkit.testing import TinyAdapter, TinyExtractor
-from adkit.testing.samples import SIZE, pictures, stream_of
-from adkit.training import Lesson, train
-
-CONTEXT = Context(image_size=SIZE)
-COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two pictures
-
-
-class Scripted:
-    """Keeps the state of the looks named, and stops at one of them."""
-
-    def __init__(self, keep=(), stop=None):
-        self.keep, self.stop, self.asked = keep, stop, []
-
-    def check(self, progress, extractor, adapter, held_out, generator):
-        look = len(self.asked)
-        self.asked.append(progress)
-        draw = float(torch.rand((), generator=generator))
-        return Verdict(look in self.keep, look == self.stop, f"look {look} drew {draw}", draw)
-
-    def state_dict(self):
-        return {"asked": float(len(self.asked))}
-
-    def load_state_dict(self, state):
-        self.asked = [None] * int(state["asked"])
-
-
-class TwoStages(TinyAdapter):
-    """Trains one layer for so many minibatches, and then another."""
-
-    def __init__(self, first, second):
-        self.lengths = (first, second)
-
-    def prepare(self, extractor, normal, auxiliary, scorer):
-        super().prepare(extractor, normal, auxiliary, scorer)
-        self.first = list(extractor.layer1.parameters())
-
-    def stages(self):
-        first, second = self.lengths
-        return [
-            Stage([Group(self.first)], minibatches=first, name="first"),
-            Stage([Group(self._parameters)], minibatches=second, name="second"),
-        ]
-
-
-def images():
-    (batch,) = pictures(COUNT, SIZE, seed=1)
-    return batch
-
-
-def minibatches(batch_size=BATCH, name="normal"):
-    batch = images()
-
-    def load(numbers):
-        for first in range(0, len(numbers), batch_size):
-            chosen = numbers[first : first + batch_size]
-            yield Batch(batch.images[chosen], tuple(batch.ids[number] for number in chosen))
-
-    return Pictures(load, COUNT, batch_size, CONTEXT, name)
-
-
-def lesson(schedule=None, stopper=None, adapter=None, extractor=None):
-    extractor = extractor or TinyExtractor()
-    adapter = adapter or TinyAdapter()
-    adapter.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
-    transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
-    return Lesson(
-        extractor=extractor,
-        embedding=Embedding(extractor, transform, CONTEXT),
-        adapter=adapter,
-        schedule=schedule or Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH),
-        stopper=stopper,
-        pictures=minibatches(),
-        auxiliary=None,
-        held_out=[images()],
-        context=CONTEXT,
-    )
-
-
-def weights(one):
-    return {name: tensor.clone() for name, tensor in one.extractor.state_dict().items()}
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def quiet(pictures):
-    """Takes the count of pictures that are done."""
+from adkit import Group, Schedule, Stage, UserError
+from adkit.checkpoints import read_snapshot
+from adkit.testing import TinyAdapter
+from adkit.training import train
 
 
 def test_training_lowers_the_loss():
@@ -235,107 +157,84 @@ def test_parameters_that_are_not_the_extractors_are_refused():
         train(lesson(adapter=Foreign()), quiet)
 
 
-# Going on after a kill ---------------------------------------------------------------------------------
+class Stepping(TinyAdapter):
+    """Notes the rates that it is told after each step."""
+
+    def prepare(self, extractor, normal, auxiliary, scorer):
+        super().prepare(extractor, normal, auxiliary, scorer)
+        self.rates = []
+
+    def stages(self):
+        weight, bias = self._parameters
+        return [Stage([Group([weight]), Group([bias], learning_rate=0.5)])]
+
+    def after_step(self, learning_rates):
+        self.rates.append([learning_rates[parameter] for parameter in self._parameters])
 
 
-class Killed(BaseException):
-    pass
+def rates(**schedule):
+    adapter = Stepping()
+    train(lesson(Schedule(learning_rate=0.01, minibatches=1, batch_size=BATCH, **schedule), adapter=adapter), quiet)
+    return adapter.rates[0]
 
 
-def killed_after(count):
-    done = itertools.count(1)
-
-    def advance(pictures):
-        if next(done) == count:
-            raise Killed
-
-    return advance
+def test_groups_step_at_rates_of_their_own():
+    assert rates(momentum=0.0) == pytest.approx([0.01, 0.5])
 
 
-def interrupted(make, folder, after):
-    with pytest.raises(Killed):
-        train(make(), killed_after(after), folder)
-    one = make()
-    return one, train(one, quiet, folder)
+def test_momentum_adds_up_to_a_larger_rate():
+    assert rates(momentum=0.9) == pytest.approx([0.1, 5.0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7, 11, 12])
-def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, after):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 2)
+def test_adam_is_told_its_learning_rate():
+    assert rates(optimizer="adam", clip_norm=1e-6) == pytest.approx([0.01, 0.5])
 
+
+def test_what_clipping_takes_from_the_gradient_it_takes_from_the_rate():
+    """By hand: the gradient of the first step, its norm, and the clip over it."""
+    one = lesson()
+    (batch,) = itertools.islice(one.pictures.since(0), 1)
+    one.extractor.requires_grad_(True)
+    found = torch.autograd.grad(
+        one.adapter.loss(one.extractor, batch, one.features(batch.images)), one.adapter._parameters
+    )
+    norm = float(torch.cat([gradient.flatten() for gradient in found]).norm())
+    assert rates(momentum=0.0, clip_norm=norm / 4) == pytest.approx([0.01 / 4, 0.5 / 4], rel=1e-4)
+
+
+def test_what_an_adapter_changes_after_a_step_stays():
+    class Halving(Stepping):
+        def after_step(self, learning_rates):
+            self._parameters[0].mul_(0.5)
+
+    plain, halving = lesson(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Stepping()), None
+    halving = lesson(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Halving())
+    train(plain, quiet)
+    train(halving, quiet)
+    ratio = halving.extractor.layer2.weight / plain.extractor.layer2.weight
+    assert torch.allclose(ratio, torch.tensor(0.25), rtol=1e-4)
+
+
+def test_a_snapshot_is_kept_before_training_at_every_interval_and_at_the_end(tmp_path):
+    schedule = Schedule(learning_rate=0.05, minibatches=8, batch_size=BATCH, snapshot_epochs=1)
+    course = train(lesson(schedule), quiet, tmp_path)
+    assert course.snapshots == [0, 3, 6, 8]
+
+
+def test_a_snapshot_has_the_state_of_its_minibatch(tmp_path):
+    train(lesson(Schedule(learning_rate=0.05, minibatches=6, batch_size=BATCH, snapshot_epochs=1)), quiet, tmp_path)
+    shorter = lesson(Schedule(learning_rate=0.05, minibatches=3, batch_size=BATCH))
+    train(shorter, quiet)
+    kept = read_snapshot(tmp_path, 3)
+    assert kept and same(kept, weights(shorter))
+
+
+def test_a_killed_training_goes_on_with_its_snapshots(tmp_path):
     def make():
-        schedule = Schedule(optimizer, learning_rate=0.02, weight_decay=1e-3, epochs=4, batch_size=BATCH)
-        return lesson(schedule, Scripted(keep=(1, 3)))
+        return lesson(Schedule(learning_rate=0.05, minibatches=9, batch_size=BATCH, snapshot_epochs=1))
 
-    whole = make()
-    expected = train(whole, quiet, tmp_path / "whole")
-    one, course = interrupted(make, tmp_path / "killed", after)
-    assert same(weights(one), weights(whole))
-    assert course.looks == expected.looks
-
-
-def test_stages_resume_where_they_were(tmp_path, monkeypatch):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
-
-    def make():
-        return lesson(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
-
-    whole = make()
-    expected = train(whole, quiet, tmp_path / "whole")
-    for after in range(1, 8):
-        one, course = interrupted(make, tmp_path / str(after), after)
-        assert same(weights(one), weights(whole))
-        assert course.looks == expected.looks
-
-
-def test_what_a_kill_left_half_written_is_passed_over(tmp_path):
-    def make():
-        return lesson(stopper=Scripted(keep=(1,)))
-
-    whole = make()
-    train(whole, quiet, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(make(), killed_after(7), tmp_path / "killed")
-    (tmp_path / "killed" / "tmp123abc").write_bytes(b"PK\x03\x04 half")
-    one = make()
-    train(one, quiet, tmp_path / "killed")
-    assert same(weights(one), weights(whole))
-
-
-def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
-    first = lesson(stopper=Scripted(keep=(1,), stop=2))
-    train(first, quiet, tmp_path)
-    done = []
-    again = lesson(stopper=Scripted(keep=(1,), stop=2))
-    course = train(again, done.append, tmp_path)
-    assert same(weights(again), weights(first))
-    assert course.looks[-1].minibatches == 6
-    assert sum(done) == 6 * BATCH  # told as done, not done again
-
-
-def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
-
-    def make():
-        return lesson(stopper=Scripted(keep=(1,)))
-
-    whole = make()
-    train(whole, quiet, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(make(), killed_after(8), tmp_path / "killed")
-    newest = max((tmp_path / "killed").glob("*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    newest.write_bytes(b"")
-    one = make()
-    train(one, quiet, tmp_path / "killed")
-    assert same(weights(one), weights(whole))
-
-
-def test_blocks_behind_the_levels_are_refused():
-    class Behind(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            self._parameters = list(extractor.head.parameters())
-
-    with pytest.raises(UserError, match=r"adapter\.blocks: expected blocks that the levels are made of"):
-        train(lesson(adapter=Behind()), quiet)
+    whole = train(make(), quiet, tmp_path / "whole").snapshots
+    _, course = interrupted(make, tmp_path / "killed", 5)
+    assert course.snapshots == whole
+    for at in whole:
+        assert same(read_snapshot(tmp_path / "whole", at), read_snapshot(tmp_path / "killed", at))

@@ -1,0 +1,53 @@
+"""Pictures other than the data's: those of ``[auxiliary]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from adkit.data.datasets import open_dataset
+from adkit.data.duplicates import foreign_pictures, foreign_warning
+from adkit.data.found import some
+from adkit.data.loader import BadPictures, Loader
+from adkit.data.samples import Dataset, Sample
+from adkit.data.view import View
+from adkit.recipe import Recipe
+
+
+def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
+    """The training pictures of every category of ``[auxiliary]``, each once; none without that table.
+
+    A picture that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
+    are trained on must not depend on when one is found to be broken.
+
+    Args:
+        warn: told of those that are left out.
+
+    Raises:
+        UserError: what is wrong with the table or its data.
+    """
+    table = recipe.auxiliary
+    if table is None:
+        return []
+    with recipe.document.locating("auxiliary", type(table).model_fields):
+        found = open_dataset(table, recipe.run.seed)
+        # By names of their own: the same file name may stand in the data.
+        samples = [
+            replace(sample, id=f"[auxiliary]/{sample.id}")
+            for category in found.categories
+            for sample in (*category.train, *category.calibration)
+        ]
+        samples = list({sample.id: sample for sample in samples}.values())
+        own = {sample.id: sample for category in dataset.categories for sample in category.samples}
+        samples, pairs = foreign_pictures(samples, own.values())
+        bad = BadPictures(table.max_bad_share)
+        for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
+            pass
+        bad.check(len(samples))
+    warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
+    if bad:
+        named = some([f"{picture}: {reason}" for picture, reason in bad.reasons.items()], 3)
+        warnings.append(f"{len(bad)} auxiliary pictures could not be read and were left out: {named}")
+    for text in warnings:
+        warn(text)
+    return [sample for sample in samples if sample.id not in bad]

@@ -1,0 +1,98 @@
+"""Tensors that are costly to make, kept between runs as safetensors, which carries no code."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import platformdirs
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+VARIABLE = "ADKIT_CACHE"
+"""The environment variable that names another folder."""
+
+logger = logging.getLogger("adkit")
+
+
+def cache_folder() -> Path:
+    """Where adkit keeps what can be made again; it may be removed at any time."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("adkit"))
+
+
+def cached(kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What ``make`` gives, on the CPU: from the cache where it is there, whole.
+
+    A file that is damaged, and a folder that cannot be written, are warned of; neither ends a run.
+
+    Args:
+        kind: what it is, the name of its folder.
+        key: digest of everything that it depends on.
+    """
+    path = cache_folder() / kind / f"{key}.safetensors"
+    found = _read(path)
+    if found is None:
+        found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
+        try:
+            _write(found, path)
+        except OSError as error:
+            logger.warning(
+                "%s: the %s could not be kept there (%s) and will be computed again: set %s to a folder that can be "
+                "written",
+                path.parent,
+                kind,
+                error.strerror or error,
+                VARIABLE,
+            )
+    return found
+
+
+def add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    """Let ``digest`` depend on a tensor: its name, dtype, shape and values."""
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        add_tensor(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get("sha256")
+            # Copied from the mapped file, which may go away while the tensors are in use.
+            found = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        reason = None if _digest(found) == stated else "its digest is another"
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error)
+    if reason is None:
+        return found
+    logger.warning("%s: damaged (%s): computed again", path, reason)
+    return None
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Whole or not at all, whoever else writes the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(safetensors.torch.save(dict(tensors), {"sha256": _digest(tensors)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

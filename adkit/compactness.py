@@ -1,0 +1,52 @@
+"""What the adapters of PANDA share: the compactness loss, and the schedule that it is trained by.
+
+Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
+equation 1 and supplement 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor
+
+from adkit.centers import distances, fit_centers
+from adkit.contracts import Features, Scores, Stream
+from adkit.scoring import scores_of
+from adkit.training_contracts import Schedule
+from adkit.tuning import mean_terms
+
+SCHEDULE: Final = Schedule(
+    optimizer="sgd",
+    learning_rate=1e-2,  # the paper gives none
+    momentum=0.9,
+    weight_decay=5e-5,
+    clip_norm=1e-3,
+    batch_size=32,
+    minibatches=2300,
+    snapshot_epochs=5,
+)
+"""The paper's, for the two last blocks of a ResNet-152, stopped early."""
+
+
+class Compactness:
+    """‖ψ(x) − c‖², c the mean of ψ₀ over the normal pictures: the mean over pictures, levels and a level's locations.
+
+    Equation 1 sums over pictures, and knows the pooled level alone; of that one, this is its mean.
+    """
+
+    def __init__(self, normal: Stream) -> None:
+        """``normal``: the normal pictures through ψ₀, which are walked once."""
+        self._centers = fit_centers(normal.levels, normal, "level")
+
+    def terms(self, features: Features) -> dict[str, Tensor]:
+        """A term a level, whose sum is the loss."""
+        return mean_terms(self._scores(features).levels)
+
+    def score(self, features: Features) -> Tensor:
+        """(n,): each picture's own mean over levels."""
+        return self._scores(features).image
+
+    def _scores(self, features: Features) -> Scores:
+        maps = {name: distances(features[name], center, "squared_l2") for name, center in self._centers.items()}
+        return scores_of(maps, features.geometry, "mean")

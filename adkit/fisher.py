@@ -1,0 +1,162 @@
+"""The diagonal of the Fisher information of a pretrained classifier: how much each weight matters to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from adkit.cache import add_tensor, cached
+from adkit.context import Context
+from adkit.contracts import Batch, Extractor, PictureStream
+from adkit.errors import UserError
+from adkit.pretraining import class_numbers, classes_of
+from adkit.tuning import adaptable
+
+Labels = Literal["predicted", "classes"]
+"""Whence y: drawn from what the classifier predicts, or what each picture shows."""
+
+FORMULA = "fisher 1"
+"""Part of the cache's key: another one for another formula."""
+
+logger = logging.getLogger("adkit")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Some of the pictures of a stream, each as likely as any other, and always the same of equal streams."""
+
+    pictures: PictureStream
+    count: int
+    """How many at most."""
+    context: Context
+
+    @cached_property
+    def numbers(self) -> frozenset[int]:
+        """Their places in the stream; of unreadable ones fewer come."""
+        generator = self.context.generator("fisher", "pictures")
+        return frozenset(torch.randperm(self.pictures.pictures, generator=generator)[: self.count].tolist())
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of one picture."""
+        number = 0
+        for batch in self.pictures.batches():
+            for i in range(len(batch)):
+                if number in self.numbers:
+                    kinds = None if batch.kinds is None else batch.kinds[i : i + 1]
+                    yield Batch(batch.images[i : i + 1], batch.ids[i : i + 1], kinds=kinds)
+                number += 1
+
+
+def fisher(
+    extractor: Extractor,
+    parameters: Sequence[nn.Parameter],
+    pictures: PictureStream,
+    labels: Labels,
+    count: int,
+    context: Context,
+) -> list[Tensor]:
+    """The mean over pictures of (∂ −log p(y|x) / ∂θ)², for every one of ``parameters``, computed once and then cached.
+
+    With y drawn from the classifier's own prediction p(·|x) this is the definition of the Fisher information, which
+    takes no labels. With the true classes it is what PANDA's equation 3 and elastic weight consolidation compute.
+    The extractor stays in evaluation mode, and as it is.
+
+    Args:
+        parameters: of the extractor.
+        pictures: with kinds, where ``labels`` are their classes; class i is the kind of number i.
+        count: how many of them are used at most.
+
+    Returns:
+        Tensors ≥ 0 of the shapes of ``parameters``, float32, on their devices.
+
+    Raises:
+        UserError: the weights have no classifier, or the kinds of the pictures are not its classes.
+    """
+    wanted = {id(parameter) for parameter in parameters}
+    names = {id(p): name for name, p in cast(nn.Module, extractor).named_parameters() if id(p) in wanted}
+    sampled = Sampled(pictures, count, context)
+    found = cached(
+        "fisher",
+        _key(extractor, sorted(names.values()), sampled, labels),
+        lambda: dict(
+            zip(
+                (names[id(parameter)] for parameter in parameters),
+                compute_fisher(extractor, parameters, sampled, labels),
+                strict=True,
+            )
+        ),
+    )
+    return [found[names[id(parameter)]].to(parameter.device) for parameter in parameters]
+
+
+def compute_fisher(
+    extractor: Extractor, parameters: Sequence[nn.Parameter], sampled: Sampled, labels: Labels
+) -> list[Tensor]:
+    """``fisher`` without the cache."""
+    started, done = time.perf_counter(), 0
+    classify, device = adaptable(extractor).classify, sampled.context.device
+    generator = sampled.context.generator("fisher", "labels")
+    sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
+    with _only(cast(nn.Module, extractor), parameters), torch.enable_grad():
+        # One by one: the mean of squares is not the square of a batch's mean gradient.
+        for picture in sampled:
+            log_p = classify(picture.images.to(device)).float().log_softmax(1)[0]  # (classes,)
+            if labels == "classes":
+                numbers = class_numbers(sampled.pictures.kinds, len(log_p), "fisher")
+                y = int(classes_of(picture, numbers, "fisher"))
+            else:
+                y = int(torch.multinomial(log_p.detach().cpu().exp(), 1, generator=generator))
+            done += 1
+            gradients = torch.autograd.grad(-log_p[y], list(parameters), allow_unused=True)
+            for total, gradient in zip(sums, gradients, strict=True):
+                if gradient is not None:
+                    total.addcmul_(gradient, gradient)
+    if not done:
+        raise UserError("data: expected pictures for the Fisher information, found none that can be read: add some")
+    if not all(bool(total.isfinite().all()) for total in sums):
+        raise UserError(
+            "extractor.weights: expected a classifier whose gradients are finite, found NaN or inf: use other weights, "
+            'or set adapter.fisher = "uniform"'
+        )
+    logger.info("Fisher information of %d pictures: %.1f s", done, time.perf_counter() - started)
+    return [total / done for total in sums]
+
+
+@contextmanager
+def _only(extractor: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients for ``parameters`` alone, so that the blocks below them are not walked back."""
+    before = [(parameter, parameter.requires_grad) for parameter in extractor.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, was in before:
+            parameter.requires_grad_(was)
+
+
+def _key(extractor: Extractor, names: Sequence[str], sampled: Sampled, labels: Labels) -> str:
+    """Digest of all that the Fisher information depends on."""
+    module, context = cast(nn.Module, extractor), sampled.context
+    kinds = list(sampled.pictures.kinds) if labels == "classes" else None
+    device = torch.device(context.device).type
+    # The text of a module tells networks apart whose weights have the same names.
+    about = [FORMULA, repr(module), names, labels, kinds, context.seed, sampled.count, device]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in module.state_dict().items():
+        add_tensor(digest, name, tensor)
+    for picture in sampled:
+        add_tensor(digest, str(picture.kinds) if labels == "classes" else "", picture.images)
+    return digest.hexdigest()

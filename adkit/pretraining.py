@@ -1,0 +1,45 @@
+"""The task that an extractor was pretrained on: pictures of ``[auxiliary]`` as classes of its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from adkit.contracts import Batch
+from adkit.errors import UserError
+
+
+def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int]:
+    """Kind → the class of that number, where the kinds are those of the pretraining data, in their order.
+
+    Args:
+        kinds: ``PictureStream.kinds``.
+        classes: how many the classifier has.
+        key: the adapter's parameter that asks for them, for the sentence.
+
+    Raises:
+        UserError: there are not as many kinds as classes.
+    """
+    if len(kinds) != classes:
+        raise UserError(
+            f"[auxiliary]: expected pictures of {classes} kinds, one a class of the pretrained classifier, which "
+            f'adapter.{key} = "classes" needs, found {len(kinds)}: name the data set that the weights were trained on, '
+            f'or set adapter.{key} = "predicted"'
+        )
+    return {kind: number for number, kind in enumerate(kinds)}
+
+
+def classes_of(batch: Batch, numbers: Mapping[str, int], key: str) -> Tensor:
+    """(b,) int64: the class that each picture shows.
+
+    Raises:
+        UserError: it is not known what they show.
+    """
+    if batch.kinds is None:
+        raise UserError(
+            f'[auxiliary]: expected pictures whose kinds are known, which adapter.{key} = "classes" needs, found '
+            f'{batch.ids[0]} without one: use a data set of classes, or set adapter.{key} = "predicted"'
+        )
+    return torch.tensor([numbers[kind] for kind in batch.kinds])

@@ -1,0 +1,102 @@
+"""What a recipe asks of a training: which adapter and stopper, how long, and which pictures are kept out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, cast
+
+from adkit.assemble import Assembled, build
+from adkit.contracts import Fuse
+from adkit.core_tables import TrainingTable
+from adkit.data.samples import Sample
+from adkit.data.splits import hold_out
+from adkit.errors import UserError
+from adkit.training_contracts import (
+    Adapter,
+    ExtendingAdapter,
+    HoldingStopper,
+    Schedule,
+    ScheduledAdapter,
+    SnapshotAdapter,
+    Stopper,
+)
+
+SCALE_SHARE: Final = 0.1
+"""Of the normal training pictures, held out for the scales of members whose largest ratio counts."""
+
+
+def new_adapter(parts: Assembled) -> Adapter | None:
+    """An adapter that is not prepared; None where the recipe names none.
+
+    Raises:
+        UserError: what it refuses, or a scorer that would be fitted on levels that nothing was trained for.
+    """
+    choice = parts.recipe.adapter
+    if choice is None:
+        return None
+    adapter = cast(Adapter, build(choice, parts.context))
+    if isinstance(adapter, ExtendingAdapter) and parts.recipe.scorer_fit == "initial":
+        raise UserError(
+            f'scorer.fit: expected "adapted" with {choice.name}, which adds levels of its own that mean nothing before '
+            'training, found "initial": remove this key'
+        )
+    return adapter
+
+
+def split_for_stopping(
+    samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """(pictures to train on, pictures held out for the stopper)."""
+    stopper = new_stopper(parts)
+    share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
+    return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
+
+
+def snapshot_rule(parts: Assembled) -> Fuse | None:
+    """How the snapshots of a training become one detector; None where they do not."""
+    adapter = new_adapter(parts)
+    return adapter.fuse if isinstance(adapter, SnapshotAdapter) else None
+
+
+def split_for_scale(
+    subject: str, samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """(pictures to train on, pictures held out to tell what a member gives a typical normal one).
+
+    Source: Reiss et al., PANDA (CVPR 2021), supplement B.1.
+
+    Raises:
+        UserError: there are too few to hold any out.
+    """
+    train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", equal)
+    if not scaling:
+        raise UserError(
+            f"adapter: expected normal training pictures of {subject} of which a tenth can be held out for the scales "
+            f"of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
+        )
+    return train, scaling
+
+
+def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
+    """The adapter's schedule, with what the recipe says instead.
+
+    Raises:
+        UserError: neither says how long.
+    """
+    schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
+    given = {} if table is None else table.model_dump(exclude_none=True)
+    if given.get("snapshot_epochs") == 0:
+        given["snapshot_epochs"] = None
+    if "minibatches" in given or "epochs" in given:  # one length, the recipe's
+        given = {"minibatches": None, "epochs": None, **given}
+    schedule = replace(schedule, **given)
+    if schedule.minibatches is None and schedule.epochs is None:
+        raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
+    return schedule
+
+
+def new_stopper(parts: Assembled) -> Stopper | None:
+    """A stopper that has seen nothing."""
+    choice = parts.recipe.stopper
+    return None if choice is None else cast(Stopper, build(choice, parts.context))

@@ -1,0 +1,127 @@
+"""ewc: draw the features together, while the weights that the pretrained classifier depends on stay where they were.
+
+Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
+equations 3 and 4, section 3.2 (PANDA-EWC) and supplement 2.1; the penalty is that of Kirkpatrick et al., Overcoming
+catastrophic forgetting in neural networks (PNAS 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adkit import (
+    Batch,
+    Component,
+    Context,
+    Extractor,
+    Features,
+    Group,
+    Params,
+    PictureStream,
+    Scorer,
+    Stage,
+    UserError,
+    hookimpl,
+)
+from adkit.compactness import SCHEDULE, Compactness
+from adkit.fisher import fisher
+from adkit.tuning import BLOCKS, Blocks, tuned
+
+UNIFORM: Final = 3e-3
+"""Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of
+EfficientNet-Lite 0 on pictures of textures, so that one strength serves both."""
+
+
+class EwcParams(Params):
+    strength: float = Field(1e4, gt=0, description="weight λ of the penalty")
+    fisher: Literal["predicted", "classes", "uniform"] = Field(
+        "predicted",
+        description="importance of a weight: its Fisher information with labels that the classifier itself predicts "
+        "for pictures of [auxiliary] or else the normal ones, with the classes of [auxiliary], which must be those of "
+        "the classifier, or alike for all",
+    )
+    fisher_pictures: int = Field(3200, ge=1, description="pictures that the Fisher information is a mean over, at most")
+    penalty: Literal["implicit", "explicit"] = Field(
+        "implicit", description="minimize the penalty by steps of its own that cannot diverge, or by those of the loss"
+    )
+    blocks: Blocks = Field(2, description=BLOCKS)
+
+
+class Ewc:
+    """Minimizes compactness + λ/2 Σ F (θ − θ₀)², θ₀ the pretrained weights and F their diagonal Fisher information.
+
+    A plain step of rate lr multiplies a weight's distance from θ₀ by 1 − lr·λ·F: it overshoots where lr·λ·F is above 1
+    and diverges above 2. With λ = 1e4 and lr = 1e-2 it reaches 290 in the last blocks of EfficientNet-Lite 0. The
+    implicit step, which goes where lr·λ/2·F (θ − θ₀)² + ½ (θ − θ′)² is least, θ′ the weight as it was, divides that
+    distance by 1 + lr·λ·F instead: it cannot overshoot, however large F is, and for a small one the two agree. Both
+    rest where equation 4 is least, so long as the rate is that at which the gradient of compactness acts on the
+    weights, clipping and momentum included. An explicit penalty is clipped together with compactness.
+    """
+
+    schedule = replace(SCHEDULE, minibatches=7800)
+
+    def __init__(self, params: EwcParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._compactness: Compactness
+        self._parameters: list[nn.Parameter]
+        self._initial: list[Tensor]
+        self._importance: list[Tensor]
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        if self.params.fisher == "classes" and auxiliary is None:
+            raise UserError(
+                'adapter.fisher: expected an [auxiliary] table for "classes", the data set that the weights were '
+                'trained on, found none: add it, or set fisher = "predicted", which needs no labels'
+            )
+        self._compactness = Compactness(normal)
+        self._parameters = self.trained(extractor)
+        self._initial = [parameter.detach().clone() for parameter in self._parameters]
+        if self.params.fisher == "uniform":
+            self._importance = [torch.full_like(initial, UNIFORM) for initial in self._initial]
+        else:
+            pictures, count = normal if auxiliary is None else auxiliary, self.params.fisher_pictures
+            self._importance = fisher(extractor, self._parameters, pictures, self.params.fisher, count, self.context)
+
+    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
+        return tuned(extractor, self.params.blocks)
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage([Group(self._parameters)])]
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        with torch.set_grad_enabled(self.params.penalty == "explicit" and torch.is_grad_enabled()):
+            penalty = self._penalty()
+        return {**self._compactness.terms(features), "penalty": penalty}
+
+    def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
+        """θ ← (θ + lr·λ·F·θ₀) / (1 + lr·λ·F), where the penalty is implicit."""
+        if self.params.penalty == "explicit":
+            return
+        for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True):
+            pull = learning_rates[parameter] * self.params.strength * importance
+            parameter.lerp_(initial, pull / (1 + pull))
+
+    def score(self, features: Features) -> Tensor:
+        return self._compactness.score(features)
+
+    def _penalty(self) -> Tensor:
+        """λ/2 Σ F (θ − θ₀)²."""
+        sums = [
+            (importance * (parameter - initial).square()).sum()
+            for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True)
+        ]
+        return self.params.strength / 2 * torch.stack(sums).sum()
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("ewc", "adapter", EwcParams, Ewc)]

@@ -1,0 +1,139 @@
+"""joint: draw the features together, while the pretrained classifier goes on to recognize other pictures by them.
+
+Source: equation 2 of Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation
+(CVPR 2021), after Perera and Patel, Learning Deep Features for One-Class Classification (IEEE TIP 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adkit import (
+    Batch,
+    Component,
+    Context,
+    Extractor,
+    Features,
+    Group,
+    Params,
+    PictureStream,
+    Scorer,
+    Stage,
+    UserError,
+    hookimpl,
+)
+from adkit.compactness import SCHEDULE, Compactness
+from adkit.pretraining import class_numbers, classes_of
+from adkit.scoring import check_memory
+from adkit.tuning import BLOCKS, Blocks, adaptable, tuned
+
+
+class JointParams(Params):
+    alpha: float = Field(0.1, gt=0, description="weight α of compactness beside the classification loss")
+    labels: Literal["predicted", "classes"] = Field(
+        "predicted",
+        description="what pictures of [auxiliary] are to be recognized as: what the classifier predicted before "
+        "adapting, or their classes, which must be those of the classifier",
+    )
+    blocks: Blocks = Field(2, description=BLOCKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(Batch):
+    """Normal pictures, and beside them those of ``[auxiliary]``, perhaps fewer, which the classifier alone sees."""
+
+    auxiliary: Batch
+
+
+class Joint:
+    """Minimizes the classification loss on pictures of ``[auxiliary]`` + α · compactness of the normal ones.
+
+    The classifier itself stays as it is, so that the features have to go on to mean what they meant. Where its own
+    predictions p₀ are the labels, the loss is the cross-entropy −Σ p₀ log p; they are computed once, all of them before
+    the first step, so that nothing depends on which pictures come when, and kept in memory. The paper says neither α
+    nor how long it trains: the length is that of PANDA-Early.
+    """
+
+    schedule = SCHEDULE
+
+    def __init__(self, params: JointParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._compactness: Compactness
+        self._parameters: list[nn.Parameter]
+        self._numbers: dict[str, int]
+        self._rows: dict[str, int]
+        self._predictions: Tensor
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        if auxiliary is None:
+            raise UserError(
+                "adapter.use: expected an [auxiliary] table for joint, one of pictures that the classifier is to go on "
+                "to recognize, found none: add it, or use ewc, which needs no other pictures"
+            )
+        self._compactness = Compactness(normal)
+        self._parameters = tuned(extractor, self.params.blocks)
+        with torch.no_grad():
+            if self.params.labels == "predicted":
+                self._predict(extractor, auxiliary)
+            else:
+                classes = self._logits(extractor, next(iter(auxiliary.batches()))).shape[1]
+                self._numbers = class_numbers(auxiliary.kinds, classes, "labels")
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage([Group(self._parameters)])]
+
+    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Paired:
+        """The normal pictures; those of ``[auxiliary]`` go with them to ``loss``, which has them classified."""
+        if auxiliary is None:
+            raise UserError("adapter.use: expected an [auxiliary] table for joint, found none: add it")
+        return Paired(**vars(normal), auxiliary=auxiliary)
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        assert isinstance(batch, Paired)
+        logits = self._logits(extractor, batch.auxiliary)
+        classification = nn.functional.cross_entropy(logits, self._targets(batch.auxiliary).to(logits.device))
+        compactness = self._compactness.terms(features)
+        return {"classification": classification, **{name: self.params.alpha * t for name, t in compactness.items()}}
+
+    def score(self, features: Features) -> Tensor:
+        return self._compactness.score(features)
+
+    def _logits(self, extractor: Extractor, batch: Batch) -> Tensor:
+        """(b, classes)"""
+        return adaptable(extractor).classify(batch.images.to(self.context.device, non_blocking=True)).float()
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """(b,) class numbers, or (b, classes) probabilities."""
+        if self.params.labels == "classes":
+            return classes_of(batch, self._numbers, "labels")
+        return self._predictions[[self._rows[picture] for picture in batch.ids]]
+
+    def _predict(self, extractor: Extractor, auxiliary: PictureStream) -> None:
+        ids: list[str] = []
+        found: list[Tensor] = []
+        for batch in auxiliary.batches():
+            found.append(self._logits(extractor, batch).softmax(1).cpu())
+            if not ids:
+                check_memory(
+                    2 * 4 * auxiliary.pictures * found[0].shape[1],  # each alone, and together
+                    "cpu",
+                    f"joint: what the classifier predicts for {auxiliary.pictures} pictures of [auxiliary]",
+                    "name fewer pictures there",
+                )
+            ids += batch.ids
+        self._rows = {picture: row for row, picture in enumerate(ids)}
+        self._predictions = torch.cat(found)
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("joint", "adapter", JointParams, Joint)]

@@ -1,0 +1,128 @@
+"""oe: outlier exposure, a logistic regression on the features that tells normal pictures from other ones.
+
+Use it only with pictures in ``[auxiliary]`` that resemble the anomalies, or at least come from their domain. With
+others the network may learn what tells the data sets apart, such as colour, and not what tells normal from anomalous:
+on Fashion-MNIST, small photographs of everything took the paper's 95.6 down to 91.8.
+
+Source: equation 5 of Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation
+(CVPR 2021), after Hendrycks et al., Deep Anomaly Detection with Outlier Exposure (ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from adkit import (
+    Batch,
+    Component,
+    Context,
+    Extractor,
+    Features,
+    Geometry,
+    Group,
+    Level,
+    Params,
+    PictureStream,
+    Schedule,
+    Scorer,
+    Stage,
+    UserError,
+    hookimpl,
+)
+from adkit.extending import ExtendedExtractor
+from adkit.tuning import BLOCKS, Blocks, tuned
+
+LOGIT = "logit"
+"""The level that is added: w·ψ(x) + b, above 0 where a picture looks more like those of ``[auxiliary]``."""
+
+
+class OeParams(Params):
+    blocks: Blocks = Field(1, description=BLOCKS)
+
+
+class Oe:
+    """Adds a level ``logit`` of one value a picture, which scorer ``logit`` reads, and minimizes its logistic loss.
+
+    ψ(x) are the levels' means over their locations, one after the other; the paper reads ``pool`` alone. The paper
+    writes no b: with it, w need not tell apart what only the shares of the two kinds of picture make different.
+    """
+
+    schedule = Schedule(
+        optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0, clip_norm=1e-3, batch_size=32, epochs=75
+    )
+
+    def __init__(self, params: OeParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._parameters: list[nn.Parameter]
+
+    def extend(self, extractor: Extractor) -> ExtendedExtractor:
+        head = Head(sum(level.channels for level in extractor.levels.values())).to(self.context.device)
+        level = Level(1, (1, 1), Geometry.covering((1, 1), self.context.image_size))
+        return ExtendedExtractor(extractor, head, {LOGIT: level}, "oe")
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        if auxiliary is None:
+            raise _no_auxiliary()
+        assert isinstance(extractor, ExtendedExtractor)
+        self._parameters = [*tuned(extractor.inner, self.params.blocks), *extractor.head.parameters()]
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage([Group(self._parameters)])]
+
+    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+        if auxiliary is None:
+            raise _no_auxiliary()
+        return Batch(
+            images=torch.cat([normal.images, auxiliary.images]),
+            ids=(*normal.ids, *auxiliary.ids),
+            labels=torch.tensor([0] * len(normal) + [1] * len(auxiliary), device=normal.images.device),
+        )
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        """The mean of −log p(label), as what normal pictures and the others add to it."""
+        logits = self.score(features)
+        labels = torch.zeros_like(logits) if batch.labels is None else batch.labels.to(logits)
+        return {
+            "normal": ((1 - labels) * softplus(logits)).mean(),  # −log(1 − σ(z))
+            "auxiliary": (labels * softplus(-logits)).mean(),  # −log σ(z)
+        }
+
+    def score(self, features: Features) -> Tensor:
+        return features[LOGIT][:, 0, 0, 0]
+
+
+class Head(nn.Module):
+    """Starts at 0, where every picture is as likely normal as not, so that nothing depends on a draw.
+
+    A regression has no symmetry to break: for fixed features its loss is convex, with one minimum from any start. The
+    blocks begin to move with the second step, when w is no longer 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        embedding = torch.cat([level.mean((1, 2)) for level in features.values()], 1)  # (n, channels)
+        return {LOGIT: (embedding @ self.weight + self.bias)[:, None, None, None]}
+
+
+def _no_auxiliary() -> UserError:
+    return UserError(
+        "auxiliary: expected pictures that resemble the anomalies, for oe to learn to tell from the normal ones, found "
+        "none: add a table [auxiliary] with their format and root, or use an adapter that needs none, such as panda"
+    )
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("oe", "adapter", OeParams, Oe)]

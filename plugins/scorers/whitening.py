@@ -1,0 +1,142 @@
+"""whitening: the distance to the mean of the normal features, after their variances were made alike in all directions.
+
+Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021), section
+4.3.2, and table 4 of its supplement.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
+from adkit.mahalanobis import Whitening, from_state, savable, state_of
+from adkit.moments import Moments, float64_device
+from adkit.scoring import Aggregation, check_memory, fitted_levels, foreign_state, scores_of
+
+logger = logging.getLogger("adkit")
+
+ZERO = 1e-12
+"""A component of no larger share of the largest one's variance varies by the rounding of float32 alone."""
+
+
+class WhiteningParams(Params):
+    components: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="leading components to measure within: a count such as 50, or a share of variance; 1.0: all"
+    )
+    epsilon: float = Field(
+        0.0, ge=0, description="share of the mean variance that each component's is raised by: small ones count less"
+    )
+    metric: Literal["l2", "squared_l2"] = Field("l2", description="distance to the mean of what is whitened")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+
+
+class PcaWhitening:
+    """Principal components of the normal features of all locations of a level, each divided by its deviation.
+
+    n features vary in n − 1 directions at most, and more often than not there are fewer pictures than channels. What a
+    picture differs by in the other directions, whose variance is 0, then counts for nothing, and the n themselves are
+    all at one distance, (n − 1) / sqrt(n). Fewer ``components`` or some ``epsilon`` mend the latter; scorer
+    ``gaussian``, which moves covariances towards the identity, mends both.
+    """
+
+    def __init__(self, params: WhiteningParams, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._fitted: dict[str, Whitening] = {}
+
+    def fit(self, stream: Stream) -> None:
+        self._fitted = {}
+        levels, device = stream.levels, self.context.device
+        self._check(levels, stream.pictures)
+        moments = {name: Moments(1, level.channels, device) for name, level in levels.items()}
+        for features in stream:
+            for name, values in features.items():
+                moments[name].add(values.flatten(0, 2)[None])  # (1, n·h·w, c)
+        self._fitted = {name: self._finished(name, moments.pop(name)) for name in levels}
+
+    def score(self, features: Features) -> Scores:
+        if not self._fitted:
+            raise NotFittedError("whitening")
+        maps = {name: self._fitted[name].distances(features[name]) for name in fitted_levels(self._fitted, features)}
+        if self.params.metric == "squared_l2":
+            maps = {name: distances.square() for name, distances in maps.items()}
+        return scores_of(maps, features.geometry, self.params.aggregation)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return state_of(self._fitted)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        levels = from_state("whitening", state)
+        for name, whitening in levels.items():
+            if whitening.mean.shape[:2] != (1, 1):  # then the rows' are, too
+                found = tuple(whitening.mean.shape[:2])
+                raise foreign_state("whitening", f"mean.{name}", "that of one location", f"those of {found}")
+        self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
+
+    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+        """What fitting takes at its height."""
+        held = sum(Moments.memory(1, level.channels) for level in levels.values())
+        return held + Moments.working_memory(max(level.channels for level in levels.values()))
+
+    def _check(self, levels: Mapping[str, Level], pictures: int) -> None:
+        components = self.params.components
+        for name, level in levels.items():
+            if isinstance(components, int) and components > level.channels:
+                raise UserError(
+                    f"scorer.components: expected at most the {level.channels} channels of level {name}, found "
+                    f"{components}: keep fewer, or write a share of variance such as 0.99"
+                )
+        check_memory(
+            self.memory(levels, pictures),
+            float64_device(self.context.device),
+            f"scorer: whitening's covariances of {', '.join(levels)}",
+            "keep fewer features.channels, or name levels with fewer channels",
+        )
+
+    def _finished(self, name: str, moments: Moments) -> Whitening:
+        count = moments.count
+        if not count:
+            raise UserError("scorer: expected at least 1 normal picture, found none: check the training data")
+        variances, vectors = torch.linalg.eigh(moments.covariances()[0])  # ascending; components in columns
+        variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
+        rank = int((variances > ZERO * variances[0]).sum())
+        if not rank:
+            raise UserError(
+                f"scorer: expected normal features that vary, found level {name} the same {count} times: add normal "
+                "pictures, name other extractor.levels or use another scorer, such as center"
+            )
+        kept = min(rank, self._components(variances))
+        if kept == rank < len(variances):
+            logger.warning(
+                "whitening: level %s: %d features vary in %d of %d directions; what differs in the others counts for "
+                "nothing, and the least of these as much as the first: use more normal pictures, fewer "
+                "scorer.components such as 0.99, or scorer gaussian",
+                *(name, count, rank, len(variances)),
+            )
+        unbiased = (variances[:kept] + self.params.epsilon * variances.mean()) * (count / (count - 1))
+        rows = savable((vectors[:, :kept] / unbiased.sqrt()).mT.contiguous())  # (kept, c)
+        return self._placed(Whitening(savable(moments.means)[None], rows[None, None]))
+
+    def _components(self, variances: Tensor) -> int:
+        components = self.params.components
+        if isinstance(components, int):
+            return components
+        if components == 1:
+            return len(variances)
+        through = variances.cumsum(0)
+        return int((through - variances < components * through[-1]).sum())  # the fewest that hold at least the share
+
+    def _placed(self, whitening: Whitening) -> Whitening:
+        device = self.context.device
+        return whitening.to(device, torch.float64 if device == float64_device(device) else torch.float32)
+
+
+@hookimpl
+def adkit_scorers() -> list[Component[Any]]:
+    return [Component("whitening", "scorer", WhiteningParams, PcaWhitening)]

@@ -1,0 +1,123 @@
+"""Small trainings, for tests of the trainer."""
+
+import itertools
+
+import pytest
+import torch
+
+from adkit import Batch, Context, Group, Schedule, Stage, Verdict
+from adkit.features import FeaturesTable, FeatureTransform
+from adkit.inference import Embedding
+from adkit.minibatches import Pictures
+from adkit.testing import TinyAdapter, TinyExtractor
+from adkit.testing.samples import SIZE, pictures, stream_of
+from adkit.training import Lesson, train
+
+CONTEXT = Context(image_size=SIZE)
+COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two pictures
+
+
+class Scripted:
+    """Keeps the state of the looks named, and stops at one of them."""
+
+    def __init__(self, keep=(), stop=None):
+        self.keep, self.stop, self.asked = keep, stop, []
+
+    def check(self, progress, extractor, adapter, held_out, generator):
+        look = len(self.asked)
+        self.asked.append(progress)
+        draw = float(torch.rand((), generator=generator))
+        return Verdict(look in self.keep, look == self.stop, f"look {look} drew {draw}", draw)
+
+    def state_dict(self):
+        return {"asked": float(len(self.asked))}
+
+    def load_state_dict(self, state):
+        self.asked = [None] * int(state["asked"])
+
+
+class TwoStages(TinyAdapter):
+    """Trains one layer for so many minibatches, and then another."""
+
+    def __init__(self, first, second):
+        self.lengths = (first, second)
+
+    def prepare(self, extractor, normal, auxiliary, scorer):
+        super().prepare(extractor, normal, auxiliary, scorer)
+        self.first = list(extractor.layer1.parameters())
+
+    def stages(self):
+        first, second = self.lengths
+        return [
+            Stage([Group(self.first)], minibatches=first, name="first"),
+            Stage([Group(self._parameters)], minibatches=second, name="second"),
+        ]
+
+
+def images():
+    (batch,) = pictures(COUNT, SIZE, seed=1)
+    return batch
+
+
+def minibatches(batch_size=BATCH, name="normal"):
+    batch = images()
+
+    def load(numbers):
+        for first in range(0, len(numbers), batch_size):
+            chosen = numbers[first : first + batch_size]
+            yield Batch(batch.images[chosen], tuple(batch.ids[number] for number in chosen))
+
+    return Pictures(load, COUNT, batch_size, CONTEXT, name)
+
+
+def lesson(schedule=None, stopper=None, adapter=None, extractor=None):
+    extractor = extractor or TinyExtractor()
+    adapter = adapter or TinyAdapter()
+    adapter.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
+    transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
+    return Lesson(
+        extractor=extractor,
+        embedding=Embedding(extractor, transform, CONTEXT),
+        adapter=adapter,
+        schedule=schedule or Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH),
+        stopper=stopper,
+        stages=list(adapter.stages()),
+        forward=extractor,
+        pictures=minibatches(),
+        auxiliary=None,
+        held_out=[images()],
+        context=CONTEXT,
+    )
+
+
+def weights(one):
+    return {name: tensor.clone() for name, tensor in one.extractor.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def quiet(pictures):
+    """Takes the count of pictures that are done."""
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_after(count):
+    done = itertools.count(1)
+
+    def advance(pictures):
+        if next(done) == count:
+            raise Killed
+
+    return advance
+
+
+def interrupted(make, folder, after):
+    with pytest.raises(Killed):
+        train(make(), killed_after(after), folder)
+    one = make()
+    return one, train(one, quiet, folder)

@@ -1,0 +1,76 @@
+"""Detectors whose members are the snapshots of a training, fused by the largest ratio."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import adkit
+from adkit import Detector, UserError
+
+
+@pytest.fixture
+def sampled(small_recipe):
+    """Eight normal pictures: two calibrate, one of the others tells the scales, five are trained on."""
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["adapter"] = {"use": "ses", "blocks": ["layer4"]}
+    small_recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
+    return small_recipe
+
+
+def manifest(run):
+    return json.loads((Path(run) / "detector" / "manifest.json").read_text())
+
+
+def rows(run, split):
+    with (Path(run) / "scores.csv").open(newline="") as file:
+        return {row["id"]: np.float32(row["score"]) for row in csv.DictReader(file) if row["split"] == split}
+
+
+def test_there_is_a_member_a_snapshot_and_none_of_the_first_state(sampled):
+    found = manifest(adkit.run(sampled).folder)
+    assert (len(found["members"]), len(found["extractors"]), found["fuse"]) == (2, 2, "max_ratio")
+
+
+def test_each_member_has_the_weights_of_its_snapshot(sampled):
+    folder = Path(adkit.run(sampled).folder) / "detector"
+    one, two = (load_file(folder / f"extractor-{number}.safetensors") for number in (0, 1))
+    changed = {name for name in one if not torch.equal(one[name], two[name])}
+    assert changed and all("layer4" in name for name in changed)
+
+
+def test_a_tenth_of_the_pictures_is_kept_for_the_scales(sampled):
+    assert adkit.run(sampled).categories["stripes"].pictures.train == 5
+
+
+def test_a_saved_detector_gives_the_scores_of_the_run(sampled, stripes):
+    run = adkit.run(sampled).folder
+    expected = rows(run, "test")
+    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    assert found.scores.tolist() == list(expected.values())
+
+
+def test_a_stopper_ends_the_members_at_the_state_that_it_kept(sampled):
+    sampled["stopper"] = {"use": "plateau", "validation": 0.2, "min_delta": 1e9}
+    report = adkit.run(sampled)
+    assert report.categories["stripes"].trainings[0].kept_minibatches == 0
+    assert len(manifest(report.folder)["members"]) == 1
+
+
+def test_members_of_an_ensemble_are_those_of_each_backbone(sampled):
+    sampled["extractor"]["backbone"] = ["resnet18", "resnet10t"]
+    found = manifest(adkit.run(sampled).folder)
+    backbones = [extractor["component"]["params"]["backbone"] for extractor in found["extractors"]]
+    assert backbones == ["resnet18", "resnet18", "resnet10t", "resnet10t"]
+
+
+def test_no_picture_to_spare_for_the_scales_is_refused(sampled, stripes):
+    for path in sorted((stripes / "stripes" / "train" / "good").glob("*.png"))[1:]:
+        path.unlink()
+    sampled["data"]["calibration"] = 0
+    with pytest.raises(UserError, match="a tenth can be held out for the scales"):
+        adkit.run(sampled)

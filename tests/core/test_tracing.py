@@ -1,0 +1,103 @@
+"""Snapshots along a training: what the report says of them, and when it warns of a collapse."""
+
+from pathlib import Path
+
+import pytest
+
+import adkit
+from adkit.report import SnapshotReport
+from adkit.tracing import collapse, spread_over
+
+
+@pytest.fixture
+def traced(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["adapter"] = {"use": "panda", "blocks": ["layer4"]}
+    small_recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
+    small_recipe["scorer"] = {"use": "center"}
+    return small_recipe
+
+
+def snapshots(report):
+    return report.categories["stripes"].trainings[0].snapshots
+
+
+def snapshot(at=0, train=1.0, anomalous=None):
+    distances = {"train": train} | ({} if anomalous is None else {"test_anomalous": anomalous})
+    normalized = {name: value / train for name, value in distances.items()} if train else {}
+    return SnapshotReport(minibatches=at, epochs=at, distances=distances, normalized=normalized, image_auroc=None)
+
+
+def test_there_is_one_before_training_and_one_every_so_many_epochs(traced):
+    assert [one.epochs for one in snapshots(adkit.run(traced))] == [0, 2, 4]
+
+
+def test_every_group_of_pictures_has_its_distance(traced):
+    groups = {"train", "held_out", "test_normal", "test_anomalous"}
+    assert all(set(one.distances) == groups for one in snapshots(adkit.run(traced)))
+
+
+def test_the_last_one_is_what_the_scorer_finds_around_the_first_centre(traced, tmp_path):
+    """With its centre fitted on ψ₀, the scorer's score is the adapter's own distance."""
+    traced["scorer"]["fit"] = "initial"
+    report = adkit.run(traced)
+    rows = (Path(report.folder) / "scores.csv").read_text().splitlines()
+    columns = rows[0].split(",")
+    found = [dict(zip(columns, row.split(","), strict=True)) for row in rows[1:]]
+    normal = [float(row["score"]) for row in found if row["split"] == "test" and row["label"] == "0"]
+    assert snapshots(report)[-1].distances["test_normal"] == pytest.approx(sum(normal) / len(normal), rel=1e-4)
+
+
+def test_normalized_is_over_the_distance_of_training_pictures(traced):
+    one = snapshots(adkit.run(traced))[-1]
+    assert one.normalized["held_out"] == pytest.approx(one.distances["held_out"] / one.distances["train"])
+
+
+def test_tracing_leaves_the_detector_as_it_was(traced):
+    scores = {}
+    for every in (0, 1):
+        traced["training"]["snapshot_epochs"] = every
+        scores[every] = (Path(adkit.run(traced).folder) / "scores.csv").read_text()
+    assert scores[0] == scores[1]
+
+
+def test_a_recipe_can_do_without(traced):
+    traced["training"]["snapshot_epochs"] = 0
+    assert snapshots(adkit.run(traced)) == []
+
+
+def test_many_pictures_are_thinned_from_the_first_to_the_last():
+    assert spread_over(range(10), 4) == [0, 3, 6, 9]
+
+
+def test_few_pictures_are_all_taken():
+    assert spread_over(range(3), 4) == [0, 1, 2]
+
+
+def test_features_that_lie_at_the_centre_have_collapsed():
+    assert "collapsed" in collapse([snapshot(0, 1.0), snapshot(5, 1e-5)])
+
+
+def test_anomalous_pictures_that_come_closer_than_at_first_are_told_with_the_figures():
+    text = collapse([snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)])
+    assert "was 2 before training, 4 after 5 minibatches and is 1.5 now" in text
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        [],
+        [snapshot(0, 1.0, 2.0)],
+        [snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 1.0)],
+        [snapshot(0, 1.0), snapshot(5, 0.5)],
+    ],
+)
+def test_no_collapse_where_the_ratio_held_or_is_not_known(course):
+    assert collapse(course) is None
+
+
+def test_a_collapse_is_among_the_warnings_of_the_report(traced):
+    traced["training"] |= {"epochs": 30, "learning_rate": 0.5, "snapshot_epochs": 10}
+    report = adkit.run(traced)
+    told = [text for text in report.warnings if "collapse" in text]
+    assert told == [f"stripes: {collapse(snapshots(report))}"]
