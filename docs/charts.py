@@ -1,142 +1,91 @@
-"""The course of trainings as a chart, from what ``report.json`` says of them."""
+"""The course of trainings as charts, from what ``report.json`` says of them; needs matplotlib (``adkit[docs]``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, floor, log10
 
-from PIL import Image, ImageDraw
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from adkit.report import LookReport, TrainingReport
 
-FINE = 3
-"""Drawn so many times as large and then reduced, since Pillow's lines have hard edges."""
-INK, FAINT, LINE, KEPT = "#222222", "#dddddd", "#1f5fa8", "#d1495b"
-SHADES = ("#dbe7f3", "#31688e")
-"""Of the bands, from the first level to the last."""
-WIDTH, LABELS, MARGIN, TICKS = 300, 118, 46, 5
-FIGURES, LOSSES, HEAD, FOOT, BETWEEN = 150, 220, 64, 42, 34
+KEPT = "#d1495b"
+GROUPS = {"train": "#1f5fa8", "held_out": "#7fa7d1", "test_normal": "#3f8f5f", "test_anomalous": "#d1495b"}
+
+plt.rcParams |= {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+}
 
 
-@dataclass(frozen=True)
-class Axes:
-    """A box in pixels, and the values at its edges."""
-
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom."""
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        left, top, right, bottom = self.box
-        across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
-        up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
-        return left + (right - left) * across, bottom - (bottom - top) * up
-
-
-def courses(trainings: Sequence[TrainingReport]) -> Image.Image:
+def courses(trainings: Sequence[TrainingReport]) -> Figure:
     """A column a training: the stopper's figure above, below it the loss and its terms, on one scale for all."""
-    highest = max(look.loss for training in trainings for look in training.looks if look.loss is not None)
-    column = MARGIN + WIDTH + LABELS
-    size = (len(trainings) * column, HEAD + FIGURES + BETWEEN + LOSSES + FOOT)
-    sheet = Image.new("RGB", (size[0] * FINE, size[1] * FINE), "white")
-    pen = Pen(ImageDraw.Draw(sheet))
-    for number, training in enumerate(trainings):
-        left = number * column + MARGIN
-        epochs = (0.0, max(look.epochs for look in training.looks))
-        top = HEAD + FIGURES + BETWEEN
-        figures = [look.figure for look in training.looks if look.figure is not None]
-        room = 0.1 * (max(figures) - min(figures)) or 0.01
-        upper = Axes((left, HEAD, left + WIDTH, HEAD + FIGURES), epochs, (min(figures) - room, max(figures) + room))
-        lower = Axes((left, top, left + WIDTH, top + LOSSES), epochs, (0.0, 1.05 * highest))
-        rate = training.schedule["learning_rate"]
-        pen.text((left, 4), f"{training.subject}, learning rate {rate:g}", 15)
-        pen.text((left, 26), "the stopper's figure", 12)
-        pen.text((left, top - 18), "loss, mean since the look before", 12)
-        for axes in (upper, lower):
-            pen.frame(axes, whole=axes is lower)
-        pen.text((left + WIDTH / 2, size[1] - 18), "epochs", 12, "mt")
-        _draw_losses(pen, lower, training.looks)
-        _draw_figures(pen, upper, training)
-        kept = next(look.epochs for look in training.looks if look.minibatches == training.kept_minibatches)
-        for axes in (upper, lower):
-            pen.line([axes.at(kept, axes.y[0]), axes.at(kept, axes.y[1])], KEPT, 1)
-        pen.text((upper.at(kept, 0)[0], HEAD - 3), "kept", 11, "mb", KEPT)
-    return sheet.resize(size, Image.Resampling.LANCZOS)
+    figure, axes = _columns(len(trainings), heights=(2, 3))
+    for training, (upper, lower) in zip(trainings, axes, strict=True):
+        looks = [look for look in training.looks if look.figure is not None]
+        upper.plot([look.epochs for look in looks], [look.figure for look in looks], color=GROUPS["train"])
+        for kept, fill in ((True, GROUPS["train"]), (False, "white")):
+            some = [look for look in looks if look.kept is kept]
+            at, values = [look.epochs for look in some], [look.figure for look in some]
+            upper.plot(at, values, "o", markerfacecolor=fill, markeredgecolor=GROUPS["train"], clip_on=False)
+        upper.set(title=_title(training), ylabel="stopper's figure")
+        _draw_losses(lower, [look for look in training.looks if look.loss is not None])
+        lower.set(xlabel="epochs", ylabel="loss since the look before")
+        at = next(look.epochs for look in training.looks if look.minibatches == training.kept_minibatches)
+        for chart in (upper, lower):
+            chart.axvline(at, color=KEPT, linewidth=1)
+        upper.annotate("kept", (at, 0.03), (4, 0), ("data", "axes fraction"), "offset points", color=KEPT, fontsize=8)
+    top = max(lower.get_ylim()[1] for _, lower in axes)
+    for _, lower in axes:
+        lower.set_ylim(0, top)
+    return figure
 
 
-def _draw_figures(pen: Pen, axes: Axes, training: TrainingReport) -> None:
-    points = [(look.epochs, look.figure) for look in training.looks if look.figure is not None]
-    pen.line([axes.at(*point) for point in points], LINE, 2)
-    for look in training.looks:
-        if look.figure is not None:
-            pen.dot(axes.at(look.epochs, look.figure), 3.5, LINE if look.kept else "white", LINE)
+def distances(trainings: Sequence[TrainingReport]) -> Figure:
+    """A column a training: mean distances of its snapshots, raw and over that of training pictures; image AUROC.
+
+    As figure 3 of PANDA (CVPR 2021).
+    """
+    figure, axes = _columns(len(trainings), heights=(2, 2, 2))
+    for training, (raw, normalized, auroc) in zip(trainings, axes, strict=True):
+        at = [snapshot.minibatches for snapshot in training.snapshots]
+        for name, colour in GROUPS.items():
+            if name in training.snapshots[0].distances:
+                raw.plot(at, [one.distances[name] for one in training.snapshots], ".-", color=colour, label=name)
+                values = [one.normalized.get(name, np.nan) for one in training.snapshots]
+                normalized.plot(at, values, ".-", color=colour)
+        auroc.plot(at, [np.nan if one.image_auroc is None else one.image_auroc for one in training.snapshots], ".-k")
+        raw.set(title=_title(training), ylabel="mean distance", yscale="log")
+        normalized.set(ylabel="over that of train")
+        auroc.set(ylabel="image AUROC", xlabel="minibatches")
+    axes[0][0].legend(fontsize=8, frameon=False)
+    return figure
 
 
-def _draw_losses(pen: Pen, axes: Axes, looks: Sequence[LookReport]) -> None:
-    """Terms as bands, one upon the other, for together they are the loss."""
-    seen = [look for look in looks if look.loss is not None]
-    below = [0.0] * len(seen)
-    names = list(seen[0].terms)
-    for number, name in enumerate(names):
-        above = [base + look.terms[name] for base, look in zip(below, seen, strict=True)]
-        edge = [axes.at(look.epochs, value) for look, value in zip(seen, above, strict=True)]
-        back = [axes.at(look.epochs, value) for look, value in zip(seen, below, strict=True)]
-        pen.area(edge + back[::-1], _shade(number / max(1, len(names) - 1)))
-        pen.line(edge, "white", 1)
-        x, y = axes.at(seen[-1].epochs, (above[-1] + below[-1]) / 2)
-        change = seen[-1].terms[name] / seen[0].terms[name] - 1
-        pen.text((x + 6, y), f"{name}  {change:+.0%}", 11, "lm")
-        below = above
-    pen.line([axes.at(look.epochs, look.loss or 0.0) for look in seen], INK, 2)
+def _columns(count: int, heights: Sequence[int]) -> tuple[Figure, list[Sequence[Axes]]]:
+    figure, axes = plt.subplots(
+        len(heights), count, squeeze=False, sharex="col", height_ratios=heights, layout="constrained",
+        figsize=(4.6 * count, 1.1 * sum(heights) + 0.8),
+    )  # fmt: skip
+    return figure, list(axes.T)
 
 
-def _shade(share: float) -> str:
-    ends = [[int(shade[i : i + 2], 16) for i in (1, 3, 5)] for shade in SHADES]
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(*ends, strict=True))
+def _title(training: TrainingReport) -> str:
+    return f"{training.subject}, learning rate {training.schedule['learning_rate']:g}"
 
 
-@dataclass(frozen=True)
-class Pen:
-    """Draws in pixels of the finished sheet."""
-
-    draw: ImageDraw.ImageDraw
-
-    def line(self, points: Sequence[tuple[float, float]], colour: str, width: float) -> None:
-        self.draw.line([_fine(point) for point in points], colour, round(width * FINE), joint="curve")
-
-    def area(self, points: Sequence[tuple[float, float]], colour: str) -> None:
-        self.draw.polygon([_fine(point) for point in points], colour)
-
-    def dot(self, point: tuple[float, float], radius: float, fill: str, outline: str) -> None:
-        self.draw.circle(_fine(point), radius * FINE, fill, outline, round(1.5 * FINE))
-
-    def text(self, point: tuple[float, float], text: str, size: float, anchor: str = "lt", colour: str = INK) -> None:
-        self.draw.text(_fine(point), text, colour, font_size=size * FINE, anchor=anchor)
-
-    def frame(self, axes: Axes, whole: bool) -> None:
-        """Lines and numbers at round values, below the box for the epochs where it is the last one."""
-        left, _, right, bottom = axes.box
-        for value in _round_values(*axes.y):
-            y = axes.at(axes.x[0], value)[1]
-            self.line([(left, y), (right, y)], FAINT, 1)
-            self.text((left - 6, y), f"{value:g}", 11, "rm")
-        for value in _round_values(*axes.x):
-            x = axes.at(value, axes.y[0])[0]
-            self.line([(x, bottom), (x, bottom + 4)], INK, 1)
-            if whole:
-                self.text((x, bottom + 8), f"{value:g}", 11, "mt")
-        self.line([(left, bottom), (right, bottom)], INK, 1)
-
-
-def _fine(point: tuple[float, float]) -> tuple[float, float]:
-    return point[0] * FINE, point[1] * FINE
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    """Some TICKS values between, at a step of 1, 2 or 5 times a power of ten."""
-    wanted = (high - low) / TICKS
-    power = 10.0 ** floor(log10(wanted))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
-    return [round(step * number, 9) for number in range(ceil(low / step), floor(high / step) + 1)]
+def _draw_losses(axes: Axes, looks: Sequence[LookReport]) -> None:
+    """Terms as bands, one upon the other, for together they are the loss; each with by how much it fell."""
+    names = list(looks[0].terms) or [""]
+    rows = np.array([[look.terms.get(name, look.loss) for look in looks] for name in names], float)
+    colours = plt.get_cmap("Blues")(np.linspace(0.15, 0.85, len(names)))
+    epochs = [look.epochs for look in looks]
+    axes.stackplot(epochs, rows, colors=colours, edgecolor="white", linewidth=0.5)
+    for name, row, middle in zip(names, rows, rows.cumsum(0)[:, -1] - rows[:, -1] / 2, strict=True):
+        label = f"{name} {row[-1] / row[0] - 1:+.0%}"
+        axes.annotate(label, (epochs[-1], middle), (4, 0), textcoords="offset points", va="center", fontsize=8)

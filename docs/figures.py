@@ -3,6 +3,9 @@
 python docs/figures.py                                     all that takes a minute
 python docs/figures.py heatmaps                            one of them
 python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
+python docs/figures.py --distances runs/*/report.json      the distances along them
+
+The last two need matplotlib: pip install "adkit[docs]".
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from charts import courses
 from PIL import Image, ImageDraw
 
 from adkit import Detector, run
@@ -39,23 +41,29 @@ GAP, HEAD = 6, 22
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)} (default: all)")
-    parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw these runs' trainings alone")
+    parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw losses and figures of these")
+    parser.add_argument("--distances", nargs="+", type=Path, metavar="REPORT", help="draw distances of these")
     options = parser.parse_args()
-    if options.trainings:
-        reports = [Report.load(path) for path in options.trainings]
-        trainings = [next(iter(report.categories.values())).trainings[0] for report in reports]
-        save("trainings", courses(trainings))
+    if options.trainings or options.distances:
+        import charts
+
+        for name, reports in (("trainings", options.trainings), ("distances", options.distances)):
+            loaded = [Report.load(path) for path in reports or ()]
+            if loaded:
+                draw = charts.courses if name == "trainings" else charts.distances
+                figure = draw([next(iter(report.categories.values())).trainings[0] for report in loaded])
+                figure.savefig(image_path(name), dpi=110)
         return 0
     for name in options.names or FIGURES:
-        save(name, FIGURES[name]())
+        FIGURES[name]().save(image_path(name))
     return 0
 
 
-def save(name: str, picture: Image.Image) -> None:
+def image_path(name: str) -> Path:
     path = ROOT / "docs" / "images" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
-    picture.save(path)
-    print(f"wrote {path.relative_to(ROOT)}")
+    print(f"writing {path.relative_to(ROOT)}")
+    return path
 
 
 def quickstart() -> Image.Image:

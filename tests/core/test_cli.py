@@ -65,7 +65,7 @@ def test_two_recipes_of_one_name_are_refused(recipe, tmp_path):
 def test_an_adapter_that_is_not_there_is_refused_in_words(recipe, tmp_path):
     done = adkit("run", recipe, "--set", "adapter.use=padna", cwd=tmp_path)
     assert done.returncode == 2
-    assert 'adapter.use: no adapter is named "padna"; adapters here: ' in done.stderr
+    assert 'adapter.use: no adapter is named "padna" (did you mean panda?); adapters here: ' in done.stderr
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(recipe, tmp_path):
