@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from adkit.data.samples import Sample
 from adkit.frozen import Cut, FrozenStore, NoRoomError, cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
+from adkit.optimizing import length_of
 from adkit.progress import Display
 from adkit.recipe import Choice
 from adkit.report import TrainingReport
+from adkit.scoring import check_memory
 from adkit.sources import PictureSource, Source
 from adkit.tracing import Trail
 from adkit.training import Lesson, train, training_context
@@ -118,14 +121,35 @@ def adapt(task: Task) -> Adapted:
     extractor = extended(copy.deepcopy(parts.trainable[task.index]), parts.recipe.adapter, adapter)
     scorer, others = _prepare(task, adapter, extractor)
     lesson, cut = _lesson(task, adapter, extractor, others)
+    if isinstance(adapter, SnapshotAdapter):
+        _check_members(lesson)
     with task.display.stage("adapt", task.subject) as advance:
         course = train(lesson, advance, task.folder)
-    trail = Trail(lesson, cut, course, task.folder)
+    trail = Trail(lesson, cut, course, task.folder, task.samples)
     members = trail.members if isinstance(adapter, SnapshotAdapter) else ()
     embeddings = tuple(_for_inference(extractor, task) for _ in trail.states(members))
     initial = scorer if parts.recipe.scorer_fit == "initial" else None
     return Adapted(
         embeddings or (_for_inference(extractor, task),), initial, _report(task.subject, course, lesson.schedule), trail
+    )
+
+
+def _check_members(lesson: Lesson) -> None:
+    """Refuse more members than memory holds.
+
+    Raises:
+        UserError: their networks would take more than is free.
+    """
+    every, per_epoch = lesson.schedule.snapshot_epochs, lesson.pictures.epoch_length
+    assert every is not None  # which was required before
+    length = sum(length_of(lesson.schedule, stage, per_epoch) for stage in lesson.stages)
+    count = math.ceil(length / max(1, round(every * per_epoch)))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in lesson.extractor.state_dict().values())
+    check_memory(
+        count * size,
+        lesson.context.device,
+        f"training.snapshot_epochs: {count} members, one every {every:g} rounds through the pictures,",
+        "set a larger interval, or train for less",
     )
 
 

@@ -13,7 +13,7 @@ from adkit.data.datasets import open_dataset
 from adkit.data.samples import Category
 from adkit.recipe import read_recipe
 from adkit.training_contracts import HoldingStopper, Schedule
-from adkit.training_recipe import new_adapter, new_stopper, scheduled
+from adkit.training_recipe import new_adapter, new_stopper, require_trainable, scheduled
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
@@ -29,6 +29,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         remarks: list[str] = []
         parts = assemble(read, auxiliary_pictures(read, dataset, remarks.append))
         adapter, stopper = new_adapter(parts), new_stopper(parts)
+        require_trainable(parts, dataset.categories)
     lines = [f"{read.path or 'recipe'}: in order"]
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")

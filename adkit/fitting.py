@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from adkit.assemble import Assembled, who
 from adkit.blame import blaming
 from adkit.contracts import Fuse, Scorer
 from adkit.data.samples import Category, Sample
+from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.progress import Display
@@ -20,6 +23,8 @@ from adkit.report import TrainingReport
 from adkit.sources import Source
 from adkit.tracing import Trail
 from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping
+
+logger = logging.getLogger("adkit")
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,13 @@ def split(
     if scaling:
         with display.stage("scale", subject, len(scaling)) as advance:
             scales = _scales(evaluate(path, scaling, source, parts, advance, targets=False, peaks=False))
-        path = parts.scoring_path(members, fuse).scaled(scales)
+        scaled = [replace(member, scale=scale) for member, scale in zip(members, scales, strict=True)]
+        usable = _usable(subject, scaled, len(members))
+        if len(usable) < len(members):
+            embeddings = tuple(embeddings[member.embedding] for member in usable)
+            usable = [replace(member, embedding=index) for index, member in enumerate(usable)]
+            source = place.source.fresh(embeddings)
+        path = parts.scoring_path(usable, fuse)
     found = calibrate(subject, path, calibration, source, place)
     stopping = sum(sample.id not in source.bad for sample in held_out or ())
     return Calibrated(
@@ -135,8 +146,30 @@ def split(
         trained,
         stopping,
         [one.report for one in adapted],
-        tuple(one.trail for one in adapted),
+        # What is known to be new to the training: pictures of the threshold, else of the scales, else of the stopper.
+        tuple(replace(one.trail, held_out=calibration or scaling or held_out or ()) for one in adapted),
     )
+
+
+def _usable(subject: str, scaled: Sequence[Member], count: int) -> list[Member]:
+    """Members that give a typical normal picture more than 0; of a collapsed state there is no ratio.
+
+    Raises:
+        UserError: none does.
+    """
+    usable = [member for member in scaled if member.scale is not None and 0 < member.scale < math.inf]
+    if not usable:
+        raise UserError(
+            f"adapter: expected snapshots of {subject} that give normal pictures scores above 0, found all {count} "
+            "collapsed: lower training.learning_rate, or train for less"
+        )
+    if len(usable) < count:
+        logger.warning(
+            "%d of %d snapshots give a typical normal picture no score above 0, as collapsed features do: left out",
+            count - len(usable),
+            count,
+        )
+    return usable
 
 
 def calibrate(

@@ -93,8 +93,8 @@ class FrozenStore:
 
     def load(self, numbers: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """The pictures of these numbers, in batches."""
-        assert self._rows is not None
         for first in range(0, len(numbers), batch_size):
+            assert self._rows is not None  # there are no numbers of no pictures
             chosen = list(numbers[first : first + batch_size])
             yield Batch(torch.from_numpy(self._rows[chosen]), tuple(self._ids[number] for number in chosen))
 

@@ -16,7 +16,7 @@ from adkit.metrics import image_metrics, mean_and_sem
 from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
 from adkit.saving import Fitted
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
-from adkit.tracing import ANOMALOUS, NORMAL, TRAIN, collapse, spread_over
+from adkit.tracing import ANOMALOUS, NORMAL, TRAIN, collapse
 
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous", "fold")
 """Of ``scores.csv``."""
@@ -99,20 +99,16 @@ def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int |
 def _traced(subject: str, category: Category, fitted: Calibrated, place: Workplace) -> list[TrainingReport]:
     """The trainings with what became of the distances along them, now that nothing is left to decide."""
     parts, found = place.parts, []
-    groups = {
-        TRAIN: category.train,
-        "held_out": category.calibration,
-        NORMAL: [sample for sample in category.test if not sample.label],
-        ANOMALOUS: [sample for sample in category.test if sample.label],
-    }
+    tested = {label: [sample for sample in category.test if sample.label == label] for label in (0, 1)}
     for training, trail in zip(fitted.trainings, fitted.trails, strict=True):
         if trail.course.snapshots:
-            loaders = {
-                name: parts.loader(spread_over(samples), place.source.bad, parts.recipe.data.batch_size, False)
-                for name, samples in groups.items()
-            }
+            groups = {TRAIN: trail.samples, "held_out": trail.held_out, NORMAL: tested[0], ANOMALOUS: tested[1]}
             with place.display.stage("trace", subject):
-                training = training.model_copy(update={"snapshots": trail.trace(loaders)})
+                snapshots = trail.trace(
+                    groups,
+                    lambda samples: parts.loader(samples, place.source.bad, parts.recipe.data.batch_size, False),
+                )
+            training = training.model_copy(update={"snapshots": snapshots})
         found.append(training)
     return found
 
@@ -149,7 +145,7 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     judged = trials if kept in trials else [*trials, kept]
     rows = [row for trial in judged for row in _rows(category.name, trial, len(trials) > 1)]
     doubts = [f"{category.name}: {text}" for text in _doubts(category, place.parts, test, kept.threshold)]
-    doubts += [f"{one.subject}: {text}" for one in report.trainings if (text := collapse(one.snapshots))]
+    doubts += [f"{one.subject}: {text}" for one in report.trainings if (text := collapse(one))]
     return Judgement(report, rows, doubts)
 
 

@@ -34,6 +34,7 @@ from adkit.resume import Finished, Ledger, State
 from adkit.saving import detector_folders, save_detector
 from adkit.sources import PictureSource, Source, StoredSource, extract_once
 from adkit.store import FeatureStore, fits
+from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
 
 logger = logging.getLogger("adkit")
@@ -94,11 +95,14 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         warn(text)
     with display.stage("weights", recipe.run.name):
         parts = assemble(recipe, auxiliary_pictures(recipe, whole, warn))
-        trunks = shared_trunks(parts) if dataset.shared and len(dataset.categories) > 1 else None
+        require_trainable(parts, dataset.categories)
+        # Also where one class alone is chosen: it goes the way that it goes in the whole run.
+        shared = whole.shared and len(whole.categories) > 1
+        trunks = shared_trunks(parts) if shared else None
     fingerprint = Fingerprint.of(parts, dataset)
-    state = ledger.open(fingerprint, _planned(parts, trunks, dataset, ledger))
+    state = ledger.open(fingerprint, _planned(parts, trunks, dataset, shared, ledger))
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
-    if dataset.shared and len(dataset.categories) > 1 and not state.stored:
+    if shared and not state.stored:
         warn(
             f"the features of {state.pictures} pictures would take more than a quarter of the free disk space, so "
             "every class extracts its own; fewer or deeper levels would fit"
@@ -148,10 +152,9 @@ def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
     return replace(dataset, categories=chosen)
 
 
-def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, ledger: Ledger) -> State:
+def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, shared: bool, ledger: Ledger) -> State:
     """How a run that begins will go about it."""
     pictures = len({sample.id for category in dataset.categories for sample in category.samples})
-    shared = dataset.shared and len(dataset.categories) > 1
     return State(
         categories=[category.name for category in dataset.categories],
         pictures=pictures,

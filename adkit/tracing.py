@@ -5,8 +5,8 @@ Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and figure 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,9 +16,11 @@ from torch import Tensor
 from adkit.blame import blaming
 from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameters
 from adkit.contracts import Batch
-from adkit.frozen import Cut
+from adkit.data.loader import Loader
+from adkit.data.samples import Sample
+from adkit.frozen import Cut, FrozenStore, NoRoomError
 from adkit.metrics import image_metrics
-from adkit.report import SnapshotReport
+from adkit.report import SnapshotReport, TrainingReport
 from adkit.training import Lesson
 
 T = TypeVar("T")
@@ -28,6 +30,12 @@ TRACED: Final = 256
 
 TRAIN, NORMAL, ANOMALOUS = "train", "test_normal", "test_anomalous"
 """Groups of pictures with a meaning of their own; others are held-out normal ones."""
+
+MATERIAL: Final = 0.9
+"""Share of its first value below which the anomalous pictures' distance counts as fallen."""
+
+ROUNDING: Final = 1e-9
+"""Share of the largest distance below which that of training pictures is rounding, as with a single one."""
 
 COLLAPSED: Final = 1e-4
 """Share of its first value below which the distance of training pictures counts as gone."""
@@ -41,6 +49,10 @@ class Trail:
     cut: Cut | None
     course: Course
     folder: Path
+    samples: Sequence[Sample]
+    """Which were trained on."""
+    held_out: Sequence[Sample] = ()
+    """Normal ones that were not."""
 
     @property
     def members(self) -> Sequence[int]:
@@ -60,25 +72,40 @@ class Trail:
         finally:
             put_back(self.lesson.extractor, own)
 
-    def trace(self, groups: Mapping[str, Iterable[Batch]]) -> list[SnapshotReport]:
+    def trace(
+        self, groups: Mapping[str, Sequence[Sample]], load: Callable[[Sequence[Sample]], Loader]
+    ) -> list[SnapshotReport]:
         """The mean of the adapter's score in each group at each snapshot; for ``panda`` that is its distance.
 
         Args:
-            groups: name → its pictures, a batch of which is held at a time.
+            groups: name → its pictures, up to 256 of which are measured.
+            load: pictures → their batches.
         """
-        scores: list[dict[str, list[Tensor]]] = [{} for _ in self.course.snapshots]
-        for name, batches in groups.items():
-            for batch in batches:
-                images = batch.images if self.cut is None else self.cut.frozen(batch.images)
-                for found, _ in zip(scores, self.states(self.course.snapshots), strict=True):
-                    found.setdefault(name, []).append(self._scores(images))
-        joined = [{name: torch.cat(parts) for name, parts in found.items()} for found in scores]
-        return [self._report(at, found) for at, found in zip(self.course.snapshots, joined, strict=True)]
+        loaders = {name: load(spread_over(samples)) for name, samples in groups.items()}
+        inputs: dict[str, Callable[[], Iterable[Batch]]] = {name: loader.__iter__ for name, loader in loaders.items()}
+        if self.cut is not None:
+            try:
+                inputs = {name: self._frozen(name, loader, self.cut) for name, loader in loaders.items()}
+            except NoRoomError:
+                return replace(self, cut=None).trace(groups, load)
+        found = []
+        for minibatches in self.states(self.course.snapshots):
+            scores = {name: [self._scores(batch.images) for batch in batches()] for name, batches in inputs.items()}
+            joined = {name: torch.cat(parts) for name, parts in scores.items() if parts}
+            found.append(self._report(minibatches, joined))
+        return found
+
+    def _frozen(self, name: str, loader: Loader, cut: Cut) -> Callable[[], Iterable[Batch]]:
+        """What the trunk gives for the pictures of a group, computed once for all snapshots."""
+        path = self.folder / f"trace-{name}.float32"
+        store = FrozenStore(path, loader, len(loader.samples), cut, lambda done: None)
+        return lambda: store.load(range(len(store)), loader.batch_size)
 
     def _scores(self, images: Tensor) -> Tensor:
         """(n,) in float64, on the CPU."""
         with torch.no_grad(), blaming(self.lesson.who_adapts):
-            features = self.lesson.embedding(images) if self.cut is None else self.lesson.features(images)
+            whole = self.cut is None
+            features = self.lesson.embedding(images) if whole else self.lesson.features(images)
             return self.lesson.adapter.score(features).cpu().double()
 
     def _report(self, minibatches: int, scores: Mapping[str, Tensor]) -> SnapshotReport:
@@ -89,11 +116,12 @@ class Trail:
             labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(anomalous))])
             auroc = image_metrics(torch.cat([normal, anomalous]).numpy(), labels.numpy())["image_auroc"]
         spread = distances.get(TRAIN, 0.0)
+        measured = spread > ROUNDING * max(map(abs, distances.values()), default=0.0)
         return SnapshotReport(
             minibatches=minibatches,
             epochs=minibatches / self.lesson.pictures.epoch_length,
             distances=distances,
-            normalized={name: value / spread for name, value in distances.items()} if spread > 0 else {},
+            normalized={name: value / spread for name, value in distances.items()} if measured else {},
             image_auroc=auroc,
         )
 
@@ -105,18 +133,21 @@ def spread_over(samples: Sequence[T], count: int = TRACED) -> list[T]:
     return [samples[round(number * (len(samples) - 1) / (count - 1))] for number in range(count)]
 
 
-def collapse(snapshots: Sequence[SnapshotReport]) -> str | None:
-    """A sentence where the features lost on the way what tells anomalous pictures from normal ones."""
-    if len(snapshots) < 2:
-        return None
+def collapse(training: TrainingReport) -> str | None:
+    """A sentence where the state that the run goes on with lost what tells anomalous pictures from normal ones."""
+    snapshots = [one for one in training.snapshots if one.minibatches <= training.kept_minibatches]
+    if len(snapshots) < 2 or any(distance < 0 for one in snapshots for distance in one.distances.values()):
+        return None  # a score that can be below 0 is no distance
     first, last = snapshots[0], snapshots[-1]
-    if last.distances.get(TRAIN, 0.0) <= COLLAPSED * first.distances.get(TRAIN, 0.0):
+    spread = first.distances.get(TRAIN, 0.0)
+    if spread > 0 and last.distances[TRAIN] <= COLLAPSED * spread:
         return (
             "the features collapsed: after training, the mean distance of training pictures is "
-            f"{last.distances[TRAIN]:.3g}, before it was {first.distances[TRAIN]:.3g}. Train for less, or use ewc"
+            f"{last.distances[TRAIN]:.3g}, before it was {spread:.3g}. Train for less, or use ewc"
         )
-    before, after = (one.normalized.get(ANOMALOUS) for one in (first, last))
-    if before is None or after is None or after >= before:
+    ratios = {one.minibatches: one.normalized.get(ANOMALOUS) for one in snapshots}
+    before, after = ratios[first.minibatches], ratios[last.minibatches]
+    if before is None or after is None or after >= MATERIAL * before:
         return None
     best = max(snapshots, key=lambda one: one.normalized.get(ANOMALOUS, 0.0))
     return (

@@ -9,9 +9,10 @@ from typing import Final, cast
 from adkit.assemble import Assembled, build
 from adkit.contracts import Fuse
 from adkit.core_tables import TrainingTable
-from adkit.data.samples import Sample
+from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
+from adkit.patience import none_held_out
 from adkit.training_contracts import (
     Adapter,
     ExtendingAdapter,
@@ -76,6 +77,40 @@ def split_for_scale(
             f"of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
         )
     return train, scaling
+
+
+def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
+    """Refuse before the first training what would else be refused when its turn comes.
+
+    Raises:
+        UserError: keys that do not go together, or a category with too few pictures for what they ask.
+    """
+    adapter = new_adapter(parts)
+    if adapter is None:
+        return
+    recipe, rule = parts.recipe, snapshot_rule(parts)
+    schedule = scheduled(adapter, recipe.training)
+    assert recipe.adapter is not None
+    if rule is not None and schedule.snapshot_epochs is None:
+        raise UserError(
+            f"training.snapshot_epochs: expected a number above 0 with adapter {recipe.adapter.name}, whose detector "
+            "is made of snapshots, found none: set it, or use panda"
+        )
+    if rule == "max_ratio" and recipe.threshold.parts:
+        # A calibration picture would be scored by one fold's members, a new one by the most extreme of all folds'.
+        raise UserError(
+            f'threshold.method: expected "split" with adapter {recipe.adapter.name}, whose score is the largest of its '
+            'members\', found "cross", whose promise on false alarms would not hold: remove this key'
+        )
+    stopper = new_stopper(parts)
+    for category in categories:
+        train: Sequence[Sample] = category.train
+        if rule == "max_ratio":
+            train, _ = split_for_scale(category.name, train, category.equal, parts)
+        holds_out = recipe.run.folds == 1 and isinstance(stopper, HoldingStopper) and stopper.validation > 0
+        if holds_out and not split_for_stopping(train, category.equal, parts)[1]:
+            assert recipe.stopper is not None
+            raise none_held_out(f"{recipe.stopper.name} in {category.name}")
 
 
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:

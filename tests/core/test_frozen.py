@@ -75,6 +75,11 @@ def test_the_trunk_sees_every_picture_once(tmp_path):
     assert trunk.seen == 5
 
 
+def test_no_pictures_make_an_empty_store(tmp_path):
+    frozen = FrozenStore(tmp_path / "frozen", [], 0, Cut(Counting(), Counting(), CONTEXT), lambda done: None)
+    assert list(frozen.load(range(len(frozen)), batch_size=2)) == []
+
+
 def test_what_would_fill_the_disk_is_refused_before_it_is_written(tmp_path, monkeypatch):
     usage = adkit.frozen.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(adkit.frozen.shutil, "disk_usage", lambda path: usage._replace(free=1000))

@@ -44,6 +44,15 @@ def test_a_class_has_the_scores_of_the_whole_run(classes):
     assert scores(adkit.run(classes, only=["green"]), "green") == pytest.approx(whole, rel=1e-5)  # in other batches
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_adapted_class_has_the_scores_of_the_whole_run(classes, precision):
+    classes["run"]["precision"] = precision
+    classes["adapter"] = {"use": "panda", "blocks": ["layer4"]}
+    classes["training"] = {"batch_size": 2, "epochs": 3, "clip_norm": 1.0}
+    whole = scores(adkit.run(classes), "green")
+    assert scores(adkit.run(classes, only=["green"]), "green") == pytest.approx(whole, rel=1e-4)
+
+
 def test_the_command_takes_it_more_than_once(classes, tmp_path, capsys):
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(classes))
     assert main(["run", str(tmp_path / "recipe.toml"), "--only", "red", "--only", "green"]) == 0

@@ -344,7 +344,7 @@ def test_a_workplace_lasts_until_its_category_is_finished(ledger):
 
 def test_checkpoints_are_something_to_go_on_from(ledger):
     ledger.open(PRINT, STATE)
-    (ledger.workplace(0) / "checkpoint").touch()
+    (ledger.workplace(0) / "checkpoint.pt").touch()
     assert ledger.summary() == "part of the training"
 
 

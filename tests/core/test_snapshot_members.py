@@ -74,3 +74,34 @@ def test_no_picture_to_spare_for_the_scales_is_refused(sampled, stripes):
     sampled["data"]["calibration"] = 0
     with pytest.raises(UserError, match="a tenth can be held out for the scales"):
         adkit.run(sampled)
+
+
+def test_cross_conformal_is_refused_for_its_promise_would_not_hold(sampled):
+    sampled["threshold"] = {"method": "cross"}
+    sampled["data"]["calibration"] = 0
+    with pytest.raises(UserError, match=r'threshold\.method: expected "split" with adapter ses'):
+        adkit.run(sampled)
+
+
+def test_no_interval_is_refused(sampled):
+    sampled["training"]["snapshot_epochs"] = 0
+    with pytest.raises(UserError, match=r"training\.snapshot_epochs: expected a number above 0 with adapter ses"):
+        adkit.run(sampled)
+
+
+def collapsing(sampled):
+    """A step of rate 1 and decay 1 sets every weight of the block to 0, and with them the features."""
+    sampled["training"] = {"batch_size": 8, "epochs": 2, "snapshot_epochs": 1, "momentum": 0.0}
+    sampled["training"] |= {"learning_rate": 1.0, "weight_decay": 1.0, "clip_norm": 1e-12}
+    return sampled
+
+
+def test_where_all_snapshots_have_collapsed_one_sentence_says_so(sampled):
+    with pytest.raises(UserError, match=r"all 2 collapsed: lower training\.learning_rate"):
+        adkit.run(collapsing(sampled))
+
+
+def test_more_members_than_memory_holds_are_refused_before_training(sampled):
+    sampled["training"] |= {"epochs": 10**6, "snapshot_epochs": 1}
+    with pytest.raises(UserError, match=r"training\.snapshot_epochs: 1000000 members"):
+        adkit.run(sampled)

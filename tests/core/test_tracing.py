@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import adkit
-from adkit.report import SnapshotReport
+from adkit.report import SnapshotReport, TrainingReport
 from adkit.tracing import collapse, spread_over
 
 
@@ -26,6 +26,19 @@ def snapshot(at=0, train=1.0, anomalous=None):
     distances = {"train": train} | ({} if anomalous is None else {"test_anomalous": anomalous})
     normalized = {name: value / train for name, value in distances.items()} if train else {}
     return SnapshotReport(minibatches=at, epochs=at, distances=distances, normalized=normalized, image_auroc=None)
+
+
+def course(*snapshots, kept=100):
+    return TrainingReport(
+        subject="stripes",
+        schedule={},
+        minibatches=100,
+        kept_minibatches=kept,
+        ended="",
+        seconds=0,
+        looks=[],
+        snapshots=list(snapshots),
+    )
 
 
 def test_there_is_one_before_training_and_one_every_so_many_epochs(traced):
@@ -53,6 +66,27 @@ def test_normalized_is_over_the_distance_of_training_pictures(traced):
     assert one.normalized["held_out"] == pytest.approx(one.distances["held_out"] / one.distances["train"])
 
 
+def test_without_a_picture_held_out_there_is_no_such_group(traced):
+    traced["data"]["calibration"] = 0
+    first = snapshots(adkit.run(traced))[0]
+    assert set(first.distances) == {"train", "test_normal", "test_anomalous"}
+
+
+def test_pictures_of_the_stopper_are_held_out_ones(traced):
+    traced["data"]["calibration"] = 0
+    traced["stopper"] = {"use": "plateau", "validation": 0.25}
+    report = adkit.run(traced)
+    looks = report.categories["stripes"].trainings[0].looks
+    assert snapshots(report)[0].distances["held_out"] == pytest.approx(looks[0].figure, rel=1e-4)
+
+
+def test_a_single_picture_has_no_spread_to_compare_with(traced, stripes):
+    for path in sorted((stripes / "stripes" / "train" / "good").glob("*.png"))[1:]:
+        path.unlink()
+    traced["data"]["calibration"] = 0
+    assert snapshots(adkit.run(traced))[0].normalized == {}
+
+
 def test_tracing_leaves_the_detector_as_it_was(traced):
     scores = {}
     for every in (0, 1):
@@ -75,29 +109,37 @@ def test_few_pictures_are_all_taken():
 
 
 def test_features_that_lie_at_the_centre_have_collapsed():
-    assert "collapsed" in collapse([snapshot(0, 1.0), snapshot(5, 1e-5)])
+    assert "collapsed" in collapse(course(snapshot(0, 1.0), snapshot(5, 1e-5)))
 
 
 def test_anomalous_pictures_that_come_closer_than_at_first_are_told_with_the_figures():
-    text = collapse([snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)])
+    text = collapse(course(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)))
     assert "was 2 before training, 4 after 5 minibatches and is 1.5 now" in text
 
 
+def test_what_became_of_states_after_the_one_that_was_kept_is_not_told():
+    assert collapse(course(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15), kept=5)) is None
+
+
 @pytest.mark.parametrize(
-    "course",
+    "snapshots",
     [
         [],
         [snapshot(0, 1.0, 2.0)],
         [snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 1.0)],
         [snapshot(0, 1.0), snapshot(5, 0.5)],
+        [snapshot(0, 1.0, 5.68), snapshot(5, 1.0, 5.67)],
+        [snapshot(0, 0.0, 0.0), snapshot(5, -0.4, 0.4)],
     ],
+    ids=["none", "one", "the same ratio", "no test pictures", "hardly moved", "a logit"],
 )
-def test_no_collapse_where_the_ratio_held_or_is_not_known(course):
-    assert collapse(course) is None
+def test_no_collapse_where_the_ratio_held_or_is_not_known(snapshots):
+    assert collapse(course(*snapshots)) is None
 
 
 def test_a_collapse_is_among_the_warnings_of_the_report(traced):
     traced["training"] |= {"epochs": 30, "learning_rate": 0.5, "snapshot_epochs": 10}
     report = adkit.run(traced)
     told = [text for text in report.warnings if "collapse" in text]
-    assert told == [f"stripes: {collapse(snapshots(report))}"]
+    (training,) = report.categories["stripes"].trainings
+    assert told == [f"stripes: {collapse(training)}"]
