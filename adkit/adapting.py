@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,7 @@ from adkit.data.samples import Sample
 from adkit.frozen import Cut, FrozenStore, NoRoomError, cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
-from adkit.optimizing import length_of
+from adkit.optimizing import interval_of, length_of
 from adkit.progress import Display
 from adkit.recipe import Choice
 from adkit.report import TrainingReport
@@ -143,7 +144,7 @@ def _check_members(lesson: Lesson) -> None:
     every, per_epoch = lesson.schedule.snapshot_epochs, lesson.pictures.epoch_length
     assert every is not None  # which was required before
     length = sum(length_of(lesson.schedule, stage, per_epoch) for stage in lesson.stages)
-    count = math.ceil(length / max(1, round(every * per_epoch)))
+    count = math.ceil(length / interval_of(every, per_epoch))
     size = sum(tensor.numel() * tensor.element_size() for tensor in lesson.extractor.state_dict().values())
     check_memory(
         count * size,
@@ -229,22 +230,17 @@ def _frozen(task: Task, found: Cut, schedule: Schedule) -> Pictures | None:
     parts, bad = task.parts, task.source.bad
     if isinstance(task.source, TrunkSource) and task.source.trunks.gives_what(found, task.index):
         count, load = task.source.minibatches(task.samples, task.index, schedule.batch_size)
-        return Pictures(load, count, schedule.batch_size, parts.context, "normal")
-    readable = [sample for sample in task.samples if sample.id not in bad]
-    loader = parts.loader(readable, bad, parts.recipe.data.batch_size, False)
-    with task.display.stage("frozen blocks", task.subject, len(readable)) as advance:
-        try:
-            store = FrozenStore(task.folder / "frozen.float32", loader, len(readable), found, advance)
-        except NoRoomError as error:
-            logger.info("%s: frozen blocks run anew for every step: what they give would take %s", task.subject, error)
-            return None
-    return Pictures(
-        lambda numbers: store.load(numbers, schedule.batch_size),
-        len(store),
-        schedule.batch_size,
-        parts.context,
-        "normal",
-    )
+    else:
+        readable = [sample for sample in task.samples if sample.id not in bad]
+        loader = parts.loader(readable, bad, parts.recipe.data.batch_size, False)
+        with task.display.stage("frozen blocks", task.subject, len(readable)) as advance:
+            try:
+                store = FrozenStore(task.folder / "frozen.float32", loader, len(readable), found, advance)
+            except NoRoomError as error:
+                logger.info("%s: frozen blocks run anew at every step: stored, they would take %s", task.subject, error)
+                return None
+        count, load = len(store), partial(store.load, batch_size=schedule.batch_size)
+    return Pictures(load, count, schedule.batch_size, parts.context, "normal")
 
 
 def _for_inference(extractor: Extractor, task: Task) -> Embedding:
@@ -258,12 +254,11 @@ def _embedding(extractor: Extractor, task: Task, context: Context) -> Embedding:
 
 
 def _report(subject: str, course: Course, schedule: Schedule) -> TrainingReport:
-    kept = course.kept
     return TrainingReport(
         subject=subject,
         schedule={key: value for key, value in asdict(schedule).items() if value is not None},
         minibatches=course.looks[-1].minibatches,
-        kept_minibatches=kept.minibatches if course.best else course.looks[-1].minibatches,
+        kept_minibatches=course.kept.minibatches,
         ended=course.ended or "trained to its length",
         seconds=round(course.seconds, 3),
         looks=course.looks,

@@ -1,4 +1,4 @@
-"""What the adapters of PANDA share: the compactness loss, and the schedule that it is trained by.
+"""What the adapters of PANDA share: the compactness loss, the schedule that it is trained by, and what is trained.
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equation 1 and supplement 2.1.
@@ -6,15 +6,17 @@ equation 1 and supplement 2.1.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from adkit.centers import distances, fit_centers
-from adkit.contracts import Features, Scores, Stream
+from adkit.context import Context
+from adkit.contracts import Batch, Extractor, Features, PictureStream, Scorer, Scores, Stream
 from adkit.scoring import scores_of
-from adkit.training_contracts import Schedule
-from adkit.tuning import mean_terms
+from adkit.training_contracts import Group, Schedule, Stage
+from adkit.tuning import Blocks, mean_terms, tuned
 
 SCHEDULE: Final = Schedule(
     optimizer="sgd",
@@ -50,3 +52,40 @@ class Compactness:
     def _scores(self, features: Features) -> Scores:
         maps = {name: distances(features[name], center, "squared_l2") for name, center in self._centers.items()}
         return scores_of(maps, features.geometry, "mean")
+
+
+class TunesBlocks(Protocol):
+    """Parameters of an adapter that trains some blocks."""
+
+    @property
+    def blocks(self) -> Blocks: ...
+
+
+class CompactnessAdapter:
+    """Minimizes the mean squared distance to the mean of ψ₀, in the blocks that are tuned."""
+
+    schedule = SCHEDULE
+
+    def __init__(self, params: TunesBlocks, context: Context) -> None:
+        self.params = params
+        self.context = context
+        self._compactness: Compactness
+        self._parameters: list[nn.Parameter]
+
+    def prepare(
+        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+    ) -> None:
+        self._compactness = Compactness(normal)
+        self._parameters = self.trained(extractor)
+
+    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
+        return tuned(extractor, self.params.blocks)
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage([Group(self._parameters)])]
+
+    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+        return self._compactness.terms(features)
+
+    def score(self, features: Features) -> Tensor:
+        return self._compactness.score(features)

@@ -19,6 +19,11 @@ def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
     return max(1, round(schedule.epochs * epoch_length))
 
 
+def interval_of(epochs: float, epoch_length: int) -> int:
+    """Minibatches from one snapshot to the next."""
+    return max(1, round(epochs * epoch_length))
+
+
 def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
     rate, decay = schedule.learning_rate, schedule.weight_decay
     groups = [

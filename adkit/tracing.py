@@ -57,9 +57,8 @@ class Trail:
     @property
     def members(self) -> Sequence[int]:
         """Snapshots after ψ₀ and up to the state that the run goes on with."""
-        course = self.course
-        last = course.kept.minibatches if course.best else course.looks[-1].minibatches
-        return [minibatches for minibatches in course.snapshots if 0 < minibatches <= last]
+        last = self.course.kept.minibatches
+        return [minibatches for minibatches in self.course.snapshots if 0 < minibatches <= last]
 
     def states(self, snapshots: Iterable[int]) -> Iterator[int]:
         """Put the extractor into the state of each snapshot, and at the end back into its own."""

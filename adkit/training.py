@@ -24,7 +24,7 @@ from adkit.device import autocast
 from adkit.errors import UserError
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
-from adkit.optimizing import acting_rates, length_of, optimizer_of
+from adkit.optimizing import acting_rates, interval_of, length_of, optimizer_of
 from adkit.progress import Advance
 from adkit.report import LookReport
 from adkit.training_contracts import (
@@ -138,7 +138,7 @@ class _Trainer:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.look)
         if folder is not None:
             if (every := lesson.schedule.snapshot_epochs) is not None:
-                take = partial(self.take_snapshot, folder, max(1, round(every * per_epoch)))
+                take = partial(self.take_snapshot, folder, interval_of(every, per_epoch))
                 engine.add_event_handler(Events.ITERATION_COMPLETED, take)
                 take()
             # Two are kept, since Ignite removes the older before the newer is written.

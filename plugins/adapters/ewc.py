@@ -7,7 +7,7 @@ catastrophic forgetting in neural networks (PNAS 2017).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -21,17 +21,15 @@ from adkit import (
     Context,
     Extractor,
     Features,
-    Group,
     Params,
     PictureStream,
     Scorer,
-    Stage,
     UserError,
     hookimpl,
 )
-from adkit.compactness import SCHEDULE, Compactness
+from adkit.compactness import SCHEDULE, CompactnessAdapter
 from adkit.fisher import fisher
-from adkit.tuning import BLOCKS, Blocks, tuned
+from adkit.tuning import BLOCKS, Blocks
 
 UNIFORM: Final = 3e-3
 """Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of
@@ -53,7 +51,7 @@ class EwcParams(Params):
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
-class Ewc:
+class Ewc(CompactnessAdapter):
     """Minimizes compactness + λ/2 Σ F (θ − θ₀)², θ₀ the pretrained weights and F their diagonal Fisher information.
 
     A plain step of rate lr multiplies a weight's distance from θ₀ by 1 − lr·λ·F: it overshoots where lr·λ·F is above 1
@@ -67,10 +65,8 @@ class Ewc:
     schedule = replace(SCHEDULE, minibatches=7800)
 
     def __init__(self, params: EwcParams, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._compactness: Compactness
-        self._parameters: list[nn.Parameter]
+        super().__init__(params, context)
+        self.params: EwcParams = params
         self._initial: list[Tensor]
         self._importance: list[Tensor]
 
@@ -82,8 +78,7 @@ class Ewc:
                 'adapter.fisher: expected an [auxiliary] table for "classes", the data set that the weights were '
                 'trained on, found none: add it, or set fisher = "predicted", which needs no labels'
             )
-        self._compactness = Compactness(normal)
-        self._parameters = self.trained(extractor)
+        super().prepare(extractor, normal, auxiliary, scorer)
         self._initial = [parameter.detach().clone() for parameter in self._parameters]
         if self.params.fisher == "uniform":
             self._importance = [torch.full_like(initial, UNIFORM) for initial in self._initial]
@@ -91,16 +86,10 @@ class Ewc:
             pictures, count = normal if auxiliary is None else auxiliary, self.params.fisher_pictures
             self._importance = fisher(extractor, self._parameters, pictures, self.params.fisher, count, self.context)
 
-    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
-        return tuned(extractor, self.params.blocks)
-
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
-
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         with torch.set_grad_enabled(self.params.penalty == "explicit" and torch.is_grad_enabled()):
             penalty = self._penalty()
-        return {**self._compactness.terms(features), "penalty": penalty}
+        return {**super().loss(extractor, batch, features), "penalty": penalty}
 
     def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
         """θ ← (θ + lr·λ·F·θ₀) / (1 + lr·λ·F), where the penalty is implicit."""
@@ -109,9 +98,6 @@ class Ewc:
         for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True):
             pull = learning_rates[parameter] * self.params.strength * importance
             parameter.lerp_(initial, pull / (1 + pull))
-
-    def score(self, features: Features) -> Tensor:
-        return self._compactness.score(features)
 
     def _penalty(self) -> Tensor:
         """λ/2 Σ F (θ − θ₀)²."""
