@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from adkit.context import Context
 from adkit.contracts import Batch, Extractor, Features, Level, PictureStream, Scorer, Stream
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
-from adkit.frozen import Cut, FrozenStore, NoRoomError, cut_for
+from adkit.frozen import cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import interval_of, length_of
@@ -39,7 +40,7 @@ from adkit.training_contracts import (
     SnapshotAdapter,
 )
 from adkit.training_recipe import new_adapter, new_stopper, scheduled
-from adkit.trunks import TrunkSource
+from adkit.trunks import Frozen, NoRoomError
 
 logger = logging.getLogger("adkit")
 
@@ -121,12 +122,12 @@ def adapt(task: Task) -> Adapted:
     assert parts.recipe.adapter is not None and adapter is not None
     extractor = extended(copy.deepcopy(parts.trainable[task.index]), parts.recipe.adapter, adapter)
     scorer, others = _prepare(task, adapter, extractor)
-    lesson, cut = _lesson(task, adapter, extractor, others)
+    lesson, frozen = _lesson(task, adapter, extractor, others)
     if isinstance(adapter, SnapshotAdapter):
         _check_members(lesson)
     with task.display.stage("adapt", task.subject) as advance:
         course = train(lesson, advance, task.folder)
-    trail = Trail(lesson, cut, course, task.folder, task.samples)
+    trail = Trail(lesson, frozen, course, task.folder, task.samples, task.source)
     members = trail.members if isinstance(adapter, SnapshotAdapter) else ()
     embeddings = tuple(_for_inference(extractor, task) for _ in trail.states(members))
     initial = scorer if parts.recipe.scorer_fit == "initial" else None
@@ -185,18 +186,19 @@ def _prepare(task: Task, adapter: Adapter, extractor: Extractor) -> tuple[Scorer
     return scorer, bad
 
 
-def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictures) -> tuple[Lesson, Cut | None]:
-    """A training of an adapter that is prepared, and where the extractor is cut for it."""
+def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictures) -> tuple[Lesson, Frozen | None]:
+    """A training of an adapter that is prepared, and what the blocks give that it does not train."""
     parts, recipe = task.parts, task.parts.recipe
     assert recipe.adapter is not None
     schedule, context = scheduled(adapter, recipe.training), training_context(parts.context)
     with blaming(who(recipe.adapter)):
         stages = list(adapter.stages())
     trained = [parameter for stage in stages for parameter in stage.parameters]
-    found = cut_for(extractor, adapter, trained, context, who(task.chosen))
-    pictures = None if found is None else _frozen(task, found, schedule)
+    cut = cut_for(extractor, adapter, trained, context, who(task.chosen))
+    frozen = None if cut is None else Frozen(cut, task.index, task.source, task.folder)
+    pictures = None if frozen is None else _frozen(task, frozen, schedule)
     if pictures is None:
-        found = None
+        cut = frozen = None
 
     def minibatches(of: Sequence[Sample], bad: BadPictures, name: str, targets: bool) -> Pictures:
         readable = [sample for sample in of if sample.id not in bad]
@@ -213,7 +215,7 @@ def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictu
         schedule=schedule,
         stopper=new_stopper(parts),
         stages=stages,
-        forward=extractor if found is None else found.tail,
+        forward=extractor if cut is None else cut.tail,
         pictures=pictures or minibatches(task.samples, task.source.bad, "normal", False),
         auxiliary=minibatches(parts.auxiliary, others, "auxiliary", True) if parts.auxiliary else None,
         held_out=parts.loader(task.held_out, task.source.bad, recipe.data.batch_size, False),
@@ -222,25 +224,21 @@ def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictu
         who_stops="stopper" if recipe.stopper is None else who(recipe.stopper),
         say=lambda text: task.display.say(f"{task.subject}: {text}"),
     )
-    return lesson, found
+    return lesson, frozen
 
 
-def _frozen(task: Task, found: Cut, schedule: Schedule) -> Pictures | None:
-    """The pictures as the frozen blocks give them, each computed once; None where the disk has no room for that."""
-    parts, bad = task.parts, task.source.bad
-    if isinstance(task.source, TrunkSource) and task.source.trunks.gives_what(found, task.index):
-        count, load = task.source.minibatches(task.samples, task.index, schedule.batch_size)
-    else:
-        readable = [sample for sample in task.samples if sample.id not in bad]
-        loader = parts.loader(readable, bad, parts.recipe.data.batch_size, False)
-        with task.display.stage("frozen blocks", task.subject, len(readable)) as advance:
-            try:
-                store = FrozenStore(task.folder / "frozen.float32", loader, len(readable), found, advance)
-            except NoRoomError as error:
-                logger.info("%s: frozen blocks run anew at every step: stored, they would take %s", task.subject, error)
-                return None
-        count, load = len(store), partial(store.load, batch_size=schedule.batch_size)
-    return Pictures(load, count, schedule.batch_size, parts.context, "normal")
+def _frozen(task: Task, frozen: Frozen, schedule: Schedule) -> Pictures | None:
+    """The pictures as the frozen blocks give them; None where the disk has no room for that."""
+    samples = [sample for sample in task.samples if sample.id not in task.source.bad]
+    computing = partial(task.display.stage, "frozen blocks", task.subject, len(samples))
+    try:
+        with nullcontext(lambda done: None) if frozen.shared else computing() as advance:
+            rows = frozen.rows("frozen", samples, advance)
+    except NoRoomError as error:
+        logger.info("%s: frozen blocks run anew at every step: stored, they would take %s", task.subject, error)
+        return None
+    size = schedule.batch_size
+    return Pictures(partial(rows.load, batch_size=size), len(rows), size, task.parts.context, "normal")
 
 
 def _for_inference(extractor: Extractor, task: Task) -> Embedding:

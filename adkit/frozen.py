@@ -1,42 +1,69 @@
-"""The frozen part of a training runs once: what the blocks that are not trained make of each picture, on disk."""
+"""An extractor in two, so that the blocks that are not trained run once a picture."""
 
 from __future__ import annotations
 
-import logging
-import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from math import prod
+from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adkit.blame import blaming
 from adkit.context import Context
-from adkit.contracts import Batch, Extractor, Features, SplittableExtractor
+from adkit.contracts import Extractor, Features, Geometry, Level, SplittableExtractor
 from adkit.device import autocast
-from adkit.progress import Advance
+from adkit.features import FeaturesTable, FeatureTransform
+from adkit.inference import Embedding
 from adkit.training_contracts import Adapter, BatchingAdapter, FeaturesAdapter
 
-logger = logging.getLogger("adkit")
+TRUNK: Final = "trunk"
+
+
+class TrunkExtractor(nn.Module):
+    """The blocks that no training changes, as an extractor: what they give, in one row, is its only level."""
+
+    def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
+        """``shape``: of what it gives for one picture."""
+        super().__init__()
+        self.trunk = trunk
+        self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
+        self.eval()
+
+    def forward(self, images: Tensor) -> Features:
+        rows = self.trunk(images).flatten(1)[:, None, None]
+        return Features({TRUNK: rows}, {TRUNK: self.levels[TRUNK].geometry})
+
+
+def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
+    """Of what it gives for one picture."""
+    with torch.no_grad():
+        shown: Tensor = trunk(torch.zeros(1, 3, *context.image_size, device=context.device))
+    return tuple(shown.shape[1:])
 
 
 @dataclass(frozen=True)
 class Cut:
-    """An extractor in two: ``tail(trunk(images))`` are its features, and training changes the tail alone."""
+    """``tail(trunk(images))`` are the features of an extractor, and training changes the tail alone."""
 
     trunk: nn.Module
     tail: Callable[[Tensor], Features]
     context: Context
+    who: str
+    """Names the extractor in the message when it breaks its contract."""
 
     def frozen(self, images: Tensor) -> Tensor:
         """What the trunk makes of images, float32 on the context's device."""
         with torch.no_grad(), autocast(self.context):
             found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
             return found.float()
+
+    def embedding(self, shape: tuple[int, ...]) -> Embedding:
+        """From pictures to what the trunk makes of them, each a row; ``shape`` is that of one."""
+        extractor = TrunkExtractor(self.trunk, shape)
+        transform = FeatureTransform(FeaturesTable(), extractor.levels, self.context.generator("features"))
+        return Embedding(extractor, transform, self.context, self.who)
 
 
 def cut_for(
@@ -53,57 +80,4 @@ def cut_for(
         return None
     with blaming(who):
         parts = extractor.split(parameters)
-    return None if parts is None else Cut(*parts, context)
-
-
-class FrozenStore:
-    """Activations of the trunk in a file, a picture a row; read back in any order as the images of batches."""
-
-    def __init__(self, path: Path, batches: Iterable[Batch], count: int, cut: Cut, advance: Advance) -> None:
-        """
-        Args:
-            path: of the file, which is written anew.
-            batches: every picture once; a picture's number is its place in them.
-            count: how many there are.
-            advance: told of every batch that is done.
-
-        Raises:
-            OSError: the disk is full.
-            NoRoomError: the file would take more than a quarter of what is free.
-        """
-        self._ids: list[str] = []
-        shape: tuple[int, ...] = ()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written as a file and mapped afterwards: a disk that fills up is then an error and not a bus fault.
-        with path.open("wb") as file:
-            for batch in batches:
-                rows = cut.frozen(batch.images).cpu()
-                if not shape:
-                    shape = tuple(rows.shape[1:])
-                    _require_room(path, 4 * count * math.prod(shape))
-                file.write(rows.contiguous().numpy().tobytes())
-                self._ids += batch.ids
-                advance(len(batch))
-        self._rows: np.memmap[Any, np.dtype[np.float32]] | None = None
-        if self._ids:
-            self._rows = np.memmap(path, np.float32, "r", shape=(len(self._ids), *shape))
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def load(self, numbers: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The pictures of these numbers, in batches."""
-        for first in range(0, len(numbers), batch_size):
-            assert self._rows is not None  # there are no numbers of no pictures
-            chosen = list(numbers[first : first + batch_size])
-            yield Batch(torch.from_numpy(self._rows[chosen]), tuple(self._ids[number] for number in chosen))
-
-
-class NoRoomError(Exception):
-    """The activations would take too much of the disk."""
-
-
-def _require_room(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if needed > free // 4:
-        raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the {free / 1e9:.1f} GB that are free")
+    return None if parts is None else Cut(*parts, context, who)

@@ -98,16 +98,13 @@ def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int |
 
 def _traced(subject: str, category: Category, fitted: Calibrated, place: Workplace) -> list[TrainingReport]:
     """The trainings with what became of the distances along them, now that nothing is left to decide."""
-    parts, found = place.parts, []
+    found = []
     tested = {label: [sample for sample in category.test if sample.label == label] for label in (0, 1)}
     for training, trail in zip(fitted.trainings, fitted.trails, strict=True):
         if trail.course.snapshots:
             groups = {TRAIN: trail.samples, "held_out": trail.held_out, NORMAL: tested[0], ANOMALOUS: tested[1]}
-            with place.display.stage("trace", subject):
-                snapshots = trail.trace(
-                    groups,
-                    lambda samples: parts.loader(samples, place.source.bad, parts.recipe.data.batch_size, False),
-                )
+            with place.display.stage("trace", subject) as advance:
+                snapshots = trail.trace(groups, advance)
             training = training.model_copy(update={"snapshots": snapshots})
         found.append(training)
     return found

@@ -6,7 +6,8 @@ Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and figure 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from adkit.blame import blaming
 from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameters
-from adkit.contracts import Batch
-from adkit.data.loader import Loader
+from adkit.contracts import Batch, Features
 from adkit.data.samples import Sample
-from adkit.frozen import Cut, FrozenStore, NoRoomError
 from adkit.metrics import image_metrics
+from adkit.progress import Advance
 from adkit.report import SnapshotReport, TrainingReport
+from adkit.sources import Source
 from adkit.training import Lesson
+from adkit.trunks import Frozen, NoRoomError
 
 T = TypeVar("T")
 
@@ -46,11 +48,13 @@ class Trail:
     """A training that is over, and the snapshots that it left on disk."""
 
     lesson: Lesson
-    cut: Cut | None
+    frozen: Frozen | None
     course: Course
     folder: Path
     samples: Sequence[Sample]
     """Which were trained on."""
+    source: Source
+    """Of their features, and of those of all others."""
     held_out: Sequence[Sample] = ()
     """Normal ones that were not."""
 
@@ -71,41 +75,41 @@ class Trail:
         finally:
             put_back(self.lesson.extractor, own)
 
-    def trace(
-        self, groups: Mapping[str, Sequence[Sample]], load: Callable[[Sequence[Sample]], Loader]
-    ) -> list[SnapshotReport]:
+    def trace(self, groups: Mapping[str, Sequence[Sample]], advance: Advance) -> list[SnapshotReport]:
         """The mean of the adapter's score in each group at each snapshot; for ``panda`` that is its distance.
 
         Args:
             groups: name → its pictures, up to 256 of which are measured.
-            load: pictures → their batches.
+            advance: told of every picture that is read for all snapshots.
         """
-        loaders = {name: load(spread_over(samples)) for name, samples in groups.items()}
-        inputs: dict[str, Callable[[], Iterable[Batch]]] = {name: loader.__iter__ for name, loader in loaders.items()}
-        if self.cut is not None:
-            try:
-                inputs = {name: self._frozen(name, loader, self.cut) for name, loader in loaders.items()}
-            except NoRoomError:
-                return replace(self, cut=None).trace(groups, load)
+        read = {name: self._pictures(name, spread_over(samples), advance) for name, samples in groups.items()}
         found = []
         for minibatches in self.states(self.course.snapshots):
-            scores = {name: [self._scores(batch.images) for batch in batches()] for name, batches in inputs.items()}
+            scores = {name: list(self._scores(batches(), features)) for name, (batches, features) in read.items()}
             joined = {name: torch.cat(parts) for name, parts in scores.items() if parts}
             found.append(self._report(minibatches, joined))
         return found
 
-    def _frozen(self, name: str, loader: Loader, cut: Cut) -> Callable[[], Iterable[Batch]]:
-        """What the trunk gives for the pictures of a group, computed once for all snapshots."""
-        path = self.folder / f"trace-{name}.float32"
-        store = FrozenStore(path, loader, len(loader.samples), cut, lambda done: None)
-        return lambda: store.load(range(len(store)), loader.batch_size)
+    def _pictures(
+        self, name: str, samples: Sequence[Sample], advance: Advance
+    ) -> tuple[Callable[[], Iterable[Batch]], Callable[[Tensor], Features]]:
+        """Batches of a group, and the way from their images to features: where it can, what the frozen blocks made."""
+        embedding = self.lesson.embedding
+        if self.frozen is not None:
+            try:
+                rows = self.frozen.rows(f"trace-{name}", samples, advance)
+            except NoRoomError:
+                pass  # the whole network then runs at every snapshot
+            else:
+                load = partial(rows.load, range(len(rows)), self.lesson.schedule.batch_size)
+                return load, self.lesson.features
+        return self.source.decoding((embedding,)).stream(samples, advance, targets=False).batches, embedding
 
-    def _scores(self, images: Tensor) -> Tensor:
-        """(n,) in float64, on the CPU."""
-        with torch.no_grad(), blaming(self.lesson.who_adapts):
-            whole = self.cut is None
-            features = self.lesson.embedding(images) if whole else self.lesson.features(images)
-            return self.lesson.adapter.score(features).cpu().double()
+    def _scores(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> Iterator[Tensor]:
+        """(n,) in float64, on the CPU, for each batch."""
+        for batch in batches:
+            with torch.no_grad(), blaming(self.lesson.who_adapts):
+                yield self.lesson.adapter.score(features(batch.images)).cpu().double()
 
     def _report(self, minibatches: int, scores: Mapping[str, Tensor]) -> SnapshotReport:
         distances = {name: float(values.mean()) for name, values in scores.items()}

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from pathlib import Path
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from adkit.assemble import Assembled, embedding_of
-from adkit.contracts import Batch, Extractor, Features, Geometry, Level, SplittableExtractor
+from adkit.contracts import Batch, Extractor, Features, Level, SplittableExtractor
 from adkit.data.samples import Sample
 from adkit.engines import Embedded, require_finite
 from adkit.features import FeaturesTable
-from adkit.frozen import Cut
+from adkit.frozen import TRUNK, Cut, TrunkExtractor, shape_of
 from adkit.inference import Embedding
 from adkit.progress import Advance
-from adkit.sources import EmbeddedStream, PictureSource, Source, require_readable
-from adkit.store import FeatureStore, StoredStream
+from adkit.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
+from adkit.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
 from adkit.training_contracts import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
 from adkit.training_recipe import new_adapter
 
-TRUNK: Final = "trunk"
 SAME: Final = 1e-3
 """Share of their norm by which the trunks of an extractor and of its fast copy may differ: batch norms are folded."""
-
-
-class _Trunk(nn.Module):
-    """The blocks that no training changes, as an extractor: what they give, in one row, is its only level."""
-
-    def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
-        self.eval()
-
-    def forward(self, images: Tensor) -> Features:
-        rows = self.trunk(images).flatten(1)[:, None, None]
-        return Features({TRUNK: rows}, {TRUNK: self.levels[TRUNK].geometry})
 
 
 class _Tail(nn.Module):
@@ -73,7 +58,7 @@ class Trunks:
         found = []
         for index, (trunk, shape) in enumerate(zip(self.trunks, self.shapes, strict=True)):
             choice = self.parts.recipe.extractors[index]
-            found.append(embedding_of(_Trunk(trunk, shape), choice, FeaturesTable(), self.parts.context, index))
+            found.append(embedding_of(TrunkExtractor(trunk, shape), choice, FeaturesTable(), self.parts.context, index))
         return tuple(found)
 
     def tails(self, embeddings: Sequence[Embedding]) -> tuple[Embedding, ...] | None:
@@ -117,11 +102,9 @@ def shared_trunks(parts: Assembled) -> Trunks | None:
         halves = _halves(cast(nn.Module, embedding.extractor), trained)
         if halves is None:
             return None
-        with torch.no_grad():
-            shown = halves[0](torch.zeros(1, 3, *parts.view.size, device=parts.context.device))
         names.append(trained)
         trunks.append(halves[0])
-        shapes.append(tuple(shown.shape[1:]))
+        shapes.append(shape_of(halves[0], parts.context))
     return Trunks(parts, tuple(names), tuple(trunks), tuple(shapes))
 
 
@@ -135,6 +118,78 @@ def _halves(extractor: nn.Module, trained: frozenset[str]) -> tuple[nn.Module, n
 def _equal(one: nn.Module, other: nn.Module) -> bool:
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+class Rows:
+    """What a trunk gives for some pictures, on disk; read back in any order as the images of batches."""
+
+    def __init__(self, store: FeatureStore, samples: Sequence[Sample], index: int, shape: tuple[int, ...]) -> None:
+        """
+        Args:
+            samples: pictures, of which those count that ``store`` has; a picture's number is its place among them.
+            index: of the embedding in ``store``.
+            shape: of what the trunk gives for one picture.
+        """
+        self._ids = [sample.id for sample in samples if sample.id in store]
+        self._store = store
+        self._index = index
+        self._shape = shape
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def load(self, numbers: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The pictures of these numbers, in batches."""
+        for first in range(0, len(numbers), batch_size):
+            ids = tuple(self._ids[number] for number in numbers[first : first + batch_size])
+            rows = self._store.read(ids, self._index, "cpu")[TRUNK]
+            yield Batch(rows.reshape(len(ids), *self._shape), ids)
+
+
+class Frozen:
+    """Gives the pictures of one training as the blocks that it does not train make of them, each computed once."""
+
+    def __init__(self, cut: Cut, index: int, source: Source, folder: Path) -> None:
+        """
+        Args:
+            index: the extractor's place among the recipe's.
+            source: of the pictures.
+            folder: for rows that the source does not have.
+        """
+        self._cut, self._index, self._source, self._folder = cut, index, source, folder
+        shares = isinstance(source, TrunkSource) and source.trunks.gives_what(cut, index)
+        self._shared = cast(TrunkSource, source) if shares else None
+
+    @property
+    def shared(self) -> bool:
+        """Whether the source has the rows, as it does where all classes of the same pictures share them."""
+        return self._shared is not None
+
+    def rows(self, name: str, samples: Sequence[Sample], advance: Advance) -> Rows:
+        """Those of ``samples``.
+
+        Args:
+            name: tells them from those of other pictures; what is there already under that name is filled up.
+            advance: told of every batch that is computed.
+
+        Raises:
+            NoRoomError: they would take more than a quarter of the free disk space.
+        """
+        if self._shared is not None:
+            return self._shared.rows(samples, self._index)
+        shape = shape_of(self._cut.trunk, self._cut.context)
+        embedding, folder = self._cut.embedding(shape), self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not stored_pictures(folder) and not fits(folder, [embedding.levels], len(samples)):
+            needed = bytes_needed([embedding.levels], len(samples))
+            raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the free disk space")
+        store = FeatureStore(folder, [embedding.levels])
+        extract_once(self._source.decoding((embedding,)), store.missing(samples), store, advance)
+        return Rows(store, samples, 0, shape)
+
+
+class NoRoomError(Exception):
+    """The rows would take too much of the disk."""
 
 
 class TrunkSource:
@@ -169,24 +224,13 @@ class TrunkSource:
     ) -> EmbeddedStream:
         require_readable(samples, self.bad)
         tails = self._tails if embedding is None else (self._tails[embedding],)
-        return _TailStream(self._rows(samples, [tail.index for tail in tails], advance), tails)
+        return _TailStream(self._stored(samples, [tail.index for tail in tails], advance), tails)
 
-    def minibatches(
-        self, samples: Sequence[Sample], index: int, batch_size: int
-    ) -> tuple[int, Callable[[Sequence[int]], Iterator[Batch]]]:
-        """(pictures, their numbers → batches whose images are what trunk ``index`` gives)."""
-        stored = [sample for sample in samples if sample.id in self._store]
-        shape = self.trunks.shapes[index]
+    def rows(self, samples: Sequence[Sample], index: int) -> Rows:
+        """What trunk ``index`` gives for ``samples``."""
+        return Rows(self._store, samples, index, self.trunks.shapes[index])
 
-        def load(numbers: Sequence[int]) -> Iterator[Batch]:
-            for first in range(0, len(numbers), batch_size):
-                ids = tuple(stored[number].id for number in numbers[first : first + batch_size])
-                rows = self._store.read(ids, index, "cpu")[TRUNK]
-                yield Batch(rows.reshape(len(ids), *shape), ids)
-
-        return len(stored), load
-
-    def _rows(self, samples: Sequence[Sample], indices: Sequence[int], advance: Advance) -> StoredStream:
+    def _stored(self, samples: Sequence[Sample], indices: Sequence[int], advance: Advance) -> StoredStream:
         parts = self.trunks.parts
         batch_size, device = parts.recipe.data.batch_size, parts.context.device
         return StoredStream(self._store, samples, list(dict.fromkeys(indices)), batch_size, device, advance)

@@ -5,11 +5,18 @@ import torch
 from torch import nn
 
 import adkit
-import adkit.frozen
-from adkit import Batch, Context
-from adkit.frozen import Cut, FrozenStore, NoRoomError, cut_for
+import adkit.store
+import adkit.trunks
+from adkit import Context
+from adkit.assemble import assemble
+from adkit.data.datasets import open_dataset
+from adkit.data.loader import BadPictures
+from adkit.frozen import Cut, cut_for
+from adkit.recipe import read_recipe
+from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter, TinyExtractor
-from adkit.testing.samples import SIZE, pictures
+from adkit.testing.samples import SIZE
+from adkit.trunks import Frozen, NoRoomError
 
 CONTEXT = Context(image_size=SIZE)
 
@@ -36,16 +43,23 @@ class Counting(nn.Module):
         return 2 * images[:, 0]
 
 
-def batches(count=5, size=2):
-    (whole,) = pictures(count, SIZE, seed=1)
-    parts = [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-    return whole.images, [Batch(whole.images[part], tuple(whole.ids[i] for i in part)) for part in parts]
+@pytest.fixture
+def made(small_recipe, tmp_path):
+    """Function: a trunk → what it gives for the pictures of a category, and those pictures."""
+    parts = assemble(read_recipe(small_recipe))
+    samples = open_dataset(parts.recipe.data, 0).categories[0].train
 
+    def rows(trunk, chosen=samples):
+        source = PictureSource(parts, BadPictures(0), len(samples))
+        cut = Cut(trunk, trunk, parts.context, "extractor")
+        return Frozen(cut, 0, source, tmp_path).rows("frozen", chosen, lambda done: None), chosen
 
-def store(tmp_path, trunk=None, count=5):
-    images, shown = batches(count)
-    trunk = trunk or Counting()
-    return images, FrozenStore(tmp_path / "frozen", shown, count, Cut(trunk, trunk, CONTEXT), lambda done: None)
+    def images(chosen):
+        (batch,) = parts.loader(chosen, BadPictures(0), len(chosen), False)
+        return batch.images
+
+    rows.images = images
+    return rows
 
 
 def found(adapter, blocks=("layer2",)):
@@ -54,38 +68,45 @@ def found(adapter, blocks=("layer2",)):
     return cut_for(extractor, adapter, trained, CONTEXT, "extractor")
 
 
-def test_rows_come_back_in_any_order(tmp_path):
-    images, frozen = store(tmp_path)
-    (batch,) = frozen.load([3, 0, 3], batch_size=4)
-    assert torch.equal(batch.images, 2 * images[[3, 0, 3], 0])
+def test_rows_come_back_in_any_order(made):
+    rows, samples = made(Counting())
+    (batch,) = rows.load([3, 0, 3], batch_size=4)
+    assert torch.equal(batch.images, 2 * made.images(samples)[[3, 0, 3], 0])
 
 
-def test_rows_come_back_with_the_ids_of_their_pictures(tmp_path):
-    _, frozen = store(tmp_path)
-    _, shown = batches()
-    ids = [name for batch in shown for name in batch.ids]
-    assert [batch.ids for batch in frozen.load([4, 1, 2], batch_size=2)] == [(ids[4], ids[1]), (ids[2],)]
+def test_rows_come_back_with_the_ids_of_their_pictures(made):
+    rows, samples = made(Counting())
+    ids = [sample.id for sample in samples]
+    assert [batch.ids for batch in rows.load([4, 1, 2], batch_size=2)] == [(ids[4], ids[1]), (ids[2],)]
 
 
-def test_the_trunk_sees_every_picture_once(tmp_path):
+def test_the_trunk_sees_every_picture_once(made):
     trunk = Counting()
-    _, frozen = store(tmp_path, trunk)
+    rows, _ = made(trunk)
+    trunk.seen = 0
     for _ in range(3):
-        list(frozen.load(range(5), batch_size=2))
-    assert trunk.seen == 5
+        list(rows.load(range(len(rows)), batch_size=2))
+    assert trunk.seen == 0
 
 
-def test_no_pictures_make_an_empty_store(tmp_path):
-    frozen = FrozenStore(tmp_path / "frozen", [], 0, Cut(Counting(), Counting(), CONTEXT), lambda done: None)
-    assert list(frozen.load(range(len(frozen)), batch_size=2)) == []
+def test_rows_that_are_on_disk_are_not_computed_again(made):
+    made(Counting())
+    trunk = Counting()
+    made(trunk)
+    assert trunk.seen == 1  # a picture of nothing, for the shape
 
 
-def test_what_would_fill_the_disk_is_refused_before_it_is_written(tmp_path, monkeypatch):
-    usage = adkit.frozen.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(adkit.frozen.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+def test_no_pictures_make_no_rows(made):
+    rows, _ = made(Counting(), [])
+    assert list(rows.load(range(len(rows)), batch_size=2)) == []
+
+
+def test_what_would_fill_the_disk_is_refused_before_it_is_written(made, tmp_path, monkeypatch):
+    usage = adkit.store.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(adkit.store.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(NoRoomError, match="more than a quarter"):
-        store(tmp_path)
-    assert (tmp_path / "frozen").stat().st_size == 0
+        made(Counting())
+    assert list((tmp_path / "frozen").iterdir()) == []
 
 
 def test_an_extractor_is_cut_below_what_is_trained():
@@ -115,10 +136,7 @@ def looks(report):
 def test_training_the_tail_gives_what_training_through_the_whole_does(tail_trained, monkeypatch):
     through_tail = adkit.run(tail_trained)
 
-    def no_room(path, needed):
-        raise NoRoomError("all of it")
-
-    monkeypatch.setattr(adkit.frozen, "_require_room", no_room)
+    monkeypatch.setattr(adkit.trunks, "fits", lambda folder, levels, pictures: False)
     through_whole = adkit.run(tail_trained)
     assert "frozen blocks" in through_tail.timings
     assert looks(through_tail) == pytest.approx(looks(through_whole), rel=1e-5)

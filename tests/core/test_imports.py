@@ -61,7 +61,6 @@ LAYERS = (
         "adkit.frozen",
         "adkit.optimizing",
         "adkit.training",
-        "adkit.tracing",
     ),
     ("adkit.bounds", "adkit.manifest", "adkit.tensor_files"),
     (
@@ -74,7 +73,15 @@ LAYERS = (
         "adkit.detector",
     ),
     ("adkit.fingerprint", "adkit.resume", "adkit.folder"),
-    ("adkit.auxiliary", "adkit.training_recipe", "adkit.trunks", "adkit.adapting", "adkit.evaluating", "adkit.fitting"),
+    (
+        "adkit.auxiliary",
+        "adkit.training_recipe",
+        "adkit.trunks",
+        "adkit.tracing",
+        "adkit.adapting",
+        "adkit.evaluating",
+        "adkit.fitting",
+    ),
     (
         "adkit.judging",
         "adkit.check",
