@@ -229,11 +229,10 @@ def _lesson(task: Task, adapter: Adapter, extractor: Extractor, others: BadPictu
 
 def _frozen(task: Task, frozen: Frozen, schedule: Schedule) -> Pictures | None:
     """The pictures as the frozen blocks give them; None where the disk has no room for that."""
-    samples = [sample for sample in task.samples if sample.id not in task.source.bad]
-    computing = partial(task.display.stage, "frozen blocks", task.subject, len(samples))
+    computing = partial(task.display.stage, "frozen blocks", task.subject, len(task.samples))
     try:
         with nullcontext(lambda done: None) if frozen.shared else computing() as advance:
-            rows = frozen.rows("frozen", samples, advance)
+            rows = frozen.rows("frozen", task.samples, advance)
     except NoRoomError as error:
         logger.info("%s: frozen blocks run anew at every step: stored, they would take %s", task.subject, error)
         return None

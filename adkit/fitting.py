@@ -13,7 +13,7 @@ import numpy as np
 from adkit.adapting import Adapted, Task, adapt
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
-from adkit.contracts import Fuse, Scorer
+from adkit.contracts import Fuse
 from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
@@ -100,58 +100,72 @@ def split(
         equal: id → a number that pictures of equal content have in common.
         folder: for checkpoints.
     """
-    parts, display = place.parts, place.display
-    adapted: list[Adapted] = []
-    embeddings, source = parts.embeddings, place.source
-    initial: list[Scorer | None] = [None] * len(embeddings)
+    parts = place.parts
     fuse: Fuse = snapshot_rule(parts) or "mean"
     scaling: Sequence[Sample] = ()
     if fuse == "max_ratio":
         train, scaling = split_for_scale(subject, train, equal, parts)
+    adapted: list[Adapted] = []
     if parts.recipe.adapter is not None:
         if held_out is None:
             train, held_out = split_for_stopping(train, equal, parts)
-        for index in range(len(embeddings)):
-            of_several = f", extractor {index + 1} of {len(embeddings)}" if len(embeddings) > 1 else ""
-            work = folder / f"extractor-{index}"
-            adapted.append(adapt(Task(index, train, held_out, source, parts, display, subject + of_several, work)))
-        embeddings = tuple(embedding for one in adapted for embedding in one.embeddings)
-        initial = [one.initial for one in adapted for _ in one.embeddings]
-        source = source.fresh(embeddings)
-    members = []
-    for index, scorer in enumerate(initial):
-        if scorer is None:
-            scorer = parts.new_scorer()
-            with display.stage("fit", subject, len(train)) as advance, blaming(who(parts.recipe.scorer)):
-                scorer.fit(source.stream(train, advance, targets=False, embedding=index))
-        members.append(Member(index, scorer))
-    trained = sum(sample.id not in source.bad for sample in train)
+        adapted = _adapted(subject, train, held_out, place, folder)
+    embeddings = tuple(embedding for one in adapted for embedding in one.embeddings) or parts.embeddings
+    source = place.source.fresh(embeddings) if adapted else place.source
+    members = _fitted(subject, train, adapted, len(embeddings), source, place)
     path = parts.scoring_path(members)
     if scaling:
-        with display.stage("scale", subject, len(scaling)) as advance:
+        with place.display.stage("scale", subject, len(scaling)) as advance:
             scales = _scales(evaluate(path, scaling, source, parts, advance, targets=False, peaks=False))
-        scaled = [replace(member, scale=scale) for member, scale in zip(members, scales, strict=True)]
-        usable = _usable(subject, scaled, len(members))
+        usable = _usable(subject, [replace(one, scale=scale) for one, scale in zip(members, scales, strict=True)])
         if len(usable) < len(members):
             embeddings = tuple(embeddings[member.embedding] for member in usable)
             usable = [replace(member, embedding=index) for index, member in enumerate(usable)]
             source = place.source.fresh(embeddings)
         path = parts.scoring_path(usable, fuse)
     found = calibrate(subject, path, calibration, source, place)
-    stopping = sum(sample.id not in source.bad for sample in held_out or ())
     return Calibrated(
         embeddings,
         path if scaling else path.scaled(_scales(found)),
         found,
-        trained,
-        stopping,
-        [one.report for one in adapted],
+        trained=sum(sample.id not in source.bad for sample in train),
+        stopping=sum(sample.id not in source.bad for sample in held_out or ()),
+        trainings=[one.report for one in adapted],
         # What is known to be new to the training: pictures of the threshold, else of the scales, else of the stopper.
-        tuple(replace(one.trail, held_out=calibration or scaling or held_out or ()) for one in adapted),
+        trails=tuple(replace(one.trail, held_out=calibration or scaling or held_out or ()) for one in adapted),
     )
 
 
-def _usable(subject: str, scaled: Sequence[Member], count: int) -> list[Member]:
+def _adapted(
+    subject: str, train: Sequence[Sample], held_out: Sequence[Sample], place: Workplace, folder: Path
+) -> list[Adapted]:
+    """Every extractor of the recipe, adapted to ``train``."""
+    parts, found = place.parts, []
+    count = len(parts.embeddings)
+    for index in range(count):
+        title = f"{subject}, extractor {index + 1} of {count}" if count > 1 else subject
+        work = folder / f"extractor-{index}"
+        found.append(adapt(Task(index, train, held_out, place.source, parts, place.display, title, work)))
+    return found
+
+
+def _fitted(
+    subject: str, train: Sequence[Sample], adapted: Sequence[Adapted], count: int, source: Source, place: Workplace
+) -> list[Member]:
+    """A member for each of ``count`` embeddings of ``source``; scorers that were fitted on ψ₀ to stay so are taken."""
+    initial = [one.initial for one in adapted for _ in one.embeddings] or [None] * count
+    members = []
+    for index, scorer in enumerate(initial):
+        if scorer is None:
+            scorer = place.parts.new_scorer()
+            fitting = place.display.stage("fit", subject, len(train))
+            with fitting as advance, blaming(who(place.parts.recipe.scorer)):
+                scorer.fit(source.stream(train, advance, targets=False, embedding=index))
+        members.append(Member(index, scorer))
+    return members
+
+
+def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
     """Members that give a typical normal picture more than 0; of a collapsed state there is no ratio.
 
     Raises:
@@ -160,14 +174,14 @@ def _usable(subject: str, scaled: Sequence[Member], count: int) -> list[Member]:
     usable = [member for member in scaled if member.scale is not None and 0 < member.scale < math.inf]
     if not usable:
         raise UserError(
-            f"adapter: expected snapshots of {subject} that give normal pictures scores above 0, found all {count} "
-            "collapsed: lower training.learning_rate, or train for less"
+            f"adapter: expected snapshots of {subject} that give normal pictures scores above 0, found all "
+            f"{len(scaled)} collapsed: lower training.learning_rate, or train for less"
         )
-    if len(usable) < count:
+    if len(usable) < len(scaled):
         logger.warning(
             "%d of %d snapshots give a typical normal picture no score above 0, as collapsed features do: left out",
-            count - len(usable),
-            count,
+            len(scaled) - len(usable),
+            len(scaled),
         )
     return usable
 

@@ -43,6 +43,13 @@ def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
     return tuple(shown.shape[1:])
 
 
+def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, who: str, index: int = 0) -> Embedding:
+    """From pictures to what ``trunk`` makes of them, each a row; ``shape`` is that of one before."""
+    extractor = TrunkExtractor(trunk, shape)
+    transform = FeatureTransform(FeaturesTable(), extractor.levels, context.generator("features"))
+    return Embedding(extractor, transform, context, who, index)
+
+
 @dataclass(frozen=True)
 class Cut:
     """``tail(trunk(images))`` are the features of an extractor, and training changes the tail alone."""
@@ -58,12 +65,6 @@ class Cut:
         with torch.no_grad(), autocast(self.context):
             found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
             return found.float()
-
-    def embedding(self, shape: tuple[int, ...]) -> Embedding:
-        """From pictures to what the trunk makes of them, each a row; ``shape`` is that of one."""
-        extractor = TrunkExtractor(self.trunk, shape)
-        transform = FeatureTransform(FeaturesTable(), extractor.levels, self.context.generator("features"))
-        return Embedding(extractor, transform, self.context, self.who)
 
 
 def cut_for(

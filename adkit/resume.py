@@ -24,7 +24,7 @@ from adkit.data.found import some
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
 from adkit.report import CategoryReport
-from adkit.store import stored_pictures
+from adkit.store import JOURNAL, stored_pictures
 
 START_OVER: Final = "start over with --fresh"
 
@@ -87,7 +87,8 @@ class Ledger:
         pictures = stored_pictures(self.features)
         counts = [f"{categories} of {len(state.categories)} categories"] * bool(categories)
         counts += [f"the features of {pictures:,} of {state.pictures:,} pictures"] * bool(pictures)
-        counts += ["part of the training"] * any(self._work.rglob("*.pt"))
+        trained = any(self._work.rglob("*.pt")) or any(stored_pictures(one.parent) for one in self._work.rglob(JOURNAL))
+        counts += ["part of the training"] * trained
         return " and ".join(counts) or None
 
     def open(self, fingerprint: Fingerprint, state: State) -> State:

@@ -80,7 +80,7 @@ class Trail:
 
         Args:
             groups: name → its pictures, up to 256 of which are measured.
-            advance: told of every picture that is read for all snapshots.
+            advance: told of every picture that the frozen blocks run for.
         """
         read = {name: self._pictures(name, spread_over(samples), advance) for name, samples in groups.items()}
         found = []
@@ -95,6 +95,7 @@ class Trail:
     ) -> tuple[Callable[[], Iterable[Batch]], Callable[[Tensor], Features]]:
         """Batches of a group, and the way from their images to features: where it can, what the frozen blocks made."""
         embedding = self.lesson.embedding
+        samples = [sample for sample in samples if sample.id not in self.source.bad]
         if self.frozen is not None:
             try:
                 rows = self.frozen.rows(f"trace-{name}", samples, advance)

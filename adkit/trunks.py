@@ -1,4 +1,4 @@
-"""Classes of the same pictures share what the frozen blocks make of them: one pass, whatever is trained behind."""
+"""What frozen blocks make of pictures, computed once: for one training, or for all classes of the same pictures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.assemble import Assembled, embedding_of
+from adkit.assemble import Assembled, embedding_of, who
 from adkit.contracts import Batch, Extractor, Features, Level, SplittableExtractor
 from adkit.data.samples import Sample
 from adkit.engines import Embedded, require_finite
-from adkit.features import FeaturesTable
-from adkit.frozen import TRUNK, Cut, TrunkExtractor, shape_of
+from adkit.frozen import TRUNK, Cut, shape_of, trunk_embedding
 from adkit.inference import Embedding
 from adkit.progress import Advance
 from adkit.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
@@ -55,11 +54,12 @@ class Trunks:
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
         """From pictures to rows."""
-        found = []
-        for index, (trunk, shape) in enumerate(zip(self.trunks, self.shapes, strict=True)):
-            choice = self.parts.recipe.extractors[index]
-            found.append(embedding_of(TrunkExtractor(trunk, shape), choice, FeaturesTable(), self.parts.context, index))
-        return tuple(found)
+        parts = zip(self.trunks, self.shapes, self.parts.recipe.extractors, strict=True)
+        context = self.parts.context
+        return tuple(
+            trunk_embedding(trunk, shape, context, who(choice), index)
+            for index, (trunk, shape, choice) in enumerate(parts)
+        )
 
     def tails(self, embeddings: Sequence[Embedding]) -> tuple[Embedding, ...] | None:
         """From rows to features, as each of ``embeddings`` makes them; None where one has another trunk."""
@@ -157,6 +157,7 @@ class Frozen:
             folder: for rows that the source does not have.
         """
         self._cut, self._index, self._source, self._folder = cut, index, source, folder
+        self._shape = shape_of(cut.trunk, cut.context)
         shares = isinstance(source, TrunkSource) and source.trunks.gives_what(cut, index)
         self._shared = cast(TrunkSource, source) if shares else None
 
@@ -169,7 +170,8 @@ class Frozen:
         """Those of ``samples``.
 
         Args:
-            name: tells them from those of other pictures; what is there already under that name is filled up.
+            name: tells them from those of other pictures. Rows that an earlier attempt left under it are filled up, so
+                that each attempt must name the same pictures in the same order.
             advance: told of every batch that is computed.
 
         Raises:
@@ -177,15 +179,15 @@ class Frozen:
         """
         if self._shared is not None:
             return self._shared.rows(samples, self._index)
-        shape = shape_of(self._cut.trunk, self._cut.context)
-        embedding, folder = self._cut.embedding(shape), self._folder / name
+        cut, folder = self._cut, self._folder / name
+        embedding = trunk_embedding(cut.trunk, self._shape, cut.context, cut.who)
         folder.mkdir(parents=True, exist_ok=True)
         if not stored_pictures(folder) and not fits(folder, [embedding.levels], len(samples)):
             needed = bytes_needed([embedding.levels], len(samples))
             raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the free disk space")
         store = FeatureStore(folder, [embedding.levels])
         extract_once(self._source.decoding((embedding,)), store.missing(samples), store, advance)
-        return Rows(store, samples, 0, shape)
+        return Rows(store, samples, 0, self._shape)
 
 
 class NoRoomError(Exception):

@@ -6,8 +6,9 @@
 The first kills at random moments: half of them anywhere in a run, half in its second half; one in ten hits a process
 that was started cold, imports included, the others one that was forked with its imports done. A run that goes on is
 killed again in two of five cases. The second kills once before each file operation of a run, one after the other.
-Both do so to a run of three categories, to one of three classes that share their features, and to one that trains
-anew for each of two categories, half of the time beside an older run of the same name.
+Both do so to a run of three categories, to one of three classes that share their features, to one that trains anew for
+each of two categories, to one of snapshots that are trained on what the frozen blocks gave once for all classes, and to
+one whose Fisher information is cached, half of the time beside an older run of the same name.
 
 After each kill, whatever has a run's name must be a whole run. In the end every run must have resumed to the same
 scores, metrics and detectors, byte for byte, and have left nothing else behind.
@@ -40,6 +41,7 @@ import torch
 from PIL import Image
 
 from adkit import Detector, Report, run
+from adkit.cache import VARIABLE
 from adkit.cli import main as command
 from adkit.resume import Ledger
 from adkit.vicinity import Augmentation, vary
@@ -56,6 +58,13 @@ TRAINED = COMMON | {
     "stopper": {"use": "vicinal", "multiple": 4},
     "scorer": {"use": "gaussian", "fit": "initial"},
 }
+TAIL = {
+    "extractor": COMMON["extractor"] | {"levels": ["pool"]},
+    "training": {"batch_size": 4, "epochs": 3, "snapshot_epochs": 1, "clip_norm": 1.0},
+    "scorer": {"use": "knn", "k": 1},
+}
+SES = COMMON | TAIL | {"adapter": {"use": "ses", "blocks": ["layer4"]}}
+EWC = COMMON | TAIL | {"adapter": {"use": "ewc", "blocks": ["layer4"], "fisher_pictures": 6}}
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
 """What Python tells audit hooks of before it does it."""
 WHOLE = "a whole run"
@@ -107,6 +116,8 @@ def write_recipes(folder: Path) -> list[Path]:
         "categories": COMMON | {"data": categories},
         "classes": COMMON | {"data": classes},
         "training": TRAINED | {"data": categories | {"category": names[:2]}},
+        "snapshots": SES | {"data": classes},
+        "fisher": EWC | {"data": categories | {"category": names[:2]}},
     }
     paths = []
     for name, tables in recipes.items():
@@ -247,7 +258,7 @@ def random_kills(cases: list[Case], count: int, seed: int, imports: float, folde
     trial = 0
     while found["kills"] < count:
         trial += 1
-        case, runs, cold = cases[trial % len(cases)], chance.randrange(2), trial % 10 == 0
+        case, runs, cold = cases[trial % len(cases)], chance.randrange(2), chance.random() < 0.1
         output, log = folder / f"trial-{trial}", folder / f"trial-{trial}.log"
         prepare(output, case, older=runs > 0)
         arguments, again = case.arguments(output), True
@@ -300,6 +311,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
+        os.environ[VARIABLE] = str(folder / "cache")
         started = time.perf_counter()
         assert status(start(["plugins"], folder / "imports.log", cold=True)) == 0
         imports = time.perf_counter() - started

@@ -4,10 +4,11 @@
     python benchmarks/panda.py judge --root data/fashion-mnist --output figures/fashion --methods dn2 early ses ewc
     python benchmarks/panda.py tables --output figures/fashion
 
-``choose`` looks for a setting by the vicinal figure of a few normal pictures; no test picture is read. ``judge``
-carries out each method's shipped recipe class by class, as ``adkit run`` does, but all methods read the same rows: what
-the blocks that panda.toml does not train make of each picture is computed once, and kept in ``--output``. A class that
-is on disk is not judged again, so a run that was interrupted goes on when it is started again.
+``choose`` looks for a setting by the vicinal figure of a few normal pictures; no test picture is looked at. ``judge``
+carries out each method's shipped recipe class by class, as ``adkit run`` does, but all of them share what the blocks
+that panda.toml does not train make of each picture: it is computed once, and kept in ``--output``. (``oe`` and
+``joint`` train on the pictures themselves.) What is on disk is not done again, so a run that was interrupted goes on
+when it is started again; it must then ask for the same.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from adkit.auxiliary import auxiliary_pictures
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Dataset
-from adkit.facts import peak_memory_bytes
 from adkit.fitting import Workplace
 from adkit.judging import judge
 from adkit.metrics import mean_and_sem
 from adkit.progress import Display
-from adkit.recipe import read_recipe
+from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import CategoryReport
 from adkit.sources import PictureSource, Source, extract_once
 from adkit.store import FeatureStore
@@ -54,74 +54,91 @@ METHODS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 
 def opened(options: argparse.Namespace, name: str, *overrides: str) -> tuple[Assembled, Dataset]:
-    """A recipe on the data of ``options``, and those of its classes that are asked for."""
+    """A shipped recipe on the data of ``options``."""
     data = [f"data.root={str(options.root)!r}", "data.format=arrays", "data.normal=*", "data.calibration=0"]
-    recipe = read_recipe(RECIPES / name, ["run.device=cpu", *data, *overrides, *options.set])
+    recipe = read_recipe(RECIPES / name, ["run.device=cpu", *data, *overrides])
     whole = open_dataset(recipe.data, recipe.run.seed)
     parts = assemble(recipe, auxiliary_pictures(recipe, whole, print))
     require_trainable(parts, whole.categories)
     return parts, whole
 
 
-def chosen(dataset: Dataset, options: argparse.Namespace) -> Iterator[Category]:
-    return (one for one in dataset.categories if not options.classes or one.name in options.classes)
+def left(dataset: Dataset, title: str, recipe: Recipe, options: argparse.Namespace) -> Iterator[tuple[Category, Path]]:
+    """The classes that are asked for and not on disk, and where their figures belong."""
+    for category in dataset.categories:
+        path = options.output / f"{title} {category.name}.json"
+        if options.classes and category.name not in options.classes:
+            continue
+        if path.exists():
+            require_same(json.loads(path.read_text(encoding="utf-8"))["recipe"], recipe, path)
+        else:
+            yield category, path
+
+
+def require_same(found: dict[str, Any], recipe: Recipe, path: Path) -> None:
+    """Refuse figures and rows of another recipe."""
+    if found != json.loads(json.dumps(resolved(recipe))):
+        raise SystemExit(f"{path} is of another recipe: remove it, or name another --output")
 
 
 @contextmanager
-def workplace(source: Source, parts: Assembled) -> Iterator[Workplace]:
-    with tempfile.TemporaryDirectory(dir=".") as work:
+def workplace(source: Source, parts: Assembled, options: argparse.Namespace) -> Iterator[Workplace]:
+    with tempfile.TemporaryDirectory(dir=options.output) as work:
         yield Workplace(source, parts, Display(quiet=True), Path(work))
 
 
 def choose(options: argparse.Namespace) -> None:
-    """The vicinal figure along trainings of panda, a file a setting and class."""
+    """The vicinal figure along trainings of panda or ewc, a file a setting and class."""
     for setting in options.settings:
-        blocks, rate, clip = setting.split("/")
+        blocks, rate, clip, *strength = setting.split("/")
         training = [f"training.minibatches={options.minibatches}", "training.snapshot_epochs=0"]
         training += [f"training.learning_rate={rate}", f"training.clip_norm={clip}", f"adapter.blocks={blocks}"]
+        training += [f"adapter.strength={value}" for value in strength]
         stopper = [f"stopper={{use='vicinal', multiple={options.multiple}, patience=1000}}"]
-        parts, dataset = opened(options, "panda.toml", *training, *stopper)
-        for category in chosen(dataset, options):
-            path = options.output / f"{blocks} {rate} {clip} {category.name}.json"
-            if path.exists():
-                continue
+        parts, dataset = opened(options, "panda-ewc.toml" if strength else "panda.toml", *training, *stopper)
+        for category, path in left(dataset, setting.replace("/", " "), parts.recipe, options):
             few = replace(category, train=category.train[: options.pictures], test=())
-            with workplace(PictureSource(parts, BadPictures(0), len(few.train)), parts) as place:
-                training = judge(few, place)[0].report.trainings[0]
-            write(path, training.model_dump(mode="json"))
-            figures = [f"{look.minibatches}: {look.figure:.3f}" for look in training.looks if look.figure is not None]
-            print(setting, category.name, ", ".join(figures), f"({training.seconds:.0f} s)", flush=True)
+            with workplace(PictureSource(parts, BadPictures(0), len(few.train)), parts, options) as place:
+                course = judge(few, place)[0].report.trainings[0]
+            write(path, {"recipe": resolved(parts.recipe), "training": course.model_dump(mode="json")})
+            figures = [f"{look.minibatches}: {look.figure:.3f}" for look in course.looks if look.figure is not None]
+            print(setting, category.name, ", ".join(figures), f"({course.seconds:.0f} s)", flush=True)
 
 
 def judge_methods(options: argparse.Namespace) -> None:
+    if options.name and len(options.methods) > 1:
+        raise SystemExit(f"--name: expected one of --methods, found {len(options.methods)}")
     adapted, dataset = opened(options, "panda.toml")
     trunks = shared_trunks(adapted)
     assert trunks is not None
     store = stored(trunks, adapted, dataset, options)
     for method in options.methods:
         name, overrides = METHODS[method]
-        parts, dataset = opened(options, name, *overrides)
+        parts, dataset = opened(options, name, *overrides, *options.set)
         same = Trunks(parts, trunks.trained, trunks.trunks, trunks.shapes)
-        for category in chosen(dataset, options):
-            path = options.output / f"{options.name or method} {category.name}.json"
-            if path.exists():
-                continue
+        for category, path in left(dataset, options.name or method, parts.recipe, options):
             started = time.perf_counter()
             source = same.source(store, PictureSource(parts, BadPictures(0), len(category.samples)))
-            with workplace(source, parts) as place:
+            with workplace(source, parts, options) as place:
                 judged = judge(category, place)[0]
                 timings = place.display.timings
-            took = {"seconds": time.perf_counter() - started, "timings": timings, "memory": peak_memory_bytes()}
-            write(path, {**took, "warnings": judged.warnings, "report": judged.report.model_dump(mode="json")})
+            seconds = time.perf_counter() - started
+            found = {"recipe": resolved(parts.recipe), "seconds": seconds, "timings": timings}
+            write(path, {**found, "warnings": judged.warnings, "report": judged.report.model_dump(mode="json")})
             auroc = judged.report.metrics["image_auroc"]
-            print(options.name or method, category.name, f"{auroc:.4f}, {took['seconds']:.0f} s", flush=True)
+            print(options.name or method, category.name, f"{auroc:.4f}, {seconds:.0f} s", flush=True)
             for warning in judged.warnings:
                 print("  ", warning, flush=True)
 
 
 def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse.Namespace) -> FeatureStore:
     """Rows of every picture of all classes; goes on with what an earlier start left."""
-    store = FeatureStore(options.output / "rows", [one.levels for one in trunks.embeddings])
+    described = options.output / "rows" / "recipe.json"
+    if described.exists():
+        require_same(json.loads(described.read_text(encoding="utf-8")), parts.recipe, described)
+    else:
+        write(described, resolved(parts.recipe))
+    store = FeatureStore(described.parent, [one.levels for one in trunks.embeddings])
     pictures = list({one.id: one for category in dataset.categories for one in category.samples}.values())
     own, left = PictureSource(parts, BadPictures(0), len(pictures)), store.missing(pictures)
     if left:
@@ -133,14 +150,18 @@ def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse
 
 def write(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draft.replace(path)
 
 
 def tables(options: argparse.Namespace) -> None:
     """Image AUROC by class and method, with mean, standard error and seconds a class."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(options.output.glob("*.json")):
-        method, _, category = path.stem.partition(" ")
+        method, _, category = path.stem.rpartition(" ")
+        if options.classes and category not in options.classes:
+            continue
         found.setdefault(method, {})[category] = json.loads(path.read_text(encoding="utf-8"))
     methods = [name for name in METHODS if name in found] + sorted(found.keys() - METHODS.keys())
     classes = sorted({category for one in found.values() for category in one})
@@ -152,8 +173,9 @@ def tables(options: argparse.Namespace) -> None:
     for name in classes:
         cells = [aurocs[method].get(name) for method in methods]
         print(f"| {name} | {' | '.join('' if cell is None else f'{cell:.3f}' for cell in cells)} |")
-    sums = [mean_and_sem(list(aurocs[method].values())) for method in methods]
-    print(f"| mean ± SEM | {' | '.join(f'{m:.3f}' + ('' if s is None else f' ± {s:.3f}') for m, s in sums)} |")
+    whole = [list(aurocs[method].values()) if len(aurocs[method]) == len(classes) else [] for method in methods]
+    sums = [mean_and_sem(values) for values in whole]  # of methods that have all classes
+    print(f"| mean ± SEM | {' | '.join('' if s is None else f'{m:.3f} ± {s:.3f}' for m, s in sums)} |")
     seconds = [[one["seconds"] for one in found[method].values()] for method in methods]
     print(f"| seconds a class | {' | '.join(f'{sum(times) / len(times):.0f}' for times in seconds)} |")
 
@@ -163,21 +185,22 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     choosing, judging, writing = (commands.add_parser(name) for name in ("choose", "judge", "tables"))
     choosing.set_defaults(run=choose)
-    choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE/CLIP")
+    choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE/CLIP[/STRENGTH]")
     choosing.add_argument("--minibatches", type=int, default=100)
     choosing.add_argument("--pictures", type=int, default=1000, help="normal pictures of a class")
     choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal, in held-out pictures")
     judging.set_defaults(run=judge_methods)
     judging.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     judging.add_argument("--name", help="of the figures, where the method's own would hide what --set changes")
+    judging.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the methods' recipes")
     writing.set_defaults(run=tables)
     for command in (choosing, judging):
         command.add_argument("--root", type=Path, required=True, help="the four idx.gz files of the data set")
-        command.add_argument("--classes", nargs="+", default=[], help="default: all")
-        command.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the recipe")
     for command in (choosing, judging, writing):
+        command.add_argument("--classes", nargs="+", default=[], help="default: all")
         command.add_argument("--output", type=Path, required=True, help="folder of the figures, a file a class")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     options.run(options)
 
 

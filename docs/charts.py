@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,13 +46,13 @@ def courses(trainings: Sequence[TrainingReport]) -> Figure:
     return figure
 
 
-def distances(trainings: Sequence[TrainingReport]) -> Figure:
-    """A column a training: mean distances of its snapshots, raw and over that of training pictures; image AUROC.
+def distances(trainings: Mapping[str, TrainingReport]) -> Figure:
+    """A column a training, by its title: mean distances of its snapshots, raw and over those of training; image AUROC.
 
     As figure 3 of PANDA (CVPR 2021).
     """
-    figure, axes = _columns(len(trainings), heights=(2, 2, 2))
-    for training, (raw, normalized, auroc) in zip(trainings, axes, strict=True):
+    figure, axes = _columns(len(trainings), heights=(2, 2, 2), width=3)
+    for (title, training), (raw, normalized, auroc) in zip(trainings.items(), axes, strict=True):
         at = [snapshot.minibatches for snapshot in training.snapshots]
         for name, colour in GROUPS.items():
             if name in training.snapshots[0].distances:
@@ -60,17 +60,23 @@ def distances(trainings: Sequence[TrainingReport]) -> Figure:
                 values = [one.normalized.get(name, np.nan) for one in training.snapshots]
                 normalized.plot(at, values, ".-", color=colour)
         auroc.plot(at, [np.nan if one.image_auroc is None else one.image_auroc for one in training.snapshots], ".-k")
-        raw.set(title=_title(training), ylabel="mean distance", yscale="log")
-        normalized.set(ylabel="over that of train")
-        auroc.set(ylabel="image AUROC", xlabel="minibatches")
+        raw.set(title=title, yscale="log")
+        normalized.set(yscale="log")
+        auroc.set(xlabel="minibatches")
+    for chart, label in zip(axes[0], ("mean distance", "over that of train", "image AUROC"), strict=True):
+        chart.set_ylabel(label)
+    for row in zip(*axes, strict=True):  # on one scale for all
+        low, high = min(chart.get_ylim()[0] for chart in row), max(chart.get_ylim()[1] for chart in row)
+        for chart in row:
+            chart.set_ylim(low, high)
     axes[0][0].legend(fontsize=8, frameon=False)
     return figure
 
 
-def _columns(count: int, heights: Sequence[int]) -> tuple[Figure, list[Sequence[Axes]]]:
+def _columns(count: int, heights: Sequence[int], width: float = 4.6) -> tuple[Figure, list[Sequence[Axes]]]:
     figure, axes = plt.subplots(
         len(heights), count, squeeze=False, sharex="col", height_ratios=heights, layout="constrained",
-        figsize=(4.6 * count, 1.1 * sum(heights) + 0.8),
+        figsize=(width * count, 1.1 * sum(heights) + 0.8),
     )  # fmt: skip
     return figure, list(axes.T)
 

@@ -3,7 +3,7 @@
 python docs/figures.py                                     all that takes a minute
 python docs/figures.py heatmaps                            one of them
 python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
-python docs/figures.py --distances runs/*/report.json      the distances along them
+python docs/figures.py --distances runs/*/report.json      the distances along the first training of each category
 
 The last two need matplotlib: pip install "adkit[docs]".
 """
@@ -11,6 +11,7 @@ The last two need matplotlib: pip install "adkit[docs]".
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from adkit.data.view import View, to_planes
 from adkit.heatmaps import overlay
 from adkit.inference import Member, ScoringPath, embed
 from adkit.recipe import read_recipe
-from adkit.report import Report
+from adkit.report import CategoryReport, Report, TrainingReport
 from adkit.sources import PictureSource
 from adkit.vicinity import Augmentation, vary
 
@@ -47,16 +48,25 @@ def main() -> int:
     if options.trainings or options.distances:
         import charts
 
-        for name, reports in (("trainings", options.trainings), ("distances", options.distances)):
-            loaded = [Report.load(path) for path in reports or ()]
-            if loaded:
-                draw = charts.courses if name == "trainings" else charts.distances
-                figure = draw([next(iter(report.categories.values())).trainings[0] for report in loaded])
-                figure.savefig(image_path(name), dpi=110)
+        if options.trainings:
+            courses = charts.courses([next(iter(trainings(path).values())) for path in options.trainings])
+            courses.savefig(image_path("trainings"), dpi=110)
+        if options.distances:
+            every = {title: training for path in options.distances for title, training in trainings(path).items()}
+            charts.distances(every).savefig(image_path("distances"), dpi=110)
         return 0
     for name in options.names or FIGURES:
         FIGURES[name]().save(image_path(name))
     return 0
+
+
+def trainings(path: Path) -> dict[str, TrainingReport]:
+    """The first training of each category, by a title: of a run's report, or of a file of benchmarks/panda.py."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "categories" in found:
+        report = Report.load(path)
+        return {f"{report.name}: {name}": one.trainings[0] for name, one in report.categories.items() if one.trainings}
+    return {path.stem: CategoryReport(**found["report"]).trainings[0]}
 
 
 def image_path(name: str) -> Path:

@@ -38,6 +38,12 @@ CASES = {
     "spade of all": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 0, "combine": "concat"}},
     "spade of centroids": {"extractor": ALL, "scorer": {"use": "spade", "centroids": 2}},
     "ensemble": {"extractor": {"backbone": ["resnet18", "resnet10t"]}},
+    "ses": {
+        "extractor": POOLED,
+        "adapter": {"use": "ses", "blocks": 2},
+        "training": {"batch_size": 2, "minibatches": 4, "snapshot_epochs": 0.5, "clip_norm": 1.0},
+        "scorer": {"use": "knn", "k": 1},
+    },
     "lite0": {"extractor": {"backbone": "tf_efficientnet_lite0", "weights": "packaged", "levels": ["blocks.1"]}},
 }
 
@@ -90,7 +96,7 @@ def assert_equal_in_effect(file, statement, run, images):
             np.testing.assert_allclose(found["map"], own.maps[span], rtol=0, atol=LIMIT * np.abs(own.maps[span]).max())
 
 
-FEWER = {"spade", "spade of all", "spade of centroids", "ensemble"}
+FEWER = {"ses", "spade", "spade of all", "spade of centroids", "ensemble"}
 """Not written for OpenVINO, which is given the same recording as ONNX: exporting takes seconds."""
 
 

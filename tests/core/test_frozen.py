@@ -82,18 +82,29 @@ def test_rows_come_back_with_the_ids_of_their_pictures(made):
 
 def test_the_trunk_sees_every_picture_once(made):
     trunk = Counting()
-    rows, _ = made(trunk)
-    trunk.seen = 0
+    rows, samples = made(trunk)
     for _ in range(3):
         list(rows.load(range(len(rows)), batch_size=2))
-    assert trunk.seen == 0
+    assert trunk.seen == len(samples) + 1  # and a picture of nothing, for the shape
 
 
 def test_rows_that_are_on_disk_are_not_computed_again(made):
     made(Counting())
     trunk = Counting()
     made(trunk)
-    assert trunk.seen == 1  # a picture of nothing, for the shape
+    assert trunk.seen == 1
+
+
+def test_rows_that_are_torn_are_computed_again_and_no_others(made, tmp_path):
+    rows, samples = made(Counting())
+    expected = [batch.images for batch in rows.load(range(len(rows)), batch_size=len(rows))]
+    (file,) = (tmp_path / "frozen").glob("*.float32")
+    with file.open("rb+") as opened:
+        opened.truncate(file.stat().st_size - 1)
+    trunk = Counting()
+    rows, _ = made(trunk)
+    assert trunk.seen < len(samples)
+    assert torch.equal(next(rows.load(range(len(rows)), batch_size=len(rows))).images, expected[0])
 
 
 def test_no_pictures_make_no_rows(made):

@@ -14,10 +14,7 @@ from PIL import Image
 
 import adkit
 from adkit import UserError
-from adkit.fingerprint import Fingerprint
 from adkit.progress import Display
-from adkit.report import CategoryReport, Pictures
-from adkit.resume import Finished, Ledger, State
 
 
 class Watch(Display):
@@ -278,6 +275,19 @@ def test_broken_pictures_among_those_extracted_are_remembered(classes, tmp_path)
     assert outcome(go_on(classes)[0]) == expected
 
 
+def test_a_run_interrupted_while_its_frozen_blocks_run(three, tmp_path):
+    three["extractor"]["levels"] = ["pool"]
+    three |= {"adapter": {"use": "panda", "blocks": ["layer4"]}, "training": {"minibatches": 3, "batch_size": 2}}
+    undisturbed = Watch()
+    expected = adkit.run(three, output=tmp_path / "undisturbed", display=undisturbed)
+    interrupt(three, "frozen blocks", "a", after=5)  # in the second batch of four, which is not written any more
+    with pytest.raises(UserError, match="interrupted after part of the training: go on with --resume"):
+        adkit.run(three)
+    report, watch = go_on(three)
+    assert outcome(report)[1] == outcome(expected)[1]
+    assert watch.pictures["frozen blocks"] == undisturbed.pictures["frozen blocks"] - 4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 def test_runs_that_are_killed_at_random_moments(tmp_path):
@@ -285,90 +295,3 @@ def test_runs_that_are_killed_at_random_moments(tmp_path):
     done = subprocess.run([sys.executable, script, "--kills", "8"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8 kills" in done.stdout
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    folder = Ledger(tmp_path / ".tile.partial")
-    folder.run.mkdir(parents=True)
-    return folder
-
-
-STATE = State(categories=["a", "b"], pictures=4, stored=False)
-PRINT = Fingerprint(
-    recipe={"scorer.k": 1}, versions={"torch": "2.4"}, machine={"device": "cpu"}, splits={}, weights=["ab"], files={}
-)
-
-
-def record(category):
-    counts = Pictures(train=1, calibration=0, test_normal=0, test_anomalous=0, unreadable=0)
-    report = CategoryReport(metrics={"image_auroc": 1 / 3}, pictures=counts, threshold=None, pixel_threshold=None)
-    return Finished(
-        category=category,
-        report=report,
-        rows=[(category, "test", "good/000.png", "good", 0, "0.1", "", 1)],
-        warnings=["few"],
-        unreadable={"x": "empty"},
-        timings={"fit": 0.1},
-    )
-
-
-def test_a_record_comes_back_as_it_was(ledger):
-    (ledger.run / "detector").mkdir()
-    ledger.finish(0, record("a"), ledger.run / "detector")
-    assert ledger.finished() == {"a": record("a")}
-
-
-def test_a_record_that_was_not_written_whole_is_no_record(ledger):
-    ledger.open(PRINT, STATE)
-    (ledger.folder / "finished").mkdir()
-    (ledger.folder / "finished" / "000000.draft").write_text('{"category": "a", "rep')
-    assert ledger.finished() == {}
-    assert ledger.summary() is None
-
-
-def test_a_damaged_record_is_refused(ledger):
-    (ledger.folder / "finished").mkdir()
-    (ledger.folder / "finished" / "000000.json").write_text("{}")
-    with pytest.raises(UserError, match=r"000000\.json: expected what adkit wrote .*: start over with --fresh"):
-        ledger.finished()
-
-
-def test_a_workplace_lasts_until_its_category_is_finished(ledger):
-    (ledger.workplace(0) / "checkpoint").touch()
-    (ledger.workplace(1) / "checkpoint").touch()
-    assert (ledger.workplace(0) / "checkpoint").exists()
-    ledger.finish(0, record("a"), ledger.run)
-    assert [path.name for path in (ledger.folder / "work").iterdir()] == ["000001"]
-
-
-def test_checkpoints_are_something_to_go_on_from(ledger):
-    ledger.open(PRINT, STATE)
-    (ledger.workplace(0) / "checkpoint.pt").touch()
-    assert ledger.summary() == "part of the training"
-
-
-def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
-    ledger.open(PRINT, STATE)
-    ledger.workplace(0)
-    assert ledger.summary() is None
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"recipe": {"scorer.k": 2}}, "the recipe changed: scorer.k was 1 and is 2"),
-        ({"recipe": {}}, "the recipe changed: scorer.k was 1 and is absent"),
-        ({"versions": {"torch": "2.5"}}, "versions changed: torch was '2.4' and is '2.5'"),
-        ({"machine": {"device": "cuda"}}, "the machine changed: device was 'cpu' and is 'cuda'"),
-        ({"files": {"x.png": (1, 2)}}, "1 picture joined the data (x.png)"),
-        ({"weights": ["cd"]}, "the extractor's weights changed"),
-        ({"splits": {"a": "0"}}, "splits, labels or masks changed in a"),
-    ],
-)
-def test_differences_are_named(change, sentence):
-    assert PRINT.differences(PRINT.model_copy(update=change)) == [sentence]
-
-
-def test_equal_fingerprints_differ_in_nothing():
-    assert PRINT.differences(PRINT) == []
