@@ -6,17 +6,16 @@ equation 1 and supplement 2.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from adkit.centers import distances, fit_centers
 from adkit.context import Context
 from adkit.contracts import Batch, Extractor, Features, PictureStream, Scorer, Scores, Stream
 from adkit.scoring import scores_of
-from adkit.training_contracts import Group, Schedule, Stage
-from adkit.tuning import Blocks, mean_terms, tuned
+from adkit.training_contracts import Schedule
+from adkit.tuning import BlocksAdapter, TunesBlocks, mean_terms
 
 SCHEDULE: Final = Schedule(
     optimizer="sgd",
@@ -54,14 +53,7 @@ class Compactness:
         return scores_of(maps, features.geometry, "mean")
 
 
-class TunesBlocks(Protocol):
-    """Parameters of an adapter that trains some blocks."""
-
-    @property
-    def blocks(self) -> Blocks: ...
-
-
-class CompactnessAdapter:
+class CompactnessAdapter(BlocksAdapter):
     """Minimizes the mean squared distance to the mean of ψ₀, in the blocks that are tuned."""
 
     schedule = SCHEDULE
@@ -70,19 +62,12 @@ class CompactnessAdapter:
         self.params = params
         self.context = context
         self._compactness: Compactness
-        self._parameters: list[nn.Parameter]
 
     def prepare(
         self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
     ) -> None:
         self._compactness = Compactness(normal)
         self._parameters = self.trained(extractor)
-
-    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
-        return tuned(extractor, self.params.blocks)
-
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         return self._compactness.terms(features)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adkit.contracts import AdaptableExtractor, Extractor
 from adkit.errors import UserError
 from adkit.near import did_you_mean
+from adkit.training_contracts import Group, Stage
 
 Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
 """The parameter ``blocks`` of an adapter: all of them, so many of the last ones, or those of these names."""
@@ -61,6 +62,26 @@ def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
                 f"some of {', '.join(offered)}"
             )
     return [parameter for name, block in offered.items() if name in chosen for parameter in block]
+
+
+class TunesBlocks(Protocol):
+    """Parameters of an adapter that trains some blocks."""
+
+    @property
+    def blocks(self) -> Blocks: ...
+
+
+class BlocksAdapter:
+    """What adapters share that train the blocks of their ``blocks`` in one stage; ``prepare`` sets ``_parameters``."""
+
+    params: TunesBlocks
+    _parameters: list[nn.Parameter]
+
+    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
+        return tuned(extractor, self.params.blocks)
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage([Group(self._parameters)])]
 
 
 def mean_terms(levels: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class Loader:
         """
         self.samples = tuple(samples)
         self._view = view
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self._bad = bad
         self._targets = targets
         self._metric_size = metric_size or view.size[0]
@@ -92,7 +92,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches when every picture can be read."""
-        return -(-len(self.samples) // self.batch_size)
+        return -(-len(self.samples) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """Decode ahead, within a window of one batch.
@@ -102,9 +102,9 @@ class Loader:
         """
         pool = ThreadPoolExecutor(_workers(), thread_name_prefix="adkit-decode")
         try:
-            window = _Window(pool, self._load, self.samples, self.batch_size)
+            window = _Window(pool, self._load, self.samples, self._batch_size)
             while len(window):
-                batch = _Assembly(min(self.batch_size, len(window)), self._view, self._mask_side)
+                batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side)
                 while len(window) and not batch.full:
                     self._take(window, batch)
                 if batch.pictures:

@@ -6,12 +6,11 @@ and section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from adkit import (
     Batch,
@@ -19,23 +18,21 @@ from adkit import (
     Context,
     Extractor,
     Features,
-    Group,
     Params,
     PictureStream,
     Schedule,
     Scorer,
-    Stage,
     UserError,
     hookimpl,
 )
-from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
+from adkit.tuning import BLOCKS, Blocks, BlocksAdapter, mean_terms
 
 
 class MahalanobisParams(Params):
     blocks: Blocks = Field("all", description=BLOCKS)
 
 
-class Mahalanobis:
+class Mahalanobis(BlocksAdapter):
     """Minimizes the mean of the scorer's own score, for the scorer that was fitted before and stays as it is.
 
     With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer whose score is
@@ -46,9 +43,8 @@ class Mahalanobis:
     needs_scorer = True
 
     def __init__(self, params: MahalanobisParams, context: Context) -> None:
-        self.params = params
+        self.params: MahalanobisParams = params
         self._scorer: Scorer
-        self._parameters: list[nn.Parameter]
 
     def prepare(
         self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
@@ -58,12 +54,6 @@ class Mahalanobis:
         _check_differentiable(scorer, next(iter(normal)))
         self._scorer = scorer
         self._parameters = self.trained(extractor)
-
-    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
-        return tuned(extractor, self.params.blocks)
-
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         scores = self._scorer.score(features)

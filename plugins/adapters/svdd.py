@@ -6,11 +6,10 @@ and section 4.2; the objective is Ruff et al., Deep One-Class Classification (IC
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from adkit import (
     Batch,
@@ -18,18 +17,16 @@ from adkit import (
     Context,
     Extractor,
     Features,
-    Group,
     Params,
     PictureStream,
     Schedule,
     Scorer,
     Scores,
-    Stage,
     hookimpl,
 )
 from adkit.centers import Centers, Distance, distances, fit_centers
 from adkit.scoring import Aggregation, scores_of
-from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
+from adkit.tuning import BLOCKS, Blocks, BlocksAdapter, mean_terms
 
 
 class SvddParams(Params):
@@ -39,7 +36,7 @@ class SvddParams(Params):
     blocks: Blocks = Field("all", description=BLOCKS)
 
 
-class Svdd:
+class Svdd(BlocksAdapter):
     """Minimizes the mean distance to centres, those of ψ₀, over pictures and levels; decay of the weights beside it.
 
     Equation 1 speaks of one vector a picture. Of a level we take all locations together as that vector, so that its
@@ -50,21 +47,14 @@ class Svdd:
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, weight_decay=1e-6, batch_size=8, epochs=250)
 
     def __init__(self, params: SvddParams, context: Context) -> None:
-        self.params = params
+        self.params: SvddParams = params
         self._centers: dict[str, Tensor]
-        self._parameters: list[nn.Parameter]
 
     def prepare(
         self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
     ) -> None:
         self._centers = fit_centers(normal.levels, normal, self.params.centers)
         self._parameters = self.trained(extractor)
-
-    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
-        return tuned(extractor, self.params.blocks)
-
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         return mean_terms(self._scores(features).levels)
