@@ -25,7 +25,6 @@ from adkit.frozen import cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import interval_of, length_of
-from adkit.progress import Display
 from adkit.recipe import Choice
 from adkit.report import TrainingReport
 from adkit.scoring import check_memory
@@ -41,6 +40,7 @@ from adkit.training_contracts import (
 )
 from adkit.training_recipe import new_adapter, new_stopper, scheduled
 from adkit.trunks import Frozen, NoRoomError
+from adkit.utils.progress import Display
 
 logger = logging.getLogger("adkit")
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from adkit.data.datasets import open_dataset
 from adkit.data.duplicates import foreign_pictures, foreign_warning
-from adkit.data.found import some
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Dataset, Sample
 from adkit.data.view import View
 from adkit.recipe import Recipe
+from adkit.utils.text import some
 
 
 def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:

@@ -10,10 +10,9 @@ from adkit.core_tables import ScorerTable
 from adkit.data.tables import FORMATS, DataTable
 from adkit.errors import UserError
 from adkit.fields import example, expected, first_sentence, model_schema
-from adkit.near import did_you_mean
 from adkit.plugins import Registered, Registry, question
 from adkit.recipe import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
-from adkit.toml_text import toml_key, toml_value
+from adkit.utils.text import did_you_mean, toml_key, toml_value
 
 
 def plugins_text(registry: Registry, kind: str | None = None, name: str | None = None) -> str:

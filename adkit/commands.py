@@ -24,9 +24,9 @@ def run_recipes(options: argparse.Namespace) -> int:
 
     from adkit.folder import Interrupted, RunFault, refuse_interrupted
     from adkit.plugins import discover
-    from adkit.progress import Display
     from adkit.recipe import read_recipe
     from adkit.runner import run, run_path
+    from adkit.utils.progress import Display
 
     registry = discover()
     problems: list[str] = []

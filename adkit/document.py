@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adkit.errors import UserError
-from adkit.near import did_you_mean
 from adkit.toml_lines import KeyPath, key_lines
-from adkit.toml_text import is_text, toml_key
+from adkit.utils.text import did_you_mean, is_text, toml_key
 
 _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 

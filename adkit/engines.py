@@ -15,7 +15,7 @@ from torch import Tensor
 from adkit.blame import check_finite
 from adkit.contracts import Batch, Features, Level
 from adkit.inference import Embedding, ScoringPath, embed
-from adkit.progress import Advance
+from adkit.utils.progress import Advance
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
 FINITE_SCORES = "look at the picture, or choose another scorer"

@@ -13,8 +13,8 @@ from adkit.data.samples import Sample
 from adkit.engines import Judged, create_evaluator, outputs, without_padding
 from adkit.inference import ScoringPath
 from adkit.metrics import PixelMetrics
-from adkit.progress import Advance
 from adkit.sources import Source
+from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Labels = np.ndarray[Any, np.dtype[np.int64]]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from adkit.errors import UserError
 from adkit.export_graph import INPUT, Graph
-from adkit.near import did_you_mean
 from adkit.parity import Run
+from adkit.utils.text import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from adkit.errors import UserError
 from adkit.export_formats import Format, format_named
 from adkit.export_graph import INPUT, Graph, reason
-from adkit.facts import versions
 from adkit.loading import Loaded, find_detector, load_detector
 from adkit.parity import Parity, Run, parity
+from adkit.utils.environment import versions
 
 LIMIT: Final = 1e-3
 """Deviation above which nothing is exported."""

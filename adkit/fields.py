@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
-from adkit.toml_text import is_text, toml_value
+from adkit.utils.text import is_text, toml_value
 
 Schema = dict[str, Any]
 """A draft-07 JSON Schema without references and without null, for TOML has neither."""

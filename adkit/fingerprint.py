@@ -13,11 +13,11 @@ from torch import nn
 
 from adkit.assemble import Assembled
 from adkit.data.files import pictures_under, printable
-from adkit.data.found import some
 from adkit.data.samples import Category, Dataset, Sample
-from adkit.facts import versions
 from adkit.inference import Embedding
 from adkit.recipe import Recipe, resolved
+from adkit.utils.environment import versions
+from adkit.utils.text import some
 
 
 class Fingerprint(BaseModel):

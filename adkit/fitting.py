@@ -18,11 +18,11 @@ from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference import Embedding, Member, ScoringPath
-from adkit.progress import Display
 from adkit.report import TrainingReport
 from adkit.sources import Source
 from adkit.tracing import Trail
 from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping
+from adkit.utils.progress import Display
 
 logger = logging.getLogger("adkit")
 

@@ -13,8 +13,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from adkit.contracts import KINDS, Component, Kind
 from adkit.fields import model_schema
-from adkit.near import did_you_mean
 from adkit.params import Params
+from adkit.utils.text import did_you_mean
 
 HOOK_KINDS: Final = MappingProxyType({f"adkit_{kind}s": kind for kind in KINDS})
 """Hook name → the kind of component that it returns."""

@@ -18,9 +18,9 @@ from adkit import hooks
 from adkit.contracts import KINDS, Component, Kind
 from adkit.errors import UserError
 from adkit.fields import first_sentence
-from adkit.near import did_you_mean
 from adkit.params import Params
 from adkit.plugin_checks import HOOK_KINDS, component_fault, hook_faults
+from adkit.utils.text import did_you_mean
 
 GROUP: Final = "adkit"
 

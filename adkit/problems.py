@@ -13,10 +13,9 @@ from pydantic_core.core_schema import ErrorType
 
 from adkit.errors import UserError
 from adkit.fields import Schema, expected, found, model_schema
-from adkit.near import near
 from adkit.params import Params
 from adkit.toml_lines import KeyPath
-from adkit.toml_text import is_text
+from adkit.utils.text import is_text, near
 
 P = TypeVar("P", bound=Params)
 

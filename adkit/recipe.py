@@ -15,12 +15,11 @@ from adkit.document import Document, Problem, parse_toml, read_document
 from adkit.errors import UserError
 from adkit.features import FeaturesTable
 from adkit.fields import found
-from adkit.near import did_you_mean, near
 from adkit.params import Params
 from adkit.plugins import Registered, Registry, discover
 from adkit.problems import check
 from adkit.toml_lines import KeyPath
-from adkit.toml_text import toml_value
+from adkit.utils.text import did_you_mean, near, toml_value
 
 __all__ = ["Choice", "Recipe", "parse_toml", "read_recipe", "resolved"]
 

@@ -20,11 +20,11 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adkit.data.found import some
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
 from adkit.report import CategoryReport
 from adkit.store import JOURNAL, stored_pictures
+from adkit.utils.text import some
 
 START_OVER: Final = "start over with --fresh"
 

@@ -17,17 +17,13 @@ from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
 from adkit.contracts import Level
 from adkit.data.datasets import open_dataset
-from adkit.data.found import some
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
 from adkit.errors import UserError
-from adkit.facts import git_state, peak_memory_bytes, versions
 from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
 from adkit.folder import Interrupted, run_folder
 from adkit.judging import COLUMNS, judge
-from adkit.near import did_you_mean
-from adkit.progress import Display
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
@@ -36,6 +32,9 @@ from adkit.sources import PictureSource, Source, StoredSource, extract_once
 from adkit.store import FeatureStore, fits
 from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
+from adkit.utils.environment import git_state, peak_memory_bytes, versions
+from adkit.utils.progress import Display
+from adkit.utils.text import did_you_mean, some
 
 logger = logging.getLogger("adkit")
 

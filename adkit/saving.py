@@ -17,7 +17,6 @@ import adkit
 from adkit.assemble import Assembled, who
 from adkit.blame import blaming
 from adkit.errors import PluginError
-from adkit.facts import versions
 from adkit.inference import Embedding, ScoringPath
 from adkit.manifest import (
     FOLDER,
@@ -34,6 +33,7 @@ from adkit.manifest import (
 from adkit.recipe import Choice, Recipe
 from adkit.tensor_files import entry_of, write_tensors
 from adkit.threshold import Threshold
+from adkit.utils.environment import versions
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 

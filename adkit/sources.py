@@ -12,8 +12,8 @@ from adkit.data.samples import Sample, in_order
 from adkit.engines import Embedded, PictureStream, create_embedder, outputs
 from adkit.errors import UserError
 from adkit.inference import Embedding
-from adkit.progress import Advance
 from adkit.store import FeatureStore, StoredStream
+from adkit.utils.progress import Advance
 
 
 class EmbeddedStream(Stream, Protocol):

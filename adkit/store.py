@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adkit.contracts import Features, Level
 from adkit.data.samples import Sample
 from adkit.engines import Embedded
-from adkit.progress import Advance
+from adkit.utils.progress import Advance
 
 JOURNAL: Final = "journal.jsonl"
 

@@ -19,11 +19,11 @@ from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameter
 from adkit.contracts import Batch, Features
 from adkit.data.samples import Sample
 from adkit.metrics import image_metrics
-from adkit.progress import Advance
 from adkit.report import SnapshotReport, TrainingReport
 from adkit.sources import Source
 from adkit.training import Lesson
 from adkit.trunks import Frozen, NoRoomError
+from adkit.utils.progress import Advance
 
 T = TypeVar("T")
 

@@ -25,7 +25,6 @@ from adkit.errors import UserError
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import acting_rates, interval_of, length_of, optimizer_of
-from adkit.progress import Advance
 from adkit.report import LookReport
 from adkit.training_contracts import (
     Adapter,
@@ -37,6 +36,7 @@ from adkit.training_contracts import (
     Stopper,
     Verdict,
 )
+from adkit.utils.progress import Advance
 
 SAVE_EVERY: Final = 200
 """Minibatches after which a checkpoint is written, beside those at the end of every epoch."""

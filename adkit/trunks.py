@@ -16,11 +16,11 @@ from adkit.data.samples import Sample
 from adkit.engines import Embedded, require_finite
 from adkit.frozen import TRUNK, Cut, shape_of, trunk_embedding
 from adkit.inference import Embedding
-from adkit.progress import Advance
 from adkit.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
 from adkit.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
 from adkit.training_contracts import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
 from adkit.training_recipe import new_adapter
+from adkit.utils.progress import Advance
 
 SAME: Final = 1e-3
 """Share of their norm by which the trunks of an extractor and of its fast copy may differ: batch norms are folded."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from adkit.contracts import AdaptableExtractor, Extractor
 from adkit.errors import UserError
-from adkit.near import did_you_mean
 from adkit.training_contracts import Group, Stage
+from adkit.utils.text import did_you_mean
 
 Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
 """The parameter ``blocks`` of an adapter: all of them, so many of the last ones, or those of these names."""

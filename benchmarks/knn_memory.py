@@ -15,8 +15,8 @@ import torch
 from adkit_plugins.scorers.knn import Knn, KnnParams
 
 from adkit import Context
-from adkit.facts import peak_memory_bytes
 from adkit.testing import feature_stream
+from adkit.utils.environment import peak_memory_bytes
 
 
 def main() -> None:

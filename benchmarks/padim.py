@@ -192,7 +192,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes; what adkit.facts has, which anomalib's environment lacks."""
+    """Bytes; what adkit.utils.environment has, which anomalib's environment lacks."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -31,13 +31,13 @@ from adkit.data.samples import Category, Dataset
 from adkit.fitting import Workplace
 from adkit.judging import judge
 from adkit.metrics import mean_and_sem
-from adkit.progress import Display
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import CategoryReport
 from adkit.sources import PictureSource, Source, extract_once
 from adkit.store import FeatureStore
 from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
+from adkit.utils.progress import Display
 
 RECIPES: Final = Path(__file__).parents[1] / "recipes"
 METHODS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from adkit.data.files import contents, named
-from adkit.data.found import Found, Notes, some
+from adkit.data.found import Found, Notes
 from adkit.data.samples import ArrayFile, ArrayItem, Sample
 from adkit.data.tables import ArraysTable
 from adkit.errors import UserError
+from adkit.utils.text import some
 
 _IDX = {
     "train": ("train-images", "train-labels"),

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from adkit.data.files import child, contents, folders_in, named, pictures_under, printable
-from adkit.data.found import Found, Notes, missing
+from adkit.data.found import Found, Notes
 from adkit.data.samples import Sample
 from adkit.data.tables import ClassesTable
+from adkit.utils.text import missing
 
 
 def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:

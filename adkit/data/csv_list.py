@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from adkit.data.files import contents, named, printable
-from adkit.data.found import Found, Notes, some
+from adkit.data.found import Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.data.tables import CsvTable
+from adkit.utils.text import some
 
 _REQUIRED = ("path", "label", "split")
 _OPTIONAL = ("mask", "category")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adkit.data.found import some
 from adkit.data.samples import Category, Sample, Source
+from adkit.utils.text import some
 
 _EDGE = 1 << 15
 

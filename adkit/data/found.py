@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from adkit.data.samples import Sample
 
@@ -29,17 +28,3 @@ class Notes:
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
-
-
-def missing(name: str, present: Sequence[str]) -> str:
-    """``found a, b, c (did you mean b?)``: the end of a sentence on a name that is not there."""
-    by_folded = {other.casefold(): other for other in present}
-    near = get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.7)
-    hint = f" (did you mean {' or '.join(by_folded[key] for key in near)}?)" if near else ""
-    return f"found {some(present, 20) if present else 'none'}{hint}"

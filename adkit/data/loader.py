@@ -20,12 +20,12 @@ import torch
 
 from adkit.contracts import Batch
 from adkit.data.files import writable
-from adkit.data.found import some
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.pictures import PictureError, read_picture
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
+from adkit.utils.text import some
 
 
 class BadPictures:

@@ -15,9 +15,10 @@ from adkit.data.files import (
     pictures_under,
     printable,
 )
-from adkit.data.found import Found, Notes, missing, some
+from adkit.data.found import Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.data.tables import MvtecTable, TexturesTable
+from adkit.utils.text import missing, some
 
 
 def find_mvtec(table: MvtecTable | TexturesTable, notes: Notes) -> list[Found]:

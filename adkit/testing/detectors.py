@@ -29,13 +29,13 @@ from adkit.judging import judge
 from adkit.loading import Loaded, load_detector
 from adkit.params import Params
 from adkit.plugins import Origin, Registered, Registry
-from adkit.progress import Display
 from adkit.recipe import read_recipe
 from adkit.saving import Fitted, save_detector
 from adkit.sources import PictureSource
 from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer
+from adkit.utils.progress import Display
 
 TRAIN, CALIBRATION, TEST = 24, 4, 7
 """Pictures of each split."""

@@ -16,8 +16,8 @@ from adkit import POOL, Component, Context, Features, Level, Params, UserError, 
 from adkit.blocks import blocks_of, classifiers_of
 from adkit.cutting import cut
 from adkit.folding import fold_batch_norms, keep_float32, redraw, release_float32
-from adkit.near import did_you_mean
 from adkit.probe import Tap, capture, probe
+from adkit.utils.text import did_you_mean
 
 
 class TimmParams(Params):

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
-from adkit.near import did_you_mean
 from adkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
+from adkit.utils.text import did_you_mean
 
 
 class LogitParams(Params):

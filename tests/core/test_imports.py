@@ -13,17 +13,18 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     (
         "adkit.errors",
+        "adkit.utils",
         "adkit.params",
         "adkit.contracts",
         "adkit.training_contracts",
         "adkit.hooks",
         "adkit.context",
-        "adkit.near",
+        "adkit.utils.text",
     ),
     (
         "adkit.blame",
         "adkit.toml_lines",
-        "adkit.toml_text",
+        "adkit.utils.text",
         "adkit.fields",
         "adkit.resample",
         "adkit.device",
@@ -51,8 +52,8 @@ LAYERS = (
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold", "adkit.regions"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue"),
     (
-        "adkit.progress",
-        "adkit.facts",
+        "adkit.utils.progress",
+        "adkit.utils.environment",
         "adkit.report",
         "adkit.inference",
         "adkit.engines",
@@ -142,7 +143,12 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-CORE = [path for path in files("adkit") if module_of(path) not in FREE]
+def is_docstring_alone(path: Path) -> bool:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return len(body) == 1 and isinstance(body[0], ast.Expr)
+
+
+CORE = [path for path in files("adkit") if module_of(path) not in FREE and not is_docstring_alone(path)]
 PLUGINS = files("plugins")
 
 

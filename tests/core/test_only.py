@@ -10,7 +10,7 @@ from conftest import write_classes
 import adkit
 from adkit import UserError
 from adkit.cli import main
-from adkit.progress import Display
+from adkit.utils.progress import Display
 
 
 class Interrupting(Display):

@@ -4,7 +4,7 @@ import time
 
 from rich.console import Console
 
-from adkit.progress import Display
+from adkit.utils.progress import Display
 
 
 def shown(**options):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import adkit
 from adkit import UserError
-from adkit.progress import Display
+from adkit.utils.progress import Display
 
 
 class Watch(Display):
