@@ -1,6 +1,7 @@
 """adkit: image anomaly detection from one short recipe.
 
-Importing this package imports no torch; each public name is looked up when it is first used.
+These names are for whoever runs recipes and uses detectors; authors of plugins import from ``adkit.plugin``.
+Importing this package imports no torch: each name is looked up when it is first used.
 """
 
 from __future__ import annotations
@@ -9,143 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adkit.context import Context
-    from adkit.contracts import (
-        POOL,
-        AdaptableExtractor,
-        Batch,
-        Component,
-        Exportable,
-        Extractor,
-        Features,
-        FoldableExtractor,
-        Geometry,
-        Level,
-        Localizer,
-        PictureStream,
-        Scorer,
-        Scores,
-        SizedScorer,
-        SplittableExtractor,
-        Stream,
-    )
     from adkit.detector import Detector, Predictions
-    from adkit.errors import NotFittedError, UserError
-    from adkit.hooks import hookimpl
-    from adkit.params import Params
+    from adkit.errors import UserError
     from adkit.report import Report
     from adkit.runner import run
-    from adkit.training_contracts import (
-        Adapter,
-        BatchingAdapter,
-        ExtendingAdapter,
-        FeaturesAdapter,
-        Group,
-        HoldingStopper,
-        Progress,
-        Schedule,
-        ScheduledAdapter,
-        ScoredAdapter,
-        SnapshotAdapter,
-        Stage,
-        SteppingAdapter,
-        Stopper,
-        Verdict,
-    )
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "adkit.context": ("Context",),
-    "adkit.contracts": (
-        "POOL",
-        "AdaptableExtractor",
-        "Batch",
-        "Component",
-        "Exportable",
-        "Extractor",
-        "Features",
-        "FoldableExtractor",
-        "Geometry",
-        "Level",
-        "Localizer",
-        "PictureStream",
-        "Scorer",
-        "Scores",
-        "SizedScorer",
-        "SplittableExtractor",
-        "Stream",
-    ),
-    "adkit.detector": ("Detector", "Predictions"),
-    "adkit.errors": ("NotFittedError", "UserError"),
-    "adkit.hooks": ("hookimpl",),
-    "adkit.params": ("Params",),
-    "adkit.report": ("Report",),
-    "adkit.runner": ("run",),
-    "adkit.training_contracts": (
-        "Adapter",
-        "BatchingAdapter",
-        "ExtendingAdapter",
-        "FeaturesAdapter",
-        "Group",
-        "HoldingStopper",
-        "Progress",
-        "Schedule",
-        "ScheduledAdapter",
-        "ScoredAdapter",
-        "SnapshotAdapter",
-        "Stage",
-        "SteppingAdapter",
-        "Stopper",
-        "Verdict",
-    ),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = ["Detector", "Predictions", "Report", "UserError", "__version__", "run"]
 
-__all__ = [
-    "POOL",
-    "AdaptableExtractor",
-    "Adapter",
-    "Batch",
-    "BatchingAdapter",
-    "Component",
-    "Context",
-    "Detector",
-    "Exportable",
-    "ExtendingAdapter",
-    "Extractor",
-    "Features",
-    "FeaturesAdapter",
-    "FoldableExtractor",
-    "Geometry",
-    "Group",
-    "HoldingStopper",
-    "Level",
-    "Localizer",
-    "NotFittedError",
-    "Params",
-    "PictureStream",
-    "Predictions",
-    "Progress",
-    "Report",
-    "Schedule",
-    "ScheduledAdapter",
-    "ScoredAdapter",
-    "Scorer",
-    "Scores",
-    "SizedScorer",
-    "SnapshotAdapter",
-    "SplittableExtractor",
-    "Stage",
-    "SteppingAdapter",
-    "Stopper",
-    "Stream",
-    "UserError",
-    "Verdict",
-    "__version__",
-    "hookimpl",
-    "run",
-]
+_HOME = {
+    "Detector": "adkit.detector",
+    "Predictions": "adkit.detector",
+    "Report": "adkit.report",
+    "UserError": "adkit.errors",
+    "run": "adkit.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,29 +15,25 @@ from typing import cast
 from torch import nn
 
 from adkit.assemble import Assembled, embedding_of, extended, for_inference, who
-from adkit.blame import blaming
 from adkit.checkpoints import Course
-from adkit.context import Context
-from adkit.contracts import Batch, Extractor, Features, Level, PictureStream, Scorer, Stream
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
 from adkit.frozen import cut_for
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import interval_of, length_of
+from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScoredAdapter, SnapshotAdapter
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import blaming
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
 from adkit.recipe import Choice
 from adkit.report import TrainingReport
 from adkit.scoring import check_memory
 from adkit.sources import PictureSource, Source
 from adkit.tracing import Trail
 from adkit.training import Lesson, train, training_context
-from adkit.training_contracts import (
-    Adapter,
-    ExtendingAdapter,
-    Schedule,
-    ScoredAdapter,
-    SnapshotAdapter,
-)
 from adkit.training_recipe import new_adapter, new_stopper, scheduled
 from adkit.trunks import Frozen, NoRoomError
 from adkit.utils.progress import Display
@@ -84,7 +80,7 @@ class Adapted:
 
 @dataclass
 class _Pictured:
-    """Features of one source and the pictures of another: implements ``adkit.PictureStream``."""
+    """Features of one source and the pictures of another: implements ``adkit.plugin.PictureStream``."""
 
     features: Stream
     pictured: PictureStream

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from adkit.blame import blaming
-from adkit.context import Context
-from adkit.contracts import Extractor, FoldableExtractor, Fuse, Localizer, Scorer
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.device import resolve_device, resolve_precision
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding, Member, ScoringPath
+from adkit.plugin.adapter import Adapter, ExtendingAdapter
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor, FoldableExtractor
+from adkit.plugin.guard import blaming
+from adkit.plugin.localizer import Localizer
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Fuse
 from adkit.recipe import Choice, Recipe
-from adkit.training_contracts import Adapter, ExtendingAdapter
 
 
 def who(choice: Choice) -> str:

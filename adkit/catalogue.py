@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adkit.contracts import KINDS, Kind
 from adkit.core_tables import ScorerTable
 from adkit.data.tables import FORMATS, DataTable
-from adkit.errors import UserError
-from adkit.fields import example, expected, first_sentence, model_schema
-from adkit.plugins import Registered, Registry, question
+from adkit.plugin.component import KINDS, Kind
+from adkit.plugin.params import example, expected, first_sentence, model_schema
+from adkit.plugin.registry import Registered, Registry, _kind, question
 from adkit.recipe import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
-from adkit.utils.text import did_you_mean, toml_key, toml_value
+from adkit.utils.text import toml_key, toml_value
 
 
 def plugins_text(registry: Registry, kind: str | None = None, name: str | None = None) -> str:
@@ -92,14 +91,6 @@ def _failure_lines(registry: Registry) -> Iterator[str]:
     for failure in registry.failures:
         yield f"  {failure.origin}"
         yield f"    {failure.reason}"
-
-
-def _kind(text: str) -> Kind:
-    name = text.removesuffix("s")
-    if name not in KINDS:
-        hint = did_you_mean(text, KINDS)
-        raise UserError(f"plugins: expected a kind of component, found {text!r}{hint}; kinds: {', '.join(KINDS)}")
-    return name
 
 
 def _block(kind: Kind, entry: Registered) -> Iterator[str]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from adkit.contracts import Features, Stream
 from adkit.neighbours import pairwise
+from adkit.plugin.types import Features, Stream
 
 
 def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any
 
 from adkit.assemble import assemble
 from adkit.auxiliary import auxiliary_pictures
-from adkit.contracts import SizedScorer
 from adkit.data.datasets import open_dataset
 from adkit.data.samples import Category
+from adkit.plugin.adapter import Schedule
+from adkit.plugin.scorer import SizedScorer
+from adkit.plugin.stopper import HoldingStopper
 from adkit.recipe import read_recipe
-from adkit.training_contracts import HoldingStopper, Schedule
 from adkit.training_recipe import new_adapter, new_stopper, require_trainable, scheduled
 
 

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from adkit.plugin.adapter import Stage
 from adkit.report import LookReport
-from adkit.training_contracts import Stage
 
 logger = logging.getLogger("adkit")
 

@@ -23,7 +23,7 @@ def run_recipes(options: argparse.Namespace) -> int:
         parse_toml(Path(path))
 
     from adkit.folder import Interrupted, RunFault, refuse_interrupted
-    from adkit.plugins import discover
+    from adkit.plugin.registry import discover
     from adkit.recipe import read_recipe
     from adkit.runner import run, run_path
     from adkit.utils.progress import Display
@@ -153,7 +153,7 @@ def export_detector(options: argparse.Namespace) -> int:
 
 def show_plugins(options: argparse.Namespace) -> int:
     from adkit.catalogue import plugins_text
-    from adkit.plugins import discover
+    from adkit.plugin.registry import discover
 
     print(plugins_text(discover(), options.kind, options.name))
     return 0
@@ -162,7 +162,7 @@ def show_plugins(options: argparse.Namespace) -> int:
 def print_schema(options: argparse.Namespace) -> int:
     import json
 
-    from adkit.plugins import discover
+    from adkit.plugin.registry import discover
     from adkit.schema import recipe_schema
 
     print(json.dumps(recipe_schema(discover()), indent=2))

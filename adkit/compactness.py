@@ -11,10 +11,12 @@ from typing import Final
 from torch import Tensor
 
 from adkit.centers import distances, fit_centers
-from adkit.context import Context
-from adkit.contracts import Batch, Extractor, Features, PictureStream, Scorer, Scores, Stream
+from adkit.plugin.adapter import Schedule
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Batch, Features, PictureStream, Scores, Stream
 from adkit.scoring import scores_of
-from adkit.training_contracts import Schedule
 from adkit.tuning import BlocksAdapter, TunesBlocks, mean_terms
 
 SCHEDULE: Final = Schedule(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from adkit.params import Params
+from adkit.plugin.params import Params
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 
-from adkit.contracts import Features
+from adkit.plugin.types import Features
 from adkit.probe import Size, Tap
 
 SAME = 1e-5

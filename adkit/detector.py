@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adkit.blame import check_finite
 from adkit.data.view import View
 from adkit.engines import FINITE_SCORES
 from adkit.errors import UserError
 from adkit.inference import embed
 from adkit.inputs import InputImage, Picture, input_items, read_input
 from adkit.loading import Loaded, load_detector
+from adkit.plugin.guard import check_finite
 from adkit.regions import Region, find_regions
 from adkit.threshold import p_values
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from adkit.context import Context, Precision
 from adkit.errors import UserError
+from adkit.plugin.context import Context, Precision
 
 
 def available_devices() -> list[str]:

@@ -12,9 +12,9 @@ import torch
 from ignite.engine import Engine, Events, State
 from torch import Tensor
 
-from adkit.blame import check_finite
-from adkit.contracts import Batch, Features, Level
 from adkit.inference import Embedding, ScoringPath, embed
+from adkit.plugin.guard import check_finite
+from adkit.plugin.types import Batch, Features, Level
 from adkit.utils.progress import Advance
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
@@ -98,7 +98,7 @@ def _take_output(state: State) -> Any:
 class PictureStream:
     """The features of a list of pictures, extracted anew at each walk.
 
-    As an ``adkit.Stream`` it gives those of the first of its embeddings.
+    As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
     """
 
     def __init__(

@@ -9,11 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Exportable, Fuse
 from adkit.errors import UserError
 from adkit.inference import fused
 from adkit.loading import Loaded
 from adkit.manifest import ComponentEntry
+from adkit.plugin.component import Exportable
+from adkit.plugin.types import Fuse
 
 INPUT = "images"
 OUTPUTS = ("score", "map")

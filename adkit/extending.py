@@ -10,7 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Exportable, Extractor, Features, FoldableExtractor, Level, SplittableExtractor
+from adkit.plugin.component import Exportable
+from adkit.plugin.extractor import Extractor, FoldableExtractor, SplittableExtractor
+from adkit.plugin.types import Features, Level
 from adkit.tuning import adaptable
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from adkit.contracts import Features, Level
 from adkit.errors import UserError
-from adkit.params import Params
+from adkit.plugin.params import Params
+from adkit.plugin.types import Features, Level
 
 if TYPE_CHECKING:
     import torch

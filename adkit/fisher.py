@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from adkit.cache import add_tensor, cached
-from adkit.context import Context
-from adkit.contracts import Batch, Extractor, PictureStream
 from adkit.errors import UserError
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.types import Batch, PictureStream
 from adkit.pretraining import class_numbers, classes_of
 from adkit.tuning import adaptable
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from adkit.adapting import Adapted, Task, adapt
 from adkit.assemble import Assembled, who
-from adkit.blame import blaming
-from adkit.contracts import Fuse
 from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference import Embedding, Member, ScoringPath
+from adkit.plugin.guard import blaming
+from adkit.plugin.types import Fuse
 from adkit.report import TrainingReport
 from adkit.sources import Source
 from adkit.tracing import Trail

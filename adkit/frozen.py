@@ -10,13 +10,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from adkit.blame import blaming
-from adkit.context import Context
-from adkit.contracts import Extractor, Features, Geometry, Level, SplittableExtractor
 from adkit.device import autocast
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
-from adkit.training_contracts import Adapter, BatchingAdapter, FeaturesAdapter
+from adkit.plugin.adapter import Adapter, BatchingAdapter, FeaturesAdapter
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor, SplittableExtractor
+from adkit.plugin.guard import blaming
+from adkit.plugin.types import Features, Geometry, Level
 
 TRUNK: Final = "trunk"
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adkit.blame import blaming, check_features, check_map, check_scores
-from adkit.context import Context
-from adkit.contracts import Extractor, Features, Fuse, Level, Localizer, Scorer, Scores
 from adkit.device import autocast
 from adkit.features import FeatureTransform
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import blaming, check_features, check_map, check_scores
+from adkit.plugin.localizer import Localizer
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Features, Fuse, Level, Scores
 
 
 class Embedding:

@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.assemble import build, inference_extractor, who
-from adkit.blame import blaming
 from adkit.bounds import check_files, check_image, no_larger_than
-from adkit.context import Context
-from adkit.contracts import Kind, Level, Localizer, Scorer
 from adkit.data.view import View
 from adkit.device import resolve_device
 from adkit.errors import UserError
@@ -34,7 +31,13 @@ from adkit.manifest import (
     read_manifest,
     refusal,
 )
-from adkit.plugins import Registry, discover
+from adkit.plugin.component import Kind
+from adkit.plugin.context import Context
+from adkit.plugin.guard import blaming
+from adkit.plugin.localizer import Localizer
+from adkit.plugin.registry import Registry, discover
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Level
 from adkit.problems import check
 from adkit.recipe import Choice
 from adkit.tensor_files import check_alike, read_tensors

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from adkit.context import Precision
-from adkit.contracts import Fuse, Level
 from adkit.data.tables import Resize
 from adkit.errors import UserError
 from adkit.features import FeaturesTable
-from adkit.params import Params
+from adkit.plugin.context import Precision
+from adkit.plugin.params import Params
+from adkit.plugin.types import Fuse, Level
 
 FOLDER: Final = "detector"
 """Of a run's folder, where its detectors are."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from adkit.context import Context
-from adkit.contracts import Batch
 from adkit.errors import UserError
+from adkit.plugin.context import Context
+from adkit.plugin.types import Batch
 
 
 class Pictures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from adkit.training_contracts import Schedule, Stage
+from adkit.plugin.adapter import Schedule, Stage
 
 
 def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:

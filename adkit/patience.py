@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import inf
 
 from adkit.errors import UserError
-from adkit.training_contracts import Progress, Verdict
+from adkit.plugin.stopper import Progress, Verdict
 
 
 class Patience:

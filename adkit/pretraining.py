@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adkit.contracts import Batch
 from adkit.errors import UserError
+from adkit.plugin.types import Batch
 
 
 def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int]:

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Geometry, Level
 from adkit.errors import UserError
 from adkit.follow import Follow
+from adkit.plugin.types import Geometry, Level
 
 Layout = Literal["channels_first", "channels_last", "tokens", "vector"]
 Size = tuple[int, int]

@@ -12,8 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
 from adkit.errors import UserError
-from adkit.fields import Schema, expected, found, model_schema
-from adkit.params import Params
+from adkit.plugin.params import Params, Schema, expected, found, model_schema
 from adkit.toml_lines import KeyPath
 from adkit.utils.text import is_text, near
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from adkit.contracts import Kind
 from adkit.core_tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.data.tables import FORMATS, DataTable
 from adkit.document import Document, Problem, parse_toml, read_document
 from adkit.errors import UserError
 from adkit.features import FeaturesTable
-from adkit.fields import found
-from adkit.params import Params
-from adkit.plugins import Registered, Registry, discover
+from adkit.plugin.component import Kind
+from adkit.plugin.params import Params, found
+from adkit.plugin.registry import Registered, Registry, discover
 from adkit.problems import check
 from adkit.toml_lines import KeyPath
 from adkit.utils.text import did_you_mean, near, toml_value

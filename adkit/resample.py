@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adkit.contracts import Geometry
+from adkit.plugin.types import Geometry
 
 
 def pixel_centres(size: int, device: torch.device | str = "cpu") -> Tensor:

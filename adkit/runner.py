@@ -15,7 +15,6 @@ import tomli_w
 
 from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
-from adkit.contracts import Level
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
@@ -24,6 +23,7 @@ from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
 from adkit.folder import Interrupted, run_folder
 from adkit.judging import COLUMNS, judge
+from adkit.plugin.types import Level
 from adkit.recipe import Recipe, read_recipe, resolved
 from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State

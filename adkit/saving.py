@@ -15,7 +15,6 @@ from torch import nn
 
 import adkit
 from adkit.assemble import Assembled, who
-from adkit.blame import blaming
 from adkit.errors import PluginError
 from adkit.inference import Embedding, ScoringPath
 from adkit.manifest import (
@@ -30,6 +29,7 @@ from adkit.manifest import (
     ThresholdEntry,
     write_manifest,
 )
+from adkit.plugin.guard import blaming
 from adkit.recipe import Choice, Recipe
 from adkit.tensor_files import entry_of, write_tensors
 from adkit.threshold import Threshold

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from adkit.contracts import KINDS, Kind
 from adkit.core_tables import ScorerTable
 from adkit.data.tables import FORMATS
-from adkit.fields import Schema, first_sentence, model_schema
-from adkit.plugins import Registered, Registry, question
+from adkit.plugin.component import KINDS, Kind
+from adkit.plugin.params import Schema, first_sentence, model_schema
+from adkit.plugin.registry import Registered, Registry, question
 from adkit.recipe import BACKBONE, CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
 
 

@@ -10,8 +10,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from adkit.contracts import Features, Geometry, Level, Scores
 from adkit.errors import UserError
+from adkit.plugin.types import Features, Geometry, Level, Scores
 
 Aggregation = Literal["max", "mean"]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from adkit.assemble import Assembled
-from adkit.contracts import Batch, Stream
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample, in_order
 from adkit.engines import Embedded, PictureStream, create_embedder, outputs
 from adkit.errors import UserError
 from adkit.inference import Embedding
+from adkit.plugin.types import Batch, Stream
 from adkit.store import FeatureStore, StoredStream
 from adkit.utils.progress import Advance
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adkit.contracts import Features, Level
 from adkit.data.samples import Sample
 from adkit.engines import Embedded
+from adkit.plugin.types import Features, Level
 from adkit.utils.progress import Advance
 
 JOURNAL: Final = "journal.jsonl"
@@ -219,7 +219,7 @@ def _truncate(path: Path, size: int) -> None:
 class StoredStream:
     """The stored features of some of the pictures.
 
-    As an ``adkit.Stream`` it gives those of the first of its embeddings.
+    As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
     """
 
     def __init__(

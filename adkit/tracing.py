@@ -14,11 +14,11 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
-from adkit.blame import blaming
 from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameters
-from adkit.contracts import Batch, Features
 from adkit.data.samples import Sample
 from adkit.metrics import image_metrics
+from adkit.plugin.guard import blaming
+from adkit.plugin.types import Batch, Features
 from adkit.report import SnapshotReport, TrainingReport
 from adkit.sources import Source
 from adkit.training import Lesson

@@ -16,26 +16,18 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from torch import Tensor, nn
 
-from adkit.blame import blaming
 from adkit.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
-from adkit.context import Context
-from adkit.contracts import Batch, Features
 from adkit.device import autocast
 from adkit.errors import UserError
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import acting_rates, interval_of, length_of, optimizer_of
+from adkit.plugin.adapter import Adapter, BatchingAdapter, Schedule, Stage, SteppingAdapter
+from adkit.plugin.context import Context
+from adkit.plugin.guard import blaming
+from adkit.plugin.stopper import Progress, Stopper, Verdict
+from adkit.plugin.types import Batch, Features
 from adkit.report import LookReport
-from adkit.training_contracts import (
-    Adapter,
-    BatchingAdapter,
-    Progress,
-    Schedule,
-    Stage,
-    SteppingAdapter,
-    Stopper,
-    Verdict,
-)
 from adkit.utils.progress import Advance
 
 SAVE_EVERY: Final = 200

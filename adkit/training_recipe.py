@@ -7,21 +7,14 @@ from dataclasses import replace
 from typing import Final, cast
 
 from adkit.assemble import Assembled, build
-from adkit.contracts import Fuse
 from adkit.core_tables import TrainingTable
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
 from adkit.patience import none_held_out
-from adkit.training_contracts import (
-    Adapter,
-    ExtendingAdapter,
-    HoldingStopper,
-    Schedule,
-    ScheduledAdapter,
-    SnapshotAdapter,
-    Stopper,
-)
+from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScheduledAdapter, SnapshotAdapter
+from adkit.plugin.stopper import HoldingStopper, Stopper
+from adkit.plugin.types import Fuse
 
 SCALE_SHARE: Final = 0.1
 """Of the normal training pictures, held out for the scales of members whose largest ratio counts."""

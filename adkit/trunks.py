@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from adkit.assemble import Assembled, embedding_of, who
-from adkit.contracts import Batch, Extractor, Features, Level, SplittableExtractor
 from adkit.data.samples import Sample
 from adkit.engines import Embedded, require_finite
 from adkit.frozen import TRUNK, Cut, shape_of, trunk_embedding
 from adkit.inference import Embedding
+from adkit.plugin.adapter import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
+from adkit.plugin.extractor import Extractor, SplittableExtractor
+from adkit.plugin.types import Batch, Features, Level
 from adkit.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
 from adkit.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
-from adkit.training_contracts import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
 from adkit.training_recipe import new_adapter
 from adkit.utils.progress import Advance
 
@@ -239,7 +240,7 @@ class TrunkSource:
 
 
 class _TailStream:
-    """Features of stored rows; as an ``adkit.Stream`` it gives those of the first of its tails."""
+    """Features of stored rows; as an ``adkit.plugin.Stream`` it gives those of the first of its tails."""
 
     def __init__(self, rows: StoredStream, tails: Sequence[Embedding]) -> None:
         self._rows = rows

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit.contracts import AdaptableExtractor, Extractor
 from adkit.errors import UserError
-from adkit.training_contracts import Group, Stage
+from adkit.plugin.adapter import Group, Stage
+from adkit.plugin.extractor import AdaptableExtractor, Extractor
 from adkit.utils.text import did_you_mean
 
 Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]

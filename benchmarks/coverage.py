@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from adkit.assemble import assemble
-from adkit.contracts import Features, Scorer
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Features
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import FeatureStream

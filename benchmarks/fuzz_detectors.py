@@ -35,7 +35,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.plugins import discover
+from adkit.plugin.registry import discover
 
 SECONDS = 60
 MEMORY = 2e9

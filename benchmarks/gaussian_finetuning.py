@@ -23,7 +23,6 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from adkit import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
@@ -33,7 +32,8 @@ from adkit.evaluating import evaluate
 from adkit.fitting import Workplace, split, without
 from adkit.inference import Embedding, Member
 from adkit.metrics import image_metrics, mean_and_sem
-from adkit.plugins import Origin, Registered
+from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
+from adkit.plugin.registry import Origin, Registered
 from adkit.recipe import Choice, Recipe, read_recipe
 from adkit.sources import PictureSource
 from adkit.training_recipe import new_adapter

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
 
-from adkit import Context, Features, Geometry, Level
+from adkit.plugin import Context, Features, Geometry, Level
 from adkit.utils.environment import peak_memory_bytes
 
 SHAPES = {"blocks.1": (24, 56), "blocks.2": (40, 28), "blocks.4": (112, 14), "blocks.6": (320, 7), "pool": (1280, 1)}

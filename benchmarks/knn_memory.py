@@ -14,7 +14,7 @@ import faiss  # noqa: F401 - so that the baseline has every import
 import torch
 from adkit_plugins.scorers.knn import Knn, KnnParams
 
-from adkit import Context
+from adkit.plugin import Context
 from adkit.testing import feature_stream
 from adkit.utils.environment import peak_memory_bytes
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=320)
     options = parser.parse_args()
 
-    from adkit import Geometry, Level
+    from adkit.plugin import Geometry, Level
 
     imports = peak_memory_bytes()
     level = Level(options.channels, (1, 1), Geometry((112.0, 112.0), (224.0, 224.0)))

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from adkit.catalogue import reference_markdown
-from adkit.contracts import KINDS
-from adkit.plugins import Registry, discover
+from adkit.plugin.component import KINDS
+from adkit.plugin.registry import Registry, discover
 from adkit.schema import recipe_schema
 
 ROOT = Path(__file__).parents[1]

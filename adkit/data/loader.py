@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adkit.contracts import Batch
 from adkit.data.files import writable
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.pictures import PictureError, read_picture
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
+from adkit.plugin.types import Batch
 from adkit.utils.text import some
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from adkit.params import Params
+from adkit.plugin.params import Params
 
 Resize = Literal["squash", "short_side", "pad"]
 

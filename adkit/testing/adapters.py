@@ -10,8 +10,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import Batch, Extractor, Features, Scorer
 from adkit.errors import UserError
+from adkit.plugin.adapter import (
+    Adapter,
+    BatchingAdapter,
+    ExtendingAdapter,
+    Group,
+    Schedule,
+    ScheduledAdapter,
+    ScoredAdapter,
+    Stage,
+)
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Batch, Features
 from adkit.testing.asserts import (
     generators_untouched,
     require,
@@ -27,16 +39,6 @@ from adkit.testing.asserts import (
 from adkit.testing.extractors import check_extractor
 from adkit.testing.samples import SIZE, part, pictures, stream_of
 from adkit.testing.tiny import TinyExtractor, TinyScorer
-from adkit.training_contracts import (
-    Adapter,
-    BatchingAdapter,
-    ExtendingAdapter,
-    Group,
-    Schedule,
-    ScheduledAdapter,
-    ScoredAdapter,
-    Stage,
-)
 
 
 def check_adapter(

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from adkit.contracts import Kind
+from adkit.plugin.component import Kind
 
 Tensors = Mapping[str, Tensor]
 

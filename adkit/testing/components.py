@@ -8,9 +8,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from adkit.context import Context
-from adkit.contracts import KINDS, Component, Extractor, Scorer
-from adkit.params import Params
+from adkit.plugin.adapter import Adapter
+from adkit.plugin.component import KINDS, Component
+from adkit.plugin.context import Context
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.params import Params
+from adkit.plugin.scorer import Scorer
 from adkit.testing.adapters import check_adapter
 from adkit.testing.asserts import require, require_methods, require_type, running
 from adkit.testing.detectors import check_detector
@@ -20,7 +23,6 @@ from adkit.testing.samples import SIZE, FeatureStream, feature_stream
 from adkit.testing.scorers import check_scorer
 from adkit.testing.stoppers import check_stopper
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
-from adkit.training_contracts import Adapter
 
 
 def check_component(
@@ -76,7 +78,7 @@ def check_params(component: Component[Any]) -> None:
     require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
     model = component.params
     is_model = isinstance(model, type) and issubclass(model, Params)
-    require(is_model, "params", "a subclass of adkit.Params", model)
+    require(is_model, "params", "a subclass of adkit.plugin.Params", model)
     for name, field in model.model_fields.items():
         require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
         if not field.is_required():

@@ -15,8 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from adkit.assemble import Assembled, assemble
-from adkit.context import Context
-from adkit.contracts import Component, Exportable, Geometry, Level
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Sample
 from adkit.data.view import to_planes
@@ -27,8 +25,11 @@ from adkit.fitting import Workplace
 from adkit.inputs import Picture
 from adkit.judging import judge
 from adkit.loading import Loaded, load_detector
-from adkit.params import Params
-from adkit.plugins import Origin, Registered, Registry
+from adkit.plugin.component import Component, Exportable
+from adkit.plugin.context import Context
+from adkit.plugin.params import Params
+from adkit.plugin.registry import Origin, Registered, Registry
+from adkit.plugin.types import Geometry, Level
 from adkit.recipe import read_recipe
 from adkit.saving import Fitted, save_detector
 from adkit.sources import PictureSource

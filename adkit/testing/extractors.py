@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import AdaptableExtractor, Extractor, Features, Level
+from adkit.plugin.extractor import AdaptableExtractor, Extractor
+from adkit.plugin.types import Features, Level
 from adkit.testing.asserts import (
     generators_untouched,
     require,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adkit.contracts import Geometry, Localizer, Scores
+from adkit.plugin.localizer import Localizer
+from adkit.plugin.types import Geometry, Scores
 from adkit.testing.asserts import (
     generators_untouched,
     require_batchwise,

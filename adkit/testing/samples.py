@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level
 from adkit.data.samples import in_order
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.types import POOL, Batch, Features, Geometry, Level
 
 SIZE = (24, 20)
 """(height, width) of the pictures that ``feature_stream``'s levels cover."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adkit.contracts import Features, Scorer, Scores, Stream
 from adkit.errors import NotFittedError, UserError
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Features, Scores, Stream
 from adkit.testing.asserts import (
     generators_untouched,
     require,

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adkit.contracts import Batch, Extractor, Features
+from adkit.plugin.adapter import Adapter
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
+from adkit.plugin.types import Batch, Features
 from adkit.testing.asserts import (
     generators_untouched,
     require,
@@ -19,7 +22,6 @@ from adkit.testing.asserts import (
 )
 from adkit.testing.samples import SIZE, pictures, stream_of
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
-from adkit.training_contracts import Adapter, HoldingStopper, Progress, Stopper, Verdict
 
 COURSE = tuple(
     Progress(minibatches=10 * epoch, epochs=float(epoch), loss=loss) for epoch, loss in enumerate((None, 1.0, 0.5, 0.7))

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from adkit.contracts import POOL, Batch, Extractor, Features, Geometry, Level, Scorer, Scores, Stream
 from adkit.errors import NotFittedError
+from adkit.plugin.adapter import Group, Stage
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import POOL, Batch, Features, Geometry, Level, Scores, Stream
 from adkit.scoring import checked_state, fitted_levels, scores_of
 from adkit.testing.samples import SIZE
-from adkit.training_contracts import Group, Stage
 
 
 class TinyExtractor(nn.Module):

@@ -15,7 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit import (
+from adkit.compactness import SCHEDULE, CompactnessAdapter
+from adkit.fisher import fisher
+from adkit.plugin import (
     Batch,
     Component,
     Context,
@@ -27,8 +29,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.compactness import SCHEDULE, CompactnessAdapter
-from adkit.fisher import fisher
 from adkit.tuning import BLOCKS, Blocks
 
 UNIFORM: Final = 3e-3

@@ -15,7 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit import (
+from adkit.centers import fit_centers
+from adkit.extending import ExtendedExtractor
+from adkit.hypersphere import pseudo_huber, repelled
+from adkit.plugin import (
     Batch,
     Component,
     Context,
@@ -31,9 +34,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.centers import fit_centers
-from adkit.extending import ExtendedExtractor
-from adkit.hypersphere import pseudo_huber, repelled
 from adkit.resample import apply_separably, area_matrix
 from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
 from adkit.vicinity import Augmentation, vary

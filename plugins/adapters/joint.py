@@ -14,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit import (
+from adkit.compactness import SCHEDULE, Compactness
+from adkit.plugin import (
     Batch,
     Component,
     Context,
@@ -28,7 +29,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.compactness import SCHEDULE, Compactness
 from adkit.pretraining import class_numbers, classes_of
 from adkit.scoring import check_memory
 from adkit.tuning import BLOCKS, Blocks, adaptable, tuned

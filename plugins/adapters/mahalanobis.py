@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit import (
+from adkit.plugin import (
     Batch,
     Component,
     Context,

@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from adkit import (
+from adkit.extending import ExtendedExtractor
+from adkit.plugin import (
     Batch,
     Component,
     Context,
@@ -35,7 +36,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.extending import ExtendedExtractor
 from adkit.tuning import BLOCKS, Blocks, tuned
 
 LOGIT = "logit"

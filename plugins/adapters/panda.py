@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit import Component, Params, hookimpl
 from adkit.compactness import SCHEDULE, CompactnessAdapter
+from adkit.plugin import Component, Params, hookimpl
 from adkit.tuning import BLOCKS, Blocks
 
 

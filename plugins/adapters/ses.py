@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit import Component, Params, hookimpl
 from adkit.compactness import SCHEDULE, CompactnessAdapter
-from adkit.contracts import Fuse
+from adkit.plugin import Component, Params, hookimpl
+from adkit.plugin.types import Fuse
 from adkit.tuning import BLOCKS, Blocks
 
 

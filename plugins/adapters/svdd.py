@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from adkit import (
+from adkit.centers import Centers, Distance, distances, fit_centers
+from adkit.plugin import (
     Batch,
     Component,
     Context,
@@ -24,7 +25,6 @@ from adkit import (
     Scores,
     hookimpl,
 )
-from adkit.centers import Centers, Distance, distances, fit_centers
 from adkit.scoring import Aggregation, scores_of
 from adkit.tuning import BLOCKS, Blocks, BlocksAdapter, mean_terms
 

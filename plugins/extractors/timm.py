@@ -12,10 +12,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from adkit import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
 from adkit.blocks import blocks_of, classifiers_of
 from adkit.cutting import cut
 from adkit.folding import fold_batch_norms, keep_float32, redraw, release_float32
+from adkit.plugin import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
 from adkit.probe import Tap, capture, probe
 from adkit.utils.text import did_you_mean
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit import Component, Context, Params, Scores, UserError, hookimpl
+from adkit.plugin import Component, Context, Params, Scores, UserError, hookimpl
 from adkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centres
 
 

@@ -12,8 +12,19 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
 from adkit.centers import Centers, Distance, distances, fit_centers
+from adkit.plugin import (
+    Component,
+    Context,
+    Features,
+    Level,
+    NotFittedError,
+    Params,
+    Scores,
+    Stream,
+    UserError,
+    hookimpl,
+)
 from adkit.scoring import Aggregation, checked_state, fitted_levels, scores_of
 
 

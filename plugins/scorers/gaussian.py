@@ -15,7 +15,6 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
 from adkit.mahalanobis import (
     RIDGE,
     Reduction,
@@ -28,6 +27,18 @@ from adkit.mahalanobis import (
     whitenings,
 )
 from adkit.moments import Means, Moments, Shrinkage, float64_device, parts, shrinkage, shrunk
+from adkit.plugin import (
+    Component,
+    Context,
+    Features,
+    Level,
+    NotFittedError,
+    Params,
+    Scores,
+    Stream,
+    UserError,
+    hookimpl,
+)
 from adkit.scoring import Aggregation, check_memory, fitted_levels, foreign_state, scores_of
 
 logger = logging.getLogger("adkit")

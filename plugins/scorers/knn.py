@@ -14,7 +14,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit import (
+from adkit.centroids import kmeans
+from adkit.neighbours import Bank, Index, Metric, RecordableBank, prepared
+from adkit.plugin import (
     Component,
     Context,
     Features,
@@ -26,8 +28,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.centroids import kmeans
-from adkit.neighbours import Bank, Index, Metric, RecordableBank, prepared
 from adkit.scoring import (
     Aggregation,
     Reservoir,

@@ -9,7 +9,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
+from adkit.plugin import (
+    Component,
+    Context,
+    Features,
+    Level,
+    NotFittedError,
+    Params,
+    Scores,
+    Stream,
+    UserError,
+    hookimpl,
+)
 from adkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
 from adkit.utils.text import did_you_mean
 

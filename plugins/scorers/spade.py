@@ -15,7 +15,10 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit import (
+from adkit.centroids import located, located_distances, moved, recordable_located
+from adkit.features import FeaturesTable, FeatureTransform
+from adkit.neighbours import Bank, RecordableBank, nearest_among, recordable_among
+from adkit.plugin import (
     POOL,
     Component,
     Context,
@@ -28,9 +31,6 @@ from adkit import (
     UserError,
     hookimpl,
 )
-from adkit.centroids import located, located_distances, moved, recordable_located
-from adkit.features import FeaturesTable, FeatureTransform
-from adkit.neighbours import Bank, RecordableBank, nearest_among, recordable_among
 from adkit.scoring import Reservoir, check_memory, checked_state, fitted_levels, foreign_state, levels_of, spatial
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}

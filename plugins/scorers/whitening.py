@@ -14,9 +14,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit import Component, Context, Features, Level, NotFittedError, Params, Scores, Stream, UserError, hookimpl
 from adkit.mahalanobis import Whitening, from_state, savable, state_of
 from adkit.moments import Moments, float64_device
+from adkit.plugin import (
+    Component,
+    Context,
+    Features,
+    Level,
+    NotFittedError,
+    Params,
+    Scores,
+    Stream,
+    UserError,
+    hookimpl,
+)
 from adkit.scoring import Aggregation, check_memory, fitted_levels, foreign_state, scores_of
 
 logger = logging.getLogger("adkit")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adkit import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
+from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
 
 
 class FixedParams(Params):

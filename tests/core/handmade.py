@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from adkit.contracts import Component
-from adkit.params import Params
-from adkit.plugins import Failure, Origin, Registered, Registry
+from adkit.plugin.component import Component
+from adkit.plugin.params import Params
+from adkit.plugin.registry import Failure, Origin, Registered, Registry
 
 
 class KnnParams(Params):
@@ -88,7 +88,7 @@ def install(folder: Path, name: str, source: str | None, version: str = "1.0", e
 
 
 SCORER = """
-from adkit import Component, Params, hookimpl
+from adkit.plugin import Component, Params, hookimpl
 
 @hookimpl
 def adkit_scorers():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adkit import NotFittedError, Scores, Verdict
+from adkit.plugin import NotFittedError, Scores, Verdict
 from adkit.scoring import checked_state
 
 

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from adkit import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
+from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE, pictures, stream_of
 from adkit.training import Lesson, train

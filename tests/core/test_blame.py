@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 
-from adkit import Features, Geometry, Level, Scores, UserError
-from adkit.blame import blaming, check_features, check_map, check_scores
+from adkit import UserError
 from adkit.errors import PluginError
+from adkit.plugin import Features, Geometry, Level, Scores
+from adkit.plugin.guard import blaming, check_features, check_map, check_scores
 
 GEOMETRY = Geometry((1.0, 1.0), (2.0, 2.0))
 LEVELS = {"a": Level(3, (4, 4), GEOMETRY)}
@@ -32,7 +33,7 @@ def test_features_as_stated_pass():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"a": torch.zeros(2, 4, 4, 3)}, "expected adkit.Features, found dict"),
+        ({"a": torch.zeros(2, 4, 4, 3)}, "expected adkit.plugin.Features, found dict"),
         (features(name="b"), "expected the levels a, found b"),
         (features((2, 8, 8, 3)), "level a: expected shape (2, 4, 4, 3), found (2, 8, 8, 3)"),
         (features((2, 3, 4, 4)), "level a: expected shape (2, 4, 4, 3), found (2, 3, 4, 4)"),
@@ -46,8 +47,8 @@ def test_features_other_than_stated(given, sentence):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (None, "expected adkit.Scores, found NoneType"),
-        (torch.zeros(2), "expected adkit.Scores, found Tensor"),
+        (None, "expected adkit.plugin.Scores, found NoneType"),
+        (torch.zeros(2), "expected adkit.plugin.Scores, found Tensor"),
         (Scores(torch.zeros(2).numpy()), "scores: expected a torch tensor, found ndarray"),
         (Scores(torch.zeros(3)), "scores: expected shape (2,), found (3,)"),
         (Scores(torch.zeros(2).double()), "scores: expected float32, found float64"),

@@ -6,12 +6,12 @@ from pydantic import Field
 from recipe_texts import SMALLEST
 
 from adkit.catalogue import plugins_text, reference_markdown
-from adkit.contracts import KINDS
 from adkit.core_tables import RunTable, ThresholdTable, TrainingTable
 from adkit.data.tables import FORMATS
 from adkit.errors import UserError
-from adkit.params import Params
-from adkit.plugins import Origin, Registry, discover
+from adkit.plugin.component import KINDS
+from adkit.plugin.params import Params
+from adkit.plugin.registry import Origin, Registry, discover
 from adkit.recipe import TABLES, read_recipe
 
 ADAPTED = {**SMALLEST, "adapter": {"use": "plain"}}

@@ -4,8 +4,8 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from adkit import Features, Geometry
 from adkit.centroids import kmeans, located, located_distances, moved, recordable_located
+from adkit.plugin import Features, Geometry
 from adkit.testing import FeatureStream
 
 

@@ -92,7 +92,7 @@ def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):
     (plugin / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (plugin / "broken-1.0.dist-info" / "entry_points.txt").write_text("[adkit]\nbroken = broken_plugin\n")
     (plugin / "broken_plugin.py").write_text(
-        "from adkit import Component, Params, hookimpl\n"
+        "from adkit.plugin import Component, Params, hookimpl\n"
         "class Faulty:\n"
         "    def fit(self, stream):\n"
         "        raise ZeroDivisionError('in the plugin')\n"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from adkit.compactness import SCHEDULE, Compactness
-from adkit.contracts import Features, Geometry
+from adkit.plugin.types import Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor
 from adkit.testing.samples import SIZE, stream_of
 

@@ -5,11 +5,11 @@ import torch
 from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
-from adkit import POOL, Context, Features, Geometry, Level
-from adkit.contracts import SplittableExtractor
 from adkit.cutting import cut
 from adkit.extending import ExtendedExtractor
 from adkit.folding import redraw
+from adkit.plugin import POOL, Context, Features, Geometry, Level
+from adkit.plugin.extractor import SplittableExtractor
 from adkit.probe import probe
 from adkit.testing import TinyLevels, pictures
 

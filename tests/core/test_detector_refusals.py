@@ -17,7 +17,7 @@ import adkit
 from adkit import Detector, UserError
 from adkit.loading import load_detector
 from adkit.manifest import LIMIT, digest_of
-from adkit.plugins import Failure, Registry, discover
+from adkit.plugin.registry import Failure, Registry, discover
 
 
 @pytest.fixture

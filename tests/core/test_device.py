@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adkit.context import Context
 from adkit.device import autocast, available_devices, resolve_device, resolve_precision
 from adkit.errors import UserError
+from adkit.plugin.context import Context
 
 
 def test_every_machine_has_a_processor() -> None:

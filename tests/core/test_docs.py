@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adkit import hooks
+from adkit.plugin import hooks
 from adkit.recipe import read_recipe
 from adkit.testing import check_component
 

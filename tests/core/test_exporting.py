@@ -192,7 +192,7 @@ def test_members_are_fused_as_the_path_does(small_recipe, fuse):
 LIAR = """
 import copy
 import torch
-from adkit import Component, Params, Scores, hookimpl
+from adkit.plugin import Component, Params, Scores, hookimpl
 
 class Scorer:
     factor = 1.0

@@ -3,9 +3,12 @@ import torch
 from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
-from adkit import POOL, Context, UserError
-from adkit.contracts import AdaptableExtractor, Exportable, FoldableExtractor, Level
+from adkit import UserError
 from adkit.extending import ExtendedExtractor
+from adkit.plugin import POOL, Context
+from adkit.plugin.component import Exportable
+from adkit.plugin.extractor import AdaptableExtractor, FoldableExtractor
+from adkit.plugin.types import Level
 from adkit.testing import TinyExtractor, TinyLevels, check_extractor, pictures
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from adkit.contracts import Features, Geometry, Level
 from adkit.errors import UserError
 from adkit.features import FeaturesTable, FeatureTransform
+from adkit.plugin.types import Features, Geometry, Level
 
 SIZE = (16, 16)
 LEVELS = {

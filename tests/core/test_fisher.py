@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from adkit import POOL, Batch, Context, Features, UserError
+from adkit import UserError
 from adkit.fisher import Sampled, compute_fisher, fisher
+from adkit.plugin import POOL, Batch, Context, Features
 from adkit.testing import TinyExtractor, pictures
 from adkit.testing.samples import SIZE, PicturedStream
 

@@ -7,8 +7,8 @@ import torch
 from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
-from adkit import Context
 from adkit.folding import fold_batch_norms, keep_float32, redraw
+from adkit.plugin import Context
 
 
 def conv_and_norm():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adkit.contracts import Geometry
 from adkit.follow import Follow
+from adkit.plugin.types import Geometry
 
 
 def followed(network: nn.Module, size: tuple[int, int]) -> Geometry:

@@ -7,11 +7,11 @@ from torch import nn
 import adkit
 import adkit.store
 import adkit.trunks
-from adkit import Context
 from adkit.assemble import assemble
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.frozen import Cut, cut_for
+from adkit.plugin import Context
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter, TinyExtractor

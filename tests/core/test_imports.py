@@ -14,18 +14,20 @@ LAYERS = (
     (
         "adkit.errors",
         "adkit.utils",
-        "adkit.params",
-        "adkit.contracts",
-        "adkit.training_contracts",
-        "adkit.hooks",
-        "adkit.context",
-        "adkit.utils.text",
+        "adkit.plugin.params",
+        "adkit.plugin.types",
+        "adkit.plugin.adapter",
+        "adkit.plugin.component",
+        "adkit.plugin.extractor",
+        "adkit.plugin.hooks",
+        "adkit.plugin.localizer",
+        "adkit.plugin.context",
+        "adkit.plugin.scorer",
+        "adkit.plugin.stopper",
     ),
     (
-        "adkit.blame",
+        "adkit.plugin.guard",
         "adkit.toml_lines",
-        "adkit.utils.text",
-        "adkit.fields",
         "adkit.resample",
         "adkit.device",
         "adkit.neighbours",
@@ -48,7 +50,7 @@ LAYERS = (
     ),
     ("adkit.cache", "adkit.centers", "adkit.mahalanobis", "adkit.pretraining"),
     ("adkit.compactness", "adkit.fisher"),
-    ("adkit.problems", "adkit.document", "adkit.plugin_checks", "adkit.plugins"),
+    ("adkit.problems", "adkit.document", "adkit.plugin.registry"),
     ("adkit.data", "adkit.features", "adkit.metrics", "adkit.threshold", "adkit.regions"),
     ("adkit.core_tables", "adkit.recipe", "adkit.schema", "adkit.catalogue"),
     (
@@ -100,8 +102,8 @@ LAYERS = (
 )
 """From the bottom up: a module imports from its own layer and from those before it."""
 
-FREE = {"adkit"}
-"""The package itself looks its public names up when they are used."""
+FREE = {"adkit", "adkit.plugin"}
+"""They hand names on: the package itself looks its own up when they are used."""
 
 
 def files(folder: str) -> list[Path]:

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import adkit
-from adkit import Detector, Features, Geometry, Report, Scores, UserError
+from adkit import Detector, Report, UserError
 from adkit.data.samples import Sample
 from adkit.data.splits import folded
 from adkit.inference import Member, ScoringPath
 from adkit.loading import load_detector
-from adkit.plugins import discover
+from adkit.plugin import Features, Geometry, Scores
+from adkit.plugin.registry import discover
 from adkit.recipe import read_recipe, resolved
 from adkit.schema import recipe_schema
 

@@ -168,7 +168,7 @@ def test_recordable_search_finds_a_row_at_distance_zero_from_itself():
 
 PEAK = """
 import torch
-from adkit import Context, Features, Geometry, Level
+from adkit.plugin import Context, Features, Geometry, Level
 from adkit_plugins.scorers.knn import Knn, KnnParams
 
 whole = Geometry.covering((1, 1), (224, 224))

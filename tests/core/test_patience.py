@@ -4,8 +4,8 @@ from math import nan
 
 import pytest
 
-from adkit import Progress
 from adkit.patience import Patience
+from adkit.plugin import Progress
 
 
 def course(patience, figures, first=0):

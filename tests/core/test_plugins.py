@@ -4,9 +4,9 @@ import pytest
 from handmade import BROKEN, COMPONENTS, ORIGIN, REGISTRY, SCORER, install, registered
 
 from adkit.errors import UserError
-from adkit.plugins import Origin, Registry, discover
+from adkit.plugin.registry import Origin, Registry, discover
 
-HEAD = "from pydantic import Field\nfrom adkit import Component, Params, hookimpl\n"
+HEAD = "from pydantic import Field\nfrom adkit.plugin import Component, Params, hookimpl\n"
 HOOK = f"{HEAD}\n@hookimpl\ndef adkit_scorers():\n"
 
 

@@ -13,7 +13,7 @@ from recipe_texts import SMALLEST, problems
 
 from adkit.document import read_document
 from adkit.errors import UserError
-from adkit.params import Params
+from adkit.plugin.params import Params
 from adkit.problems import check
 
 SENTENCE = re.compile(r"expected (an?|true|one|\"|\d).+, found .+|unknown key; .+|missing; expected .+")

@@ -4,7 +4,7 @@ import pytest
 from handmade import BROKEN, COMPONENTS
 from recipe_texts import SMALLEST, problems, read
 
-from adkit.plugins import Registry
+from adkit.plugin.registry import Registry
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_the_lines(tile):

@@ -6,7 +6,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from adkit.contracts import Geometry
+from adkit.plugin.types import Geometry
 from adkit.resample import (
     area_matrix,
     cell_centres,

@@ -7,8 +7,8 @@ from handmade import COMPONENTS, POOL, REGISTRY, EveryKind, EwcParams, registere
 from recipe_texts import FULL, SMALLEST
 
 from adkit.errors import UserError
-from adkit.fields import example, model_schema
-from adkit.plugins import Origin, Registry, discover
+from adkit.plugin.params import example, model_schema
+from adkit.plugin.registry import Origin, Registry, discover
 from adkit.problems import check
 from adkit.recipe import read_recipe, resolved
 from adkit.schema import recipe_schema

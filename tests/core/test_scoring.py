@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from adkit import Features, Geometry, UserError
+from adkit import UserError
+from adkit.plugin import Features, Geometry
 from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, scores_of, spatial
 from adkit.testing import feature_stream
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from adkit import Features, Geometry, Level
 from adkit.data.samples import Sample
 from adkit.engines import Embedded
+from adkit.plugin import Features, Geometry, Level
 from adkit.store import FeatureStore, StoredStream, bytes_needed, stored_pictures
 
 LEVELS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from honest import Nearest, trips
 
-from adkit import POOL, Group, Stage
+from adkit.plugin import POOL, Group, Stage
 from adkit.testing import TinyAdapter, TinyExtractor, check_adapter
 
 

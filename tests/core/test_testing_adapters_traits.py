@@ -7,9 +7,10 @@ import torch
 from honest import Nearest, trips
 from torch import nn
 
-from adkit import POOL, Group, Schedule, Stage, UserError
-from adkit.contracts import Level
+from adkit import UserError
 from adkit.extending import ExtendedExtractor
+from adkit.plugin import POOL, Group, Schedule, Stage
+from adkit.plugin.types import Level
 from adkit.testing import TinyAdapter, TinyExtractor, TinyScorer, check_adapter
 
 

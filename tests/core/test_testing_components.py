@@ -10,7 +10,7 @@ from test_testing_localizers import WrongSize
 from test_testing_scorers import CentersBatch, NoFit
 from test_testing_stoppers import NoReason
 
-from adkit import Component, Context, Params
+from adkit.plugin import Component, Context, Params
 from adkit.testing import TinyAdapter, TinyExtractor, check_component, check_params
 
 SIZE, SQUARE = (24, 20), (24, 24)

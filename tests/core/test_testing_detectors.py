@@ -6,7 +6,8 @@ import pytest
 import torch
 from honest import trips
 
-from adkit import Component, Context, Params, Scores, UserError
+from adkit import UserError
+from adkit.plugin import Component, Context, Params, Scores
 from adkit.testing import (
     TinyExtractor,
     TinyLevels,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from honest import trips
 
-from adkit import POOL, Geometry
+from adkit.plugin import POOL, Geometry
 from adkit.testing import TinyExtractor, check_extractor
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from adkit import POOL, Features, Geometry
+from adkit.plugin import POOL, Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor, check_extractor, feature_stream, pictures
 
 

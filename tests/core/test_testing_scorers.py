@@ -8,7 +8,7 @@ import pytest
 import torch
 from honest import Nearest, trips
 
-from adkit import POOL, Geometry, Scores
+from adkit.plugin import POOL, Geometry, Scores
 from adkit.scoring import checked_state
 from adkit.testing import check_scorer
 

@@ -3,7 +3,7 @@
 import pytest
 from honest import Fixed, trips
 
-from adkit import Verdict
+from adkit.plugin import Verdict
 from adkit.testing import check_stopper
 
 

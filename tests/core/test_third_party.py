@@ -10,7 +10,7 @@ PLUGIN = '''
 import torch
 from pydantic import Field
 
-from adkit import Component, NotFittedError, Params, Scores, hookimpl
+from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
 from adkit.scoring import checked_state
 
 

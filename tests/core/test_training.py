@@ -18,8 +18,9 @@ from lessons import (
     weights,
 )
 
-from adkit import Group, Schedule, Stage, UserError
+from adkit import UserError
 from adkit.checkpoints import read_snapshot
+from adkit.plugin import Group, Schedule, Stage
 from adkit.testing import TinyAdapter
 from adkit.training import train
 

@@ -15,7 +15,8 @@ from lessons import (
 )
 
 import adkit.training
-from adkit import Schedule, UserError
+from adkit import UserError
+from adkit.plugin import Schedule
 from adkit.testing import TinyAdapter
 from adkit.training import train
 

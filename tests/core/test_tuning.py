@@ -3,7 +3,8 @@ import torch
 from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from pydantic import TypeAdapter, ValidationError
 
-from adkit import Context, UserError
+from adkit import UserError
+from adkit.plugin import Context
 from adkit.testing import TinyExtractor
 from adkit.tuning import Blocks, mean_terms, tuned
 

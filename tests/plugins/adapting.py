@@ -2,10 +2,10 @@
 
 import torch
 
-from adkit import Batch, Features, Geometry
+from adkit.plugin import Batch, Features, Geometry
+from adkit.plugin.adapter import ScoredAdapter
 from adkit.testing import TinyExtractor, pictures
 from adkit.testing.samples import SIZE, stream_of
-from adkit.training_contracts import ScoredAdapter
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 

@@ -7,7 +7,8 @@ import torch
 from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import Tensor
 
-from adkit import Context, UserError
+from adkit import UserError
+from adkit.plugin import Context
 
 LITE, VIT, SWIN = "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"
 RESNET = "test_resnet"  # timm's miniature

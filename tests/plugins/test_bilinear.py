@@ -9,7 +9,8 @@ from adkit_plugins.localizers.bilinear import Bilinear, BilinearParams
 from pydantic import ValidationError
 from torch import Tensor
 
-from adkit import Context, Geometry, Scores, UserError
+from adkit import UserError
+from adkit.plugin import Context, Geometry, Scores
 
 SIZE = (32, 48)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from adkit import Context, Geometry, Level
-from adkit.plugins import discover
+from adkit.plugin import Context, Geometry, Level
+from adkit.plugin.registry import discover
 from adkit.testing import check_component, feature_stream
 
 PARAMS = {"timm": {"backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2", "pool"]}}

@@ -3,7 +3,8 @@ import pytest
 import torch
 from adkit_plugins.scorers.center import Center, CenterParams, adkit_scorers
 
-from adkit import POOL, Context, Features, Geometry, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import FeatureStream, check_component, feature_stream
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))

@@ -6,8 +6,9 @@ import torch
 from adapting import features_of, nothing
 from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
-from adkit import Context, Features, FeaturesAdapter, SteppingAdapter, UserError
+from adkit import UserError
 from adkit.fisher import fisher
+from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

@@ -7,7 +7,8 @@ from adapting import losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.fcdd import Fcdd, FcddParams, adkit_adapters
 from adkit_plugins.scorers.logit import Logit, LogitParams
 
-from adkit import POOL, Context, Features, Geometry, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

@@ -1,7 +1,7 @@
 import pytest
 from adkit_plugins.stoppers.fixed import Fixed, FixedParams, adkit_stoppers
 
-from adkit import Context, Progress
+from adkit.plugin import Context, Progress
 from adkit.testing import TinyAdapter, check_component
 
 

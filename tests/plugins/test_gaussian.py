@@ -8,7 +8,8 @@ from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams, adkit_score
 from pydantic import ValidationError
 from sklearn.covariance import empirical_covariance, ledoit_wolf, oas
 
-from adkit import POOL, Context, Features, Geometry, Level, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))

@@ -6,7 +6,8 @@ from adapting import features_of
 from adkit_plugins.adapters.joint import Joint, JointParams, adkit_adapters
 from torch import nn
 
-from adkit import Batch, Context, FeaturesAdapter, UserError
+from adkit import UserError
+from adkit.plugin import Batch, Context, FeaturesAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, PicturedStream, stream_of
 

@@ -7,7 +7,8 @@ from adkit_plugins.scorers.knn import Knn, KnnParams, adkit_scorers
 from pydantic import ValidationError
 from scipy.spatial.distance import cdist
 
-from adkit import POOL, Context, Features, Geometry, Level, NotFittedError, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry, Level, NotFittedError
 from adkit.testing import FeatureStream, check_component, feature_stream
 
 QUERIES = feature_stream(pictures=6, seed=9).features

@@ -3,7 +3,8 @@ import torch
 from adapting import features_of
 from adkit_plugins.scorers.logit import Logit, LogitParams, adkit_scorers
 
-from adkit import Context, Geometry, Level, UserError
+from adkit import UserError
+from adkit.plugin import Context, Geometry, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
 
 GEOMETRY = Geometry.covering((2, 3), (24, 20))

@@ -6,7 +6,8 @@ from adkit_plugins.scorers.center import Center, CenterParams
 from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
 from adkit_plugins.scorers.knn import Knn, KnnParams
 
-from adkit import POOL, Context, NotFittedError, Scores, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, NotFittedError, Scores
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import adkit
-from adkit import POOL, Context, Detector, Features, Geometry, UserError
+from adkit import Detector, UserError
+from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

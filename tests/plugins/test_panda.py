@@ -3,7 +3,7 @@ import torch
 from adapting import features_of, losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 
-from adkit import Context, FeaturesAdapter, SnapshotAdapter, SteppingAdapter
+from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)

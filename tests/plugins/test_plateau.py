@@ -2,7 +2,8 @@ import pytest
 import torch
 from adkit_plugins.stoppers.plateau import Plateau, PlateauParams, adkit_stoppers
 
-from adkit import POOL, Batch, Context, Features, Geometry, Progress, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Batch, Context, Features, Geometry, Progress
 from adkit.testing import check_component
 
 

@@ -4,7 +4,7 @@ from adapting import features_of, nothing
 from adkit_plugins.adapters.panda import Panda, PandaParams
 from adkit_plugins.adapters.ses import Ses, SesParams, adkit_adapters
 
-from adkit import Context, FeaturesAdapter, SnapshotAdapter
+from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

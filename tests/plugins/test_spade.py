@@ -7,7 +7,8 @@ from adkit_plugins.scorers.spade import Spade, SpadeParams, adkit_scorers
 from pydantic import ValidationError
 from scipy.spatial.distance import cdist
 
-from adkit import POOL, Context, Features, Geometry, Level, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.resample import cell_centres, resample
 from adkit.testing import FeatureStream, check_component, feature_stream
 

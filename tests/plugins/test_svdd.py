@@ -4,7 +4,7 @@ from adapting import features_of, losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.svdd import Svdd, SvddParams, adkit_adapters
 from adkit_plugins.scorers.center import Center, CenterParams
 
-from adkit import Context
+from adkit.plugin import Context
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
 

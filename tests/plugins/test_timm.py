@@ -11,7 +11,8 @@ from backbones import LITE, RESNET, SWIN, VIT, make, pictures, refusal
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from adkit import AdaptableExtractor, Geometry, UserError
+from adkit import UserError
+from adkit.plugin import AdaptableExtractor, Geometry
 
 # --- levels
 

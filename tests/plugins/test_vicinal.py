@@ -6,7 +6,8 @@ from adkit_plugins.stoppers.vicinal import Vicinal, VicinalParams, adkit_stopper
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
-from adkit import POOL, Batch, Context, Features, Geometry, Progress, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Batch, Context, Features, Geometry, Progress
 from adkit.testing import check_component
 from adkit.vicinity import vary
 

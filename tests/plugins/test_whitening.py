@@ -7,7 +7,8 @@ import torch
 from adkit_plugins.scorers.whitening import PcaWhitening, WhiteningParams, adkit_scorers
 from sklearn.decomposition import PCA
 
-from adkit import POOL, Context, Features, Geometry, Level, UserError
+from adkit import UserError
+from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adkit.contracts import Features, Level, Scores
 from adkit.errors import NotFittedError, PluginError, UserError
+from adkit.plugin.types import Features, Level, Scores
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What a stream that stores features meets while a plugin walks it."""
@@ -40,7 +40,7 @@ def blaming(who: str) -> Iterator[None]:
 def check_features(features: object, levels: Mapping[str, Level], pictures: int, who: str) -> Features:
     """Raise PluginError unless ``features`` are what the extractor said its levels are."""
     if not isinstance(features, Features):
-        raise PluginError(who, f"expected adkit.Features, found {type(features).__name__}")
+        raise PluginError(who, f"expected adkit.plugin.Features, found {type(features).__name__}")
     if list(features) != list(levels):
         raise PluginError(who, f"expected the levels {', '.join(levels)}, found {', '.join(features)}")
     for name, level in levels.items():
@@ -55,7 +55,7 @@ def check_features(features: object, levels: Mapping[str, Level], pictures: int,
 def check_scores(scores: object, pictures: int, who: str) -> Scores:
     """Raise PluginError unless ``scores`` are one float32 a picture, and maps with their geometry."""
     if not isinstance(scores, Scores):
-        raise PluginError(who, f"expected adkit.Scores, found {type(scores).__name__}")
+        raise PluginError(who, f"expected adkit.plugin.Scores, found {type(scores).__name__}")
     _check_tensor(scores.image, (pictures,), "scores", who)
     for name, cells in scores.maps.items():
         shape = tuple(cells.shape) if isinstance(cells, Tensor) else ()

@@ -4,7 +4,7 @@ A complete one, to paste:
 
     # brightness.py: how far the mean of a picture's features is from normal
     import torch
-    from adkit import Component, NotFittedError, Params, Scores, hookimpl
+    from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
     from adkit.scoring import checked_state
 
 
@@ -42,7 +42,7 @@ from typing import Any
 
 import pluggy
 
-from adkit.contracts import Component
+from adkit.plugin.component import Component
 
 hookspec = pluggy.HookspecMarker("adkit")
 hookimpl = pluggy.HookimplMarker("adkit")

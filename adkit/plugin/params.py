@@ -1,4 +1,4 @@
-"""What a parameter model asks for: as draft-07 JSON Schema, in words, and as an example in TOML."""
+"""Parameters of components and recipe tables: strict, frozen, closed pydantic models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from adkit.utils.text import is_text, toml_value
+
+
+class Params(BaseModel):
+    """Base of every parameter model: no coercion, no unknown keys, no inf or nan, no later change.
+
+    Give every field a range and a one-line description:
+
+        class KnnParams(Params):
+            k: int = Field(2, ge=1, description="neighbours whose distances are averaged")
+    """
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False
+    )
+
 
 Schema = dict[str, Any]
 """A draft-07 JSON Schema without references and without null, for TOML has neither."""
