@@ -30,8 +30,8 @@ from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
 from adkit.recipe import Choice
 from adkit.report import TrainingReport
-from adkit.scoring import check_memory
 from adkit.sources import PictureSource, Source
+from adkit.toolkit.memory import check_memory
 from adkit.tracing import Trail
 from adkit.training import Lesson, train, training_context
 from adkit.training_recipe import new_adapter, new_stopper, scheduled

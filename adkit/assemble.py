@@ -10,7 +10,6 @@ from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.device import resolve_device, resolve_precision
-from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.plugin.adapter import Adapter, ExtendingAdapter
 from adkit.plugin.context import Context
@@ -20,6 +19,7 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Fuse
 from adkit.recipe import Choice, Recipe
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 
 def who(choice: Choice) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from adkit.errors import UserError
-from adkit.scoring import check_memory
+from adkit.toolkit.memory import check_memory
 
 BYTES_A_PIXEL: Final = 512
 """Of an image on its way through a network and its localizer; ResNets, VGG and EfficientNet-Lite took 220 to 440."""

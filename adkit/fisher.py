@@ -15,13 +15,13 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.cache import add_tensor, cached
 from adkit.errors import UserError
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import Batch, PictureStream
 from adkit.pretraining import class_numbers, classes_of
-from adkit.tuning import adaptable
+from adkit.toolkit.blocks import adaptable
+from adkit.toolkit.cache import add_tensor, cached
 
 Labels = Literal["predicted", "classes"]
 """Whence y: drawn from what the classifier predicts, or what each picture shows."""

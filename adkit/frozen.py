@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from adkit.device import autocast
-from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
 from adkit.plugin.adapter import Adapter, BatchingAdapter, FeaturesAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor, SplittableExtractor
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Features, Geometry, Level
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 TRUNK: Final = "trunk"
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from adkit.device import autocast
-from adkit.features import FeatureTransform
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import blaming, check_features, check_map, check_scores
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features, Fuse, Level, Scores
+from adkit.toolkit.features import FeatureTransform
 
 
 class Embedding:

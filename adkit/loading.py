@@ -18,7 +18,6 @@ from adkit.bounds import check_files, check_image, no_larger_than
 from adkit.data.view import View
 from adkit.device import resolve_device
 from adkit.errors import UserError
-from adkit.features import FeatureTransform
 from adkit.inference import Embedding, Member, ScoringPath, embed
 from adkit.manifest import (
     FOLDER,
@@ -41,6 +40,7 @@ from adkit.plugin.types import Level
 from adkit.problems import check
 from adkit.recipe import Choice
 from adkit.tensor_files import check_alike, read_tensors
+from adkit.toolkit.features import FeatureTransform
 
 logger = logging.getLogger("adkit")
 

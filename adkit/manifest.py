@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from adkit.data.tables import Resize
 from adkit.errors import UserError
-from adkit.features import FeaturesTable
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
+from adkit.toolkit.features import FeaturesTable
 
 FOLDER: Final = "detector"
 """Of a run's folder, where its detectors are."""

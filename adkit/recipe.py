@@ -12,12 +12,12 @@ from adkit.core_tables import RunTable, ScorerTable, ThresholdTable, TrainingTab
 from adkit.data.tables import FORMATS, DataTable
 from adkit.document import Document, Problem, parse_toml, read_document
 from adkit.errors import UserError
-from adkit.features import FeaturesTable
 from adkit.plugin.component import Kind
 from adkit.plugin.params import Params, found
 from adkit.plugin.registry import Registered, Registry, discover
 from adkit.problems import check
 from adkit.toml_lines import KeyPath
+from adkit.toolkit.features import FeaturesTable
 from adkit.utils.text import did_you_mean, near, toml_value
 
 __all__ = ["Choice", "Recipe", "parse_toml", "read_recipe", "resolved"]

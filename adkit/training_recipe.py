@@ -11,10 +11,10 @@ from adkit.core_tables import TrainingTable
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
-from adkit.patience import none_held_out
 from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScheduledAdapter, SnapshotAdapter
 from adkit.plugin.stopper import HoldingStopper, Stopper
 from adkit.plugin.types import Fuse
+from adkit.toolkit.patience import none_held_out
 
 SCALE_SHARE: Final = 0.1
 """Of the normal training pictures, held out for the scales of members whose largest ratio counts."""

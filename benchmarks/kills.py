@@ -41,10 +41,10 @@ import torch
 from PIL import Image
 
 from adkit import Detector, Report, run
-from adkit.cache import VARIABLE
 from adkit.cli import main as command
 from adkit.resume import Ledger
-from adkit.vicinity import Augmentation, vary
+from adkit.toolkit.augment import Augmentation, vary
+from adkit.toolkit.cache import VARIABLE
 
 NAME = "small"
 COMMON = {

@@ -33,7 +33,7 @@ from adkit.inference import Member, ScoringPath, embed
 from adkit.recipe import read_recipe
 from adkit.report import CategoryReport, Report, TrainingReport
 from adkit.sources import PictureSource
-from adkit.vicinity import Augmentation, vary
+from adkit.toolkit.augment import Augmentation, vary
 
 ROOT = Path(__file__).parents[1]
 GAP, HEAD = 6, 22

@@ -5,7 +5,7 @@ A complete one, to paste:
     # brightness.py: how far the mean of a picture's features is from normal
     import torch
     from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
-    from adkit.scoring import checked_state
+    from adkit.toolkit.scoring import checked_state
 
 
     class Brightness:

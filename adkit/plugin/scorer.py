@@ -31,7 +31,7 @@ class Scorer(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state; one that is refused changes nothing. ``adkit.scoring.checked_state`` tells them apart.
+        """Take over a state; one that is refused changes nothing: ``adkit.toolkit.scoring.checked_state`` checks it.
 
         Raises:
             adkit.errors.UserError: a tensor that is missing, or whose name, dtype or shape is not the scorer's own, or

@@ -105,7 +105,8 @@ class Scores:
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     """Level name → (n, h, w) float32; empty where the scorer does not localize.
 
-    A level of one cell says nothing about where and does not belong here: ``adkit.scoring.spatial`` leaves it out.
+    A level of one cell says nothing about where and does not belong here; ``adkit.toolkit.scoring.spatial`` leaves it
+    out.
     """
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     """Level name → geometry, for every level in ``maps``."""

@@ -12,8 +12,8 @@ from adkit.plugin.adapter import Group, Stage
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import POOL, Batch, Features, Geometry, Level, Scores, Stream
-from adkit.scoring import checked_state, fitted_levels, scores_of
 from adkit.testing.samples import SIZE
+from adkit.toolkit.scoring import checked_state, fitted_levels, scores_of
 
 
 class TinyExtractor(nn.Module):

@@ -29,7 +29,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.tuning import BLOCKS, Blocks
+from adkit.toolkit.blocks import BLOCKS, Blocks
 
 UNIFORM: Final = 3e-3
 """Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of

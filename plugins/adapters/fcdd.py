@@ -15,8 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit.centers import fit_centers
-from adkit.extending import ExtendedExtractor
 from adkit.hypersphere import pseudo_huber, repelled
 from adkit.plugin import (
     Batch,
@@ -34,9 +32,11 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.resample import apply_separably, area_matrix
-from adkit.tuning import BLOCKS, Blocks, mean_terms, tuned
-from adkit.vicinity import Augmentation, vary
+from adkit.toolkit.augment import Augmentation, vary
+from adkit.toolkit.blocks import BLOCKS, Blocks, mean_terms, tuned
+from adkit.toolkit.centers import fit_centers
+from adkit.toolkit.heads import ExtendedExtractor
+from adkit.toolkit.resample import apply_separably, area_matrix
 
 
 class FcddParams(Params):

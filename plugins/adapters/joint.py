@@ -30,8 +30,8 @@ from adkit.plugin import (
     hookimpl,
 )
 from adkit.pretraining import class_numbers, classes_of
-from adkit.scoring import check_memory
-from adkit.tuning import BLOCKS, Blocks, adaptable, tuned
+from adkit.toolkit.blocks import BLOCKS, Blocks, adaptable, tuned
+from adkit.toolkit.memory import check_memory
 
 
 class JointParams(Params):

@@ -25,7 +25,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.tuning import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, mean_terms
 
 
 class MahalanobisParams(Params):

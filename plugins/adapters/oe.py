@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from adkit.extending import ExtendedExtractor
 from adkit.plugin import (
     Batch,
     Component,
@@ -36,7 +35,8 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.tuning import BLOCKS, Blocks, tuned
+from adkit.toolkit.blocks import BLOCKS, Blocks, tuned
+from adkit.toolkit.heads import ExtendedExtractor
 
 LOGIT = "logit"
 """The level that is added: w·ψ(x) + b, above 0 where a picture looks more like those of ``[auxiliary]``."""

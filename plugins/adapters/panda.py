@@ -13,7 +13,7 @@ from pydantic import Field
 
 from adkit.compactness import SCHEDULE, CompactnessAdapter
 from adkit.plugin import Component, Params, hookimpl
-from adkit.tuning import BLOCKS, Blocks
+from adkit.toolkit.blocks import BLOCKS, Blocks
 
 
 class PandaParams(Params):

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from adkit.centers import Centers, Distance, distances, fit_centers
 from adkit.plugin import (
     Batch,
     Component,
@@ -25,8 +24,9 @@ from adkit.plugin import (
     Scores,
     hookimpl,
 )
-from adkit.scoring import Aggregation, scores_of
-from adkit.tuning import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.toolkit.centers import Centers, Distance, distances, fit_centers
+from adkit.toolkit.scoring import Aggregation, scores_of
 
 
 class SvddParams(Params):

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adkit.plugin import Component, Context, Params, Scores, UserError, hookimpl
-from adkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centres
+from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centres
 
 
 class BilinearParams(Params):

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from adkit.centers import Centers, Distance, distances, fit_centers
 from adkit.plugin import (
     Component,
     Context,
@@ -25,7 +24,8 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import Aggregation, checked_state, fitted_levels, scores_of
+from adkit.toolkit.centers import Centers, Distance, distances, fit_centers
+from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, scores_of
 
 
 class CenterParams(Params):

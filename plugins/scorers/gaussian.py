@@ -15,18 +15,6 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit.mahalanobis import (
-    RIDGE,
-    Reduction,
-    Whitening,
-    factored,
-    from_state,
-    reduced_whitenings,
-    savable,
-    state_of,
-    whitenings,
-)
-from adkit.moments import Means, Moments, Shrinkage, float64_device, parts, shrinkage, shrunk
 from adkit.plugin import (
     Component,
     Context,
@@ -39,7 +27,26 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import Aggregation, check_memory, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.covariance import (
+    RIDGE,
+    Means,
+    Moments,
+    Reduction,
+    Shrinkage,
+    Whitening,
+    factored,
+    float64_device,
+    from_state,
+    parts,
+    reduced_whitenings,
+    savable,
+    shrinkage,
+    shrunk,
+    state_of,
+    whitenings,
+)
+from adkit.toolkit.memory import check_memory
+from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, scores_of
 
 logger = logging.getLogger("adkit")
 

@@ -14,8 +14,6 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit.centroids import kmeans
-from adkit.neighbours import Bank, Index, Metric, RecordableBank, prepared
 from adkit.plugin import (
     Component,
     Context,
@@ -28,15 +26,10 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import (
-    Aggregation,
-    Reservoir,
-    check_memory,
-    checked_state,
-    fitted_levels,
-    foreign_state,
-    scores_of,
-)
+from adkit.toolkit.kmeans import kmeans
+from adkit.toolkit.memory import check_memory
+from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepared
+from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
 
 PER_CENTROID = 256
 """Features that K-means learns a centroid from; more do not move it by much."""

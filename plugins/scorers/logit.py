@@ -21,7 +21,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
 from adkit.utils.text import did_you_mean
 
 

@@ -15,9 +15,6 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from adkit.centroids import located, located_distances, moved, recordable_located
-from adkit.features import FeaturesTable, FeatureTransform
-from adkit.neighbours import Bank, RecordableBank, nearest_among, recordable_among
 from adkit.plugin import (
     POOL,
     Component,
@@ -31,7 +28,11 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import Reservoir, check_memory, checked_state, fitted_levels, foreign_state, levels_of, spatial
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
+from adkit.toolkit.kmeans import located, located_distances, moved, recordable_located
+from adkit.toolkit.memory import check_memory
+from adkit.toolkit.neighbors import Bank, RecordableBank, nearest_among, recordable_among
+from adkit.toolkit.scoring import Reservoir, checked_state, fitted_levels, foreign_state, levels_of, spatial
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}
 """Our word for it → that of the table ``[features]``."""

@@ -14,8 +14,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.mahalanobis import Whitening, from_state, savable, state_of
-from adkit.moments import Moments, float64_device
 from adkit.plugin import (
     Component,
     Context,
@@ -28,7 +26,9 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.scoring import Aggregation, check_memory, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, savable, state_of
+from adkit.toolkit.memory import check_memory
+from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, scores_of
 
 logger = logging.getLogger("adkit")
 

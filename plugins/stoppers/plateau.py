@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.patience import Patience, none_held_out
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
+from adkit.toolkit.patience import Patience, none_held_out
 
 
 class PlateauParams(Params):

@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from adkit.metrics import image_metrics
-from adkit.patience import Patience, none_held_out
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
-from adkit.vicinity import SEVERITY, Augmentation, vary
+from adkit.toolkit.augment import SEVERITY, Augmentation, vary
+from adkit.toolkit.patience import Patience, none_held_out
 
 
 class VicinalParams(Params):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adkit.plugin import NotFittedError, Scores, Verdict
-from adkit.scoring import checked_state
+from adkit.toolkit.scoring import checked_state
 
 
 def trips(check, run):

@@ -5,12 +5,12 @@ import itertools
 import pytest
 import torch
 
-from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding
 from adkit.minibatches import Pictures
 from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE, pictures, stream_of
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.training import Lesson, train
 
 CONTEXT = Context(image_size=SIZE)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adkit.cache import cache_folder, cached
+from adkit.toolkit.cache import cache_folder, cached
 
 KEPT = {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from adkit.centers import distances, fit_centers
 from adkit.testing import feature_stream
+from adkit.toolkit.centers import distances, fit_centers
 
 
 @pytest.mark.parametrize(("centers", "over"), [("level", (0, 1, 2)), ("location", (0,))])

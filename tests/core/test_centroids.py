@@ -4,9 +4,9 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
-from adkit.centroids import kmeans, located, located_distances, moved, recordable_located
 from adkit.plugin import Features, Geometry
 from adkit.testing import FeatureStream
+from adkit.toolkit.kmeans import kmeans, located, located_distances, moved, recordable_located
 
 
 def normal(*shape, seed=0):

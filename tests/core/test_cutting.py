@@ -6,12 +6,12 @@ from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
 from adkit.cutting import cut
-from adkit.extending import ExtendedExtractor
 from adkit.folding import redraw
 from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.plugin.extractor import SplittableExtractor
 from adkit.probe import probe
 from adkit.testing import TinyLevels, pictures
+from adkit.toolkit.heads import ExtendedExtractor
 
 SIZE = (64, 64)
 NETWORKS = [

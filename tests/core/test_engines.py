@@ -9,9 +9,9 @@ from ignite.engine import Engine
 
 from adkit import UserError
 from adkit.engines import Judged, PictureStream, create_evaluator, outputs, to_metric_grid, without_padding
-from adkit.features import FeaturesTable, FeatureTransform
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
 

@@ -4,12 +4,12 @@ from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
 from torch import nn
 
 from adkit import UserError
-from adkit.extending import ExtendedExtractor
 from adkit.plugin import POOL, Context
 from adkit.plugin.component import Exportable
 from adkit.plugin.extractor import AdaptableExtractor, FoldableExtractor
 from adkit.plugin.types import Level
 from adkit.testing import TinyExtractor, TinyLevels, check_extractor, pictures
+from adkit.toolkit.heads import ExtendedExtractor
 
 
 class Sum(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from adkit.errors import UserError
-from adkit.features import FeaturesTable, FeatureTransform
 from adkit.plugin.types import Features, Geometry, Level
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 SIZE = (16, 16)
 LEVELS = {
@@ -167,5 +167,5 @@ def test_a_recipe_reads_the_table_as_json() -> None:
 
 
 def test_the_table_needs_no_torch() -> None:
-    code = "import sys, adkit.features; sys.exit('torch' in sys.modules)"
+    code = "import sys, adkit.toolkit.features; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

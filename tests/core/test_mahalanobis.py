@@ -4,8 +4,16 @@ import torch
 from sklearn.decomposition import PCA
 
 from adkit import UserError
-from adkit.mahalanobis import Whitening, factored, from_state, reduced_whitenings, savable, state_of, whitenings
-from adkit.moments import Moments
+from adkit.toolkit.covariance import (
+    Moments,
+    Whitening,
+    factored,
+    from_state,
+    reduced_whitenings,
+    savable,
+    state_of,
+    whitenings,
+)
 
 
 def features(count=400, channels=12, seed=0):

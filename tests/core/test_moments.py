@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf, oas
 
-from adkit.moments import Means, Moments, shrinkage, shrunk
+from adkit.toolkit.covariance import Means, Moments, shrinkage, shrunk
 
 
 def rows(count, channels, seed=0):

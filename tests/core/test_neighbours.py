@@ -7,16 +7,8 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from adkit import neighbours
-from adkit.neighbours import (
-    Bank,
-    RecordableBank,
-    nearest,
-    nearest_among,
-    pairwise,
-    prepared,
-    recordable_among,
-)
+from adkit.toolkit import neighbors as neighbours
+from adkit.toolkit.neighbors import Bank, RecordableBank, nearest, nearest_among, pairwise, prepared, recordable_among
 
 INDEXES = ["faiss", "torch"]
 

@@ -4,8 +4,8 @@ from math import nan
 
 import pytest
 
-from adkit.patience import Patience
 from adkit.plugin import Progress
+from adkit.toolkit.patience import Patience
 
 
 def course(patience, figures, first=0):

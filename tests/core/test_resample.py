@@ -7,7 +7,7 @@ import scipy.ndimage
 import torch
 
 from adkit.plugin.types import Geometry
-from adkit.resample import (
+from adkit.toolkit.resample import (
     area_matrix,
     cell_centres,
     gaussian_matrix,

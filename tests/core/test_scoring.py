@@ -4,8 +4,9 @@ import torch
 
 from adkit import UserError
 from adkit.plugin import Features, Geometry
-from adkit.scoring import Reservoir, check_memory, fitted_levels, levels_of, scores_of, spatial
 from adkit.testing import feature_stream
+from adkit.toolkit.memory import check_memory
+from adkit.toolkit.scoring import Reservoir, fitted_levels, levels_of, scores_of, spatial
 
 MAPS = {"pool": torch.tensor([[[6.0]]]), "layer1": torch.tensor([[[0.0, 1.0], [3.0, 4.0]]])}
 

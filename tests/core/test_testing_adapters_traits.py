@@ -8,10 +8,10 @@ from honest import Nearest, trips
 from torch import nn
 
 from adkit import UserError
-from adkit.extending import ExtendedExtractor
 from adkit.plugin import POOL, Group, Schedule, Stage
 from adkit.plugin.types import Level
 from adkit.testing import TinyAdapter, TinyExtractor, TinyScorer, check_adapter
+from adkit.toolkit.heads import ExtendedExtractor
 
 
 class Terms(TinyAdapter):

@@ -9,8 +9,8 @@ import torch
 from honest import Nearest, trips
 
 from adkit.plugin import POOL, Geometry, Scores
-from adkit.scoring import checked_state
 from adkit.testing import check_scorer
+from adkit.toolkit.scoring import checked_state
 
 
 class Rescored(Nearest):

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
-from adkit.scoring import checked_state
+from adkit.toolkit.scoring import checked_state
 
 
 class BrightnessParams(Params):

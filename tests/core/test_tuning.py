@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from adkit import UserError
 from adkit.plugin import Context
 from adkit.testing import TinyExtractor
-from adkit.tuning import Blocks, mean_terms, tuned
+from adkit.toolkit.blocks import Blocks, mean_terms, tuned
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from adkit.vicinity import HOLE, HOLE_COLOR, SQUARE, SQUARES, augmix, confetti, cutout, vary
+from adkit.toolkit.augment import HOLE, HOLE_COLOR, SQUARE, SQUARES, augmix, confetti, cutout, vary
 
 NAMES = ("augmix", "cutout", "confetti")
 LOCAL = ("cutout", "confetti")
@@ -209,7 +209,7 @@ def test_albumentations_asks_no_server_and_leaves_the_environment_alone():
         "import os, sys, urllib.request, torch\n"
         "def refuse(*arguments, **named): raise SystemExit('went to the network')\n"
         "urllib.request.build_opener = refuse\n"
-        "from adkit.vicinity import cutout\n"
+        "from adkit.toolkit.augment import cutout\n"
         "assert 'albumentations' not in sys.modules\n"
         "cutout(torch.rand(3, 20, 20), torch.Generator())\n"
         "assert 'albumentations' in sys.modules\n"

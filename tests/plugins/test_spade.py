@@ -9,8 +9,8 @@ from scipy.spatial.distance import cdist
 
 from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry, Level
-from adkit.resample import cell_centres, resample
 from adkit.testing import FeatureStream, check_component, feature_stream
+from adkit.toolkit.resample import cell_centres, resample
 
 NORMAL = feature_stream(pictures=15)
 QUERIES = feature_stream(pictures=4, seed=9).features

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from adkit import UserError
 from adkit.plugin import POOL, Batch, Context, Features, Geometry, Progress
 from adkit.testing import check_component
-from adkit.vicinity import vary
+from adkit.toolkit.augment import vary
 
 SIZE = (16, 16)
 START = Progress(0, 0.0, None)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -45,23 +44,6 @@ def fitted_levels(fitted: Iterable[str], features: Features) -> list[str]:
             f"{', '.join(features)}): score with the extractor.levels that it was fitted with"
         )
     return [name for name in features if name in fitted]
-
-
-def check_memory(need: int, device: str, what: str, advice: str) -> None:
-    """Refuse to build what does not fit.
-
-    Args:
-        need: bytes.
-        what: "spade: the bank of 400 pictures", the sentence's subject.
-        advice: what to do instead, in the imperative.
-    """
-    if torch.device(device).type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if need > free:
-        gigabytes = f"needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB is free on {device}"
-        raise UserError(f"{what} {gigabytes}: {advice}")
 
 
 def levels_of(features: Features) -> dict[str, Level]:

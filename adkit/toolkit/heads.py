@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adkit.plugin.component import Exportable
 from adkit.plugin.extractor import Extractor, FoldableExtractor, SplittableExtractor
 from adkit.plugin.types import Features, Level
-from adkit.tuning import adaptable
+from adkit.toolkit.blocks import adaptable
 
 
 class ExtendedExtractor(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from adkit.neighbours import pairwise
 from adkit.plugin.types import Features, Stream
+from adkit.toolkit.neighbors import pairwise
 
 
 def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> Tensor:

@@ -115,7 +115,7 @@ class FeatureTransform:
 
     def _part(self, tensor: Tensor, source: str, target: Level) -> Tensor:
         """One source's share of the level ``target``; thinned first, for that makes the rest cheaper."""
-        from adkit.resample import cell_centres, resample
+        from adkit.toolkit.resample import cell_centres, resample
 
         given = self._given[source]
         if source in self._kept:

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adkit.moments import Means
 from adkit.plugin.types import Features, Level
+from adkit.toolkit.covariance import Means
 
 Centers = Literal["level", "location"]
 Distance = Literal["l1", "l2", "squared_l2"]

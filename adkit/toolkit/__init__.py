@@ -1,0 +1,1 @@
+"""Building blocks for plugins, the built-in ones and yours."""

@@ -1,0 +1,332 @@
+"""Means and covariances of more features than memory holds, streamed in float64, and their shrinkage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from adkit.toolkit.scoring import checked_state, foreign_state
+
+Shrinkage = Literal["ledoit_wolf", "oas", "none"] | Annotated[float, Field(ge=0, le=1)]
+
+BLOCK = 1 << 18
+"""Values that one step takes to float64, so that what lies beside the moments stays at some 2 MB a copy."""
+
+
+def float64_device(device: str) -> str:
+    """Where float64 is computed for ``device``: on the CPU for MPS, which has none."""
+    return "cpu" if torch.device(device).type == "mps" else device
+
+
+class Means:
+    """Means of rows that come in batches, for several groups of rows at once."""
+
+    def __init__(self, groups: int, channels: int, device: str = "cpu") -> None:
+        self.count = 0
+        self._sums = torch.zeros(groups, channels, dtype=torch.float64, device=float64_device(device))
+
+    def add(self, rows: Tensor) -> None:
+        """``rows`` (groups, n, channels): as many of every group."""
+        self.count += rows.shape[1]
+        for part in parts(len(rows), rows[0].numel()):
+            self._sums[part] += rows[part].to(self._sums.device).sum(1, dtype=torch.float64)
+
+    @property
+    def means(self) -> Tensor:
+        """(groups, channels) float64."""
+        return self._sums / self.count
+
+
+class Moments:
+    """Means, covariances and quartic moments of rows that come in batches, for several groups of rows at once.
+
+    One pass is exact: rows are measured from their group's first row, which is no further from the mean than
+    sqrt(count) deviations, so that moving the moments to the mean afterwards cancels few of float64's digits. A channel
+    that never changes has a variance of exactly 0.
+    """
+
+    def __init__(self, groups: int, channels: int, device: str = "cpu") -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=float64_device(device))
+
+        self.count = 0
+        self._origins = zeros(groups, channels)
+        self._sums = zeros(groups, channels)  # Σd, d a row less its group's origin
+        self._products = zeros(groups, channels, channels)  # Σddᵀ
+        self._cubes = zeros(groups, channels)  # Σd‖d‖²
+        self._quartics = zeros(groups)  # Σ‖d‖⁴
+
+    @staticmethod
+    def memory(groups: int, channels: int) -> int:
+        """Bytes that the moments are."""
+        return 8 * groups * (channels**2 + 3 * channels + 1)
+
+    @staticmethod
+    def working_memory(channels: int) -> int:
+        """Bytes beside them that ``add``, or ``spend`` with a whitening, takes: six copies of a part."""
+        return 8 * 6 * max(BLOCK, channels**2)
+
+    def add(self, rows: Tensor) -> None:
+        """``rows`` (groups, n, channels): as many of every group."""
+        groups, count, channels = rows.shape
+        if not count:
+            return
+        if not self.count:
+            self._origins.copy_(rows[:, 0])
+        self.count += count
+        for part in parts(groups, count * channels):
+            for block in torch.split(rows[part], max(1, BLOCK // channels), dim=1):
+                self._add(part, block.to(self._sums.device))
+
+    def _add(self, part: slice, rows: Tensor) -> None:
+        d = rows.contiguous() - self._origins[part, None]  # float64, whatever the rows are
+        squares = torch.einsum("gnc,gnc->gn", d, d)
+        self._sums[part] += d.sum(1)
+        self._products[part].baddbmm_(d.mT, d)
+        self._cubes[part] += (squares[:, None] @ d)[:, 0]
+        self._quartics[part] += squares.square().sum(1)
+
+    @property
+    def means(self) -> Tensor:
+        """(groups, channels) float64."""
+        return self._origins + self._sums / self.count
+
+    @property
+    def variances(self) -> Tensor:
+        """(groups, channels) float64: of each channel, over ``count`` and not one less."""
+        return self._products.diagonal(0, 1, 2) / self.count - (self._sums / self.count).square()
+
+    def covariances(self, part: slice = slice(None)) -> Tensor:
+        """(groups in ``part``, channels, channels) float64: Σ(x−μ)(x−μ)ᵀ / count."""
+        shifts = self._sums[part] / self.count
+        return (self._products[part] / self.count).sub_(shifts[:, :, None] * shifts[:, None])
+
+    def quartics(self, part: slice = slice(None)) -> Tensor:
+        """(groups in ``part``,) float64: Σ‖x−μ‖⁴ / count, which is ‖d−δ‖⁴ written out, δ the mean of d."""
+        products, shifts = self._products[part] / self.count, self._sums[part] / self.count
+        squares = shifts.square().sum(1)
+        return (
+            self._quartics[part] / self.count
+            + 4 * torch.einsum("gi,gij,gj->g", shifts, products, shifts)
+            - 4 * (shifts * self._cubes[part]).sum(1) / self.count
+            + 2 * squares * products.diagonal(0, 1, 2).sum(1)
+            - 3 * squares.square()
+        )
+
+    def spend(self, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What ``make`` gives for covariances and quartics, written over the moments, which are gone afterwards.
+
+        Args:
+            make: (m, channels, channels) and (m,) → (m, channels, channels); called for a few groups at a time.
+
+        Returns:
+            (groups, channels, channels) float64.
+        """
+        made = self._products
+        for part in parts(len(made), made[0].numel()):
+            made[part] = make(self.covariances(part), self.quartics(part))
+        del self._products
+        return made
+
+
+def parts(count: int, size: int) -> Iterator[slice]:
+    """Cut ``count`` things of ``size`` values each into parts of at most ``BLOCK`` values, or of one thing."""
+    step = max(1, BLOCK // max(1, size))
+    return (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def shrinkage(rule: Shrinkage, covariances: Tensor, quartics: Tensor, count: int) -> Tensor:
+    """How far to move each covariance towards its mean variance times the identity, as a share from 0 to 1.
+
+    Args:
+        rule: a share itself, or how to find it.
+        covariances: (g, c, c) float64.
+        quartics: (g,) float64: mean ‖x−μ‖⁴, which Ledoit and Wolf need.
+        count: rows that each covariance is of.
+
+    Source: Ledoit and Wolf, A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices (2004); Chen et al.,
+        Shrinkage Algorithms for MMSE Covariance Estimation (2010), equation 23 as scikit-learn has it.
+    """
+    if rule == "none":
+        rule = 0.0
+    if not isinstance(rule, str):
+        return torch.full_like(quartics, rule)
+    channels = covariances.shape[1]
+    means = covariances.diagonal(0, 1, 2).mean(1)
+    norms = covariances.square().sum((1, 2))
+    spread = norms - channels * means.square()  # ‖S − mI‖², what lies between S and its target
+    if rule == "ledoit_wolf":
+        noise = ((quartics - norms) / count).clamp_min(0)
+        return torch.where(spread > 0, (noise / spread).clamp_max(1), 0.0)
+    noise = norms / channels**2 + means.square()
+    share = noise / ((count + 1) * spread / channels**2)
+    return torch.where(spread > 0, share.clamp_max(1), float(channels > 1))  # one channel is its own target
+
+
+def shrunk(covariances: Tensor, shares: Tensor) -> Tensor:
+    """(1−s)·S + s·m·I of each covariance S (g, c, c), with s its share (g,) and m its mean variance."""
+    means = covariances.diagonal(0, 1, 2).mean(1)
+    moved = covariances * (1 - shares)[:, None, None]
+    moved.diagonal(0, 1, 2).add_((shares * means)[:, None])
+    return moved
+
+
+Reduction = Literal["pca", "npca"]
+
+
+SINGULAR = 1e-10
+"""A channel of which the others leave no larger share of variance unexplained makes its covariance singular."""
+
+
+RIDGE = 1e-6
+"""Share of the mean variance that is added to the diagonal of a singular covariance."""
+
+
+PICTURES = 8
+"""Pictures for which a step of scoring is sized: 2 MB a copy, and for 32 of them 8 MB."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The Gaussians of one level, at each location or the same at all of them.
+
+    They are computed with in float64: in float32 the distance would lose as many digits as the square root of the
+    covariance's condition has. A state holds each value as two float32, which is 48 bits of it.
+    """
+
+    mean: Tensor
+    """(h, w, c), or (1, 1, c) where all locations share one."""
+    rows: Tensor
+    """W (h, w, k, c), or (1, 1, k, c)."""
+
+    def distances(self, values: Tensor) -> Tensor:
+        """(n, h, w, c) → (n, h, w) float32; the gradient at the mean itself is 0."""
+        means, whitenings = self.mean.flatten(0, 1), self.rows.flatten(0, 1).mT  # (h·w or 1, c), (h·w or 1, c, k)
+        cells = values.flatten(1, 2).transpose(0, 1)  # (h·w, n, c)
+        distances = []
+        # The parts do not depend on the number of pictures, so that torch.export can unroll them.
+        for part in parts(len(cells), PICTURES * values.shape[3]):
+            centred = cells[part].contiguous() - (means[part] if len(means) > 1 else means)[:, None]  # (part, n, c)
+            whitened = centred @ (whitenings[part] if len(whitenings) > 1 else whitenings[0])  # (part, n, k)
+            distances.append(torch.linalg.vector_norm(whitened, dim=2))
+        return torch.cat(distances).T.reshape(values.shape[:3]).float()
+
+    def to(self, device: str, dtype: torch.dtype) -> Whitening:
+        return Whitening(self.mean.to(device, dtype), self.rows.to(device, dtype))
+
+
+def state_of(levels: Mapping[str, Whitening]) -> dict[str, Tensor]:
+    """For ``state_dict``: ``mean.<level>`` (2, h, w, c) and ``whitening.<level>`` (2, h, w, k, c), each two addends."""
+    means = {f"mean.{name}": _halves(whitening.mean) for name, whitening in levels.items()}
+    return means | {f"whitening.{name}": _halves(whitening.rows) for name, whitening in levels.items()}
+
+
+def from_state(scorer: str, state: Mapping[str, Tensor]) -> dict[str, Whitening]:
+    """For ``load_state_dict``: what ``state_of`` was given, in float64 on the CPU.
+
+    Raises:
+        UserError: a tensor that the scorer could not have saved.
+    """
+    halves = checked_state(scorer, state, {"mean.*": 4, "whitening.*": 5})
+    levels = list(dict.fromkeys(name.partition(".")[2] for name in halves))
+    for level in levels:
+        for name in (f"mean.{level}", f"whitening.{level}"):
+            if name not in halves:
+                raise foreign_state(scorer, name, "there", f"only {', '.join(halves)}")
+            if len(halves[name]) != 2:
+                raise foreign_state(scorer, name, "two addends in dimension 0", tuple(halves[name].shape))
+        mean, rows = halves[f"mean.{level}"].shape, halves[f"whitening.{level}"].shape
+        if rows[4] != mean[3] or rows[1:3] not in (mean[1:3], (1, 1)):
+            wanted = f"of the grid and the channels of mean.{level}, {tuple(mean[1:])}"
+            raise foreign_state(scorer, f"whitening.{level}", wanted, tuple(rows[1:]))
+    return {level: Whitening(_sum(halves[f"mean.{level}"]), _sum(halves[f"whitening.{level}"])) for level in levels}
+
+
+def savable(values: Tensor) -> Tensor:
+    """The float64 nearest to ``values`` that two float32 add up to, so that what is loaded scores what was fitted."""
+    nearest = values.float()
+    return nearest.double().add_((values - nearest).float())
+
+
+def _halves(values: Tensor) -> Tensor:
+    """(…) → (2, …) float32: the nearest ones, and what they leave."""
+    halves = torch.empty((2, *values.shape), device=values.device)
+    for row, (nearest, rest) in zip(values, halves.transpose(0, 1), strict=True):  # row by row, for they may be large
+        nearest.copy_(row)
+        rest.copy_(row - nearest)
+    return halves
+
+
+def _sum(halves: Tensor) -> Tensor:
+    return halves[0].cpu().double().add_(halves[1].cpu())
+
+
+def factored(covariances: Tensor, typical: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Cholesky factors of covariances, also of those that have no inverse.
+
+    ``RIDGE`` of its mean variance goes to the diagonal of one that is singular; one of rows that are all equal counts
+    as ``typical`` times the identity.
+
+    Args:
+        covariances: (g, c, c) float64.
+        typical: a variance.
+
+    Returns:
+        (g, c, c) lower triangular; which were singular (g,) bool; and which of those were 0 (g,) bool.
+    """
+    variances = covariances.diagonal(0, 1, 2)
+    factors, failed = torch.linalg.cholesky_ex(covariances)
+    unexplained = factors.diagonal(0, 1, 2).square()
+    singular = (failed > 0) | (unexplained < SINGULAR * variances).any(1)
+    means = variances.mean(1)
+    nothing = means <= 0
+    if singular.any():
+        ridges = torch.where(nothing, typical, RIDGE * means)[singular]
+        identity = torch.eye(variances.shape[1], dtype=ridges.dtype, device=ridges.device)
+        factors[singular] = torch.linalg.cholesky(covariances[singular] + ridges[:, None, None] * identity)
+    return factors, singular, nothing
+
+
+def whitenings(factors: Tensor) -> Tensor:
+    """W (g, c, c) with ‖W(x−μ)‖² = (x−μ)ᵀΣ⁻¹(x−μ): the inverse of each Σ's Cholesky factor, lower triangular."""
+    identity = torch.eye(factors.shape[1], dtype=factors.dtype, device=factors.device)
+    rows: Tensor = torch.linalg.solve_triangular(factors, identity, upper=False)
+    return rows
+
+
+def reduced_whitenings(covariances: Tensor, factors: Tensor, reduction: Reduction, components: int | float) -> Tensor:
+    """W as ``whitenings`` gives it, but within some principal components of ``covariances`` alone.
+
+    Args:
+        covariances: (g, c, c) float64, whose components these are.
+        factors: (g, c, c) float64, Cholesky factors of the same after shrinkage, which changes the components'
+            variances and not their directions.
+        reduction: ``pca`` keeps leading components, ``npca`` trailing ones.
+        components: how many; or a share of the variance: pca keeps the fewest that hold at least as much, npca the
+            most that hold no more, and both keep one.
+
+    Returns:
+        (g, c, c): a row a component, those kept first, zeros after them.
+
+    Source: Rippel et al., Modeling the Distribution of Normal Data in Pre-Trained Deep Features (2020).
+    """
+    variances, vectors = torch.linalg.eigh(covariances)  # ascending; components in columns
+    if reduction == "pca":
+        variances, vectors = variances.flip(1), vectors.flip(2)
+    variances = variances.clamp_min(0)
+    places = torch.arange(variances.shape[1], device=variances.device)
+    if isinstance(components, int):
+        kept = (places < components).expand_as(variances)
+    elif components < 1:
+        through, most = variances.cumsum(1), components * variances.sum(1, keepdim=True)
+        kept = (through - variances < most if reduction == "pca" else through <= most) | (places == 0)
+    else:
+        kept = torch.ones_like(variances, dtype=torch.bool)
+    scales = torch.linalg.vector_norm(factors.mT @ vectors, dim=1)  # ‖Lᵀv‖ = sqrt(vᵀΣv)
+    rows: Tensor = (vectors * (kept / scales)[:, None]).mT
+    return rows
