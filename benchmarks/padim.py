@@ -48,12 +48,12 @@ def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
 def share(options: argparse.Namespace) -> dict[str, object]:
     """Write down what anomalib is to use, and what adkit makes of one picture."""
     import torch
+    from adkit_plugins.extractors.timm.weights import create_backbone
 
     from adkit.assemble import assemble
     from adkit.data.datasets import open_dataset
     from adkit.data.loader import BadPictures
     from adkit.recipe import read_recipe
-    from adkit.weights import create_backbone
 
     recipe = read_recipe(RECIPE, recipe_settings(options, "float32"))
     parts = assemble(recipe)

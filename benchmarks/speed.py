@@ -16,13 +16,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from adkit_plugins.extractors.timm.weights import create_backbone
 
 from adkit.assemble import assemble
 from adkit.data.datasets import open_dataset
 from adkit.data.loader import BadPictures, Loader
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource
-from adkit.weights import create_backbone
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
 ROUNDS = 5

@@ -25,7 +25,7 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.params import Params
 from adkit.plugin.scorer import Scorer, SizedScorer
 from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
-from adkit.plugin.types import POOL, Batch, Features, Geometry, Level, PictureStream, Scores, Stream
+from adkit.plugin.types import POOL, Batch, Features, Fuse, Geometry, Level, PictureStream, Scores, Stream
 from adkit.utils.text import did_you_mean
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Features",
     "FeaturesAdapter",
     "FoldableExtractor",
+    "Fuse",
     "Geometry",
     "Group",
     "HoldingStopper",

@@ -15,8 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit.compactness import SCHEDULE, CompactnessAdapter
-from adkit.fisher import fisher
 from adkit.plugin import (
     Batch,
     Component,
@@ -30,6 +28,9 @@ from adkit.plugin import (
     hookimpl,
 )
 from adkit.toolkit.blocks import BLOCKS, Blocks
+
+from ._compactness import SCHEDULE, CompactnessAdapter
+from ._fisher import fisher
 
 UNIFORM: Final = 3e-3
 """Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of

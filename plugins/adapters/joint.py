@@ -14,7 +14,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit.compactness import SCHEDULE, Compactness
 from adkit.plugin import (
     Batch,
     Component,
@@ -29,9 +28,11 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.pretraining import class_numbers, classes_of
 from adkit.toolkit.blocks import BLOCKS, Blocks, adaptable, tuned
 from adkit.toolkit.memory import check_memory
+
+from ._compactness import SCHEDULE, Compactness
+from ._pretraining import class_numbers, classes_of
 
 
 class JointParams(Params):

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit.compactness import SCHEDULE, CompactnessAdapter
 from adkit.plugin import Component, Params, hookimpl
 from adkit.toolkit.blocks import BLOCKS, Blocks
+
+from ._compactness import SCHEDULE, CompactnessAdapter
 
 
 class PandaParams(Params):

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit.compactness import SCHEDULE, CompactnessAdapter
-from adkit.plugin import Component, Params, hookimpl
-from adkit.plugin.types import Fuse
+from adkit.plugin import Component, Fuse, Params, hookimpl
 from adkit.toolkit.blocks import BLOCKS, Blocks
+
+from ._compactness import SCHEDULE, CompactnessAdapter
 
 
 class SesParams(Params):

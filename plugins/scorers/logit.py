@@ -19,10 +19,10 @@ from adkit.plugin import (
     Scores,
     Stream,
     UserError,
+    did_you_mean,
     hookimpl,
 )
 from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
-from adkit.utils.text import did_you_mean
 
 
 class LogitParams(Params):

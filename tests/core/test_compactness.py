@@ -1,7 +1,7 @@
 import pytest
 import torch
+from adkit_plugins.adapters._compactness import SCHEDULE, Compactness
 
-from adkit.compactness import SCHEDULE, Compactness
 from adkit.plugin.types import Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor
 from adkit.testing.samples import SIZE, stream_of

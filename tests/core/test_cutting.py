@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.fold import redraw
+from adkit_plugins.extractors.timm.levels import probe
+from adkit_plugins.extractors.timm.split import cut
 from torch import nn
 
-from adkit.cutting import cut
-from adkit.folding import redraw
 from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.plugin.extractor import SplittableExtractor
-from adkit.probe import probe
 from adkit.testing import TinyLevels, pictures
 from adkit.toolkit.heads import ExtendedExtractor
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from torch import nn
 
 from adkit import UserError

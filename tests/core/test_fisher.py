@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from adkit_plugins.adapters._fisher import Sampled, compute_fisher, fisher
 from torch import nn
 
 from adkit import UserError
-from adkit.fisher import Sampled, compute_fisher, fisher
 from adkit.plugin import POOL, Batch, Context, Features
 from adkit.testing import TinyExtractor, pictures
 from adkit.testing.samples import SIZE, PicturedStream

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.fold import fold_batch_norms, keep_float32, redraw
 from torch import nn
 
-from adkit.folding import fold_batch_norms, keep_float32, redraw
 from adkit.plugin import Context
 
 

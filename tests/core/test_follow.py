@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from adkit_plugins.extractors.timm.follow import Follow
 from torch import nn
 
-from adkit.follow import Follow
 from adkit.plugin.types import Geometry
 
 

@@ -2,8 +2,7 @@ from math import exp, log, log1p, sqrt
 
 import pytest
 import torch
-
-from adkit.hypersphere import NEAR_ZERO, pseudo_huber, repelled
+from adkit_plugins.adapters.fcdd import NEAR_ZERO, pseudo_huber, repelled
 
 
 @pytest.mark.parametrize("square", [0.0, 3.0, 1e8])

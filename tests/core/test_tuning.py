@@ -1,6 +1,6 @@
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from pydantic import TypeAdapter, ValidationError
 
 from adkit import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from torch import Tensor
 
 from adkit import UserError

@@ -4,10 +4,10 @@ from itertools import pairwise
 import pytest
 import torch
 from adapting import features_of, nothing
+from adkit_plugins.adapters._fisher import fisher
 from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
 from adkit import UserError
-from adkit.fisher import fisher
 from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of

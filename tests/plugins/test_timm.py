@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from adkit_plugins.extractors.timm import TimmExtractor, TimmParams
+from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from backbones import LITE, RESNET, SWIN, VIT, make, pictures, refusal
 from pydantic import ValidationError
 from torch import Tensor, nn

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 
-from adkit.plugin.types import Features
-from adkit.probe import Size, Tap
+from adkit.plugin import Features
+
+from .levels import Size, Tap
 
 SAME = 1e-5
 """Share of a level's norm by which what the two halves give may be off."""

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adkit.errors import UserError
-from adkit.plugin.types import Batch
+from adkit.plugin import Batch, UserError
 
 
 def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int]:

@@ -15,13 +15,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.errors import UserError
-from adkit.plugin.context import Context
-from adkit.plugin.extractor import Extractor
-from adkit.plugin.types import Batch, PictureStream
-from adkit.pretraining import class_numbers, classes_of
+from adkit.plugin import Batch, Context, Extractor, PictureStream, UserError
 from adkit.toolkit.blocks import adaptable
 from adkit.toolkit.cache import add_tensor, cached
+
+from ._pretraining import class_numbers, classes_of
 
 Labels = Literal["predicted", "classes"]
 """Whence y: drawn from what the classifier predicts, or what each picture shows."""

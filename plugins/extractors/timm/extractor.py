@@ -12,12 +12,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from adkit.blocks import blocks_of, classifiers_of
-from adkit.cutting import cut
-from adkit.folding import fold_batch_norms, keep_float32, redraw, release_float32
-from adkit.plugin import POOL, Component, Context, Features, Level, Params, UserError, hookimpl
-from adkit.probe import Tap, capture, probe
-from adkit.utils.text import did_you_mean
+from adkit.plugin import POOL, Component, Context, Features, Level, Params, UserError, did_you_mean, hookimpl
+
+from .blocks import blocks_of, classifiers_of
+from .fold import fold_batch_norms, keep_float32, redraw, release_float32
+from .levels import Tap, capture, probe
+from .split import cut
 
 
 class TimmParams(Params):
@@ -181,7 +181,7 @@ class TimmExtractor(nn.Module):
 
 def _backbone(params: TimmParams, context: Context) -> nn.Module:
     """The model, made for pictures of the context's size where that is not the one that it was trained on."""
-    from adkit.weights import create_backbone  # only here, for timm takes seconds to import
+    from .weights import create_backbone
 
     size, seed = context.image_size, context.seed_for("timm", params.backbone)
     weights = params.weights if context.pretrained else "none"

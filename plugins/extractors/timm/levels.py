@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from adkit.errors import UserError
-from adkit.follow import Follow
-from adkit.plugin.types import Geometry, Level
+from adkit.plugin import Geometry, Level, UserError
+
+from .follow import Follow
 
 Layout = Literal["channels_first", "channels_last", "tokens", "vector"]
 Size = tuple[int, int]

@@ -10,11 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
-from adkit.plugin.adapter import Schedule
-from adkit.plugin.context import Context
-from adkit.plugin.extractor import Extractor
-from adkit.plugin.scorer import Scorer
-from adkit.plugin.types import Batch, Features, PictureStream, Scores, Stream
+from adkit.plugin import Batch, Context, Extractor, Features, PictureStream, Schedule, Scorer, Scores, Stream
 from adkit.toolkit.blocks import BlocksAdapter, TunesBlocks, mean_terms
 from adkit.toolkit.centers import distances, fit_centers
 from adkit.toolkit.scoring import scores_of

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from adkit.plugin.types import Geometry
+from adkit.plugin import Geometry
 
 _POOL = ("input", "kernel_size", "stride", "padding")
 _WINDOWS: dict[Any, tuple[str, ...]] = {
