@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.duplicates import foreign_pictures, foreign_warning
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Dataset, Sample

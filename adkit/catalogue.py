@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adkit.core_tables import ScorerTable
-from adkit.data.tables import FORMATS, DataTable
+from adkit.data.formats import FORMATS
+from adkit.data.formats.base import DataTable
 from adkit.plugin.component import KINDS, Kind
 from adkit.plugin.params import example, expected, first_sentence, model_schema
 from adkit.plugin.registry import Registered, Registry, _kind, question

@@ -8,7 +8,7 @@ from typing import Any
 
 from adkit.assemble import assemble
 from adkit.auxiliary import auxiliary_pictures
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.samples import Category
 from adkit.plugin.adapter import Schedule
 from adkit.plugin.scorer import SizedScorer

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from adkit.data.tables import Resize
+from adkit.data.formats.base import Resize
 from adkit.errors import UserError
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from adkit.core_tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
-from adkit.data.tables import FORMATS, DataTable
+from adkit.data.formats import FORMATS
+from adkit.data.formats.base import DataTable
 from adkit.document import Document, Problem, parse_toml, read_document
 from adkit.errors import UserError
 from adkit.plugin.component import Kind

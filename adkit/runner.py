@@ -15,7 +15,7 @@ import tomli_w
 
 from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
 from adkit.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adkit.core_tables import ScorerTable
-from adkit.data.tables import FORMATS
+from adkit.data.formats import FORMATS
 from adkit.plugin.component import KINDS, Kind
 from adkit.plugin.params import Schema, first_sentence, model_schema
 from adkit.plugin.registry import Registered, Registry, question

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from adkit.assemble import assemble
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features

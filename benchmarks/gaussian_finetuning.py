@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded

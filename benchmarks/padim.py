@@ -51,7 +51,7 @@ def share(options: argparse.Namespace) -> dict[str, object]:
     from adkit_plugins.extractors.timm.weights import create_backbone
 
     from adkit.assemble import assemble
-    from adkit.data.datasets import open_dataset
+    from adkit.data.dataset import open_dataset
     from adkit.data.loader import BadPictures
     from adkit.recipe import read_recipe
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Dataset
 from adkit.fitting import Workplace

@@ -19,7 +19,7 @@ import torch
 from adkit_plugins.extractors.timm.weights import create_backbone
 
 from adkit.assemble import assemble
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures, Loader
 from adkit.recipe import read_recipe
 from adkit.sources import PictureSource

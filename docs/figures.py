@@ -23,10 +23,10 @@ from PIL import Image, ImageDraw
 
 from adkit import Detector, run
 from adkit.assemble import Assembled, assemble
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.textures import draw_picture, photographs, plans
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
-from adkit.data.textures import draw_picture, photographs, plans
 from adkit.data.view import View, to_planes
 from adkit.heatmaps import overlay
 from adkit.inference import Member, ScoringPath, embed

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adkit.data.files import pictures_under
-from adkit.data.found import Notes
+from adkit.data.formats.base import Notes
 from adkit.data.pictures import PictureError, picture_size, read_picture, read_raw
 from adkit.data.samples import Sample, Source
 from adkit.utils.text import some

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adkit.data.tables import DataTable, Resize
+from adkit.data.formats.base import DataTable, Resize
 
 Positions = npt.NDArray[np.floating]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]

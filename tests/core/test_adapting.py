@@ -14,7 +14,7 @@ import adkit
 from adkit import Detector, Report
 from adkit.assemble import assemble
 from adkit.check import check
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
 from adkit.evaluating import evaluate

@@ -7,7 +7,7 @@ from recipe_texts import SMALLEST
 
 from adkit.catalogue import plugins_text, reference_markdown
 from adkit.core_tables import RunTable, ThresholdTable, TrainingTable
-from adkit.data.tables import FORMATS
+from adkit.data.formats import FORMATS
 from adkit.errors import UserError
 from adkit.plugin.component import KINDS
 from adkit.plugin.params import Params

@@ -8,7 +8,7 @@ import adkit
 import adkit.store
 import adkit.trunks
 from adkit.assemble import assemble
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.frozen import Cut, cut_for
 from adkit.plugin import Context

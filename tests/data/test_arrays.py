@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adkit.data.arrays import find_arrays
-from adkit.data.datasets import open_dataset
-from adkit.data.found import Notes
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.arrays import ArraysTable, find_arrays
+from adkit.data.formats.base import Notes
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import ArrayItem, Dataset
-from adkit.data.tables import ArraysTable
 from adkit.data.view import View
 from adkit.errors import UserError
 

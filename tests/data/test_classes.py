@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from picture_files import save
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.classes import ClassesTable
 from adkit.data.samples import Dataset
-from adkit.data.tables import ClassesTable
 from adkit.errors import UserError
 
 

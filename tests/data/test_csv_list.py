@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from picture_files import save, square
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.csv_list import CsvTable
 from adkit.data.samples import Category
-from adkit.data.tables import CsvTable
 from adkit.errors import UserError
 
 HEAD = "path,label,split,mask\n"

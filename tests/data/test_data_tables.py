@@ -5,7 +5,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from adkit.data.tables import FORMATS, ArraysTable, ClassesTable, DataTable, FolderTable, MvtecTable
+from adkit.data.formats import FORMATS
+from adkit.data.formats.arrays import ArraysTable
+from adkit.data.formats.base import DataTable
+from adkit.data.formats.classes import ClassesTable
+from adkit.data.formats.folder import FolderTable
+from adkit.data.formats.mvtec import MvtecTable
 
 
 def problem(table: type[DataTable], **values: object) -> tuple[tuple[object, ...], str]:

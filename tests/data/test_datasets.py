@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from picture_files import mvtec, save
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.duplicates import equal_pictures
+from adkit.data.formats.arrays import ArraysTable
+from adkit.data.formats.folder import FolderTable
+from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.samples import ArrayFile, ArrayItem, Sample
-from adkit.data.tables import ArraysTable, FolderTable, MvtecTable
 
 
 def file_sample(path: Path) -> Sample:

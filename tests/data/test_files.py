@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from picture_files import mvtec, save
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
 from adkit.data.files import printable, writable
+from adkit.data.formats.arrays import ArraysTable
+from adkit.data.formats.base import DataTable
+from adkit.data.formats.classes import ClassesTable
+from adkit.data.formats.csv_list import CsvTable
+from adkit.data.formats.folder import FolderTable
+from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.loader import BadPictures, Loader
-from adkit.data.tables import ArraysTable, ClassesTable, CsvTable, DataTable, FolderTable, MvtecTable
 from adkit.data.view import View
 from adkit.errors import UserError
 

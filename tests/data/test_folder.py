@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from picture_files import save, square
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.folder import FolderTable
 from adkit.data.samples import Category
-from adkit.data.tables import FolderTable
 from adkit.errors import UserError
 
 

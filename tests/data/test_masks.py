@@ -7,10 +7,10 @@ import pytest
 from picture_files import mvtec, save, square
 from PIL import Image
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.masks import read_mask
 from adkit.data.pictures import PictureError
-from adkit.data.tables import MvtecTable
 from adkit.errors import UserError
 
 SQUARE = square((8, 8), 1, 2, 3)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from picture_files import mvtec, save, square
 
-from adkit.data.datasets import open_dataset
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.mvtec import MvtecTable
+from adkit.data.formats.textures import TexturesTable
 from adkit.data.samples import Category, Dataset
-from adkit.data.tables import MvtecTable, TexturesTable
 from adkit.errors import UserError
 
 

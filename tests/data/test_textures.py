@@ -7,8 +7,18 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from adkit.data import defects, textures
-from adkit.data.textures import BAD, GOOD, SIZE, TEXTURES, draw_picture, photographs, plans, regions, write_textures
+from adkit.data.formats import defects, textures
+from adkit.data.formats.textures import (
+    BAD,
+    GOOD,
+    SIZE,
+    TEXTURES,
+    draw_picture,
+    photographs,
+    plans,
+    regions,
+    write_textures,
+)
 from adkit.errors import UserError
 
 KINDS = tuple(defects.KINDS)

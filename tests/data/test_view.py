@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adkit.data.tables import FolderTable
+from adkit.data.formats.folder import FolderTable
 from adkit.data.view import View
 
 

@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from adkit.data.files import contents, named, printable
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.data.tables import CsvTable
 from adkit.utils.text import some
 
 _REQUIRED = ("path", "label", "split")
@@ -19,6 +21,15 @@ _OPTIONAL = ("mask", "category")
 _SPLITS = {"train": "train", "test": "test", "calibration": "calibration", "validation": "calibration"}
 _NORMAL_LABELS = ("good", "ok", "normal", "0")
 _SHOWN = 20
+
+
+class CsvTable(DataTable):
+    """A csv file with the columns path, label and split, and if wanted mask and category."""
+
+    format: Literal["csv"] = Field(default="csv", description="a list of pictures")
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        return find_csv(self, notes)
 
 
 @dataclass

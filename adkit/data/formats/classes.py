@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from adkit.data.files import child, contents, folders_in, named, pictures_under, printable
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import Sample
-from adkit.data.tables import ClassesTable
 from adkit.utils.text import missing
+
+
+class ClassesTable(DataTable):
+    """``<root>/train/<class>/…`` and ``<root>/test/<class>/…``."""
+
+    format: Literal["classes"] = Field(default="classes", description="a folder a class")
+    normal: str | tuple[str, ...] = Field(
+        min_length=1, description='the normal class, a list of them, or "*": each class against the rest'
+    )
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        return find_classes(self, notes)
+
+    @property
+    def shares_images(self) -> bool:
+        return self.normal == "*"
 
 
 def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:

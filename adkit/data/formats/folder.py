@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from adkit.data.files import MaskFolder, contents, named, pictures_under, printable
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.data.splits import hold_out
-from adkit.data.tables import FolderTable
+
+
+class FolderTable(DataTable):
+    """A folder of normal pictures, and perhaps one of anomalous ones."""
+
+    format: Literal["folder"] = Field(default="folder", description="a folder of pictures")
+    normal: str = Field(default="good", min_length=1, description='subfolder of normal pictures; "." for the root')
+    anomalous: str | None = Field(default=None, min_length=1, description="subfolder of anomalous pictures, if any")
+    masks: str | None = Field(
+        default=None,
+        min_length=1,
+        description="subfolder of masks with the stems of the anomalous pictures, if any",
+    )
+    test_normal: str | None = Field(
+        default=None,
+        min_length=1,
+        description="subfolder of normal test pictures; default: test_share of the normal",
+    )
+    test_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.9,
+        description="share of the normal pictures to test on where there are anomalous ones",
+    )
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        return find_folder(self, seed, notes)
 
 
 def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:

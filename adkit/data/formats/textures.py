@@ -11,13 +11,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
-from adkit.data import defects
+from adkit.data.formats import defects
+from adkit.data.formats.base import DataTable, Found, Notes
+from adkit.data.formats.mvtec import find_mvtec
 from adkit.errors import UserError
 
 Photograph = NDArray[np.uint8]
@@ -52,6 +55,23 @@ To use pictures of your own, lay them out like these, and name this folder's rep
     <name>/test/<kind>/        pictures with a defect, a folder a kind
     <name>/ground_truth/<kind>/<stem>_mask.png    optional: white where the defect is
 """
+
+
+class TexturesTable(DataTable):
+    """Photographs of three textures with drawn defects, written to root when it does not exist."""
+
+    format: Literal["textures"] = Field(default="textures", description="drawn defects on photographs of textures")
+    root: str = Field(default="data/textures", min_length=1, description="where the textures are written and read")
+    category: str | tuple[str, ...] = Field(
+        default="*", min_length=1, description='one category, a list, or "*" for all'
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the crops and the drawn defects")
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        root = Path(self.root).expanduser()
+        if not root.exists():
+            write_textures(root, self.seed)
+        return find_mvtec(self.root, self.category, notes)
 
 
 class Box(NamedTuple):

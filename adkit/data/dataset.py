@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from adkit.data.arrays import find_arrays
-from adkit.data.classes import find_classes
-from adkit.data.csv_list import find_csv
 from adkit.data.duplicates import (
     Pair,
     copies_to_training,
@@ -18,21 +14,10 @@ from adkit.data.duplicates import (
     shared_warning,
 )
 from adkit.data.files import writable
-from adkit.data.folder import find_folder
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.masks import check_masks
-from adkit.data.mvtec import find_mvtec
 from adkit.data.samples import Category, Dataset
 from adkit.data.splits import folded, hold_out
-from adkit.data.tables import (
-    ArraysTable,
-    ClassesTable,
-    CsvTable,
-    DataTable,
-    FolderTable,
-    MvtecTable,
-    TexturesTable,
-)
 from adkit.errors import UserError
 
 
@@ -53,7 +38,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     notes = Notes()
     try:
         categories = tuple(
-            _category(one, 0 if folds else table.calibration, seed, notes) for one in _find(table, seed, notes)
+            _category(one, 0 if folds else table.calibration, seed, notes) for one in table.find(seed, notes)
         )
     except OSError as error:
         if error.filename is None:
@@ -61,7 +46,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
         raise UserError(_unreadable(error)) from error
     if notes.problems:
         raise UserError(map(writable, notes.problems))
-    shared = isinstance(table, ClassesTable | ArraysTable) and table.normal == "*"
+    shared = table.shares_images
     categories, warnings = _without_copies(categories, shared, table.root, folds, seed)
     return Dataset(categories, tuple(map(writable, (*notes.warnings, *warnings))), shared)
 
@@ -72,32 +57,6 @@ def _unreadable(error: OSError) -> str:
     return writable(
         f"{path}: expected a {kind} that can be read, found: {error.strerror}; mend its permissions, or name another"
     )
-
-
-def _find(table: DataTable, seed: int, notes: Notes) -> list[Found]:
-    match table:
-        case TexturesTable():
-            _write_textures(table)
-            return find_mvtec(table, notes)
-        case MvtecTable():
-            return find_mvtec(table, notes)
-        case FolderTable():
-            return find_folder(table, seed, notes)
-        case ClassesTable():
-            return find_classes(table, notes)
-        case ArraysTable():
-            return find_arrays(table, notes)
-        case CsvTable():
-            return find_csv(table, notes)
-    raise TypeError(f"no reader for {type(table).__name__}")
-
-
-def _write_textures(table: TexturesTable) -> None:
-    root = Path(table.root).expanduser()
-    if not root.exists():
-        from adkit.data.textures import write_textures  # brings scikit-image, which no other format needs
-
-        write_textures(root, table.seed)
 
 
 def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:

@@ -9,15 +9,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from adkit.data.files import contents, named
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import ArrayFile, ArrayItem, Sample
-from adkit.data.tables import ArraysTable
 from adkit.errors import UserError
 from adkit.utils.text import some
 
@@ -31,6 +31,25 @@ _NPZ = {
 }
 _IDX_BYTES = 8  # the only type of idx element that pictures and labels come in
 _ROWS = 4096
+
+
+class ArraysTable(DataTable):
+    """A folder of idx files as MNIST has them, or one npz file."""
+
+    format: Literal["arrays"] = Field(default="arrays", description="idx files or an npz file")
+    normal: int | tuple[int, ...] | Literal["*"] = Field(
+        description='the normal label, a list of them, or "*": each label against the rest'
+    )
+    names: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="names of the labels 0, 1, 2 and so on; default: the numbers"
+    )
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        return find_arrays(self, notes)
+
+    @property
+    def shares_images(self) -> bool:
+        return self.normal == "*"
 
 
 @dataclass(frozen=True)

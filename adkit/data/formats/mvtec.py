@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from adkit.data.files import (
     NORMAL_NAMES,
@@ -15,41 +18,52 @@ from adkit.data.files import (
     pictures_under,
     printable,
 )
-from adkit.data.found import Found, Notes
+from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.data.tables import MvtecTable, TexturesTable
 from adkit.utils.text import missing, some
 
 
-def find_mvtec(table: MvtecTable | TexturesTable, notes: Notes) -> list[Found]:
-    """Categories of ``root``, or ``root`` itself when it has a folder ``train``."""
-    root = Path(table.root).expanduser()
+class MvtecTable(DataTable):
+    """``<root>/<category>/train/good``, ``test/<kind>``, ``ground_truth/<kind>/<stem>_mask.png``."""
+
+    format: Literal["mvtec"] = Field(default="mvtec", description="folders as MVTec AD has them")
+    category: str | tuple[str, ...] = Field(
+        default="*", min_length=1, description='one category, a list, or "*" for all'
+    )
+
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        return find_mvtec(self.root, self.category, notes)
+
+
+def find_mvtec(where: str, category: str | tuple[str, ...], notes: Notes) -> list[Found]:
+    """Categories of the root ``where``, or the root itself when it has a folder ``train``."""
+    root = Path(where).expanduser()
     if not root.is_dir():
         notes.problems.append(
-            f"root: expected a folder of categories, each with train/good, at {named(table.root)}, "
+            f"root: expected a folder of categories, each with train/good, at {named(where)}, "
             f"{contents(root)}; check the path"
         )
         return []
-    return [_category(folder, root, notes) for folder in _wanted(root, table, notes)]
+    return [_category(folder, root, notes) for folder in _wanted(where, category, notes)]
 
 
-def _wanted(root: Path, table: MvtecTable | TexturesTable, notes: Notes) -> list[Path]:
+def _wanted(where: str, category: str | tuple[str, ...], notes: Notes) -> list[Path]:
+    root = Path(where).expanduser()
     own = printable(root.resolve().name)
     folders = {printable(path.name): path for path in folders_in(root)}
     there = {own: root} if child(root, "train") else {n: path for n, path in folders.items() if child(path, "train")}
     if not there:
         found = f"found {some(list(folders))}" if folders else contents(root)
         notes.problems.append(
-            f"root: expected folders with train/good in them below {named(table.root)}, {found}; "
+            f"root: expected folders with train/good in them below {named(where)}, {found}; "
             "name the folder that holds the categories"
         )
         return []
-    if table.category == "*":
+    if category == "*":
         return list(there.values())
-    names = (table.category,) if isinstance(table.category, str) else tuple(dict.fromkeys(table.category))
+    names = (category,) if isinstance(category, str) else tuple(dict.fromkeys(category))
     notes.problems.extend(
-        f"category: expected a folder {name} with train/good in it below {named(table.root)}, "
-        f"{missing(name, list(there))}"
+        f"category: expected a folder {name} with train/good in it below {named(where)}, {missing(name, list(there))}"
         for name in names
         if name not in there
     )

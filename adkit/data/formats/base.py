@@ -1,0 +1,88 @@
+"""What every format has in common: the keys of ``[data]``, and what a reader finds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from adkit.data.samples import Sample
+from adkit.plugin.params import Params
+
+Resize = Literal["squash", "short_side", "pad"]
+
+
+class DataTable(Params, ABC):
+    """Keys that every format takes."""
+
+    format: str = Field(description="how the pictures lie on disk")
+    root: str = Field(min_length=1, description="where the pictures lie, relative to the working directory")
+    resize: Resize = Field(
+        default="squash",
+        description="how a picture becomes square: squash both sides, fit the short side and crop, or pad",
+    )
+    image_size: int = Field(default=224, ge=8, le=8192, description="side in pixels that pictures are resized to")
+    crop: int | None = Field(
+        default=None,
+        ge=8,
+        le=8192,
+        description="side of a centre crop after resizing; default: no further crop",
+    )
+    metric_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=8192,
+        description="side of the grid of pixel metrics; default: the extractor's picture",
+    )
+    batch_size: int = Field(default=32, ge=1, le=65536, description="pictures in memory at a time")
+    calibration: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.9,
+        description="share of the normal training pictures kept for scale and threshold",
+    )
+    max_bad_share: float = Field(
+        default=0.05, ge=0, le=1, description="share of unreadable pictures above which the run stops"
+    )
+
+    @field_validator("crop")
+    @classmethod
+    def _fits(cls, crop: int | None, info: ValidationInfo) -> int | None:
+        side = info.data.get("image_size")
+        if crop is not None and side is not None and crop > side:
+            raise ValueError(f"expected at most image_size ({side}), found {crop}")
+        return crop
+
+    @abstractmethod
+    def find(self, seed: int, notes: Notes) -> list[Found]:
+        """The categories as they lie on disk; what is wrong, and what to tell the user, goes into ``notes``."""
+
+    @property
+    def shares_images(self) -> bool:
+        """Whether the categories are classes of the same images, so that features of one serve all."""
+        return False
+
+
+@dataclass(frozen=True)
+class Found:
+    """One category as it lies on disk, before pictures are held out."""
+
+    name: str
+    normal: Sequence[Sample]
+    """Normal pictures to train on."""
+    test: Sequence[Sample]
+    expected: str
+    """Where normal pictures were looked for, for the sentence that says that there are none."""
+    calibration: Sequence[Sample] | None = None
+    """Pictures that the layout itself sets apart for calibration; None where it says nothing of it."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Sentences gathered on the way, so that all problems are told at once."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
