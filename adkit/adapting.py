@@ -28,7 +28,7 @@ from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import blaming
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
-from adkit.recipe import Choice
+from adkit.recipe.reader import Choice
 from adkit.report import TrainingReport
 from adkit.sources import PictureSource, Source
 from adkit.toolkit.memory import check_memory

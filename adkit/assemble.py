@@ -18,7 +18,7 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Fuse
-from adkit.recipe import Choice, Recipe
+from adkit.recipe.reader import Choice, Recipe
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 

@@ -10,7 +10,7 @@ from adkit.data.duplicates import foreign_pictures, foreign_warning
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Dataset, Sample
 from adkit.data.view import View
-from adkit.recipe import Recipe
+from adkit.recipe.reader import Recipe
 from adkit.utils.text import some
 
 

@@ -13,7 +13,7 @@ from adkit.data.samples import Category
 from adkit.plugin.adapter import Schedule
 from adkit.plugin.scorer import SizedScorer
 from adkit.plugin.stopper import HoldingStopper
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.training_recipe import new_adapter, new_stopper, require_trainable, scheduled
 
 

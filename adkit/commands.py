@@ -17,14 +17,14 @@ EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_UNREADABLE = 1, 2, 3, 4
 
 
 def run_recipes(options: argparse.Namespace) -> int:
-    from adkit.document import parse_toml
+    from adkit.recipe.document import parse_toml
 
     for path in options.recipes:  # a file that is not TOML is told before torch is imported
         parse_toml(Path(path))
 
     from adkit.folder import Interrupted, RunFault, refuse_interrupted
     from adkit.plugin.registry import discover
-    from adkit.recipe import read_recipe
+    from adkit.recipe.reader import read_recipe
     from adkit.runner import run, run_path
     from adkit.utils.progress import Display
 
@@ -83,7 +83,7 @@ def _show(report: Report) -> None:
 
 
 def check_recipe(options: argparse.Namespace) -> int:
-    from adkit.document import parse_toml
+    from adkit.recipe.document import parse_toml
 
     parse_toml(Path(options.recipe))
 
@@ -152,8 +152,8 @@ def export_detector(options: argparse.Namespace) -> int:
 
 
 def show_plugins(options: argparse.Namespace) -> int:
-    from adkit.catalogue import plugins_text
     from adkit.plugin.registry import discover
+    from adkit.recipe.reference import plugins_text
 
     print(plugins_text(discover(), options.kind, options.name))
     return 0
@@ -163,7 +163,7 @@ def print_schema(options: argparse.Namespace) -> int:
     import json
 
     from adkit.plugin.registry import discover
-    from adkit.schema import recipe_schema
+    from adkit.recipe.schema import recipe_schema
 
     print(json.dumps(recipe_schema(discover()), indent=2))
     return 0

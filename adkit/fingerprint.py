@@ -15,7 +15,7 @@ from adkit.assemble import Assembled
 from adkit.data.files import pictures_under, printable
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference import Embedding
-from adkit.recipe import Recipe, resolved
+from adkit.recipe.reader import Recipe, resolved
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 

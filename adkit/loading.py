@@ -37,8 +37,8 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.registry import Registry, discover
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Level
-from adkit.problems import check
-from adkit.recipe import Choice
+from adkit.recipe.problems import check
+from adkit.recipe.reader import Choice
 from adkit.tensor_files import check_alike, read_tensors
 from adkit.toolkit.features import FeatureTransform
 

@@ -30,7 +30,7 @@ from adkit.manifest import (
     write_manifest,
 )
 from adkit.plugin.guard import blaming
-from adkit.recipe import Choice, Recipe
+from adkit.recipe.reader import Choice, Recipe
 from adkit.tensor_files import entry_of, write_tensors
 from adkit.threshold import Threshold
 from adkit.utils.environment import versions

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Final, cast
 
 from adkit.assemble import Assembled, build
-from adkit.core_tables import TrainingTable
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
 from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScheduledAdapter, SnapshotAdapter
 from adkit.plugin.stopper import HoldingStopper, Stopper
 from adkit.plugin.types import Fuse
+from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
 
 SCALE_SHARE: Final = 0.1

@@ -23,7 +23,7 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import FeatureStream
 from adkit.threshold import conformal

@@ -34,7 +34,7 @@ from adkit.inference import Embedding, Member
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
-from adkit.recipe import Choice, Recipe, read_recipe
+from adkit.recipe.reader import Choice, Recipe, read_recipe
 from adkit.sources import PictureSource
 from adkit.training_recipe import new_adapter
 from adkit.utils.progress import Display

@@ -53,7 +53,7 @@ def share(options: argparse.Namespace) -> dict[str, object]:
     from adkit.assemble import assemble
     from adkit.data.dataset import open_dataset
     from adkit.data.loader import BadPictures
-    from adkit.recipe import read_recipe
+    from adkit.recipe.reader import read_recipe
 
     recipe = read_recipe(RECIPE, recipe_settings(options, "float32"))
     parts = assemble(recipe)

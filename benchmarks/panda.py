@@ -31,7 +31,7 @@ from adkit.data.samples import Category, Dataset
 from adkit.fitting import Workplace
 from adkit.judging import judge
 from adkit.metrics import mean_and_sem
-from adkit.recipe import Recipe, read_recipe, resolved
+from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report import CategoryReport
 from adkit.sources import PictureSource, Source, extract_once
 from adkit.store import FeatureStore

@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from adkit.catalogue import reference_markdown
 from adkit.plugin.component import KINDS
 from adkit.plugin.registry import Registry, discover
-from adkit.schema import recipe_schema
+from adkit.recipe.reference import reference_markdown
+from adkit.recipe.schema import recipe_schema
 
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- generated from the parameter models by docs/generate.py: edit those -->\n"

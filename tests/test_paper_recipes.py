@@ -9,7 +9,7 @@ import pytest
 
 from adkit.check import check
 from adkit.errors import UserError
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 
 PAPERS = Path(__file__).parents[1] / "recipes" / "papers"
 RECIPES = sorted(PAPERS.glob("*.toml"))

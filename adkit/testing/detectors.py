@@ -30,7 +30,7 @@ from adkit.plugin.context import Context
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.saving import Fitted, save_detector
 from adkit.sources import PictureSource
 from adkit.testing.asserts import require_close, running

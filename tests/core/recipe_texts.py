@@ -4,7 +4,7 @@ import pytest
 from handmade import REGISTRY
 
 from adkit.errors import UserError
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 
 SMALLEST = {"data": {"root": "pictures"}, "scorer": {"use": "knn"}}
 FULL = """\

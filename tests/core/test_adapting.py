@@ -20,7 +20,7 @@ from adkit.data.samples import Sample
 from adkit.evaluating import evaluate
 from adkit.fitting import Workplace, fit_and_calibrate
 from adkit.loading import load_detector
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter
 from adkit.training_recipe import scheduled

@@ -5,14 +5,14 @@ from handmade import BROKEN, COMPONENTS, REGISTRY, registered
 from pydantic import Field
 from recipe_texts import SMALLEST
 
-from adkit.catalogue import plugins_text, reference_markdown
-from adkit.core_tables import RunTable, ThresholdTable, TrainingTable
 from adkit.data.formats import FORMATS
 from adkit.errors import UserError
 from adkit.plugin.component import KINDS
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registry, discover
-from adkit.recipe import TABLES, read_recipe
+from adkit.recipe.reader import TABLES, read_recipe
+from adkit.recipe.reference import plugins_text, reference_markdown
+from adkit.recipe.tables import RunTable, ThresholdTable, TrainingTable
 
 ADAPTED = {**SMALLEST, "adapter": {"use": "plain"}}
 

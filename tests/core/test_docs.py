@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adkit.plugin import hooks
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.testing import check_component
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import pytest
 
 from adkit import UserError
-from adkit.document import read_document
+from adkit.recipe.document import read_document
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.frozen import Cut, cut_for
 from adkit.plugin import Context
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE

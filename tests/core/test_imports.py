@@ -30,7 +30,6 @@ MOVING = {
     **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
     **dict.fromkeys(("engines", "assemble", "sources", "store", "device"), "inference"),
     **dict.fromkeys(("predicting", "rows", "watching", "heatmaps"), "predict"),
-    **dict.fromkeys(("core_tables", "document", "problems", "schema", "catalogue", "toml_lines"), "recipe"),
     **dict.fromkeys(("judging", "fitting", "evaluating", "folder", "resume", "fingerprint"), "runner"),
     **dict.fromkeys(("adapting", "training_recipe", "checkpoints", "trunks", "tracing", "auxiliary"), "training"),
     **dict.fromkeys(("optimizing", "minibatches", "frozen"), "training"),
@@ -139,7 +138,7 @@ HEAVY = "print(sorted({'torch', 'timm', 'ignite', 'faiss', 'adkit_plugins'} & se
 
 
 def test_parsing_a_recipe_imports_no_pydantic():
-    code = "import sys, adkit.document; print('pydantic' in sys.modules)"
+    code = "import sys, adkit.recipe.document; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -148,7 +147,7 @@ def test_parsing_a_recipe_imports_no_pydantic():
     "code",
     [
         "import sys, adkit",
-        "import sys, adkit.recipe, adkit.schema, adkit.catalogue",
+        "import sys, adkit.recipe.reader, adkit.recipe.schema, adkit.recipe.reference",
         "import sys\nfrom adkit.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
         "import sys\nfrom adkit.cli import main\nassert main(['check', sys.argv[1]]) == 2",
         "import sys\nfrom adkit.cli import main\nassert main(['run', sys.argv[1]]) == 2",

@@ -17,8 +17,8 @@ from adkit.inference import Member, ScoringPath
 from adkit.loading import load_detector
 from adkit.plugin import Features, Geometry, Scores
 from adkit.plugin.registry import discover
-from adkit.recipe import read_recipe, resolved
-from adkit.schema import recipe_schema
+from adkit.recipe.reader import read_recipe, resolved
+from adkit.recipe.schema import recipe_schema
 
 GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
 

@@ -11,10 +11,10 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from recipe_texts import SMALLEST, problems
 
-from adkit.document import read_document
 from adkit.errors import UserError
 from adkit.plugin.params import Params
-from adkit.problems import check
+from adkit.recipe.document import read_document
+from adkit.recipe.problems import check
 
 SENTENCE = re.compile(r"expected (an?|true|one|\"|\d).+, found .+|unknown key; .+|missing; expected .+")
 JARGON = re.compile(r"pydantic|Input|https?:|validation|JSON|NoneType|tuple|Error|<|>|\bint\b|\bstr\b")

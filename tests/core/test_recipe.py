@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 from recipe_texts import FULL, SMALLEST, problems, read
 
-from adkit.recipe import parse_toml, resolved
+from adkit.recipe.reader import parse_toml, resolved
 
 
 def test_the_smallest_recipe_has_every_default():
@@ -151,7 +151,7 @@ def test_a_set_argument_that_cannot_be_laid_over(argument, reason):
 def test_a_syntax_error_is_found_before_torch_or_any_plugin_is_imported(tile):
     path = tile("[data\n")
     code = (
-        "import sys\nfrom adkit.errors import UserError\nfrom adkit.recipe import read_recipe\n"
+        "import sys\nfrom adkit.errors import UserError\nfrom adkit.recipe.reader import read_recipe\n"
         f"try:\n    read_recipe({str(path)!r})\nexcept UserError as error:\n    print(error)\n"
         "heavy = {'torch', 'timm', 'ignite', 'faiss', 'adkit_plugins', 'numpy'} & set(sys.modules)\n"
         "print(sorted(heavy))\n"

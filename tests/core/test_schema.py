@@ -9,9 +9,9 @@ from recipe_texts import FULL, SMALLEST
 from adkit.errors import UserError
 from adkit.plugin.params import example, model_schema
 from adkit.plugin.registry import Origin, Registry, discover
-from adkit.problems import check
-from adkit.recipe import read_recipe, resolved
-from adkit.schema import recipe_schema
+from adkit.recipe.problems import check
+from adkit.recipe.reader import read_recipe, resolved
+from adkit.recipe.schema import recipe_schema
 
 SCHEMA = recipe_schema(REGISTRY)
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)

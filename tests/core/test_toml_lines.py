@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adkit.toml_lines import KeyPath, key_lines
+from adkit.recipe.document import KeyPath, key_lines
 
 
 def paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:

@@ -11,7 +11,7 @@ import adkit
 import adkit.runner
 from adkit import Detector
 from adkit.assemble import assemble
-from adkit.recipe import read_recipe
+from adkit.recipe.reader import read_recipe
 from adkit.trunks import shared_trunks
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adkit.core_tables import ScorerTable
 from adkit.data.formats import FORMATS
 from adkit.data.formats.base import DataTable
 from adkit.plugin.component import KINDS, Kind
 from adkit.plugin.params import example, expected, first_sentence, model_schema
 from adkit.plugin.registry import Registered, Registry, _kind, question
-from adkit.recipe import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
+from adkit.recipe.reader import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
+from adkit.recipe.tables import ScorerTable
 from adkit.utils.text import toml_key, toml_value
 
 

@@ -13,7 +13,7 @@ from pydantic_core.core_schema import ErrorType
 
 from adkit.errors import UserError
 from adkit.plugin.params import Params, Schema, expected, found, model_schema
-from adkit.toml_lines import KeyPath
+from adkit.recipe.document import KeyPath
 from adkit.utils.text import is_text, near
 
 P = TypeVar("P", bound=Params)

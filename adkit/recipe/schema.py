@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from adkit.core_tables import ScorerTable
 from adkit.data.formats import FORMATS
 from adkit.plugin.component import KINDS, Kind
 from adkit.plugin.params import Schema, first_sentence, model_schema
 from adkit.plugin.registry import Registered, Registry, question
-from adkit.recipe import BACKBONE, CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
+from adkit.recipe.reader import BACKBONE, CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
+from adkit.recipe.tables import ScorerTable
 
 
 def recipe_schema(registry: Registry) -> Schema:

@@ -8,16 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from adkit.core_tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.data.formats import FORMATS
 from adkit.data.formats.base import DataTable
-from adkit.document import Document, Problem, parse_toml, read_document
 from adkit.errors import UserError
 from adkit.plugin.component import Kind
 from adkit.plugin.params import Params, found
 from adkit.plugin.registry import Registered, Registry, discover
-from adkit.problems import check
-from adkit.toml_lines import KeyPath
+from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_document
+from adkit.recipe.problems import check
+from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.text import did_you_mean, near, toml_value
 
