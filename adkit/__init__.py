@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adkit.detector import Detector, Predictions
     from adkit.errors import UserError
-    from adkit.report import Report
+    from adkit.report.report import Report
     from adkit.runner import run
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ __all__ = ["Detector", "Predictions", "Report", "UserError", "__version__", "run
 _HOME = {
     "Detector": "adkit.detector",
     "Predictions": "adkit.detector",
-    "Report": "adkit.report",
+    "Report": "adkit.report.report",
     "UserError": "adkit.errors",
     "run": "adkit.runner",
 }

@@ -29,7 +29,7 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
 from adkit.recipe.reader import Choice
-from adkit.report import TrainingReport
+from adkit.report.report import TrainingReport
 from adkit.sources import PictureSource, Source
 from adkit.toolkit.memory import check_memory
 from adkit.tracing import Trail

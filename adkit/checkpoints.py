@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.plugin.adapter import Stage
-from adkit.report import LookReport
+from adkit.report.report import LookReport
 
 logger = logging.getLogger("adkit")
 

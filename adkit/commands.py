@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
-    from adkit.report import Report
+    from adkit.report.report import Report
 
 EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_UNREADABLE = 1, 2, 3, 4
 
@@ -68,7 +68,7 @@ def run_recipes(options: argparse.Namespace) -> int:
 def _show(report: Report) -> None:
     from rich.console import Console
 
-    from adkit.report import metrics_table, thresholds_table
+    from adkit.report.tables import metrics_table, thresholds_table
 
     console = Console()
     for table in (metrics_table(report), thresholds_table(report)):

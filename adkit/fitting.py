@@ -18,7 +18,7 @@ from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference import Embedding, Member, ScoringPath
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
-from adkit.report import TrainingReport
+from adkit.report.report import TrainingReport
 from adkit.sources import Source
 from adkit.tracing import Trail
 from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping

@@ -13,7 +13,7 @@ from adkit.errors import UserError
 from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
 from adkit.fitting import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
 from adkit.metrics import image_metrics, mean_and_sem
-from adkit.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
+from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
 from adkit.saving import Fitted
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 from adkit.tracing import ANOMALOUS, NORMAL, TRAIN, collapse

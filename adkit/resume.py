@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
-from adkit.report import CategoryReport
+from adkit.report.report import CategoryReport
 from adkit.store import JOURNAL, stored_pictures
 from adkit.utils.text import some
 

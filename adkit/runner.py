@@ -25,7 +25,7 @@ from adkit.folder import Interrupted, run_folder
 from adkit.judging import COLUMNS, judge
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
-from adkit.report import ComponentReport, Pictures, Report, Unreadable, means
+from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
 from adkit.saving import detector_folders, save_detector
 from adkit.sources import PictureSource, Source, StoredSource, extract_once

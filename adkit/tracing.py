@@ -19,7 +19,7 @@ from adkit.data.samples import Sample
 from adkit.metrics import image_metrics
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Batch, Features
-from adkit.report import SnapshotReport, TrainingReport
+from adkit.report.report import SnapshotReport, TrainingReport
 from adkit.sources import Source
 from adkit.training import Lesson
 from adkit.trunks import Frozen, NoRoomError

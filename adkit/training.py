@@ -27,7 +27,7 @@ from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.stopper import Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
-from adkit.report import LookReport
+from adkit.report.report import LookReport
 from adkit.utils.progress import Advance
 
 SAVE_EVERY: Final = 200

@@ -179,7 +179,7 @@ def foreign(folder: Folder) -> None:
         b"[1, 2",
         deep.encode(),
         b'{"schema": "adkit.detector/2"}',
-        b'{"schema": "adkit.report/1", "digest": "x"}',
+        b'{"schema": "adkit.report.report/1", "digest": "x"}',
         b"\xff\xfe{\0}\0",
         b"<!doctype html><html></html>",
         b"1" * 10**5,

@@ -32,7 +32,7 @@ from adkit.fitting import Workplace
 from adkit.judging import judge
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
-from adkit.report import CategoryReport
+from adkit.report.report import CategoryReport
 from adkit.sources import PictureSource, Source, extract_once
 from adkit.store import FeatureStore
 from adkit.training_recipe import require_trainable

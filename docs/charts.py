@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adkit.report import LookReport, TrainingReport
+from adkit.report.report import LookReport, TrainingReport
 
 KEPT = "#d1495b"
 GROUPS = {"train": "#1f5fa8", "held_out": "#7fa7d1", "test_normal": "#3f8f5f", "test_anomalous": "#d1495b"}

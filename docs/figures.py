@@ -31,7 +31,7 @@ from adkit.data.view import View, to_planes
 from adkit.heatmaps import overlay
 from adkit.inference import Member, ScoringPath, embed
 from adkit.recipe.reader import read_recipe
-from adkit.report import CategoryReport, Report, TrainingReport
+from adkit.report.report import CategoryReport, Report, TrainingReport
 from adkit.sources import PictureSource
 from adkit.toolkit.augment import Augmentation, vary
 

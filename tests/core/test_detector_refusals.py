@@ -110,7 +110,7 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_changes_nothing(folder, strip
     [
         ("", "expected JSON"),
         ("[1, 2]", "found a list"),
-        ('{"schema": "adkit.report/1"}', "found 'adkit.report/1'"),
+        ('{"schema": "adkit.report.report/1"}', "found 'adkit.report.report/1'"),
         ("[" * 100_000, "expected JSON"),
         ('{"schema": "adkit.detector/2", "seed": 1e999}', "expected the values of a detector"),
         ('{"schema": "adkit.detector/2", "digest": 3}', "found another"),

@@ -4,7 +4,7 @@ import pytest
 
 from adkit import UserError
 from adkit.fingerprint import Fingerprint
-from adkit.report import CategoryReport, Pictures
+from adkit.report.report import CategoryReport, Pictures
 from adkit.resume import Finished, Ledger, State
 
 

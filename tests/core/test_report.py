@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from adkit.report import METRICS, CategoryReport, Pictures, Report, means, metrics_table
+from adkit.report.report import METRICS, CategoryReport, Pictures, Report, means
+from adkit.report.tables import metrics_table
 
 
 def category(**metrics):

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import adkit
 from adkit import UserError
-from adkit.report import METRICS, Report
+from adkit.report.report import METRICS, Report
 
 
 def rows(report):
@@ -43,7 +43,7 @@ def test_report_json_has_the_promised_keys(small_recipe):
     assert set(promised.split()) <= set(data)
     assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
     assert set(data["mean"]) == {*METRICS, "sem"}
-    assert data["schema"] == "adkit.report/1"
+    assert data["schema"] == "adkit.report.report/1"
 
 
 def test_pictures_are_counted(small_recipe):

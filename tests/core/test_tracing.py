@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import adkit
-from adkit.report import SnapshotReport, TrainingReport
+from adkit.report.report import SnapshotReport, TrainingReport
 from adkit.tracing import collapse, spread_over
 
 

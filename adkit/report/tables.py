@@ -1,0 +1,62 @@
+"""What a run found, as tables on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adkit.report.report import METRICS, TITLES, Report
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def metrics_table(report: Report) -> Table | None:
+    """A row a category, and their mean with its standard error; None where nothing could be measured."""
+    shown = [metric for metric in METRICS if report.mean[metric] is not None]
+    if not shown:
+        return None
+    result = _table(report.name, "category", *(TITLES[metric] for metric in shown))
+    for name, category in report.categories.items():
+        result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
+    only = next(iter(report.categories.values()))
+    if len(report.categories) == 1 and only.sem is not None:
+        result.add_row("± SEM of folds", *(_figure(only.sem[metric]) for metric in shown))
+    if len(report.categories) > 1:
+        errors = report.mean["sem"]
+        assert isinstance(errors, dict)
+        result.add_section()
+        result.add_row("mean", *(_figure(report.mean[metric]) for metric in shown))
+        result.add_row("± SEM", *(_figure(errors[metric]) for metric in shown))
+    return result
+
+
+def thresholds_table(report: Report) -> Table | None:
+    """A row a category that has a threshold; None where there is none."""
+    rows = {name: category.threshold for name, category in report.categories.items() if category.threshold}
+    if not rows:
+        return None
+    heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\npictures", "defects\nfound")
+    result = _table("threshold", *heads)
+    for name, threshold in rows.items():
+        result.add_row(
+            name,
+            f"{threshold.value:.4g}",
+            f"≤ {max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked):.3f}",
+            _figure(threshold.test_false_positive_rate),
+            _figure(threshold.test_recall),
+        )
+    return result
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    result = Table(title=title, title_justify="left")
+    result.add_column(first, no_wrap=True)
+    for head in others:
+        result.add_column(head, justify="right", no_wrap=True)
+    return result
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–"
