@@ -14,12 +14,13 @@ from typing import cast
 
 from torch import nn
 
-from adkit.assemble import Assembled, embedding_of, extended, for_inference, who
 from adkit.checkpoints import Course
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
 from adkit.frozen import cut_for
-from adkit.inference import Embedding
+from adkit.inference.assemble import Assembled, embedding_of, extended, for_inference, who
+from adkit.inference.pipeline import Embedding
+from adkit.inference.sources import PictureSource, Source
 from adkit.minibatches import Pictures
 from adkit.optimizing import interval_of, length_of
 from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScoredAdapter, SnapshotAdapter
@@ -30,7 +31,6 @@ from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
 from adkit.recipe.reader import Choice
 from adkit.report.report import TrainingReport
-from adkit.sources import PictureSource, Source
 from adkit.toolkit.memory import check_memory
 from adkit.tracing import Trail
 from adkit.training import Lesson, train, training_context

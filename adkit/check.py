@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adkit.assemble import assemble
 from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.samples import Category
+from adkit.inference.assemble import assemble
 from adkit.plugin.adapter import Schedule
 from adkit.plugin.scorer import SizedScorer
 from adkit.plugin.stopper import HoldingStopper

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from adkit.data.view import View
-from adkit.engines import FINITE_SCORES
 from adkit.errors import UserError
-from adkit.inference import embed
+from adkit.inference.engines import FINITE_SCORES
+from adkit.inference.pipeline import embed
 from adkit.inputs import InputImage, Picture, input_items, read_input
 from adkit.loading import Loaded, load_detector
 from adkit.plugin.guard import check_finite

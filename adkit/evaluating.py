@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from ignite.engine import Engine
+from torch import Tensor
 
-from adkit.assemble import Assembled
 from adkit.data.samples import Sample
-from adkit.engines import Judged, create_evaluator, outputs, without_padding
-from adkit.inference import ScoringPath
+from adkit.inference.assemble import Assembled
+from adkit.inference.engines import FINITE_SCORES, Embedded, outputs
+from adkit.inference.pipeline import ScoringPath
+from adkit.inference.sources import Source
 from adkit.metrics import PixelMetrics
-from adkit.sources import Source
+from adkit.plugin.guard import check_finite
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -90,3 +94,83 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
         np.concatenate([part.members for part in parts]),
         np.concatenate(peaks) if peaks else None,
     )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the evaluator found for one batch."""
+
+    ids: tuple[str, ...]
+    scores: Tensor
+    """(b,) float32 on the CPU, raw."""
+    members: Tensor
+    """(b, members) float32 on the CPU: each member's own raw scores."""
+    peaks: Tensor | None
+    """(b,) float32 on the CPU: the highest value of the map, at the size of the image, where it shows the picture;
+    only where they are asked for and there are maps."""
+    maps: Tensor | None
+    """(b, M, M) float32 on the CPU at the metric size, raw; only where masks ask for them."""
+    masks: Tensor | None
+    regions: Tensor | None
+
+
+def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
+    """An engine that scores each Embedded; its output is a Judged.
+
+    Args:
+        path: the whole way from features to score and map.
+        metric_size: side of the square grid on which pixel metrics are taken.
+        size: (height, width) of the images that the extractor was given.
+        peaks: whether to look for the highest value of every map.
+    """
+
+    def step(engine: Engine, item: Embedded) -> Judged:
+        scores = path.score(item.features)
+        check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
+        highest = maps = None
+        if scores.localizes and (peaks or item.masks is not None):
+            maps = path.localize(scores, size)
+            check_finite(maps, item.ids, "localizer: the map", FINITE_SCORES)
+            highest = map_peaks(maps, item.regions).cpu() if peaks else None
+            maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
+        members = torch.stack([one.image for one in scores.members], 1).cpu()
+        return Judged(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
+
+    return Engine(step)
+
+
+def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:
+    """The highest value of each map (n, H, W) within its region (n, 4), or anywhere: (n,)."""
+    if regions is None:
+        return maps.amax((1, 2))
+    parts = zip(maps, regions.tolist(), strict=True)
+    return torch.stack([one[top:bottom, left:right].amax() for one, (top, left, bottom, right) in parts])
+
+
+def to_metric_grid(maps: Tensor, size: int) -> Tensor:
+    """Bring maps of the extractor's image to the grid on which pixel metrics are taken.
+
+    Args:
+        maps: (n, H, W).
+        size: side of the metric grid.
+
+    Returns:
+        (n, size, size): area resizing where it shrinks [PANDA supplement 2.3], bilinear where it enlarges.
+    """
+    if maps.shape[1:] == (size, size):
+        return maps
+    mode = "area" if min(maps.shape[1:]) >= size else "bilinear"
+    return torch.nn.functional.interpolate(maps[:, None], (size, size), mode=mode)[:, 0]
+
+
+def without_padding(judged: Judged, image_size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and masks, (n, h, w) each, of what shows a picture: the padding around it is neither right nor wrong."""
+    assert judged.maps is not None and judged.masks is not None
+    if judged.regions is None:
+        yield judged.maps, judged.masks
+        return
+    height, width = judged.maps.shape[1:]
+    for one, mask, region in zip(judged.maps, judged.masks, judged.regions.tolist(), strict=True):
+        top, bottom = (round(edge * height / image_size[0]) for edge in region[::2])
+        left, right = (round(edge * width / image_size[1]) for edge in region[1::2])
+        yield one[None, top:bottom, left:right], mask[None, top:bottom, left:right]

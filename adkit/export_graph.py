@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.errors import UserError
-from adkit.inference import fused
+from adkit.inference.pipeline import fused
 from adkit.loading import Loaded
 from adkit.manifest import ComponentEntry
 from adkit.plugin.component import Exportable

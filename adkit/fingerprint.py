@@ -11,10 +11,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from adkit.assemble import Assembled
 from adkit.data.files import pictures_under, printable
 from adkit.data.samples import Category, Dataset, Sample
-from adkit.inference import Embedding
+from adkit.inference.assemble import Assembled
+from adkit.inference.pipeline import Embedding
 from adkit.recipe.reader import Recipe, resolved
 from adkit.utils.environment import versions
 from adkit.utils.text import some

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from adkit.adapting import Adapted, Task, adapt
-from adkit.assemble import Assembled, who
 from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
-from adkit.inference import Embedding, Member, ScoringPath
+from adkit.inference.assemble import Assembled, who
+from adkit.inference.pipeline import Embedding, Member, ScoringPath
+from adkit.inference.sources import Source
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
-from adkit.sources import Source
 from adkit.tracing import Trail
 from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.utils.progress import Display

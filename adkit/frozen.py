@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from adkit.device import autocast
-from adkit.inference import Embedding
+from adkit.inference.device import autocast
+from adkit.inference.pipeline import Embedding
 from adkit.plugin.adapter import Adapter, BatchingAdapter, FeaturesAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor, SplittableExtractor

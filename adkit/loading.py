@@ -13,12 +13,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.assemble import build, inference_extractor, who
 from adkit.bounds import check_files, check_image, no_larger_than
 from adkit.data.view import View
-from adkit.device import resolve_device
 from adkit.errors import UserError
-from adkit.inference import Embedding, Member, ScoringPath, embed
+from adkit.inference.assemble import build, inference_extractor, who
+from adkit.inference.device import resolve_device
+from adkit.inference.pipeline import Embedding, Member, ScoringPath, embed
 from adkit.manifest import (
     FOLDER,
     MANIFEST,

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
+from adkit.inference.store import JOURNAL, stored_pictures
 from adkit.report.report import CategoryReport
-from adkit.store import JOURNAL, stored_pictures
 from adkit.utils.text import some
 
 START_OVER: Final = "start over with --fresh"

@@ -13,7 +13,6 @@ from typing import Any
 
 import tomli_w
 
-from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
@@ -22,14 +21,15 @@ from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
 from adkit.folder import Interrupted, run_folder
+from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.sources import PictureSource, Source, StoredSource, extract_once
+from adkit.inference.store import FeatureStore, fits
 from adkit.judging import COLUMNS, judge
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
 from adkit.saving import detector_folders, save_detector
-from adkit.sources import PictureSource, Source, StoredSource, extract_once
-from adkit.store import FeatureStore, fits
 from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
 from adkit.utils.environment import git_state, peak_memory_bytes, versions

@@ -14,9 +14,9 @@ import numpy as np
 from torch import nn
 
 import adkit
-from adkit.assemble import Assembled, who
 from adkit.errors import PluginError
-from adkit.inference import Embedding, ScoringPath
+from adkit.inference.assemble import Assembled, who
+from adkit.inference.pipeline import Embedding, ScoringPath
 from adkit.manifest import (
     FOLDER,
     SCHEMA,

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameters
 from adkit.data.samples import Sample
+from adkit.inference.sources import Source
 from adkit.metrics import image_metrics
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import SnapshotReport, TrainingReport
-from adkit.sources import Source
 from adkit.training import Lesson
 from adkit.trunks import Frozen, NoRoomError
 from adkit.utils.progress import Advance

@@ -17,9 +17,9 @@ from ignite.handlers import Checkpoint, DiskSaver
 from torch import Tensor, nn
 
 from adkit.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
-from adkit.device import autocast
 from adkit.errors import UserError
-from adkit.inference import Embedding
+from adkit.inference.device import autocast
+from adkit.inference.pipeline import Embedding
 from adkit.minibatches import Pictures
 from adkit.optimizing import acting_rates, interval_of, length_of, optimizer_of
 from adkit.plugin.adapter import Adapter, BatchingAdapter, Schedule, Stage, SteppingAdapter

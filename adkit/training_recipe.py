@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, cast
 
-from adkit.assemble import Assembled, build
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
+from adkit.inference.assemble import Assembled, build
 from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScheduledAdapter, SnapshotAdapter
 from adkit.plugin.stopper import HoldingStopper, Stopper
 from adkit.plugin.types import Fuse

@@ -10,16 +10,16 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.assemble import Assembled, embedding_of, who
 from adkit.data.samples import Sample
-from adkit.engines import Embedded, require_finite
 from adkit.frozen import TRUNK, Cut, shape_of, trunk_embedding
-from adkit.inference import Embedding
+from adkit.inference.assemble import Assembled, embedding_of, who
+from adkit.inference.engines import Embedded, require_finite
+from adkit.inference.pipeline import Embedding
+from adkit.inference.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
+from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
 from adkit.plugin.adapter import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
 from adkit.plugin.extractor import Extractor, SplittableExtractor
 from adkit.plugin.types import Batch, Features, Level
-from adkit.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
-from adkit.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
 from adkit.training_recipe import new_adapter
 from adkit.utils.progress import Advance
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adkit.assemble import assemble
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
+from adkit.inference.assemble import assemble
+from adkit.inference.sources import PictureSource
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features
 from adkit.recipe.reader import read_recipe
-from adkit.sources import PictureSource
 from adkit.testing import FeatureStream
 from adkit.threshold import conformal
 

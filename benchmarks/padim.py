@@ -50,9 +50,9 @@ def share(options: argparse.Namespace) -> dict[str, object]:
     import torch
     from adkit_plugins.extractors.timm.weights import create_backbone
 
-    from adkit.assemble import assemble
     from adkit.data.dataset import open_dataset
     from adkit.data.loader import BadPictures
+    from adkit.inference.assemble import assemble
     from adkit.recipe.reader import read_recipe
 
     recipe = read_recipe(RECIPE, recipe_settings(options, "float32"))

@@ -23,18 +23,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from adkit.assemble import Assembled, assemble
 from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Dataset
 from adkit.fitting import Workplace
+from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.sources import PictureSource, Source, extract_once
+from adkit.inference.store import FeatureStore
 from adkit.judging import judge
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import CategoryReport
-from adkit.sources import PictureSource, Source, extract_once
-from adkit.store import FeatureStore
 from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
 from adkit.utils.progress import Display

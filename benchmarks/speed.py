@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from adkit_plugins.extractors.timm.weights import create_backbone
 
-from adkit.assemble import assemble
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures, Loader
+from adkit.inference.assemble import assemble
+from adkit.inference.sources import PictureSource
 from adkit.recipe.reader import read_recipe
-from adkit.sources import PictureSource
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
 ROUNDS = 5

@@ -22,17 +22,17 @@ import torch
 from PIL import Image, ImageDraw
 
 from adkit import Detector, run
-from adkit.assemble import Assembled, assemble
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.textures import draw_picture, photographs, plans
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View, to_planes
 from adkit.heatmaps import overlay
-from adkit.inference import Member, ScoringPath, embed
+from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.pipeline import Member, ScoringPath, embed
+from adkit.inference.sources import PictureSource
 from adkit.recipe.reader import read_recipe
 from adkit.report.report import CategoryReport, Report, TrainingReport
-from adkit.sources import PictureSource
 from adkit.toolkit.augment import Augmentation, vary
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from adkit.assemble import Assembled, assemble
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Sample
 from adkit.data.view import to_planes
@@ -22,6 +21,8 @@ from adkit.detector import Detector
 from adkit.errors import UserError
 from adkit.export_graph import Graph
 from adkit.fitting import Workplace
+from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.sources import PictureSource
 from adkit.inputs import Picture
 from adkit.judging import judge
 from adkit.loading import Loaded, load_detector
@@ -32,7 +33,6 @@ from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
 from adkit.recipe.reader import read_recipe
 from adkit.saving import Fitted, save_detector
-from adkit.sources import PictureSource
 from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from adkit.inference import Embedding
+from adkit.inference.pipeline import Embedding
 from adkit.minibatches import Pictures
 from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor

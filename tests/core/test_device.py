@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adkit.device import autocast, available_devices, resolve_device, resolve_precision
 from adkit.errors import UserError
+from adkit.inference.device import autocast, available_devices, resolve_device, resolve_precision
 from adkit.plugin.context import Context
 
 

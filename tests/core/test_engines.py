@@ -8,8 +8,9 @@ import torch
 from ignite.engine import Engine
 
 from adkit import UserError
-from adkit.engines import Judged, PictureStream, create_evaluator, outputs, to_metric_grid, without_padding
-from adkit.inference import Embedding, Member, ScoringPath
+from adkit.evaluating import Judged, create_evaluator, to_metric_grid, without_padding
+from adkit.inference.engines import PictureStream, outputs
+from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 

@@ -20,7 +20,7 @@ from adkit import Detector, UserError
 from adkit.cli import main
 from adkit.export_graph import Graph
 from adkit.exporting import LIMIT, export, warning
-from adkit.inference import ScoringPath, embed
+from adkit.inference.pipeline import ScoringPath, embed
 from adkit.loading import load_detector
 from adkit.parity import parity
 

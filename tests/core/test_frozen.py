@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 import adkit
-import adkit.store
+import adkit.inference.store
 import adkit.trunks
-from adkit.assemble import assemble
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.frozen import Cut, cut_for
+from adkit.inference.assemble import assemble
+from adkit.inference.sources import PictureSource
 from adkit.plugin import Context
 from adkit.recipe.reader import read_recipe
-from adkit.sources import PictureSource
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE
 from adkit.trunks import Frozen, NoRoomError
@@ -113,8 +113,8 @@ def test_no_pictures_make_no_rows(made):
 
 
 def test_what_would_fill_the_disk_is_refused_before_it_is_written(made, tmp_path, monkeypatch):
-    usage = adkit.store.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(adkit.store.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = adkit.inference.store.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(adkit.inference.store.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(NoRoomError, match="more than a quarter"):
         made(Counting())
     assert list((tmp_path / "frozen").iterdir()) == []

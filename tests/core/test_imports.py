@@ -28,7 +28,6 @@ LAYERS = (
 MOVING = {
     **dict.fromkeys(("regions", "inputs", "manifest", "saving", "loading", "tensor_files", "bounds"), "detector"),
     **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
-    **dict.fromkeys(("engines", "assemble", "sources", "store", "device"), "inference"),
     **dict.fromkeys(("predicting", "rows", "watching", "heatmaps"), "predict"),
     **dict.fromkeys(("judging", "fitting", "evaluating", "folder", "resume", "fingerprint"), "runner"),
     **dict.fromkeys(("adapting", "training_recipe", "checkpoints", "trunks", "tracing", "auxiliary"), "training"),

@@ -13,7 +13,7 @@ import adkit
 from adkit import Detector, Report, UserError
 from adkit.data.samples import Sample
 from adkit.data.splits import folded
-from adkit.inference import Member, ScoringPath
+from adkit.inference.pipeline import Member, ScoringPath
 from adkit.loading import load_detector
 from adkit.plugin import Features, Geometry, Scores
 from adkit.plugin.registry import discover

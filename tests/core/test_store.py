@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from adkit.data.samples import Sample
-from adkit.engines import Embedded
+from adkit.inference.engines import Embedded
+from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, stored_pictures
 from adkit.plugin import Features, Geometry, Level
-from adkit.store import FeatureStore, StoredStream, bytes_needed, stored_pictures
 
 LEVELS = {
     "blocks.1": Level(2, (3, 4), Geometry((0.5, 0.5), (1, 1))),

@@ -10,7 +10,7 @@ from conftest import write_classes
 import adkit
 import adkit.runner
 from adkit import Detector
-from adkit.assemble import assemble
+from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
 from adkit.trunks import shared_trunks
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
-from adkit.device import resolve_device, resolve_precision
-from adkit.inference import Embedding, Member, ScoringPath
+from adkit.inference.device import resolve_device, resolve_precision
+from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.plugin.adapter import Adapter, ExtendingAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor, FoldableExtractor

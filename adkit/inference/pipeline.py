@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adkit.device import autocast
+from adkit.inference.device import autocast
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import blaming, check_features, check_map, check_scores

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from adkit.assemble import Assembled
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample, in_order
-from adkit.engines import Embedded, PictureStream, create_embedder, outputs
 from adkit.errors import UserError
-from adkit.inference import Embedding
+from adkit.inference.assemble import Assembled
+from adkit.inference.engines import Embedded, PictureStream, create_embedder, outputs
+from adkit.inference.pipeline import Embedding
+from adkit.inference.store import FeatureStore, StoredStream
 from adkit.plugin.types import Batch, Stream
-from adkit.store import FeatureStore, StoredStream
 from adkit.utils.progress import Advance
 
 

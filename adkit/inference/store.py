@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.data.samples import Sample
-from adkit.engines import Embedded
+from adkit.inference.engines import Embedded
 from adkit.plugin.types import Features, Level
 from adkit.utils.progress import Advance
 

@@ -1,0 +1,1 @@
+"""The one way from images to scores and maps."""
