@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adkit.detector import Detector, Predictions
+    from adkit.detector.detector import Detector, Predictions
     from adkit.errors import UserError
     from adkit.report.report import Report
     from adkit.runner import run
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 __all__ = ["Detector", "Predictions", "Report", "UserError", "__version__", "run"]
 
 _HOME = {
-    "Detector": "adkit.detector",
-    "Predictions": "adkit.detector",
+    "Detector": "adkit.detector.detector",
+    "Predictions": "adkit.detector.detector",
     "Report": "adkit.report.report",
     "UserError": "adkit.errors",
     "run": "adkit.runner",

@@ -100,7 +100,7 @@ def predict_pictures(options: argparse.Namespace) -> int:
             "read the rows, which are written as the pictures come"
         )
 
-    from adkit.detector import Detector
+    from adkit.detector.detector import Detector
     from adkit.predicting import find_pictures, heatmaps_of, predict, watch
     from adkit.rows import listed_rows, writing
     from adkit.watching import Watcher, stopping

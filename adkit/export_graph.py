@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from adkit.detector.load import Loaded
+from adkit.detector.manifest import ComponentEntry
 from adkit.errors import UserError
 from adkit.inference.pipeline import fused
-from adkit.loading import Loaded
-from adkit.manifest import ComponentEntry
 from adkit.plugin.component import Exportable
 from adkit.plugin.types import Fuse
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from adkit.detector.load import Loaded, find_detector, load_detector
 from adkit.errors import UserError
 from adkit.export_formats import Format, format_named
 from adkit.export_graph import INPUT, Graph, reason
-from adkit.loading import Loaded, find_detector, load_detector
 from adkit.parity import Parity, Run, parity
 from adkit.utils.environment import versions
 

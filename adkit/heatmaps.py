@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 
 from adkit.data.pictures import PictureError, read_picture
 from adkit.data.view import View
+from adkit.detector.regions import Region
 from adkit.errors import UserError
-from adkit.regions import Region
 
 FOLDER = "heatmaps"
 """Of the output, where they lie."""

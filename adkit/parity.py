@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adkit.detector import Detector
-from adkit.inputs import input_items
-from adkit.loading import Loaded
+from adkit.detector.detector import Detector
+from adkit.detector.inputs import input_items
+from adkit.detector.load import Loaded
 
 Floats = NDArray[np.floating[Any]]
 Run = Callable[[NDArray[np.float32]], Sequence[Floats]]

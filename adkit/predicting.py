@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from adkit.data.files import is_picture, pictures_under
-from adkit.detector import Detector
+from adkit.detector.detector import Detector
 from adkit.errors import UserError
 from adkit.heatmaps import Heatmaps
 from adkit.rows import Row

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from adkit.detector.regions import Region
 from adkit.errors import UserError
-from adkit.regions import Region
 
 
 @dataclass(frozen=True)

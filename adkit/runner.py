@@ -17,6 +17,7 @@ from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
+from adkit.detector.save import detector_folders, save_detector
 from adkit.errors import UserError
 from adkit.fingerprint import Fingerprint
 from adkit.fitting import Workplace
@@ -29,7 +30,6 @@ from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
-from adkit.saving import detector_folders, save_detector
 from adkit.training_recipe import require_trainable
 from adkit.trunks import Trunks, shared_trunks
 from adkit.utils.environment import git_state, peak_memory_bytes, versions

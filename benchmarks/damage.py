@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from adkit.manifest import MANIFEST, digest_of
+from adkit.detector.manifest import MANIFEST, digest_of
 
 
 @dataclass
@@ -178,12 +178,12 @@ def foreign(folder: Folder) -> None:
         b"null",
         b"[1, 2",
         deep.encode(),
-        b'{"schema": "adkit.detector/2"}',
+        b'{"schema": "adkit.detector.detector/2"}',
         b'{"schema": "adkit.report.report/1", "digest": "x"}',
         b"\xff\xfe{\0}\0",
         b"<!doctype html><html></html>",
         b"1" * 10**5,
-        b'{"schema": "adkit.detector/2", "files": {}, "files": []}',
+        b'{"schema": "adkit.detector.detector/2", "files": {}, "files": []}',
         pickle.dumps(Runs(str(folder.path / "ran"))),
         b"[" + b"{}," * int(folder.random.integers(10, 10**7)) + b"{}]",
         os.urandom(1000),

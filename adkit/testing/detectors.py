@@ -17,22 +17,22 @@ from torch import Tensor
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Sample
 from adkit.data.view import to_planes
-from adkit.detector import Detector
+from adkit.detector.detector import Detector
+from adkit.detector.inputs import Picture
+from adkit.detector.load import Loaded, load_detector
+from adkit.detector.save import Fitted, save_detector
 from adkit.errors import UserError
 from adkit.export_graph import Graph
 from adkit.fitting import Workplace
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import PictureSource
-from adkit.inputs import Picture
 from adkit.judging import judge
-from adkit.loading import Loaded, load_detector
 from adkit.plugin.component import Component, Exportable
 from adkit.plugin.context import Context
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
 from adkit.recipe.reader import read_recipe
-from adkit.saving import Fitted, save_detector
 from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer

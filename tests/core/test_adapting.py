@@ -16,11 +16,11 @@ from adkit.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
+from adkit.detector.load import load_detector
 from adkit.evaluating import evaluate
 from adkit.fitting import Workplace, fit_and_calibrate
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import PictureSource
-from adkit.loading import load_detector
 from adkit.recipe.reader import read_recipe
 from adkit.testing import TinyAdapter
 from adkit.training_recipe import scheduled

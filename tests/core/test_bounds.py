@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from adkit import UserError
-from adkit.bounds import SPARE, no_larger_than
+from adkit.detector.limits import SPARE, no_larger_than
 
 
 def build():

@@ -10,7 +10,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.regions import find_regions
+from adkit.detector.regions import find_regions
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.loading import load_detector
-from adkit.saving import detector_folders
+from adkit.detector.load import load_detector
+from adkit.detector.save import detector_folders
 
 SCORERS = {
     "knn": {"use": "knn", "k": 1},
@@ -119,7 +119,7 @@ def test_no_calibration_no_threshold_and_no_p_values(small_recipe, stripes):
 
 def test_the_manifest_states_what_was_run(saved):
     values = json.loads((saved / "detector" / "manifest.json").read_text())
-    assert values["schema"] == "adkit.detector/2"
+    assert values["schema"] == "adkit.detector.detector/2"
     assert values["scorer"]["name"] == "knn"
     assert values["scorer"]["params"]["k"] == 1
     assert values["preprocessing"] == {"resize": "squash", "image_size": 64, "crop": 64}

@@ -15,8 +15,8 @@ import torch
 
 import adkit
 from adkit import Detector, UserError
-from adkit.loading import load_detector
-from adkit.manifest import LIMIT, digest_of
+from adkit.detector.load import load_detector
+from adkit.detector.manifest import LIMIT, digest_of
 from adkit.plugin.registry import Failure, Registry, discover
 
 
@@ -112,8 +112,8 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_changes_nothing(folder, strip
         ("[1, 2]", "found a list"),
         ('{"schema": "adkit.report.report/1"}', "found 'adkit.report.report/1'"),
         ("[" * 100_000, "expected JSON"),
-        ('{"schema": "adkit.detector/2", "seed": 1e999}', "expected the values of a detector"),
-        ('{"schema": "adkit.detector/2", "digest": 3}', "found another"),
+        ('{"schema": "adkit.detector.detector/2", "seed": 1e999}', "expected the values of a detector"),
+        ('{"schema": "adkit.detector.detector/2", "digest": 3}', "found another"),
         ("\udcff", "expected JSON"),
     ],
     ids=["empty", "list", "report", "deep", "infinite", "digest", "bytes"],

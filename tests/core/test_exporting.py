@@ -18,10 +18,10 @@ from PIL import Image
 import adkit
 from adkit import Detector, UserError
 from adkit.cli import main
+from adkit.detector.load import load_detector
 from adkit.export_graph import Graph
 from adkit.exporting import LIMIT, export, warning
 from adkit.inference.pipeline import ScoringPath, embed
-from adkit.loading import load_detector
 from adkit.parity import parity
 
 FORMATS = ("onnx", "openvino", "torchscript")

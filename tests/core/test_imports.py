@@ -26,7 +26,6 @@ LAYERS = (
 """The folders and files of ``adkit/`` from the bottom up: each imports from itself and from the layers before it."""
 
 MOVING = {
-    **dict.fromkeys(("regions", "inputs", "manifest", "saving", "loading", "tensor_files", "bounds"), "detector"),
     **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
     **dict.fromkeys(("predicting", "rows", "watching", "heatmaps"), "predict"),
     **dict.fromkeys(("judging", "fitting", "evaluating", "folder", "resume", "fingerprint"), "runner"),

@@ -13,8 +13,8 @@ import adkit
 from adkit import Detector, Report, UserError
 from adkit.data.samples import Sample
 from adkit.data.splits import folded
+from adkit.detector.load import load_detector
 from adkit.inference.pipeline import Member, ScoringPath
-from adkit.loading import load_detector
 from adkit.plugin import Features, Geometry, Scores
 from adkit.plugin.registry import discover
 from adkit.recipe.reader import read_recipe, resolved

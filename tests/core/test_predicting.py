@@ -14,8 +14,8 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.detector.regions import Region
 from adkit.predicting import find_pictures, heatmaps_of
-from adkit.regions import Region
 from adkit.rows import Row, writing
 
 

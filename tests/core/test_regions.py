@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adkit.data.view import View
-from adkit.regions import Region, find_regions
+from adkit.detector.regions import Region, find_regions
 
 SAME = View("squash", 8, 8)
 FRINGE = 3

@@ -19,7 +19,7 @@ from adkit.toolkit.features import FeaturesTable
 FOLDER: Final = "detector"
 """Of a run's folder, where its detectors are."""
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = "adkit.detector/2"
+SCHEMA: Final = "adkit.detector.detector/2"
 LIMIT = 16 * 2**20
 """Bytes above which no manifest is read: it holds 600,000 calibration scores, and takes 40 times as much as objects."""
 FLOAT32_MAX = 3.4028234663852886e38
@@ -97,7 +97,7 @@ class FileEntry(_Part):
 
 class Manifest(_Part):
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.detector/2"] = Field(alias="schema")
+    schema_version: Literal["adkit.detector.detector/2"] = Field(alias="schema")
     adkit: str
     category: str
     versions: dict[str, str]

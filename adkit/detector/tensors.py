@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adkit.manifest import FileEntry, refusal
+from adkit.detector.manifest import FileEntry, refusal
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:

@@ -13,13 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.bounds import check_files, check_image, no_larger_than
 from adkit.data.view import View
-from adkit.errors import UserError
-from adkit.inference.assemble import build, inference_extractor, who
-from adkit.inference.device import resolve_device
-from adkit.inference.pipeline import Embedding, Member, ScoringPath, embed
-from adkit.manifest import (
+from adkit.detector.limits import check_files, check_image, no_larger_than
+from adkit.detector.manifest import (
     FOLDER,
     MANIFEST,
     REMEDY,
@@ -30,6 +26,11 @@ from adkit.manifest import (
     read_manifest,
     refusal,
 )
+from adkit.detector.tensors import check_alike, read_tensors
+from adkit.errors import UserError
+from adkit.inference.assemble import build, inference_extractor, who
+from adkit.inference.device import resolve_device
+from adkit.inference.pipeline import Embedding, Member, ScoringPath, embed
 from adkit.plugin.component import Kind
 from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
@@ -39,7 +40,6 @@ from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
-from adkit.tensor_files import check_alike, read_tensors
 from adkit.toolkit.features import FeatureTransform
 
 logger = logging.getLogger("adkit")

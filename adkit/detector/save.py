@@ -14,10 +14,7 @@ import numpy as np
 from torch import nn
 
 import adkit
-from adkit.errors import PluginError
-from adkit.inference.assemble import Assembled, who
-from adkit.inference.pipeline import Embedding, ScoringPath
-from adkit.manifest import (
+from adkit.detector.manifest import (
     FOLDER,
     SCHEMA,
     ComponentEntry,
@@ -29,9 +26,12 @@ from adkit.manifest import (
     ThresholdEntry,
     write_manifest,
 )
+from adkit.detector.tensors import entry_of, write_tensors
+from adkit.errors import PluginError
+from adkit.inference.assemble import Assembled, who
+from adkit.inference.pipeline import Embedding, ScoringPath
 from adkit.plugin.guard import blaming
 from adkit.recipe.reader import Choice, Recipe
-from adkit.tensor_files import entry_of, write_tensors
 from adkit.threshold import Threshold
 from adkit.utils.environment import versions
 

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from adkit.data.view import View
+from adkit.detector.inputs import InputImage, Picture, input_items, read_input
+from adkit.detector.load import Loaded, load_detector
+from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
 from adkit.inference.engines import FINITE_SCORES
 from adkit.inference.pipeline import embed
-from adkit.inputs import InputImage, Picture, input_items, read_input
-from adkit.loading import Loaded, load_detector
 from adkit.plugin.guard import check_finite
-from adkit.regions import Region, find_regions
 from adkit.threshold import p_values
 
 DECODERS = 8

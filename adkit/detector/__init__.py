@@ -1,0 +1,1 @@
+"""A fitted detector: what it is, what it makes of images, and its files."""
