@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.samples import Category
 from adkit.inference.assemble import assemble
@@ -14,7 +13,8 @@ from adkit.plugin.adapter import Schedule
 from adkit.plugin.scorer import SizedScorer
 from adkit.plugin.stopper import HoldingStopper
 from adkit.recipe.reader import read_recipe
-from adkit.training_recipe import new_adapter, new_stopper, require_trainable, scheduled
+from adkit.training.auxiliary import auxiliary_pictures
+from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from adkit.adapting import Adapted, Task, adapt
 from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
 from adkit.evaluating import Evaluation, evaluate, joined
@@ -20,8 +19,9 @@ from adkit.inference.sources import Source
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
-from adkit.tracing import Trail
-from adkit.training_recipe import snapshot_rule, split_for_scale, split_for_stopping
+from adkit.training.adapt import Adapted, Task, adapt
+from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
+from adkit.training.trace import Trail
 from adkit.utils.progress import Display
 
 logger = logging.getLogger("adkit")

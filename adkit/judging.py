@@ -16,7 +16,7 @@ from adkit.inference.assemble import Assembled
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
-from adkit.tracing import ANOMALOUS, NORMAL, TRAIN, collapse
+from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
 
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous", "fold")
 """Of ``scores.csv``."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import tomli_w
 
-from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
@@ -30,8 +29,9 @@ from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
 from adkit.resume import Finished, Ledger, State
-from adkit.training_recipe import require_trainable
-from adkit.trunks import Trunks, shared_trunks
+from adkit.training.auxiliary import auxiliary_pictures
+from adkit.training.frozen import Trunks, shared_trunks
+from adkit.training.plan import require_trainable
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
 from adkit.utils.progress import Display
 from adkit.utils.text import did_you_mean, some

@@ -36,7 +36,7 @@ from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
-from adkit.training_recipe import new_adapter
+from adkit.training.plan import new_adapter
 from adkit.utils.progress import Display
 
 LEVELS: Final = [f"blocks.{number}" for number in range(7)]

@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from adkit.auxiliary import auxiliary_pictures
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Dataset
@@ -35,8 +34,9 @@ from adkit.judging import judge
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import CategoryReport
-from adkit.training_recipe import require_trainable
-from adkit.trunks import Trunks, shared_trunks
+from adkit.training.auxiliary import auxiliary_pictures
+from adkit.training.frozen import Trunks, shared_trunks
+from adkit.training.plan import require_trainable
 from adkit.utils.progress import Display
 
 RECIPES: Final = Path(__file__).parents[1] / "recipes"

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from adkit.inference.pipeline import Embedding
-from adkit.minibatches import Pictures
 from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE, pictures, stream_of
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
-from adkit.training import Lesson, train
+from adkit.training.trainer import Lesson, Pictures, train
 
 CONTEXT = Context(image_size=SIZE)
 COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two pictures

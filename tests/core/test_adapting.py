@@ -23,7 +23,7 @@ from adkit.inference.assemble import assemble
 from adkit.inference.sources import PictureSource
 from adkit.recipe.reader import read_recipe
 from adkit.testing import TinyAdapter
-from adkit.training_recipe import scheduled
+from adkit.training.plan import scheduled
 from adkit.utils.progress import Display
 
 
@@ -199,21 +199,21 @@ def test_folds_that_cross_are_adapted_one_by_one(tuned, stripes):
 
 
 def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
-    import adkit.training
+    import adkit.training.trainer
 
     whole = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
     tuned["run"]["name"] = "killed"
-    looks = adkit.training._Trainer.look
+    looks = adkit.training.trainer._Trainer.look
 
     def interrupted(self):
         looks(self)
         if self.minibatches == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(adkit.training._Trainer, "look", interrupted)
+    monkeypatch.setattr(adkit.training.trainer._Trainer, "look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         adkit.run(tuned)
-    monkeypatch.setattr(adkit.training._Trainer, "look", looks)
+    monkeypatch.setattr(adkit.training.trainer._Trainer, "look", looks)
     report = adkit.run(tuned, interrupted="resume")
     assert (Path(report.folder) / "scores.csv").read_bytes() == whole
 

@@ -6,17 +6,16 @@ from torch import nn
 
 import adkit
 import adkit.inference.store
-import adkit.trunks
+import adkit.training.frozen
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
-from adkit.frozen import Cut, cut_for
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import PictureSource
 from adkit.plugin import Context
 from adkit.recipe.reader import read_recipe
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE
-from adkit.trunks import Frozen, NoRoomError
+from adkit.training.frozen import Cut, Frozen, NoRoomError, cut_for
 
 CONTEXT = Context(image_size=SIZE)
 
@@ -147,7 +146,7 @@ def looks(report):
 def test_training_the_tail_gives_what_training_through_the_whole_does(tail_trained, monkeypatch):
     through_tail = adkit.run(tail_trained)
 
-    monkeypatch.setattr(adkit.trunks, "fits", lambda folder, levels, pictures: False)
+    monkeypatch.setattr(adkit.training.frozen, "fits", lambda folder, levels, pictures: False)
     through_whole = adkit.run(tail_trained)
     assert "frozen blocks" in through_tail.timings
     assert looks(through_tail) == pytest.approx(looks(through_whole), rel=1e-5)

@@ -29,8 +29,6 @@ MOVING = {
     **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
     **dict.fromkeys(("predicting", "rows", "watching", "heatmaps"), "predict"),
     **dict.fromkeys(("judging", "fitting", "evaluating", "folder", "resume", "fingerprint"), "runner"),
-    **dict.fromkeys(("adapting", "training_recipe", "checkpoints", "trunks", "tracing", "auxiliary"), "training"),
-    **dict.fromkeys(("optimizing", "minibatches", "frozen"), "training"),
     **dict.fromkeys(("commands", "check"), "cli"),
 }
 """Files on their way into a folder."""

@@ -6,7 +6,7 @@ import pytest
 
 import adkit
 from adkit.report.report import SnapshotReport, TrainingReport
-from adkit.tracing import collapse, spread_over
+from adkit.training.trace import collapse, spread_over
 
 
 @pytest.fixture

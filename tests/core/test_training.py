@@ -19,10 +19,10 @@ from lessons import (
 )
 
 from adkit import UserError
-from adkit.checkpoints import read_snapshot
 from adkit.plugin import Group, Schedule, Stage
 from adkit.testing import TinyAdapter
-from adkit.training import train
+from adkit.training.checkpoints import read_snapshot
+from adkit.training.trainer import train
 
 
 def test_training_lowers_the_loss():

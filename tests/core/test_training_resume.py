@@ -14,17 +14,17 @@ from lessons import (
     weights,
 )
 
-import adkit.training
+import adkit.training.trainer
 from adkit import UserError
 from adkit.plugin import Schedule
 from adkit.testing import TinyAdapter
-from adkit.training import train
+from adkit.training.trainer import train
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7, 11, 12])
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, after):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 2)
 
     def make():
         schedule = Schedule(optimizer, learning_rate=0.02, weight_decay=1e-3, epochs=4, batch_size=BATCH)
@@ -38,7 +38,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, op
 
 
 def test_stages_resume_where_they_were(tmp_path, monkeypatch):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
 
     def make():
         return lesson(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
@@ -77,7 +77,7 @@ def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
 
 
 def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(adkit.training, "SAVE_EVERY", 1)
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
 
     def make():
         return lesson(stopper=Scripted(keep=(1,)))

@@ -12,7 +12,7 @@ import adkit.runner
 from adkit import Detector
 from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
-from adkit.trunks import shared_trunks
+from adkit.training.frozen import shared_trunks
 
 
 @pytest.fixture

@@ -16,18 +16,16 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from torch import Tensor, nn
 
-from adkit.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
 from adkit.errors import UserError
 from adkit.inference.device import autocast
 from adkit.inference.pipeline import Embedding
-from adkit.minibatches import Pictures
-from adkit.optimizing import acting_rates, interval_of, length_of, optimizer_of
 from adkit.plugin.adapter import Adapter, BatchingAdapter, Schedule, Stage, SteppingAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.stopper import Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import LookReport
+from adkit.training.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
 from adkit.utils.progress import Advance
 
 SAVE_EVERY: Final = 200
@@ -303,3 +301,81 @@ def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
 def training_context(context: Context) -> Context:
     """In what a training computes: in float32 on the CPU, where mixed precision gains little and costs exactness."""
     return replace(context, precision="float32") if torch.device(context.device).type == "cpu" else context
+
+
+def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
+    """Minibatches of a stage."""
+    if stage.minibatches is not None:
+        return stage.minibatches
+    if schedule.minibatches is not None:
+        return schedule.minibatches
+    if schedule.epochs is None:
+        raise ValueError("schedule: expected minibatches or epochs, found neither")
+    return max(1, round(schedule.epochs * epoch_length))
+
+
+def interval_of(epochs: float, epoch_length: int) -> int:
+    """Minibatches from one snapshot to the next."""
+    return max(1, round(epochs * epoch_length))
+
+
+def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    groups = [
+        {"params": list(group.parameters), "lr": rate if group.learning_rate is None else group.learning_rate}
+        for group in stage.groups
+    ]
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=schedule.momentum, weight_decay=decay)
+    kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
+
+
+def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: float) -> dict[nn.Parameter, float]:
+    """Parameter → the rate at which a gradient acts on it, clipping and the momentum of sgd included.
+
+    Args:
+        share: what clipping left of this step's gradient.
+    """
+    gain = share / (1 - schedule.momentum) if schedule.optimizer == "sgd" else 1.0
+    return {parameter: gain * float(group["lr"]) for group in optimizer.param_groups for parameter in group["params"]}
+
+
+class Pictures:
+    """Training pictures in minibatches, epoch after epoch without end, in an order that the epoch's number decides.
+
+    So a run that is resumed at any minibatch sees what it would have seen.
+    """
+
+    def __init__(
+        self, load: Callable[[Sequence[int]], Iterable[Batch]], count: int, batch_size: int, context: Context, name: str
+    ) -> None:
+        """
+        Args:
+            load: numbers of pictures → those pictures, in batches of ``batch_size``.
+            count: how many there are.
+            name: of the generator that shuffles them.
+        """
+        self._load = load
+        self._count = count
+        self._batch_size = batch_size
+        self._context = context
+        self._name = name
+
+    @property
+    def epoch_length(self) -> int:
+        """Minibatches of an epoch; the last one may be smaller."""
+        return math.ceil(self._count / self._batch_size)
+
+    def since(self, minibatch: int) -> Iterator[Batch]:
+        """Batches from number ``minibatch`` (from 0) on."""
+        epoch, offset = divmod(minibatch, self.epoch_length)
+        while True:
+            order = torch.randperm(self._count, generator=self._context.generator(self._name, str(epoch))).tolist()
+            found = 0
+            for batch in self._load(order[offset * self._batch_size :]):
+                found += 1
+                yield batch
+            if not found:
+                raise UserError("data: expected pictures to train on, found none that can be read any more")
+            epoch, offset = epoch + 1, 0

@@ -14,15 +14,11 @@ from typing import cast
 
 from torch import nn
 
-from adkit.checkpoints import Course
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
-from adkit.frozen import cut_for
 from adkit.inference.assemble import Assembled, embedding_of, extended, for_inference, who
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import PictureSource, Source
-from adkit.minibatches import Pictures
-from adkit.optimizing import interval_of, length_of
 from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScoredAdapter, SnapshotAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
@@ -32,10 +28,11 @@ from adkit.plugin.types import Batch, Features, Level, PictureStream, Stream
 from adkit.recipe.reader import Choice
 from adkit.report.report import TrainingReport
 from adkit.toolkit.memory import check_memory
-from adkit.tracing import Trail
-from adkit.training import Lesson, train, training_context
-from adkit.training_recipe import new_adapter, new_stopper, scheduled
-from adkit.trunks import Frozen, NoRoomError
+from adkit.training.checkpoints import Course
+from adkit.training.frozen import Frozen, NoRoomError, cut_for
+from adkit.training.plan import new_adapter, new_stopper, scheduled
+from adkit.training.trace import Trail
+from adkit.training.trainer import Lesson, Pictures, interval_of, length_of, train, training_context
 from adkit.utils.progress import Display
 
 logger = logging.getLogger("adkit")

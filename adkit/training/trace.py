@@ -14,15 +14,15 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
-from adkit.checkpoints import Course, put_back, read_snapshot, trained_parameters
 from adkit.data.samples import Sample
 from adkit.inference.sources import Source
 from adkit.metrics import image_metrics
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import SnapshotReport, TrainingReport
-from adkit.training import Lesson
-from adkit.trunks import Frozen, NoRoomError
+from adkit.training.checkpoints import Course, put_back, read_snapshot, trained_parameters
+from adkit.training.frozen import Frozen, NoRoomError
+from adkit.training.trainer import Lesson
 from adkit.utils.progress import Advance
 
 T = TypeVar("T")

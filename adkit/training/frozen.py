@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Final, cast
 
@@ -11,16 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from adkit.data.samples import Sample
-from adkit.frozen import TRUNK, Cut, shape_of, trunk_embedding
 from adkit.inference.assemble import Assembled, embedding_of, who
+from adkit.inference.device import autocast
 from adkit.inference.engines import Embedded, require_finite
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
 from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
-from adkit.plugin.adapter import BatchingAdapter, ExtendingAdapter, FeaturesAdapter
+from adkit.plugin.adapter import Adapter, BatchingAdapter, ExtendingAdapter, FeaturesAdapter
+from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor, SplittableExtractor
-from adkit.plugin.types import Batch, Features, Level
-from adkit.training_recipe import new_adapter
+from adkit.plugin.guard import blaming
+from adkit.plugin.types import Batch, Features, Geometry, Level
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
+from adkit.training.plan import new_adapter
 from adkit.utils.progress import Advance
 
 SAME: Final = 1e-3
@@ -264,3 +268,69 @@ class _TailStream:
     def __iter__(self) -> Iterator[Features]:
         for item in self.embedded():
             yield item.features[0]
+
+
+TRUNK: Final = "trunk"
+
+
+class TrunkExtractor(nn.Module):
+    """The blocks that no training changes, as an extractor: what they give, in one row, is its only level."""
+
+    def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
+        """``shape``: of what it gives for one picture."""
+        super().__init__()
+        self.trunk = trunk
+        self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
+        self.eval()
+
+    def forward(self, images: Tensor) -> Features:
+        rows = self.trunk(images).flatten(1)[:, None, None]
+        return Features({TRUNK: rows}, {TRUNK: self.levels[TRUNK].geometry})
+
+
+def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
+    """Of what it gives for one picture."""
+    with torch.no_grad():
+        shown: Tensor = trunk(torch.zeros(1, 3, *context.image_size, device=context.device))
+    return tuple(shown.shape[1:])
+
+
+def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, who: str, index: int = 0) -> Embedding:
+    """From pictures to what ``trunk`` makes of them, each a row; ``shape`` is that of one before."""
+    extractor = TrunkExtractor(trunk, shape)
+    transform = FeatureTransform(FeaturesTable(), extractor.levels, context.generator("features"))
+    return Embedding(extractor, transform, context, who, index)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """``tail(trunk(images))`` are the features of an extractor, and training changes the tail alone."""
+
+    trunk: nn.Module
+    tail: Callable[[Tensor], Features]
+    context: Context
+    who: str
+    """Names the extractor in the message when it breaks its contract."""
+
+    def frozen(self, images: Tensor) -> Tensor:
+        """What the trunk makes of images, float32 on the context's device."""
+        with torch.no_grad(), autocast(self.context):
+            found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
+            return found.float()
+
+
+def cut_for(
+    extractor: Extractor, adapter: Adapter, parameters: Sequence[nn.Parameter], context: Context, who: str
+) -> Cut | None:
+    """Where the extractor can be cut below all of ``parameters``; None where it, or the adapter, needs the whole.
+
+    Args:
+        who: names the extractor in the message when it breaks its contract.
+    """
+    if isinstance(adapter, BatchingAdapter) or not isinstance(adapter, FeaturesAdapter):
+        return None
+    if not isinstance(extractor, SplittableExtractor):
+        return None
+    with blaming(who):
+        parts = extractor.split(parameters)
+    return None if parts is None else Cut(*parts, context, who)
