@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adkit.detector.detector import Detector, Predictions
     from adkit.errors import UserError
     from adkit.report.report import Report
-    from adkit.runner import run
+    from adkit.runner.run import run
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _HOME = {
     "Predictions": "adkit.detector.detector",
     "Report": "adkit.report.report",
     "UserError": "adkit.errors",
-    "run": "adkit.runner",
+    "run": "adkit.runner.run",
 }
 
 

@@ -22,10 +22,10 @@ def run_recipes(options: argparse.Namespace) -> int:
     for path in options.recipes:  # a file that is not TOML is told before torch is imported
         parse_toml(Path(path))
 
-    from adkit.folder import Interrupted, RunFault, refuse_interrupted
     from adkit.plugin.registry import discover
     from adkit.recipe.reader import read_recipe
-    from adkit.runner import run, run_path
+    from adkit.runner.folder import Interrupted, RunFault, refuse_interrupted
+    from adkit.runner.run import run, run_path
     from adkit.utils.progress import Display
 
     registry = discover()

@@ -27,8 +27,6 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded
-from adkit.evaluating import evaluate
-from adkit.fitting import Workplace, split, without
 from adkit.inference.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
 from adkit.inference.pipeline import Embedding, Member
 from adkit.inference.sources import PictureSource
@@ -36,6 +34,8 @@ from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
+from adkit.runner.evaluate import evaluate
+from adkit.runner.fit import Workplace, split, without
 from adkit.training.plan import new_adapter
 from adkit.utils.progress import Display
 

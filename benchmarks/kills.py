@@ -42,7 +42,7 @@ from PIL import Image
 
 from adkit import Detector, Report, run
 from adkit.cli import main as command
-from adkit.resume import Ledger
+from adkit.runner.resume import Ledger
 from adkit.toolkit.augment import Augmentation, vary
 from adkit.toolkit.cache import VARIABLE
 

@@ -80,7 +80,7 @@ def share(options: argparse.Namespace) -> dict[str, object]:
 
 def run_adkit(options: argparse.Namespace, precision: str) -> dict[str, object]:
     """The whole recipe, as `adkit run` carries it out."""
-    from adkit.runner import run
+    from adkit.runner.run import run
 
     report = run(RECIPE, recipe_settings(options, precision), output=options.work / precision)
     spent = report.timings

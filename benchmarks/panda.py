@@ -26,14 +26,14 @@ from typing import Any, Final
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Category, Dataset
-from adkit.fitting import Workplace
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import PictureSource, Source, extract_once
 from adkit.inference.store import FeatureStore
-from adkit.judging import judge
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import CategoryReport
+from adkit.runner.category import judge
+from adkit.runner.fit import Workplace
 from adkit.training.auxiliary import auxiliary_pictures
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable

@@ -23,16 +23,16 @@ from adkit.detector.load import Loaded, load_detector
 from adkit.detector.save import Fitted, save_detector
 from adkit.errors import UserError
 from adkit.export_graph import Graph
-from adkit.fitting import Workplace
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import PictureSource
-from adkit.judging import judge
 from adkit.plugin.component import Component, Exportable
 from adkit.plugin.context import Context
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
 from adkit.recipe.reader import read_recipe
+from adkit.runner.category import judge
+from adkit.runner.fit import Workplace
 from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer

@@ -17,11 +17,11 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample
 from adkit.detector.load import load_detector
-from adkit.evaluating import evaluate
-from adkit.fitting import Workplace, fit_and_calibrate
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import PictureSource
 from adkit.recipe.reader import read_recipe
+from adkit.runner.evaluate import evaluate
+from adkit.runner.fit import Workplace, fit_and_calibrate
 from adkit.testing import TinyAdapter
 from adkit.training.plan import scheduled
 from adkit.utils.progress import Display

@@ -8,10 +8,10 @@ import torch
 from ignite.engine import Engine
 
 from adkit import UserError
-from adkit.evaluating import Judged, create_evaluator, to_metric_grid, without_padding
 from adkit.inference.engines import PictureStream, outputs
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
+from adkit.runner.evaluate import Judged, create_evaluator, to_metric_grid, without_padding
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))

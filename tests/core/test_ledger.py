@@ -3,9 +3,9 @@
 import pytest
 
 from adkit import UserError
-from adkit.fingerprint import Fingerprint
 from adkit.report.report import CategoryReport, Pictures
-from adkit.resume import Finished, Ledger, State
+from adkit.runner.fingerprint import Fingerprint
+from adkit.runner.resume import Finished, Ledger, State
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from adkit import UserError
-from adkit.folder import RunFault, run_folder
-from adkit.resume import State
+from adkit.runner.folder import RunFault, run_folder
+from adkit.runner.resume import State
 
 
 def finish_something(ledger):

@@ -8,7 +8,7 @@ import torch
 from conftest import write_classes
 
 import adkit
-import adkit.runner
+import adkit.runner.run
 from adkit import Detector
 from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
@@ -61,7 +61,7 @@ def test_the_frozen_part_sees_every_picture_once(classes, monkeypatch):
             trunk.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
         return trunks
 
-    monkeypatch.setattr(adkit.runner, "shared_trunks", counting)
+    monkeypatch.setattr(adkit.runner.run, "shared_trunks", counting)
     report = adkit.run(classes)
     checks = 2 * len(report.categories)  # two pictures of noise a class, to see that the cut is the same
     assert sum(seen) == 21 + checks

@@ -12,13 +12,13 @@ import numpy as np
 
 from adkit.data.samples import Category, Sample
 from adkit.errors import UserError
-from adkit.evaluating import Evaluation, evaluate, joined
 from adkit.inference.assemble import Assembled, who
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.inference.sources import Source
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
+from adkit.runner.evaluate import Evaluation, evaluate, joined
 from adkit.training.adapt import Adapted, Task, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Trail

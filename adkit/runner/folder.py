@@ -15,7 +15,7 @@ from typing import Final, Literal
 from filelock import FileLock, Timeout
 
 from adkit.errors import UserError
-from adkit.resume import START_OVER, Ledger
+from adkit.runner.resume import START_OVER, Ledger
 
 Interrupted = Literal["ask", "resume", "fresh"]
 """What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""

@@ -21,9 +21,9 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.errors import UserError
-from adkit.fingerprint import Fingerprint
 from adkit.inference.store import JOURNAL, stored_pictures
 from adkit.report.report import CategoryReport
+from adkit.runner.fingerprint import Fingerprint
 from adkit.utils.text import some
 
 START_OVER: Final = "start over with --fresh"

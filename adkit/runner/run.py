@@ -18,17 +18,17 @@ from adkit.data.loader import BadPictures
 from adkit.data.samples import Dataset
 from adkit.detector.save import detector_folders, save_detector
 from adkit.errors import UserError
-from adkit.fingerprint import Fingerprint
-from adkit.fitting import Workplace
-from adkit.folder import Interrupted, run_folder
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import PictureSource, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
-from adkit.judging import COLUMNS, judge
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
-from adkit.resume import Finished, Ledger, State
+from adkit.runner.category import COLUMNS, judge
+from adkit.runner.fingerprint import Fingerprint
+from adkit.runner.fit import Workplace
+from adkit.runner.folder import Interrupted, run_folder
+from adkit.runner.resume import Finished, Ledger, State
 from adkit.training.auxiliary import auxiliary_pictures
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable

@@ -10,11 +10,11 @@ from adkit.data.samples import Category
 from adkit.data.splits import folded
 from adkit.detector.save import Fitted
 from adkit.errors import UserError
-from adkit.evaluating import Evaluation, FloatArray, Labels, evaluate
-from adkit.fitting import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
 from adkit.inference.assemble import Assembled
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
+from adkit.runner.evaluate import Evaluation, FloatArray, Labels, evaluate
+from adkit.runner.fit import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
 
