@@ -101,9 +101,9 @@ def predict_pictures(options: argparse.Namespace) -> int:
         )
 
     from adkit.detector.detector import Detector
-    from adkit.predicting import find_pictures, heatmaps_of, predict, watch
-    from adkit.rows import listed_rows, writing
-    from adkit.watching import Watcher, stopping
+    from adkit.predict.predict import find_pictures, heatmaps_of, predict, watch
+    from adkit.predict.rows import listed_rows, writing
+    from adkit.predict.watch import Watcher, stopping
 
     detector = Detector.load(options.detector, options.device)
     if options.fail_on_anomaly and detector.threshold is None:
@@ -141,7 +141,7 @@ def _say(sentence: str) -> None:
 
 def export_detector(options: argparse.Namespace) -> int:
     from adkit.exporting import export, summary, warning
-    from adkit.predicting import find_pictures
+    from adkit.predict.predict import find_pictures
 
     pictures = list(find_pictures(options.pictures, sys.stdin))
     done = export(options.detector, options.format, options.output, pictures, options.device)

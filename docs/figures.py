@@ -27,10 +27,10 @@ from adkit.data.formats.textures import draw_picture, photographs, plans
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View, to_planes
-from adkit.heatmaps import overlay
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.pipeline import Member, ScoringPath, embed
 from adkit.inference.sources import PictureSource
+from adkit.predict.heatmaps import overlay
 from adkit.recipe.reader import read_recipe
 from adkit.report.report import CategoryReport, Report, TrainingReport
 from adkit.toolkit.augment import Augmentation, vary

@@ -9,7 +9,7 @@ from PIL import Image
 from adkit import UserError
 from adkit.data.view import View
 from adkit.detector.regions import Region
-from adkit.heatmaps import LONGEST, Heatmaps, overlay
+from adkit.predict.heatmaps import LONGEST, Heatmaps, overlay
 
 SAME = View("squash", 64, 64)
 GREY = Image.new("RGB", (64, 64), (100, 100, 100))

@@ -27,7 +27,6 @@ LAYERS = (
 
 MOVING = {
     **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
-    **dict.fromkeys(("predicting", "rows", "watching", "heatmaps"), "predict"),
     **dict.fromkeys(("commands", "check"), "cli"),
 }
 """Files on their way into a folder."""

@@ -15,8 +15,8 @@ from PIL import Image
 import adkit
 from adkit import Detector, UserError
 from adkit.detector.regions import Region
-from adkit.predicting import find_pictures, heatmaps_of
-from adkit.rows import Row, writing
+from adkit.predict.predict import find_pictures, heatmaps_of
+from adkit.predict.rows import Row, writing
 
 
 @pytest.fixture

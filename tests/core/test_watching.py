@@ -20,9 +20,9 @@ from PIL import Image
 import adkit
 from adkit import Detector, UserError
 from adkit.data.pictures import PictureError, read_picture
-from adkit.predicting import watch
-from adkit.rows import Row, listed_rows, writing
-from adkit.watching import Watcher
+from adkit.predict.predict import watch
+from adkit.predict.rows import Row, listed_rows, writing
+from adkit.predict.watch import Watcher
 
 
 def encoded(index, format="PNG"):

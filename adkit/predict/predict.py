@@ -14,9 +14,9 @@ from typing import TypeVar
 from adkit.data.files import is_picture, pictures_under
 from adkit.detector.detector import Detector
 from adkit.errors import UserError
-from adkit.heatmaps import Heatmaps
-from adkit.rows import Row
-from adkit.watching import Watcher
+from adkit.predict.heatmaps import Heatmaps
+from adkit.predict.rows import Row
+from adkit.predict.watch import Watcher
 
 T = TypeVar("T")
 BATCH = 16

@@ -1,0 +1,1 @@
+"""``adkit predict``: rows and heatmaps of new images."""
