@@ -140,7 +140,7 @@ def _say(sentence: str) -> None:
 
 
 def export_detector(options: argparse.Namespace) -> int:
-    from adkit.exporting import export, summary, warning
+    from adkit.export.export import export, summary, warning
     from adkit.predict.predict import find_pictures
 
     pictures = list(find_pictures(options.pictures, sys.stdin))

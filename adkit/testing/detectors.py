@@ -22,7 +22,7 @@ from adkit.detector.inputs import Picture
 from adkit.detector.load import Loaded, load_detector
 from adkit.detector.save import Fitted, save_detector
 from adkit.errors import UserError
-from adkit.export_graph import Graph
+from adkit.export.graph import Graph
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import PictureSource
 from adkit.plugin.component import Component, Exportable

@@ -19,10 +19,10 @@ import adkit
 from adkit import Detector, UserError
 from adkit.cli import main
 from adkit.detector.load import load_detector
-from adkit.export_graph import Graph
-from adkit.exporting import LIMIT, export, warning
+from adkit.export.export import LIMIT, export, warning
+from adkit.export.graph import Graph
+from adkit.export.parity import parity
 from adkit.inference.pipeline import ScoringPath, embed
-from adkit.parity import parity
 
 FORMATS = ("onnx", "openvino", "torchscript")
 POOLED = {"levels": ["pool"]}
@@ -334,7 +334,7 @@ def test_what_is_not_a_number_is_no_parity(loaded, stripes):
 
 @pytest.mark.slow
 def test_openvino_reports_to_nobody(tmp_path):
-    code = "from adkit.export_formats import FORMATS; FORMATS['openvino'].open('none.xml')"
+    code = "from adkit.export.formats import FORMATS; FORMATS['openvino'].open('none.xml')"
     watch = "import sys; print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry')))"
     program = f"try:\n    {code}\nexcept RuntimeError as error:\n    assert 'none.xml' in str(error)\n{watch}"
     environment = {name: value for name, value in os.environ.items() if name != "CI"}  # where it keeps quiet anyway

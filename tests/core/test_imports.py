@@ -26,7 +26,6 @@ LAYERS = (
 """The folders and files of ``adkit/`` from the bottom up: each imports from itself and from the layers before it."""
 
 MOVING = {
-    **dict.fromkeys(("exporting", "export_formats", "export_graph", "parity"), "export"),
     **dict.fromkeys(("commands", "check"), "cli"),
 }
 """Files on their way into a folder."""

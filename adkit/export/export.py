@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from adkit.detector.load import Loaded, find_detector, load_detector
 from adkit.errors import UserError
-from adkit.export_formats import Format, format_named
-from adkit.export_graph import INPUT, Graph, reason
-from adkit.parity import Parity, Run, parity
+from adkit.export.formats import Format, format_named
+from adkit.export.graph import INPUT, Graph, reason
+from adkit.export.parity import Parity, Run, parity
 from adkit.utils.environment import versions
 
 LIMIT: Final = 1e-3

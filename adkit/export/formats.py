@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adkit.errors import UserError
-from adkit.export_graph import INPUT, Graph
-from adkit.parity import Run
+from adkit.export.graph import INPUT, Graph
+from adkit.export.parity import Run
 from adkit.utils.text import did_you_mean
 
 

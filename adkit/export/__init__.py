@@ -1,0 +1,1 @@
+"""``adkit export``: a detector as a file of another runtime."""
