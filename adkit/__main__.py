@@ -1,6 +1,6 @@
 """``python -m adkit``."""
 
-from adkit.cli import command
+from adkit.cli.main import command
 
 if __name__ == "__main__":
     command()

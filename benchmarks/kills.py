@@ -41,7 +41,7 @@ import torch
 from PIL import Image
 
 from adkit import Detector, Report, run
-from adkit.cli import main as command
+from adkit.cli.main import main as command
 from adkit.runner.resume import Ledger
 from adkit.toolkit.augment import Augmentation, vary
 from adkit.toolkit.cache import VARIABLE

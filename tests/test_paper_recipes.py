@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adkit.check import check
+from adkit.cli.check import check
 from adkit.errors import UserError
 from adkit.recipe.reader import read_recipe
 

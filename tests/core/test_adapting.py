@@ -12,7 +12,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, Report
-from adkit.check import check
+from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadPictures
 from adkit.data.samples import Sample

@@ -180,7 +180,7 @@ def test_help_takes_less_than_0_35_s_of_cpu_time(tmp_path):
 
 
 def test_help_imports_no_torch(tmp_path):
-    code = "import sys; from adkit.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    code = "import sys; from adkit.cli.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -188,7 +188,7 @@ def test_help_imports_no_torch(tmp_path):
 def test_syntax_error_imports_no_torch(tmp_path):
     (tmp_path / "broken.toml").write_text("[data\n")
     code = (
-        "import sys; from adkit.cli import main\n"
+        "import sys; from adkit.cli.main import main\n"
         "print(main(['check', 'broken.toml']), main(['run', 'broken.toml']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

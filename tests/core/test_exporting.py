@@ -17,7 +17,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.cli import main
+from adkit.cli.main import main
 from adkit.detector.load import load_detector
 from adkit.export.export import LIMIT, export, warning
 from adkit.export.graph import Graph

@@ -25,11 +25,6 @@ LAYERS = (
 )
 """The folders and files of ``adkit/`` from the bottom up: each imports from itself and from the layers before it."""
 
-MOVING = {
-    **dict.fromkeys(("commands", "check"), "cli"),
-}
-"""Files on their way into a folder."""
-
 
 def files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
@@ -64,8 +59,7 @@ def is_module(name: str) -> bool:
 
 def room_of(module: str) -> str:
     """The folder or file directly below ``adkit/`` that a module lives in; empty for the package itself."""
-    room = module.removeprefix("adkit").removeprefix(".").partition(".")[0]
-    return MOVING.get(room, room)
+    return module.removeprefix("adkit").removeprefix(".").partition(".")[0]
 
 
 def allowed(room: str) -> set[str]:
@@ -141,9 +135,9 @@ def test_parsing_a_recipe_imports_no_pydantic():
     [
         "import sys, adkit",
         "import sys, adkit.recipe.reader, adkit.recipe.schema, adkit.recipe.reference",
-        "import sys\nfrom adkit.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
-        "import sys\nfrom adkit.cli import main\nassert main(['check', sys.argv[1]]) == 2",
-        "import sys\nfrom adkit.cli import main\nassert main(['run', sys.argv[1]]) == 2",
+        "import sys\nfrom adkit.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
+        "import sys\nfrom adkit.cli.main import main\nassert main(['check', sys.argv[1]]) == 2",
+        "import sys\nfrom adkit.cli.main import main\nassert main(['run', sys.argv[1]]) == 2",
     ],
 )
 def test_nothing_heavy_is_imported(code, tmp_path):

@@ -9,7 +9,7 @@ from conftest import write_classes
 
 import adkit
 from adkit import UserError
-from adkit.cli import main
+from adkit.cli.main import main
 from adkit.utils.progress import Display
 
 

@@ -264,7 +264,7 @@ def test_squares_are_rotated():
 @pytest.mark.slow
 def test_help_loads_no_augmentation():
     code = (
-        "import sys\nfrom adkit.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom adkit.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print({'albumentations', 'cv2', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

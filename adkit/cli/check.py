@@ -1,20 +1,35 @@
-"""What ``adkit check`` says: is the recipe right, is its data there, and what will a run need."""
+"""``adkit check``: is the recipe right, is its data there, and what will a run need?"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adkit.data.dataset import open_dataset
-from adkit.data.samples import Category
-from adkit.inference.assemble import assemble
-from adkit.plugin.adapter import Schedule
-from adkit.plugin.scorer import SizedScorer
-from adkit.plugin.stopper import HoldingStopper
-from adkit.recipe.reader import read_recipe
-from adkit.training.auxiliary import auxiliary_pictures
-from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
+from adkit.cli.options import add_set
+
+if TYPE_CHECKING:
+    from adkit.cli.options import Commands
+    from adkit.data.samples import Category
+    from adkit.plugin.adapter import Schedule
+
+
+def add_parser(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    add_set(parser)
+    parser.set_defaults(command=check_recipe)
+
+
+def check_recipe(options: argparse.Namespace) -> int:
+    from adkit.recipe.document import parse_toml
+
+    parse_toml(Path(options.recipe))
+
+    print(check(Path(options.recipe), options.overrides))
+    return 0
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
@@ -23,6 +38,14 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     Raises:
         UserError: whatever would stop a run before its first picture.
     """
+    from adkit.data.dataset import open_dataset
+    from adkit.inference.assemble import assemble
+    from adkit.plugin.scorer import SizedScorer
+    from adkit.plugin.stopper import HoldingStopper
+    from adkit.recipe.reader import read_recipe
+    from adkit.training.auxiliary import auxiliary_pictures
+    from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
+
     read = read_recipe(recipe, overrides)
     with read.document.locating("data", type(read.data).model_fields):
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)

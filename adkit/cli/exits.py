@@ -1,0 +1,16 @@
+"""How a command ends: its exit statuses, and what it says of bad input."""
+
+from __future__ import annotations
+
+import sys
+
+from adkit.errors import UserError
+
+EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_UNREADABLE = 1, 2, 3, 4
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+
+def complain(error: UserError) -> None:
+    """Write each problem on a line of standard error."""
+    for problem in error.problems:
+        print(problem, file=sys.stderr)

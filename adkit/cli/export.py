@@ -1,0 +1,41 @@
+"""``adkit export``: write a detector as a file of another runtime."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adkit.cli.options import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = commands.add_parser("export", help="write a detector as a file of another runtime")
+    parser.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
+    parser.add_argument("--format", required=True, choices=("onnx", "openvino", "torchscript"))
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder to write (default: export and the format's name in the detector's)"
+    )
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="pictures, folders or globs that the file is compared with the detector on (default: some photographs)",
+    )
+    parser.add_argument("--device", default="auto", help="where the detector computes: auto, cpu, cuda, cuda:1 or mps")
+    parser.set_defaults(command=export_detector)
+
+
+def export_detector(options: argparse.Namespace) -> int:
+    from adkit.export.export import export, summary, warning
+    from adkit.predict.predict import find_pictures
+
+    pictures = list(find_pictures(options.pictures, sys.stdin))
+    done = export(options.detector, options.format, options.output, pictures, options.device)
+    if text := warning(done):
+        print(f"warning: {text}", file=sys.stderr)
+    print(summary(done))
+    return 0

@@ -1,0 +1,89 @@
+"""The ``adkit`` command: its arguments, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from adkit import __version__
+from adkit.cli import check, export, plugins, predict, run, schema
+from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
+from adkit.errors import PluginError, UserError
+
+EXAMPLES = """examples:
+  adkit run recipes/quickstart.toml
+  adkit run recipes/dn2.toml --set data.root=my/pictures --set scorer.k=5
+  adkit check my-recipe.toml
+  adkit predict runs/quickstart/detector/brick new-pictures/
+  adkit export runs/quickstart/detector/brick --format onnx
+  adkit plugins scorer knn
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input, 130 interrupted."""
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and (options.command is not run.run_recipes or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:  # recipes that stand behind an option
+        options.recipes += others
+    try:
+        status: int = options.command(options)
+    except UserError as error:
+        complain(error)
+        return EXIT_USER
+    except Terminated:
+        print("adkit: terminated", file=sys.stderr)
+        return EXIT_TERMINATED
+    except KeyboardInterrupt:
+        print("adkit: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except PluginError as error:
+        traceback.print_exception(error)  # there is no run whose log could keep it
+        print(f"adkit: internal fault: {error}", file=sys.stderr)
+        return EXIT_FAULT
+    except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
+        sys.stderr.close()
+        return 0
+    return status
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def command() -> None:
+    """The console script: ``main``, then exit with its status."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    status = main()
+    if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        # CPython remembers an interrupt that passed through exec of a string (dataclasses, pydantic) as unhandled
+        # and would die of the signal at exit, whatever status was asked for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adkit",
+        description="Image anomaly detection from one short recipe.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"adkit {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    for each in (run, check, predict, export, plugins, schema):
+        each.add_parser(commands)
+    return parser

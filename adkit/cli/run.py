@@ -1,0 +1,101 @@
+"""``adkit run``: carry out recipes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adkit.cli.exits import EXIT_FAULT, EXIT_USER, complain
+from adkit.cli.options import add_set
+from adkit.errors import UserError
+
+if TYPE_CHECKING:
+    from adkit.cli.options import Commands
+    from adkit.report.report import Report
+
+
+def add_parser(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = commands.add_parser("run", help="carry out recipes and leave a folder with the report of each")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="a TOML file")
+    add_set(parser)
+    parser.add_argument("--output", metavar="DIR", help="folder of the runs (default: the recipe's, else runs)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CATEGORY",
+        help="run this category or class alone; may be given several times",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    again.add_argument("--fresh", action="store_true", help="start over, whatever an interrupted run had finished")
+    parser.set_defaults(command=run_recipes)
+
+
+def run_recipes(options: argparse.Namespace) -> int:
+    from adkit.recipe.document import parse_toml
+
+    for path in options.recipes:  # a file that is not TOML is told before torch is imported
+        parse_toml(Path(path))
+
+    from adkit.plugin.registry import discover
+    from adkit.recipe.reader import read_recipe
+    from adkit.runner.folder import Interrupted, RunFault, refuse_interrupted
+    from adkit.runner.run import run, run_path
+    from adkit.utils.progress import Display
+
+    registry = discover()
+    problems: list[str] = []
+    recipes = []
+    for path in options.recipes:
+        try:
+            recipes.append(read_recipe(Path(path), options.overrides, registry))
+        except UserError as error:
+            problems += error.problems
+    names = [recipe.run.name for recipe in recipes]
+    problems += [
+        f"{recipe.path}: run.name: expected a name of its own, found {name!r}, which an earlier recipe has; "
+        "set [run] name"
+        for index, (recipe, name) in enumerate(zip(recipes, names, strict=True))
+        if name in names[:index]
+    ]
+    if problems:
+        raise UserError(problems)
+
+    status = 0
+    interrupted: Interrupted = "resume" if options.resume else "fresh" if options.fresh else "ask"
+    if interrupted == "ask" and len(recipes) > 1:  # before the first of them begins
+        for recipe in recipes:
+            refuse_interrupted(run_path(recipe, options.output))
+    for recipe in recipes:
+        try:
+            report = run(recipe, output=options.output, display=Display(), interrupted=interrupted, only=options.only)
+        except UserError as error:
+            complain(error)
+            status = status or EXIT_USER
+        except RunFault as fault:
+            print(f"adkit: internal fault: {fault}; the traceback is in {fault.log}", file=sys.stderr)
+            status = EXIT_FAULT
+        else:
+            _show(report)
+    return status
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+
+    from adkit.report.tables import metrics_table, thresholds_table
+
+    console = Console()
+    for table in (metrics_table(report), thresholds_table(report)):
+        if table is not None:  # wider than a narrow terminal rather than with its figures cut off
+            console.width = max(
+                Console().width, console.measure(table, options=console.options.update(width=500)).maximum
+            )
+            console.print(table)
+    if metrics_table(report) is None:
+        print("nothing was measured: see the warnings above, which report.json has too")
+    print(f"report: {Path(report.folder) / 'report.json'}")

@@ -1,0 +1,25 @@
+"""``adkit schema``: the JSON Schema of recipes, for editors."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adkit.cli.options import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+    parser.set_defaults(command=print_schema)
+
+
+def print_schema(options: argparse.Namespace) -> int:
+    import json
+
+    from adkit.plugin.registry import discover
+    from adkit.recipe.schema import recipe_schema
+
+    print(json.dumps(recipe_schema(discover()), indent=2))
+    return 0
