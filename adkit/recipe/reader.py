@@ -8,8 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from adkit.data.formats import FORMATS
-from adkit.data.formats.base import DataTable
 from adkit.errors import UserError
 from adkit.plugin.component import Kind
 from adkit.plugin.params import Params, found
@@ -254,6 +252,8 @@ class _Reader:
         table = self.table(name)
         if table is None:
             return None
+        from adkit.data.formats import FORMATS  # brings NumPy: only for a recipe that parsed
+
         chosen = table.get("format", DEFAULT_FORMAT)
         if not isinstance(chosen, str) or chosen not in FORMATS:
             hint = did_you_mean(chosen, FORMATS) if isinstance(chosen, str) else ""

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from picture_files import mvtec, save
 
 from adkit.data.dataset import open_dataset
 from adkit.data.files import printable, writable
@@ -19,6 +18,7 @@ from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.view import View
 from adkit.errors import UserError
+from tests.data.image_files import mvtec, save
 
 NOBODY = 65534
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions and names of bytes are POSIX's")

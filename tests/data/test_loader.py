@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import save, square
 from PIL import Image
 
 from adkit.data.loader import BadPictures, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.errors import UserError
+from tests.data.image_files import save, square
 
 VIEW = View("squash", 8, 8)
 

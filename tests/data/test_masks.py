@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import mvtec, save, square
 from PIL import Image
 
 from adkit.data.dataset import open_dataset
@@ -12,6 +11,7 @@ from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.masks import read_mask
 from adkit.data.pictures import PictureError
 from adkit.errors import UserError
+from tests.data.image_files import mvtec, save, square
 
 SQUARE = square((8, 8), 1, 2, 3)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import save
 from PIL import Image, ImageFile
 
 from adkit.data.pictures import PIXEL_LIMIT, PictureError, picture_size, read_picture
 from adkit.data.samples import ArrayFile, ArrayItem
+from tests.data.image_files import save
 
 RED, GREY = (200, 40, 10), 77
 

@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from adapting import features_of, nothing
 from adkit_plugins.adapters._fisher import fisher
 from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
@@ -11,6 +10,7 @@ from adkit import UserError
 from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.plugins.descents import features_of, nothing
 
 CONTEXT = Context(image_size=SIZE)
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)

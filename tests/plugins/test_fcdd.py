@@ -3,7 +3,6 @@ from math import exp, log
 
 import pytest
 import torch
-from adapting import losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.fcdd import Fcdd, FcddParams, adkit_adapters
 from adkit_plugins.scorers.logit import Logit, LogitParams
 
@@ -11,6 +10,7 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.plugins.descents import losses_of_descent, nothing, prepared
 
 ADDED = ["fcdd.layer1", "fcdd.layer2", "fcdd.pool"]
 

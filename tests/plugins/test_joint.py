@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from adapting import features_of
 from adkit_plugins.adapters.joint import Joint, JointParams, adkit_adapters
 from torch import nn
 
@@ -10,6 +9,7 @@ from adkit import UserError
 from adkit.plugin import Batch, Context, FeaturesAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, PicturedStream, stream_of
+from tests.plugins.descents import features_of
 
 CONTEXT = Context(image_size=SIZE)
 KINDS = ("ant", "bee", "cat", "dog", "elk")

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from adapting import features_of, losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.mahalanobis import Mahalanobis, MahalanobisParams, adkit_adapters
 from adkit_plugins.scorers.center import Center, CenterParams
 from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
@@ -10,6 +9,7 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, NotFittedError, Scores
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
 
 
 def gaussian(**params):

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapting import nothing
 from adkit_plugins.adapters.oe import Oe, OeParams, adkit_adapters
 from adkit_plugins.scorers.logit import Logit, LogitParams
-from conftest import write_category
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -17,6 +15,8 @@ from adkit import Detector, UserError
 from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.data.categories import write_category
+from tests.plugins.descents import nothing
 
 NEEDED = (
     "auxiliary: expected pictures that resemble the anomalies, for oe to learn to tell from the normal ones, found "

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from adapting import features_of, nothing
 from adkit_plugins.adapters.panda import Panda, PandaParams
 from adkit_plugins.adapters.ses import Ses, SesParams, adkit_adapters
 
 from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.plugins.descents import features_of, nothing
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it

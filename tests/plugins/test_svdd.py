@@ -1,12 +1,12 @@
 import pytest
 import torch
-from adapting import features_of, losses_of_descent, nothing, prepared
 from adkit_plugins.adapters.svdd import Svdd, SvddParams, adkit_adapters
 from adkit_plugins.scorers.center import Center, CenterParams
 
 from adkit.plugin import Context
 from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
 from adkit.testing.samples import SIZE, stream_of
+from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
 
 NORMAL = features_of(
     a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a centre of (1, 2)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adkit.data.dataset import open_dataset
+from adkit.data.formats.folder import FolderTable
+from adkit.data.samples import Category
+from adkit.errors import UserError
+from tests.data.image_files import save, square
+
+
+def parts(root: Path) -> None:
+    for number in range(10):
+        save(root / "good" / f"{number}.png", number)
+    for number in range(2):
+        save(root / "bad" / f"{number}.png", 20 + number)
+        save(root / "masks" / f"{number}.png", square((8, 8), 0, number, 2))
+
+
+def only(table: FolderTable, seed: int = 0) -> Category:
+    (category,) = open_dataset(table, seed).categories
+    return category
+
+
+def problems(table: FolderTable) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        open_dataset(table, 0)
+    return caught.value.problems
+
+
+def test_normal_only(tmp_path: Path) -> None:
+    parts(tmp_path)
+    category = only(FolderTable(root=str(tmp_path)))
+    assert category.name == tmp_path.name
+    assert (len(category.train), len(category.calibration), len(category.test)) == (8, 2, 0)
+
+
+def test_a_share_of_the_normal_pictures_is_tested_on(tmp_path: Path) -> None:
+    parts(tmp_path)
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", test_share=0.3, calibration=0))
+    assert [(sample.label, sample.kind) for sample in category.test] == [(0, "good")] * 3 + [(1, "bad")] * 2
+    assert len(category.train) == 7
+    assert not {s.id for s in category.train} & {s.id for s in category.test}
+
+
+def test_normal_test_pictures_of_their_own(tmp_path: Path) -> None:
+    parts(tmp_path)
+    save(tmp_path / "fine" / "0.png", 90)
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", test_normal="fine", calibration=0))
+    assert [sample.id for sample in category.test] == ["fine/0.png", "bad/0.png", "bad/1.png"]
+    assert len(category.train) == 10
+
+
+def test_masks(tmp_path: Path) -> None:
+    parts(tmp_path)
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
+    assert [sample.mask for sample in category.test if sample.label] == [
+        tmp_path / "masks" / "0.png",
+        tmp_path / "masks" / "1.png",
+    ]
+
+
+def test_subfolders_say_the_kind(tmp_path: Path) -> None:
+    parts(tmp_path)
+    save(tmp_path / "bad" / "dent" / "deep" / "0.png", 70)
+    save(tmp_path / "good" / "monday" / "0.png", 71)
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", calibration=0, test_share=0))
+    assert [sample.kind for sample in category.test] == ["bad", "bad", "dent"]
+    assert category.train[-1].id == "good/monday/0.png"
+
+
+def test_pictures_in_the_root_itself(tmp_path: Path) -> None:
+    parts(tmp_path)
+    save(tmp_path / "0.png", 90)
+    table = FolderTable(root=str(tmp_path), normal=".", anomalous="bad", masks="masks", test_share=0, calibration=0)
+    assert [sample.id for sample in only(table).train] == ["0.png", *(f"good/{n}.png" for n in range(10))]
+
+
+def test_masks_below_the_anomalous_pictures_are_no_pictures(tmp_path: Path) -> None:
+    parts(tmp_path)
+    (tmp_path / "masks").rename(tmp_path / "bad" / "masks")
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", masks="bad/masks", test_share=0))
+    assert [sample.id for sample in category.test] == ["bad/0.png", "bad/1.png"]
+
+
+def test_missing_root(tmp_path: Path) -> None:
+    assert problems(FolderTable(root=str(tmp_path / "x"))) == (
+        f"root: expected a folder of pictures at {tmp_path / 'x'}, found no such folder; check the path",
+    )
+
+
+def test_every_missing_subfolder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    table = FolderTable(root=str(tmp_path), anomalous="bad", masks="masks", test_normal="fine")
+    assert problems(table) == (
+        f"anomalous: expected pictures in {tmp_path / 'bad'}, found no such folder; check the name",
+        f"masks: expected pictures in {tmp_path / 'masks'}, found no such folder; check the name",
+        f"test_normal: expected pictures in {tmp_path / 'fine'}, found no such folder; check the name",
+        f"{tmp_path.name}: expected normal training pictures in {tmp_path / 'good'}, found an empty folder",
+    )
+
+
+def test_masks_without_anomalous_pictures(tmp_path: Path) -> None:
+    parts(tmp_path)
+    assert problems(FolderTable(root=str(tmp_path), masks="masks")) == (
+        "masks: expected the key anomalous beside it, found none; masks are of anomalous pictures",
+    )
+
+
+def test_masks_of_which_none_has_the_name_of_a_picture(tmp_path: Path) -> None:
+    parts(tmp_path)
+    for mask in (tmp_path / "masks").iterdir():
+        mask.rename(mask.with_name(f"mask_{mask.name}"))
+    (problem,) = problems(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
+    assert problem.startswith(f"masks: expected x.png or x_mask.png in {tmp_path / 'masks'} for bad/x.png, ")
+    assert problem.endswith("rename the masks after their pictures")

@@ -1,0 +1,238 @@
+import re
+
+import pytest
+
+from adkit.errors import UserError
+from adkit.plugin.registry import Origin, Registry, discover
+from tests.plugin.registries import BROKEN, COMPONENTS, ORIGIN, REGISTRY, SCORER, install, registered
+
+HEAD = "from pydantic import Field\nfrom adkit.plugin import Component, Params, hookimpl\n"
+HOOK = f"{HEAD}\n@hookimpl\ndef adkit_scorers():\n"
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder that modules are imported from, beside all others."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def names(registry, kind="scorer"):
+    return [entry.component.name for entry in registry.found(kind)]
+
+
+def test_a_component_comes_with_its_origin(site):
+    install(site, "third-party", SCORER.format(name="mine"), version="2.3")
+    (entry,) = discover([str(site)]).found("scorer")
+    assert entry.component.name == "mine"
+    assert str(entry.origin) == "third-party 2.3 (third_party_plugin)"
+
+
+def test_an_empty_group_says_so_and_how_to_install(site):
+    with pytest.raises(UserError, match=r"no plugins are installed .* pip install adkit"):
+        discover([str(site)]).get("scorer", "knn")
+
+
+def test_two_distributions_with_one_entry_point_name_are_both_loaded(site):
+    install(site, "first", SCORER.format(name="a"))
+    install(site, "second", SCORER.format(name="b"))
+    assert names(discover([str(site)])) == ["a", "b"]
+
+
+def test_a_distribution_that_stands_on_the_path_twice_is_one(site):
+    again = site / "again"
+    again.mkdir()
+    install(site, "some-thing", SCORER.format(name="a"))
+    install(again, "Some_Thing", None)
+    registry = discover([str(site), str(again)])
+    assert names(registry) == ["a"]
+    assert registry.failures == ()
+
+
+def test_one_module_under_two_entry_points_is_one(site):
+    install(site, "twice", SCORER.format(name="a"), entry="x = twice_plugin\ny = twice_plugin")
+    assert names(discover([str(site)])) == ["a"]
+
+
+def test_two_distributions_with_one_module_are_told_apart(site):
+    install(site, "original", SCORER.format(name="a"))
+    install(site, "fork", None, entry="it = original_plugin")
+    with pytest.raises(UserError, match=r'2 scorers are named "a": fork 1\.0 .* and original 1\.0 .*; uninstall'):
+        discover([str(site)]).get("scorer", "a")
+
+
+def test_an_entry_point_may_name_an_object_in_a_module(site):
+    source = "class Plugin:\n    pass\nplugin = Plugin()\n" + SCORER.format(name="a")
+    source += "plugin.adkit_scorers = adkit_scorers\n"
+    install(site, "objects", source, entry="it = objects_plugin:plugin")
+    assert names(discover([str(site)])) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (None, r"could not be loaded: ModuleNotFoundError: No module named 'bad_plugin'$"),
+        ("import not_there_at_all", r"ModuleNotFoundError: .*not_there_at_all' \(.*bad_plugin\.py:1\)$"),
+        ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*bad_plugin\.py:2\)$"),
+        ("raise SystemExit(3)", r"could not be loaded: SystemExit: 3"),
+        ("def broken(:", r"SyntaxError: invalid syntax \(.*bad_plugin\.py:1\)$"),
+        ("x = 1", r"it has no hook: mark a function @hookimpl, of the name adkit_extractors or "),
+        ("def adkit_scorers(): return []", r"adkit_scorers lacks @hookimpl"),
+        (
+            f"{HEAD}@hookimpl\ndef adkit_scorer(): return []",
+            r"adkit_scorer is no hook .*mean adkit_scorers\?",
+        ),
+        (f"{HEAD}@hookimpl\ndef adkit_scorers(config): return []", r"could not be loaded: .*config"),
+        (
+            f"{HOOK}    raise KeyError('lost')",
+            r"adkit_scorers raised KeyError: 'lost' \(.*bad_plugin\.py:6\)$",
+        ),
+        (f"{HOOK}    raise SystemExit", r"adkit_scorers raised SystemExit"),
+        (f"{HOOK}    return Component", r"adkit_scorers: expected a list of Component, found a type$"),
+        (f"{HOOK}    return ['knn']", r"expected a list of Component, found a str in it"),
+        (
+            f"{HOOK}    return [Component('a', 'localizer', Params, print)]",
+            r"\"a\" is of kind 'localizer', expected 'scorer'; return it from adkit_localizers",
+        ),
+        (
+            f"{HOOK}    return [Component('a', 'score', Params, print)]",
+            r"of kind 'score', expected 'scorer'$",
+        ),
+        (f"{HOOK}    return [Component('My-Knn', 'scorer', Params, print)]", r"lower-case .* found 'My-Knn'"),
+        (f"{HOOK}    return [Component('a', 'scorer', dict, print)]", r"params must be a subclass of adkit"),
+        (f"{HOOK}    return [Component('a', 'scorer', Params, 1)]", r'"a": build must be callable'),
+    ],
+)
+def test_a_broken_plugin_is_a_failure_that_says_why(site, source, reason):
+    install(site, "bad", source)
+    registry = discover([str(site)])
+    assert names(registry) == []
+    (failure,) = registry.failures
+    assert str(failure.origin) == "bad 1.0 (bad_plugin)"
+    assert re.search(reason, failure.reason), failure.reason
+    assert "\n" not in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("k: int = 2", r"P\.k has no description"),
+        ("k: int = Field(0, ge=1, description='x')", r"P\.k: its default is not a value that it takes"),
+        ("k: int = Field('2', description='x')", r"P\.k: its default"),
+        ("k: float = Field(float('inf'), description='x')", r"P\.k: its default"),
+        ("k: object = Field(object(), description='x')", r"P has a default that TOML cannot write"),
+        ("k: type = Field(int, description='x')", r"P cannot be written in TOML"),
+        ("k: 'P | None' = Field(None, description='x')", r"P cannot be written in TOML: P contains itself"),
+        ("use: str = Field('x', description='x')", r"the key use belongs to adkit"),
+        ("fit: str = Field('x', description='x')", r"the key fit belongs to adkit"),
+    ],
+)
+def test_broken_parameters_are_a_failure(site, fields, reason):
+    component = "    return [Component('a', 'scorer', P, print)]"
+    install(site, "bad", f"{HEAD}class P(Params):\n    {fields}\n@hookimpl\ndef adkit_scorers():\n{component}\n")
+    registry = discover([str(site)])
+    assert names(registry) == []
+    assert re.search(reason, registry.failures[0].reason), registry.failures[0].reason
+
+
+def test_the_key_fit_is_free_for_other_kinds(site):
+    source = f"{HEAD}class P(Params):\n    fit: int = Field(1, description='x')\n"
+    source += "@hookimpl\ndef adkit_adapters():\n    return [Component('a', 'adapter', P, print)]\n"
+    install(site, "free", source)
+    assert names(discover([str(site)]), "adapter") == ["a"]
+
+
+def test_a_required_parameter_is_no_broken_default(site):
+    source = f"{HEAD}class P(Params):\n    k: int = Field(description='x')\n"
+    source += "    n: int = Field(1, description='y')\n"
+    install(
+        site,
+        "fine",
+        f"{source}@hookimpl\ndef adkit_scorers():\n    return [Component('a', 'scorer', P, print)]\n",
+    )
+    assert names(discover([str(site)])) == ["a"]
+
+
+def test_a_bad_component_leaves_the_others_of_its_list(site):
+    install(site, "mixed", f"{HOOK}    good = Component('a', 'scorer', Params, print)\n    return [1, good]\n")
+    registry = discover([str(site)])
+    assert names(registry) == ["a"]
+    assert len(registry.failures) == 1
+
+
+def test_a_misspelt_hook_leaves_the_other_hooks_of_its_module(site):
+    install(site, "mixed", SCORER.format(name="a") + "\n@hookimpl\ndef adkit_localizer():\n    return []\n")
+    registry = discover([str(site)])
+    assert names(registry) == ["a"]
+    assert "did you mean adkit_localizers?" in registry.failures[0].reason
+
+
+def test_a_plugin_that_raises_does_not_end_the_others(site):
+    install(site, "bad", f"{HOOK}    raise RuntimeError('no')\n")
+    install(site, "good", SCORER.format(name="a"))
+    assert names(discover([str(site)])) == ["a"]
+
+
+def test_a_stranger_with_broken_metadata_hides_nobody(site):
+    install(site, "bad", None, entry="no equals sign here")
+    (site / "worse-1.dist-info").mkdir()
+    (site / "worse-1.dist-info" / "entry_points.txt").write_text("[adkit]\nit = worse\n")  # no METADATA
+    install(site, "good", SCORER.format(name="a"))
+    registry = discover([str(site)])
+    assert names(registry) == ["a"]
+    assert all("its metadata cannot be read" in failure.reason for failure in registry.failures)
+    assert len(registry.failures) == 2
+
+
+def test_keyboard_interrupt_while_loading_is_not_kept(site):
+    install(site, "slow", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        discover([str(site)])
+
+
+def test_the_built_in_components_are_found_like_any_other():
+    origins = {str(entry.origin.module) for entry in discover().found("scorer")}
+    assert "adkit_plugins.scorers.knn" in origins
+
+
+def test_get_names_near_matches_and_what_is_there():
+    with pytest.raises(UserError) as caught:
+        REGISTRY.get("scorer", "Kn")
+    assert str(caught.value) == 'no scorer is named "Kn" (did you mean knn?); scorers here: center, every, knn'
+
+
+def test_get_names_the_broken_plugins_which_may_have_had_it():
+    with pytest.raises(
+        UserError, match=r"plugins that are broken:\n  strange 0\.1 \(strange\.plugin\): could not be loaded"
+    ):
+        Registry(COMPONENTS, [BROKEN]).get("scorer", "strange")
+
+
+def test_get_says_when_the_name_is_of_another_kind():
+    with pytest.raises(UserError, match='"knn" is of kind scorer'):
+        REGISTRY.get("localizer", "knn")
+
+
+def test_two_of_one_name_matter_to_no_other_name():
+    twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
+    registry = Registry((*COMPONENTS, twin))
+    assert registry.get("scorer", "center").origin == ORIGIN
+    assert [entry.component.name for entry in registry.usable("scorer")] == ["center", "every"]
+    with pytest.raises(UserError) as caught:
+        registry.get("scorer", "knn")
+    assert str(caught.value) == (
+        '2 scorers are named "knn": handmade 1.0 (handmade.plugin) and other 2 (other.plugin); uninstall all but one'
+    )
+
+
+def test_a_summary_is_the_first_sentence_of_what_builds_the_component():
+    class Builder:
+        """Weighs ``pixels``
+        by hue. And more."""
+
+    assert registered("a", "scorer", build=Builder).summary == "Weighs `pixels` by hue"
+
+
+def test_a_summary_of_the_module_wins_where_it_names_the_component():
+    assert registered("components", "scorer", build=install).summary.startswith("Write a distribution")
+    assert REGISTRY.get("scorer", "knn").summary.startswith("Components and distributions made by hand")

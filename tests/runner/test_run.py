@@ -1,0 +1,259 @@
+"""Whole runs on small pictures with a real backbone of random weights."""
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import adkit
+from adkit import UserError
+from adkit.report.report import METRICS, Report
+from tests.data.categories import write_category, write_classes
+
+
+def rows(report):
+    with (Path(report.folder) / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_files(small_recipe):
+    report = adkit.run(small_recipe)
+    assert sorted(path.name for path in Path(report.folder).iterdir()) == [
+        "detector",
+        "log.txt",
+        "recipe.toml",
+        "report.json",
+        "scores.csv",
+    ]
+
+
+def test_report_json_is_the_report(small_recipe):
+    report = adkit.run(small_recipe)
+    assert Report.load(Path(report.folder) / "report.json") == report
+
+
+def test_report_json_has_the_promised_keys(small_recipe):
+    report = adkit.run(small_recipe)
+    data = json.loads((Path(report.folder) / "report.json").read_text())
+    promised = "schema name categories mean timings peak_memory_bytes versions seed device precision pictures warnings"
+    assert set(promised.split()) <= set(data)
+    assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
+    assert set(data["mean"]) == {*METRICS, "sem"}
+    assert data["schema"] == "adkit.report.report/1"
+
+
+def test_pictures_are_counted(small_recipe):
+    counts = adkit.run(small_recipe).categories["stripes"].pictures
+    assert counts.model_dump() == {
+        "train": 6,
+        "stopping": 0,
+        "calibration": 2,
+        "test_normal": 3,
+        "test_anomalous": 3,
+        "unreadable": 0,
+    }
+
+
+def test_metrics_are_those_of_the_scores_in_the_file(small_recipe):
+    report = adkit.run(small_recipe)
+    test = [row for row in rows(report) if row["split"] == "test"]
+    expected = roc_auc_score([int(row["label"]) for row in test], [float(row["score"]) for row in test])
+    assert report.categories["stripes"].metrics["image_auroc"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(small_recipe):
+    one = Path(adkit.run(small_recipe).folder, "scores.csv").read_bytes()
+    other = Path(adkit.run(small_recipe).folder, "scores.csv").read_bytes()
+    assert one == other
+
+
+def test_the_resolved_recipe_gives_the_same_scores(small_recipe, tmp_path):
+    first = Path(adkit.run(small_recipe).folder)
+    again = Path(adkit.run(first / "recipe.toml", output=tmp_path / "again").folder)
+    assert (first / "scores.csv").read_bytes() == (again / "scores.csv").read_bytes()
+
+
+def test_the_resolved_recipe_spells_out_defaults(small_recipe):
+    folder = Path(adkit.run(small_recipe).folder)
+    recipe = tomllib.loads((folder / "recipe.toml").read_text())
+    assert recipe["data"]["resize"] == "squash"
+    assert recipe["scorer"]["metric"] == "l2"
+    assert recipe["threshold"]["false_positive_rate"] == 0.05
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_batch_size_does_not_change_scores(small_recipe, batch_size):
+    small_recipe["data"]["batch_size"] = 4
+    expected = np.array([float(row["score"]) for row in rows(adkit.run(small_recipe))])
+    small_recipe["data"]["batch_size"] = batch_size
+    found = np.array([float(row["score"]) for row in rows(adkit.run(small_recipe))])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_permuting_test_labels_changes_no_threshold(small_recipe, stripes):
+    before = adkit.run(small_recipe).categories["stripes"].threshold.value
+    test = stripes / "stripes" / "test"
+    (test / "good").rename(test / "swap")
+    (test / "square").rename(test / "good")
+    (test / "swap").rename(test / "square")
+    for mask in (stripes / "stripes" / "ground_truth" / "square").iterdir():
+        mask.unlink()
+    (stripes / "stripes" / "ground_truth" / "square").rmdir()
+    (stripes / "stripes" / "ground_truth").rmdir()
+    assert adkit.run(small_recipe).categories["stripes"].threshold.value == before
+
+
+def test_too_few_calibration_pictures_are_told(small_recipe):
+    report = adkit.run(small_recipe)
+    threshold = report.categories["stripes"].threshold
+    assert threshold.false_positive_rate_supported == pytest.approx(1 / 3)
+    assert any("2 calibration pictures cannot promise a false-positive rate of 0.05" in w for w in report.warnings)
+
+
+def test_the_false_alarms_seen_on_test_pictures_have_an_interval(small_recipe):
+    threshold = adkit.run(small_recipe).categories["stripes"].threshold
+    low, high = threshold.test_false_positive_interval
+    assert 0 <= low <= threshold.test_false_positive_rate <= high <= 1
+
+
+def test_no_calibration_no_threshold(small_recipe):
+    small_recipe["data"]["calibration"] = 0
+    report = adkit.run(small_recipe)
+    assert report.categories["stripes"].threshold is None
+    assert {row["split"] for row in rows(report)} == {"test"}
+
+
+def test_a_broken_picture_is_reported_and_left_out(small_recipe, stripes):
+    broken = stripes / "stripes" / "test" / "good" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    small_recipe["data"]["max_bad_share"] = 0.2
+    report = adkit.run(small_recipe)
+    assert [item.picture for item in report.unreadable] == ["stripes/test/good/001.png"]
+    assert report.categories["stripes"].pictures.test_normal == 2
+    assert all(row["id"] != "stripes/test/good/001.png" for row in rows(report))
+
+
+def test_a_broken_picture_of_many_classes_is_listed_once(small_recipe, digits):
+    (digits / "test" / "red" / "0.png").write_bytes(b"")
+    small_recipe["data"] = {"max_bad_share": 0.2}
+    report = one_class(small_recipe, digits, "*")
+    assert report.pictures.unreadable == 1
+    assert [item.categories for item in report.unreadable] == [["blue", "green", "red"]]
+
+
+def test_masks_without_a_map_are_warned_of(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    assert any("name a spatial level" in warning for warning in adkit.run(small_recipe).warnings)
+
+
+def test_defects_outside_the_crop_are_warned_of(small_recipe):
+    small_recipe["data"]["crop"] = 8
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["data"]["metric_size"] = 8
+    warnings = adkit.run(small_recipe).warnings
+    assert any("anomalous pictures have no anomalous pixel where the extractor looks" in text for text in warnings)
+
+
+def test_a_single_override_may_be_a_string(small_recipe):
+    assert adkit.run(small_recipe, "run.seed=7").seed == 7
+
+
+def test_too_many_broken_pictures_stop_the_run(small_recipe, stripes, tmp_path):
+    for path in (stripes / "stripes" / "test" / "good").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="max_bad_share"):
+        adkit.run(small_recipe)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def two_categories(root, unreadable):
+    for name in ("a", "b"):
+        write_category(root / name, train=20, good=0, bad=0, seed=ord(name))
+    for index in range(unreadable):
+        (root / "a" / "train" / "good" / f"{index:03}.png").write_bytes(b"")
+
+
+def test_the_share_of_broken_pictures_is_that_of_the_whole_run(small_recipe, tmp_path):
+    two_categories(tmp_path / "two", unreadable=2)
+    small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
+    assert adkit.run(small_recipe).pictures.unreadable == 2
+
+
+def test_more_broken_pictures_than_the_share_of_the_whole_run(small_recipe, tmp_path):
+    two_categories(tmp_path / "two", unreadable=3)
+    small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
+    with pytest.raises(UserError, match="3 of 40 pictures cannot be read"):
+        adkit.run(small_recipe)
+
+
+def test_no_readable_training_picture_stops_the_run(small_recipe, stripes):
+    for path in (stripes / "stripes" / "train" / "good").iterdir():
+        path.write_bytes(b"")
+    small_recipe["data"]["max_bad_share"] = 0.9
+    with pytest.raises(UserError, match="expected at least one picture that can be read, found none"):
+        adkit.run(small_recipe)
+
+
+def test_fewer_normal_pictures_than_k(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["scorer"]["k"] = 50
+    with pytest.raises(UserError, match=r"scorer\.k.*50"):
+        adkit.run(small_recipe)
+
+
+def test_the_same_file_in_training_and_test_is_warned_of(small_recipe, stripes):
+    train = stripes / "stripes" / "train" / "good" / "000.png"
+    (stripes / "stripes" / "test" / "good" / "copy.png").write_bytes(train.read_bytes())
+    assert any("copy.png" in warning for warning in adkit.run(small_recipe).warnings)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Pictures of three classes, told apart by colour."""
+    write_classes(tmp_path / "classes")
+    return tmp_path / "classes"
+
+
+def one_class(small_recipe, root, normal):
+    small_recipe["data"] = {
+        "format": "classes",
+        "root": str(root),
+        "normal": normal,
+        "image_size": 32,
+        "batch_size": 4,
+        "calibration": 0.2,
+        **{key: value for key, value in small_recipe["data"].items() if key == "max_bad_share"},
+    }
+    small_recipe["extractor"]["levels"] = ["pool"]
+    return adkit.run(small_recipe)
+
+
+def test_every_class_against_the_rest_is_a_row(small_recipe, digits):
+    report = one_class(small_recipe, digits, "*")
+    assert list(report.categories) == ["blue", "green", "red"]
+    assert report.categories["red"].pictures.test_anomalous == 4
+
+
+def test_every_class_extracts_each_picture_once(small_recipe, digits):
+    report = one_class(small_recipe, digits, "*")
+    assert "extract" in report.timings
+    assert not (Path(report.folder) / "features").exists()
+
+
+def test_shared_features_give_the_scores_of_a_single_class(small_recipe, digits):
+    together = [row for row in rows(one_class(small_recipe, digits, "*")) if row["category"] == "red"]
+    alone = rows(one_class(small_recipe, digits, "red"))
+    assert [row["id"] for row in together] == [row["id"] for row in alone]
+    np.testing.assert_allclose(
+        [float(row["score"]) for row in together], [float(row["score"]) for row in alone], rtol=1e-5
+    )
+
+
+def test_what_a_component_warns_of_is_in_the_report(small_recipe):
+    small_recipe["scorer"] = {"use": "gaussian", "shrinkage": "none"}
+    report = adkit.run(small_recipe)
+    assert any(text.startswith("stripes: gaussian: level layer2") and "singular" in text for text in report.warnings)

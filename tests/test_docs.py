@@ -1,0 +1,81 @@
+"""The documentation says what the code does."""
+
+import re
+import runpy
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from adkit.plugin import hooks
+from adkit.recipe.reader import read_recipe
+from adkit.testing import check_component
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_generated_files_are_fresh():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_ready_recipe_is_in_order(path):
+    read_recipe(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_ready_recipe_points_to_the_schema(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    target = first.removeprefix("#:schema ")
+    assert (path.parent / target).resolve() == ROOT / "recipes" / "recipe.schema.json"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_recipe_in_the_docs_is_in_order(page):
+    for text in blocks(page, "toml"):
+        tables = tomllib.loads(text)
+        if {"data", "scorer"} <= set(tables):
+            read_recipe({"run": {"name": "docs"}, **tables})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_python_block_compiles(page):
+    for text in blocks(page, "python"):
+        compile(text, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/plugins.md"])
+def test_the_plugin_shown_keeps_the_contract(page):
+    (plugin,) = (text for text in blocks(ROOT / page, "python") if "@hookimpl" in text)
+    names = {}
+    exec(compile(plugin, page, "exec"), names)
+    for component in names["adkit_scorers"]():
+        check_component(component)
+
+
+def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():
+    (plugin,) = (text for text in blocks(ROOT / "README.md", "python") if "@hookimpl" in text)
+    assert textwrap.indent(plugin, "    ") in hooks.__doc__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_picture_of_the_docs_is_drawn_by_the_script():
+    drawn = runpy.run_path(str(ROOT / "docs" / "figures.py"))["FIGURES"]
+    assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == {*drawn, "trainings", "distances"}

@@ -1,0 +1,129 @@
+"""A whole component is checked as its kind, with its parameters and as a fresh instance a call."""
+
+import pytest
+import torch
+from pydantic import Field
+
+from adkit.plugin import Component, Context, Params
+from adkit.testing import TinyAdapter, TinyExtractor, check_component, check_params
+from tests.testing.components import Fixed, Nearby, Nearest, trips
+from tests.testing.test_adapters import NoStages
+from tests.testing.test_extractors import InTraining
+from tests.testing.test_localizers import WrongSize
+from tests.testing.test_scorers import CentersBatch, NoFit
+from tests.testing.test_stoppers import NoReason
+
+SIZE, SQUARE = (24, 20), (24, 24)
+
+
+class Described(Params):
+    k: int = Field(2, ge=1, description="neighbours")
+
+
+class Undescribed(Params):
+    k: int = 2
+
+
+class BadDefault(Params):
+    k: int = Field(0, ge=1, description="neighbours")
+
+
+def component(build, kind="scorer", params=Described):
+    return Component("mine", kind, params, build)
+
+
+@pytest.mark.parametrize(
+    ("check", "broken"),
+    [
+        ("kind", component(None, kind="scorers")),
+        ("params", component(None, params=dict)),
+        ("descriptions", component(None, params=Undescribed)),
+        ("defaults", component(None, params=BadDefault)),
+    ],
+)
+def test_broken_parameters_trip(check, broken):
+    trips(check, lambda: check_params(broken))
+
+
+def test_shared_instance_trips():
+    one = Nearest()
+    trips("fresh", lambda: check_component(component(lambda params, context: one)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "honest"),
+    [
+        ("extractor", lambda: TinyExtractor(SQUARE)),
+        ("adapter", TinyAdapter),
+        ("scorer", Nearest),
+        ("localizer", Nearby),
+        ("stopper", Fixed),
+    ],
+)
+def test_component_of_each_kind_passes(kind, honest):
+    size = SQUARE if kind == "extractor" else SIZE
+    check_component(component(lambda params, context: honest(), kind), context=Context(image_size=size))
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken", "check"),
+    [
+        ("extractor", InTraining, "evaluation"),
+        ("adapter", NoStages, "stages"),
+        ("scorer", CentersBatch, "batches"),
+        ("localizer", WrongSize, "shapes"),
+        ("stopper", NoReason, "reason"),
+    ],
+)
+def test_component_is_checked_as_its_kind(kind, broken, check):
+    trips(check, lambda: check_component(component(lambda params, context: broken(), kind)))
+
+
+def fails_to_build(params, context):
+    raise KeyError("weights")
+
+
+@pytest.mark.parametrize(
+    ("build", "check"),
+    [
+        (lambda params: Nearest(), "build"),
+        (fails_to_build, "build"),
+        (None, "build"),
+        (lambda params, context: None, "methods"),
+        (lambda params, context: Nearest, "methods"),
+        (lambda params, context: NoFit(), "methods"),
+    ],
+)
+def test_broken_build_trips(build, check):
+    trips(check, lambda: check_component(component(build)))
+
+
+@pytest.mark.parametrize("kind", ["extractor", "adapter", "scorer", "localizer", "stopper"])
+def test_component_without_methods_trips(kind):
+    trips("methods", lambda: check_component(component(lambda params, context: object(), kind)))
+
+
+@pytest.mark.parametrize("params", [{"k": 0}, {"neighbours": 3}, {"k": torch}])
+def test_parameters_that_the_component_does_not_take_trip(params):
+    trips("params", lambda: check_component(component(lambda params, context: Nearest()), params))
+
+
+def test_what_is_no_component_trips():
+    trips("types", lambda: check_component(Nearest))
+
+
+def test_failure_names_the_component():
+    with pytest.raises(AssertionError) as failure:
+        check_component(component(lambda params, context: CentersBatch()), {"k": 3})
+    assert failure.value.__notes__ == ["in scorer 'mine' with {'k': 3}"]
+
+
+def test_component_is_built_with_its_parameters_and_context():
+    seen = []
+
+    def build(params, context):
+        seen.append((params.k, context.seed))
+        return Nearest()
+
+    check_component(component(build), {"k": 3}, context=Context(seed=7))
+    assert set(seen) == {(3, 7)}

@@ -1,0 +1,375 @@
+"""Each check of a scorer passes an honest one and is tripped by one that breaks just that promise."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from adkit.plugin import POOL, Geometry, Scores
+from adkit.testing import check_scorer
+from adkit.toolkit.scoring import checked_state
+from tests.testing.components import Nearest, trips
+
+
+class Rescored(Nearest):
+    """Changes the scores of an honest scorer."""
+
+    def changed(self, scores, features):
+        raise AssertionError("each test says how")
+
+    def score(self, features):
+        return self.changed(super().score(features), features)
+
+
+class ScoresUnfitted(Nearest):
+    normal = torch.zeros(1)
+
+
+class BreaksUnfitted(Nearest):
+    def score(self, features):
+        if self.normal is None:
+            raise AttributeError("normal")
+        return super().score(features)
+
+
+class ChangesFitFeatures(Nearest):
+    def fit(self, stream):
+        super().fit(stream)
+        for features in stream:
+            features["layer1"].mul_(2)
+
+
+class ChangesScoreFeatures(Nearest):
+    def score(self, features):
+        scores = super().score(features)
+        features["layer1"].add_(1)
+        return scores
+
+
+class WrongImageShape(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image[:, None])
+
+
+class WrongDtype(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image.double())
+
+
+class NotATensor(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image.tolist())
+
+
+class WrongMapShape(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, maps={"layer1": scores.maps["layer1"][:, 1:]})
+
+
+class PooledMap(Rescored):
+    def changed(self, scores, features):
+        return Scores(scores.image, {POOL: scores.image[:, None, None]}, {POOL: features.geometry[POOL]})
+
+
+class NoGeometry(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, geometry={})
+
+
+class WrongGeometry(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, geometry={"layer1": Geometry((0.0, 0.0), (1.0, 1.0))})
+
+
+class NotFinite(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image.log() - torch.inf)
+
+
+class CountsInstances(Rescored):
+    instances = 0
+
+    def __init__(self):
+        type(self).instances += 1
+        self.number = self.instances
+
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image + self.number)
+
+
+class Remembers(Nearest):
+    def fit(self, stream):
+        before = self.normal
+        super().fit(stream)
+        if before is not None:
+            self.normal = torch.cat([before, self.normal])
+
+
+class LastBatchOnly(Nearest):
+    def fit(self, stream):
+        *_, last = stream
+        self.normal = last["layer1"][..., 0].flatten()
+
+
+class TrustsCount(Nearest):
+    """Invents values of announced pictures that did not come."""
+
+    def fit(self, stream):
+        super().fit(stream)
+        missing = stream.pictures * 30 - len(self.normal)
+        self.normal = torch.cat([self.normal, torch.linspace(-5, 5, missing)])
+
+
+class LosesState(Nearest):
+    def state_dict(self):
+        return {"normal": self.normal[1:-1].half().float()}
+
+
+class StateOfNumbers(Nearest):
+    def state_dict(self):
+        return {"normal": self.normal.tolist()}
+
+
+class StateOfNothing(Nearest):
+    def state_dict(self):
+        return None
+
+
+class LoadsForeignNames(Nearest):
+    def load_state_dict(self, state):
+        super().load_state_dict({name: tensor for name, tensor in state.items() if name != "junk"})
+
+
+class LoadsAnyShape(Nearest):
+    def load_state_dict(self, state):
+        super().load_state_dict({name: tensor.flatten() for name, tensor in state.items()})
+
+
+class LoadsNothing(Nearest):
+    def load_state_dict(self, state):
+        if state:
+            super().load_state_dict(state)
+
+
+class LoadsDouble(Nearest):
+    def load_state_dict(self, state):
+        super().load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+class LoadsNan(Nearest):
+    def load_state_dict(self, state):
+        checked_state("nearest", {name: tensor.nan_to_num() for name, tensor in state.items()}, {"normal": 1})
+        self.normal = state["normal"]
+
+
+class TwoTensors(Nearest):
+    """Has a scale beside the normal values."""
+
+    scale = None
+
+    def fit(self, stream):
+        super().fit(stream)
+        self.scale = self.normal.std()
+
+    def score(self, features):
+        scores = super().score(features)
+        maps = {name: values / self.scale for name, values in scores.maps.items()}
+        return replace(scores, image=scores.image / self.scale, maps=maps)
+
+    def state_dict(self):
+        return {"normal": self.normal, "scale": self.scale}
+
+    def load_state_dict(self, state):
+        checked = checked_state("nearest", state, {"normal": 1, "scale": 0})
+        self.normal, self.scale = checked["normal"], checked["scale"]
+
+
+class LoadsWithoutScale(TwoTensors):
+    def load_state_dict(self, state):
+        given = {"scale": torch.tensor(1.0)} | dict(state)
+        super().load_state_dict(given)
+        self.scale = state.get("scale")
+
+
+class DiesOfJunk(Nearest):
+    def load_state_dict(self, state):
+        (self.normal,) = (state[name] for name in state)
+
+
+class LosesFitToJunk(Nearest):
+    def load_state_dict(self, state):
+        self.normal = torch.zeros(1)
+        super().load_state_dict(state)
+
+
+class BareTensor(Rescored):
+    def changed(self, scores, features):
+        return scores.image
+
+
+class NoScores(Rescored):
+    def changed(self, scores, features):
+        return None
+
+
+class LevelOfShape(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, levels={"layer1": scores.image[:, None]})
+
+
+class LevelsOfAnotherMean(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, levels={"layer1": scores.image, "layer2": 2 * scores.image})
+
+
+class MapsInList(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, maps=[scores.maps["layer1"]])
+
+
+class FlatMap(Rescored):
+    def changed(self, scores, features):
+        return Scores(scores.image, {"joined": scores.image}, {"joined": features.geometry["layer1"]})
+
+
+class SqueezedImage(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image.squeeze())
+
+
+class MissingLevel(Nearest):
+    def fit(self, stream):
+        super().fit({"layer3": features["layer3"]} for features in stream)
+
+
+class MissingLevelInScore(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, geometry={"layer3": features.geometry["layer3"]})
+
+
+class ScoresOneArgument(Nearest):
+    def score(self):
+        raise AssertionError("cannot be called with features")
+
+
+class NoFit:
+    score = Nearest.score
+    state_dict = Nearest.state_dict
+    load_state_dict = Nearest.load_state_dict
+
+
+class CentersBatch(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image - scores.image.mean())
+
+
+class DrawsGlobally(Nearest):
+    def fit(self, stream):
+        super().fit(stream)
+        torch.rand(1)
+
+
+class DrawsGloballyFromNumpy(Nearest):
+    def fit(self, stream):
+        super().fit(stream)
+        np.random.rand()  # noqa: NPY002
+
+
+class DrawsGloballyFromPython(Nearest):
+    def score(self, features):
+        random.random()
+        return super().score(features)
+
+
+@pytest.mark.parametrize(
+    ("check", "broken"),
+    [
+        ("unfitted", ScoresUnfitted),
+        ("unfitted", BreaksUnfitted),
+        ("inputs", ChangesFitFeatures),
+        ("inputs", ChangesScoreFeatures),
+        ("shapes", WrongImageShape),
+        ("shapes", WrongDtype),
+        ("shapes", NotATensor),
+        ("shapes", WrongMapShape),
+        ("shapes", PooledMap),
+        ("shapes", LevelOfShape),
+        ("levels", LevelsOfAnotherMean),
+        ("geometry", NoGeometry),
+        ("geometry", WrongGeometry),
+        ("finite", NotFinite),
+        ("seed", CountsInstances),
+        ("refit", Remembers),
+        ("stream", LastBatchOnly),
+        ("unreadable", TrustsCount),
+        ("state", LosesState),
+        ("state", StateOfNumbers),
+        ("types", StateOfNothing),
+        ("junk", LoadsForeignNames),
+        ("junk", LoadsAnyShape),
+        ("junk", LoadsNothing),
+        ("junk", LoadsDouble),
+        ("junk", LoadsNan),
+        ("missing", LoadsWithoutScale),
+        ("junk", DiesOfJunk),
+        ("junk", LosesFitToJunk),
+        ("types", BareTensor),
+        ("types", NoScores),
+        ("types", MapsInList),
+        ("shapes", FlatMap),
+        ("batches", SqueezedImage),
+        ("fit", MissingLevel),
+        ("score", MissingLevelInScore),
+        ("unfitted", ScoresOneArgument),
+        ("methods", NoFit),
+        ("batches", CentersBatch),
+        ("generators", DrawsGlobally),
+        ("generators", DrawsGloballyFromNumpy),
+        ("generators", DrawsGloballyFromPython),
+    ],
+)
+def test_broken_scorer_trips(check, broken):
+    trips(check, lambda: check_scorer(broken))
+
+
+@pytest.mark.parametrize("honest", [Nearest, TwoTensors])
+def test_honest_scorer_passes(honest):
+    check_scorer(honest)
+
+
+class LearnsByGradient(Nearest):
+    """Keeps the gradient by which a weight a channel of ``layer1`` would move."""
+
+    def fit(self, stream):
+        weight, count = torch.ones(4, requires_grad=True), 0
+        for features in stream:
+            (features["layer1"] * weight).square().sum().backward()
+            count += features.pictures
+        self.normal = weight.grad / count
+
+
+def test_scorer_may_learn_by_gradients():
+    check_scorer(LearnsByGradient)
+
+
+def test_failure_of_the_component_is_kept_as_the_cause():
+    with pytest.raises(AssertionError) as failure:
+        check_scorer(MissingLevel)
+    assert str(failure.value) == "fit: expected fit(stream) to run through, found KeyError('layer3')"
+    assert isinstance(failure.value.__cause__, KeyError)
+
+
+def test_failure_names_the_methods_that_are_missing():
+    with pytest.raises(AssertionError) as failure:
+        check_scorer(NoFit)
+    assert str(failure.value) == (
+        "methods: expected scorer with fit, score, state_dict, load_state_dict, found a NoFit without fit"
+    )
+
+
+def test_failure_says_expected_and_found():
+    with pytest.raises(AssertionError) as failure:
+        check_scorer(WrongImageShape)
+    assert str(failure.value) == ("shapes: expected image of (10,) torch.float32, found (10, 1) torch.float32")

@@ -1,0 +1,133 @@
+"""What ``check_stopper`` asks of held-out pictures, of the first check and of a stopper's memory."""
+
+import pytest
+
+from adkit.plugin import Verdict
+from adkit.testing import check_stopper
+from tests.testing.components import Fixed, trips
+
+
+class Counting(Fixed):
+    """Stops at its third check, and says which one it is."""
+
+    def __init__(self):
+        self.checks = 0
+
+    def check(self, progress, extractor, adapter, held_out, generator):
+        self.checks += 1
+        return Verdict(keep=False, stop=self.checks == 3, reason=f"check {self.checks}")
+
+    def state_dict(self):
+        return {"checks": float(self.checks)}
+
+    def load_state_dict(self, state):
+        self.checks = int(state["checks"])
+
+
+class Forgetful(Counting):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class ForgetsInSilence(Counting):
+    """What it forgets, no verdict of a short training shows."""
+
+    def check(self, progress, extractor, adapter, held_out, generator):
+        self.checks += 1
+        return Verdict(keep=False, stop=self.checks == 300, reason="goes on")
+
+    def load_state_dict(self, state):
+        self.checks = 0
+
+
+class RemembersText(Counting):
+    def state_dict(self):
+        return {"checks": str(self.checks)}
+
+
+class RemembersNothing(Counting):
+    def state_dict(self):
+        return None
+
+
+class RefusesItsState(Counting):
+    def load_state_dict(self, state):
+        raise KeyError("check")
+
+
+class NoState(Fixed):
+    state_dict = None
+
+
+class NeedsLoss(Fixed):
+    def check(self, progress, extractor, adapter, held_out, generator):
+        return Verdict(keep=False, stop=progress.loss > 1, reason="loss")
+
+
+class DarkensPictures(Fixed):
+    def check(self, progress, extractor, adapter, held_out, generator):
+        for batch in held_out:
+            batch.images.mul_(0.5)
+        return super().check(progress, extractor, adapter, held_out, generator)
+
+
+class HoldsOutAll(Fixed):
+    validation = 1.0
+
+
+class HoldsOutText(Fixed):
+    validation = "0.2"
+
+
+@pytest.mark.parametrize(
+    ("check", "broken"),
+    [
+        ("state", Forgetful),
+        ("state", ForgetsInSilence),
+        ("types", RemembersText),
+        ("types", RemembersNothing),
+        ("load_state_dict", RefusesItsState),
+        ("methods", NoState),
+        ("check", NeedsLoss),
+        ("inputs", DarkensPictures),
+        ("validation", HoldsOutAll),
+        ("types", HoldsOutText),
+    ],
+)
+def test_broken_memory_trips(check, broken):
+    trips(check, lambda: check_stopper(broken))
+
+
+def test_stopper_that_remembers_passes():
+    check_stopper(Counting)
+
+
+def test_held_out_pictures_can_be_walked_twice():
+    class Twice(Fixed):
+        def check(self, progress, extractor, adapter, held_out, generator):
+            walks = [sum(len(batch) for batch in held_out) for _ in range(2)]
+            return Verdict(keep=False, stop=False, reason=f"{walks}", figure=float(walks[0] - walks[1]))
+
+    figures = []
+
+    class Recorded(Twice):
+        def check(self, *arguments):
+            verdict = super().check(*arguments)
+            figures.append((verdict.reason, verdict.figure))
+            return verdict
+
+    check_stopper(Recorded)
+    assert set(figures) == {("[12, 12]", 0.0)}
+
+
+def test_the_features_that_a_stopper_sees_have_no_gradients():
+    class Asks(Fixed):
+        def check(self, progress, extractor, adapter, held_out, generator):
+            scores = adapter.score(extractor(next(iter(held_out)).images))
+            assert not scores.requires_grad
+            return super().check(progress, extractor, adapter, held_out, generator)
+
+    check_stopper(Asks)

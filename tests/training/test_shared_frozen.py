@@ -1,0 +1,100 @@
+"""Classes of the same pictures: what the frozen blocks give is computed once for all of them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+import adkit
+import adkit.runner.run
+from adkit import Detector
+from adkit.inference.assemble import assemble
+from adkit.recipe.reader import read_recipe
+from adkit.training.frozen import shared_trunks
+from tests.data.categories import write_classes
+
+
+@pytest.fixture
+def classes(small_recipe, tmp_path):
+    """Three classes, for each of which the last block is trained; random weights."""
+    write_classes(tmp_path / "classes")
+    small_recipe["data"] = {"format": "classes", "root": str(tmp_path / "classes"), "normal": "*", "image_size": 32}
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["adapter"] = {"use": "panda", "blocks": ["layer4"]}
+    small_recipe["training"] = {"batch_size": 2, "epochs": 3, "snapshot_epochs": 1, "clip_norm": 1.0}
+    small_recipe["scorer"] = {"use": "center"}
+    return small_recipe
+
+
+def scores(report):
+    with (Path(report.folder) / "scores.csv").open(newline="") as file:
+        return {(row["category"], row["id"]): float(row["score"]) for row in csv.DictReader(file)}
+
+
+def trainings(report):
+    return [training for category in report.categories.values() for training in category.trainings]
+
+
+def each_by_itself(recipe):
+    found = {}
+    for name in ("blue", "green", "red"):
+        found |= scores(adkit.run(recipe | {"data": recipe["data"] | {"normal": name}}))
+    return found
+
+
+def test_a_class_has_the_scores_that_it_has_by_itself(classes):
+    assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)
+
+
+def test_snapshots_of_ses_share_the_frozen_part_too(classes):
+    classes["adapter"]["use"] = "ses"
+    assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)
+
+
+def test_the_frozen_part_sees_every_picture_once(classes, monkeypatch):
+    seen = []
+
+    def counting(parts):
+        trunks = shared_trunks(parts)
+        for trunk in trunks.trunks:
+            trunk.register_forward_pre_hook(lambda module, images: seen.append(len(images[0])))
+        return trunks
+
+    monkeypatch.setattr(adkit.runner.run, "shared_trunks", counting)
+    report = adkit.run(classes)
+    checks = 2 * len(report.categories)  # two pictures of noise a class, to see that the cut is the same
+    assert sum(seen) == 21 + checks
+
+
+def test_there_is_no_pass_of_its_own_for_a_class(classes):
+    assert "frozen blocks" not in adkit.run(classes).timings
+
+
+def test_the_saved_detector_gives_the_scores_of_the_run(classes, tmp_path):
+    report = adkit.run(classes)
+    expected = {picture: score for (name, picture), score in scores(report).items() if name == "red"}
+    detector = Detector.load(Path(report.folder) / "detector" / "red", "cpu")
+    found = detector.predict([tmp_path / "classes" / picture for picture in expected])
+    assert found.scores.tolist() == pytest.approx(list(expected.values()), rel=1e-5)
+
+
+def test_the_trunk_has_nothing_that_is_trained(classes):
+    trunks = shared_trunks(assemble(read_recipe(classes)))
+    (names,) = trunks.trained
+    assert names and not any("layer4" in name for name, _ in trunks.trunks[0].named_parameters())
+
+
+def test_a_changed_trunk_is_not_taken_for_the_stored_one(classes):
+    parts = assemble(read_recipe(classes))
+    trunks = shared_trunks(parts)
+    other = assemble(read_recipe(classes))
+    with torch.no_grad():
+        next(other.embeddings[0].extractor.parameters()).add_(1)
+    assert trunks.tails(parts.embeddings) is not None
+    assert trunks.tails(other.embeddings) is None
+
+
+def test_an_adapter_that_trains_everything_shares_nothing(classes):
+    classes["adapter"]["blocks"] = "all"
+    assert shared_trunks(assemble(read_recipe(classes))) is None

@@ -1,0 +1,103 @@
+"""A training that was killed goes on to the same bits."""
+
+import pytest
+
+import adkit.training.trainer
+from adkit import UserError
+from adkit.plugin import Schedule
+from adkit.testing import TinyAdapter
+from adkit.training.trainer import train
+from tests.training.trainings import (
+    BATCH,
+    Killed,
+    Scripted,
+    TwoStages,
+    interrupted,
+    killed_after,
+    lesson,
+    quiet,
+    same,
+    weights,
+)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7, 11, 12])
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, after):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 2)
+
+    def make():
+        schedule = Schedule(optimizer, learning_rate=0.02, weight_decay=1e-3, epochs=4, batch_size=BATCH)
+        return lesson(schedule, Scripted(keep=(1, 3)))
+
+    whole = make()
+    expected = train(whole, quiet, tmp_path / "whole")
+    one, course = interrupted(make, tmp_path / "killed", after)
+    assert same(weights(one), weights(whole))
+    assert course.looks == expected.looks
+
+
+def test_stages_resume_where_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
+
+    def make():
+        return lesson(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
+
+    whole = make()
+    expected = train(whole, quiet, tmp_path / "whole")
+    for after in range(1, 8):
+        one, course = interrupted(make, tmp_path / str(after), after)
+        assert same(weights(one), weights(whole))
+        assert course.looks == expected.looks
+
+
+def test_what_a_kill_left_half_written_is_passed_over(tmp_path):
+    def make():
+        return lesson(stopper=Scripted(keep=(1,)))
+
+    whole = make()
+    train(whole, quiet, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(make(), killed_after(7), tmp_path / "killed")
+    (tmp_path / "killed" / "tmp123abc").write_bytes(b"PK\x03\x04 half")
+    one = make()
+    train(one, quiet, tmp_path / "killed")
+    assert same(weights(one), weights(whole))
+
+
+def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
+    first = lesson(stopper=Scripted(keep=(1,), stop=2))
+    train(first, quiet, tmp_path)
+    done = []
+    again = lesson(stopper=Scripted(keep=(1,), stop=2))
+    course = train(again, done.append, tmp_path)
+    assert same(weights(again), weights(first))
+    assert course.looks[-1].minibatches == 6
+    assert sum(done) == 6 * BATCH  # told as done, not done again
+
+
+def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
+
+    def make():
+        return lesson(stopper=Scripted(keep=(1,)))
+
+    whole = make()
+    train(whole, quiet, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(make(), killed_after(8), tmp_path / "killed")
+    newest = max((tmp_path / "killed").glob("*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    newest.write_bytes(b"")
+    one = make()
+    train(one, quiet, tmp_path / "killed")
+    assert same(weights(one), weights(whole))
+
+
+def test_blocks_behind_the_levels_are_refused():
+    class Behind(TinyAdapter):
+        def prepare(self, extractor, normal, auxiliary, scorer):
+            super().prepare(extractor, normal, auxiliary, scorer)
+            self._parameters = list(extractor.head.parameters())
+
+    with pytest.raises(UserError, match=r"adapter\.blocks: expected blocks that the levels are made of"):
+        train(lesson(adapter=Behind()), quiet)
