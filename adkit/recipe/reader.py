@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from adkit.errors import UserError
 from adkit.plugin.component import Kind
@@ -17,6 +17,9 @@ from adkit.recipe.problems import check
 from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.text import did_you_mean, near, toml_value
+
+if TYPE_CHECKING:
+    from adkit.data.formats.base import DataTable
 
 __all__ = ["Choice", "Recipe", "parse_toml", "read_recipe", "resolved"]
 
