@@ -1,4 +1,4 @@
-"""Exact ranking figures on raw scores: every distinct score is a threshold, nothing is binned or rescaled."""
+"""Exact ranking metrics on raw scores: every distinct score is a threshold, nothing is binned or rescaled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRO_LIMIT = 0.3
 
 
 def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | None]:
-    """Figures over pictures; every one is ``None`` where normal or anomalous pictures are missing.
+    """Metrics over images; every one is ``None`` where normal or anomalous images are missing.
 
     Args:
         scores: (n,) raw scores, higher is more anomalous.
@@ -35,7 +35,7 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise UserError(
-            "image metrics: expected one score and one label a picture, found scores of shape "
+            "image metrics: expected one score and one label per image, found scores of shape "
             f"{scores.shape} and labels of shape {labels.shape}: pass two arrays of shape (n,)"
         )
     if not np.isin(labels, (0, 1)).all():
@@ -49,27 +49,27 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
     if anomalous.all() or not anomalous.any():
         return dict.fromkeys(IMAGE_METRICS)
     ranking = _rank(np.sort(scores[~anomalous]), np.sort(scores[anomalous]))
-    figures = (_auroc(ranking), _average_precision(ranking), _f1max(ranking), _fpr95(ranking))
-    return dict(zip(IMAGE_METRICS, figures, strict=True))
+    values = (_auroc(ranking), _average_precision(ranking), _f1max(ranking), _fpr95(ranking))
+    return dict(zip(IMAGE_METRICS, values, strict=True))
 
 
 class PixelMetrics:
-    """Figures over the pixels of all test pictures together, added a batch at a time.
+    """Metrics over the pixels of all test images together, added a batch at a time.
 
-    Every pixel's score is kept, because exact figures need them all: 4 to 4.5 bytes a normal pixel, 8 an
+    Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes a normal pixel, 8 an
     anomalous one. ``compute`` sorts the normal ones in place and needs some 100 bytes more for each anomalous
-    one. More pictures can be added after it.
+    one. More images can be added after it.
     """
 
     def __init__(self) -> None:
-        self._pictures = 0
+        self._images = 0
         self._components = 0
         self._normal = _Growing()
         self._anomalous: list[NDArray[np.float32]] = []
         self._sizes: list[NDArray[np.int32]] = []
 
     def add(self, maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
-        """Take in n pictures.
+        """Take in n images.
 
         Args:
             maps: (n, h, w) float32 raw scores, higher is more anomalous.
@@ -84,8 +84,8 @@ class PixelMetrics:
                 f"{maps.dtype} maps of shape {maps.shape} and {masks.dtype} masks of shape {masks.shape}: "
                 "convert them first"
             )
-        _require_finite(maps, "pixel metrics", "the map", first=self._pictures)
-        self._pictures += len(maps)
+        _require_finite(maps, "pixel metrics", "the map", first=self._images)
+        self._images += len(maps)
         self._normal.append(maps[~masks])  # (normal pixels,)
         for scores, mask in zip(maps, masks, strict=True):
             if mask.any():
@@ -104,8 +104,8 @@ class PixelMetrics:
         order = np.argsort(anomalous, kind="stable")
         ranking = _rank(normal, anomalous[order])
         weights = 1 / (sizes[order] * np.float64(self._components))  # their sum is 1
-        figures = (_auroc(ranking), _average_precision(ranking), _aupro(ranking, weights))
-        return dict(zip(PIXEL_METRICS, figures, strict=True))
+        values = (_auroc(ranking), _average_precision(ranking), _aupro(ranking, weights))
+        return dict(zip(PIXEL_METRICS, values, strict=True))
 
 
 def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -123,7 +123,7 @@ def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | 
 class _Ranking:
     """What each positive's score, taken as the threshold, would find; positives in ascending order.
 
-    No figure here changes at a threshold that is a negative's score alone, so the positives' are enough.
+    No metric here changes at a threshold that is a negative's score alone, so the positives' are enough.
     """
 
     found: Counts
@@ -219,12 +219,12 @@ class _Growing:
 
 
 def _require_finite(values: Scores, where: str, what: str, first: int = 0) -> None:
-    """Raise naming the first picture, counted from 1, with a value that is inf or nan."""
+    """Raise naming the first image, counted from 1, with a value that is inf or nan."""
     finite = np.isfinite(values)
     if not finite.all():
         index = int(np.argwhere(~finite)[0][0])
         found = values[index][~finite[index]].ravel()[0] if values.ndim > 1 else values[index]
         raise UserError(
-            f"{where}: expected finite scores, found {found} in {what} of picture {first + index + 1}: "
+            f"{where}: expected finite scores, found {found} in {what} of image {first + index + 1}: "
             "look for inf or nan in its features"
         )

@@ -1,8 +1,8 @@
-"""When is a score high enough to call a picture anomalous? Conformal thresholds with a stated rate.
+"""When is a score high enough to call an image anomalous? Conformal thresholds with a stated rate.
 
-All of it rests on one assumption: the held-out normal pictures and the normal pictures to come are
+All of it rests on one assumption: the held-out normal images and the normal images to come are
 exchangeable, and the held-out ones served nothing else. Scores from folds (cross-conformal) keep to that but
-roughly: each comes from the members that had not seen the picture, while a new picture is scored by the mean of all.
+roughly: each comes from the members that had not seen the image, while a new image is scored by the mean of all.
 No theorem covers that exactly; the closest, for comparisons fold by fold, promises twice the rate (Barber et al.,
 Predictive inference with the jackknife+, Annals of Statistics 2021). ``docs/results.md`` has what was measured.
 """
@@ -25,11 +25,11 @@ Scores = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A picture is anomalous where its score is above ``value``."""
+    """An image is anomalous where its score is above ``value``."""
 
     value: float
     calibration: int
-    """Held-out normal pictures it was taken from, m."""
+    """Held-out normal images it was taken from, m."""
     asked: float
     """The false-alarm rate asked for, α."""
     supported: float
@@ -38,14 +38,14 @@ class Threshold:
 
     @property
     def kept(self) -> bool:
-        """Whether there were enough held-out pictures for the rate asked for."""
+        """Whether there were enough held-out images for the rate asked for."""
         return self.supported <= self.asked
 
 
 def conformal(scores: Scores, false_positive_rate: float) -> Threshold:
     """Split conformal: the ⌈(m + 1)(1 − α)⌉-th smallest of m held-out normal scores.
 
-    Of the normal pictures to come, a share of at most ``supported`` scores higher on average over held-out
+    Of the normal images to come, a share of at most ``supported`` scores higher on average over held-out
     sets, and exactly that share where no two scores tie. With fewer than 1/α − 1 scores it is the largest.
 
     Raises:
@@ -55,7 +55,7 @@ def conformal(scores: Scores, false_positive_rate: float) -> Threshold:
     if not 0 < false_positive_rate < 1:
         raise UserError(
             f"threshold.false_positive_rate: expected a number between 0 and 1, both excluded, found "
-            f"{false_positive_rate}: 0.05 lets one normal picture in twenty raise a false alarm"
+            f"{false_positive_rate}: 0.05 lets one normal image in twenty raise a false alarm"
         )
     m = len(held_out)
     # As the decimal that was asked for: in floats, ⌊100 · 0.29⌋ is 28.
@@ -100,23 +100,23 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At 0 and n successes one end is 0 or 1 exactly; rounding must not move it inside or out.
-    low = 0.0 if successes == 0 else centre - half
-    return low, 1.0 if successes == n else centre + half
+    low = 0.0 if successes == 0 else center - half
+    return low, 1.0 if successes == n else center + half
 
 
 def _checked(scores: Scores, what: str) -> Scores:
     scores = np.asarray(scores)
     if scores.ndim != 1 or not len(scores):
         raise UserError(
-            f"{what}: expected at least one score of a held-out normal picture, found an array of shape "
-            f"{scores.shape}: raise data.calibration, or add normal pictures"
+            f"{what}: expected at least one score of a held-out normal image, found an array of shape "
+            f"{scores.shape}: raise data.calibration, or add normal images"
         )
     if not np.isfinite(scores).all():
         raise UserError(
-            f"{what}: expected finite scores of held-out normal pictures, found "
+            f"{what}: expected finite scores of held-out normal images, found "
             f"{scores[~np.isfinite(scores)][0]}: look for inf or nan in their features"
         )
     return scores

@@ -2,11 +2,11 @@
 
     python benchmarks/coverage.py --root data/mtd [--splits 200] [--rate 0.05] [--calibration 99 76] [--cross 99 400]
 
-All good pictures of a category, for training and for testing alike, are extracted once. Each split draws disjoint
-sets from them: `calibration` pictures, 200 to test on, the rest to fit DN2 on. With m calibration pictures and
-k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable picture lies above the threshold with a chance of (m + 1 − k) / (m + 1).
+All good images of a category, for training and for testing alike, are extracted once. Each split draws disjoint
+sets from them: `calibration` images, 200 to test on, the rest to fit DN2 on. With m calibration images and
+k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable image lies above the threshold with a chance of (m + 1 − k) / (m + 1).
 
-With --cross, sets of so many normal pictures both fit and calibrate in five folds, as threshold.method = "cross" does.
+With --cross, sets of so many normal images both fit and calibrate in five folds, as threshold.method = "cross" does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.inference.assemble import assemble
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features
 from adkit.recipe.reader import read_recipe
@@ -46,9 +46,9 @@ def main() -> None:
     parts = assemble(recipe)
     category = open_dataset(recipe.data, 0).categories[0]
     good = [*category.train, *(sample for sample in category.test if not sample.label)]
-    source = PictureSource(parts, BadPictures(0), len(good))
+    source = ImageSource(parts, BadImages(0), len(good))
     pooled = torch.cat([features["pool"] for features in source.stream(good, lambda count: None, targets=False)])
-    print(f"{category.name}: {len(pooled)} good pictures, {options.splits} splits, rate {options.rate:g}")
+    print(f"{category.name}: {len(pooled)} good images, {options.splits} splits, rate {options.rate:g}")
 
     generator = torch.Generator().manual_seed(0)
     geometry = parts.embeddings[0].levels["pool"].geometry

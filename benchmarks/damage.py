@@ -162,7 +162,7 @@ def huge(folder: Folder) -> None:
 
 
 def _scaled_geometry(level: dict[str, Any], by: float) -> dict[str, Any]:
-    """Of a picture ``by`` times as large; a spatial level gets more cells, a pooled one larger ones."""
+    """Of an image ``by`` times as large; a spatial level gets more cells, a pooled one larger ones."""
     if level["grid"] == [1, 1]:
         return {key: [value * by for value in pair] for key, pair in level["geometry"].items()}
     level["grid"] = [round(cells * by) for cells in level["grid"]]

@@ -67,12 +67,12 @@ class Found:
 @dataclass(frozen=True)
 class Original:
     folder: Path
-    picture: Path
+    image: Path
     expected: dict[str, Any]
 
 
 def make_originals(work: Path, names: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """A detector of each recipe, fitted on a few pictures of noise: its folder, a picture, and what it says of that."""
+    """A detector of each recipe, fitted on a few images of noise: its folder, an image, and what it says of that."""
     random = np.random.default_rng(0)
     for split, count in (("train/good", 8), ("test/good", 2)):
         folder = work / "data" / "noise" / split
@@ -89,20 +89,20 @@ def make_originals(work: Path, names: list[str]) -> list[tuple[str, str, dict[st
     for name in names:
         run = {"name": name, "output": str(work / "runs"), "device": "cpu", "precision": "float32"}
         report = adkit.run(common | RECIPES[name] | {"run": run})
-        picture = work / "data" / "noise" / "test" / "good" / "0.png"
+        image = work / "data" / "noise" / "test" / "good" / "0.png"
         folder = Path(report.folder) / "detector"
-        originals.append((str(folder), str(picture), effect(folder, picture)))
+        originals.append((str(folder), str(image), effect(folder, image)))
     return originals
 
 
-def effect(folder: Path, picture: Path) -> dict[str, Any]:
-    """What a detector says of a picture, or the sentence that refuses it."""
+def effect(folder: Path, image: Path) -> dict[str, Any]:
+    """What a detector says of an image, or the sentence that refuses it."""
     try:
         detector = Detector.load(folder, "cpu")
     except UserError as error:
         return {"refused": list(error.problems), "where": str(folder)}
     try:
-        found = detector.predict(picture)
+        found = detector.predict(image)
     except UserError as error:
         return {"refused": list(error.problems), "where": ""}
     p, above = (None if one is None else one.tolist() for one in (found.p_values, found.anomalous))
@@ -117,7 +117,7 @@ def fuzz(cases: int, seed: int, work: Path, names: list[str] | None = None) -> F
     importlib.import_module("adkit_plugins.extractors.timm.weights")
     importlib.import_module("faiss")
     made = apart(lambda: make_originals(work, names or list(RECIPES)))
-    originals = [Original(Path(folder), Path(picture), expected) for folder, picture, expected in made]
+    originals = [Original(Path(folder), Path(image), expected) for folder, image, expected in made]
     found = Found()
     for number in range(cases):
         random = np.random.default_rng([seed, number])
@@ -128,7 +128,7 @@ def fuzz(cases: int, seed: int, work: Path, names: list[str] | None = None) -> F
         copy, wanted = Folder(folder, random), bool(random.random() < 0.6)
         forged = apart(lambda damage=damage, copy=copy, wanted=wanted: apply(damage, copy, forge=wanted))
         began = time.monotonic()
-        answer, peak = in_worker(lambda folder=folder, original=original: effect(folder, original.picture))
+        answer, peak = in_worker(lambda folder=folder, original=original: effect(folder, original.image))
         took = time.monotonic() - began
         outcome, fault = judged(answer, original.expected, forged)
         if (folder / "ran").exists():

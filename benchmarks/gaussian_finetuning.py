@@ -3,9 +3,9 @@
     python benchmarks/gaussian_finetuning.py train --root data/mtd --output figures/mtd [--objectives tied-max svdd]
     python benchmarks/gaussian_finetuning.py tables --output figures/mtd
 
-Every objective is trained once a fold, for all of its epochs, and every rule of stopping judges the same training, as
+Every objective is trained once per fold, for all of its epochs, and every rule of stopping judges the same training, as
 each would have by itself: a rule sees the fold that was left out and never stops another one. The states that the rules
-kept are then measured on the test pictures, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold
+kept are then measured on the test images, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold
 that is on disk is not trained again, so a run that was interrupted goes on when it is started again.
 """
 
@@ -24,18 +24,18 @@ import torch
 from torch import Tensor, nn
 
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded
 from adkit.inference.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
 from adkit.inference.pipeline import Embedding, Member
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
 from adkit.runner.evaluate import evaluate
-from adkit.runner.fit import Workplace, split, without
+from adkit.runner.fit import Workspace, split, without
 from adkit.training.plan import new_adapter
 from adkit.utils.progress import Display
 
@@ -99,7 +99,7 @@ class Several:
         found = {}
         for name, stopper in self.stoppers.items():
             verdict = stopper.check(progress, extractor, adapter, held_out, generator)
-            found[name] = verdict.figure
+            found[name] = verdict.value
             if verdict.keep:
                 self.kept[name] = now
         self.figures.append(found)
@@ -158,9 +158,9 @@ def train_fold(
     }
     several = Several(judges)
     parts = replace(parts, recipe=with_stopper(recipe, several))
-    source = PictureSource(parts, BadPictures(0.0), len(category.samples))
+    source = ImageSource(parts, BadImages(0.0), len(category.samples))
     with tempfile.TemporaryDirectory() as work:
-        place = Workplace(source, parts, Display(quiet=True), Path(work))
+        place = Workspace(source, parts, Display(quiet=True), Path(work))
         fitted = split(category.name, train, fold, (), category.equal, place, place.folder)
     scorer = fitted.path.members[0].scorer
     states = {at: measured(state, scorer, category, train, source, parts) for at, state in several.states.items()}
@@ -168,7 +168,7 @@ def train_fold(
         "kept": several.kept,
         "states": states,
         "figures": several.figures,
-        "looks": [{"epochs": look.epochs, "loss": look.loss} for look in fitted.trainings[0].looks],
+        "checks": [{"epochs": check.epochs, "loss": check.loss} for check in fitted.trainings[0].checks],
         "seconds": fitted.trainings[0].seconds,
     }
 
@@ -178,10 +178,10 @@ def measured(
     initial: Scorer,
     category: Category,
     train: list[Sample],
-    source: PictureSource,
+    source: ImageSource,
     parts: Assembled,
 ) -> dict[str, dict[str, float | None]]:
-    """Figures on the test pictures of one state, with the scorer fitted on ψ₀ and with one fitted on the state."""
+    """Figures on the test images of one state, with the scorer fitted on ψ₀ and with one fitted on the state."""
     recipe = parts.recipe
     choice, adapter = recipe.adapter, new_adapter(parts)
     assert choice is not None and adapter is not None
@@ -247,7 +247,7 @@ def tables(options: argparse.Namespace) -> None:
 def _epochs(categories: Mapping[str, list[dict[str, Any]]], rule: str) -> str:
     """At which epochs a rule's states were, over all folds."""
     all_folds = [fold for folds in categories.values() for fold in folds]
-    per = [fold["kept"]["fixed"] / fold["looks"][-1]["epochs"] for fold in all_folds]
+    per = [fold["kept"]["fixed"] / fold["checks"][-1]["epochs"] for fold in all_folds]
     at = sorted(fold["kept"][rule] / minibatches for fold, minibatches in zip(all_folds, per, strict=True))
     return f"{at[0]:.3g}" if at[0] == at[-1] else f"{at[0]:.3g}–{at[-1]:.3g}"
 
@@ -282,7 +282,7 @@ def main() -> None:
     training.add_argument("--epochs", type=int, default=6)
     training.add_argument("--learning-rate", type=float, default=1e-4)
     training.add_argument("--image-size", type=int, default=128)
-    training.add_argument("--multiple", type=int, default=4, help="draws of vicinal, in held-out pictures")
+    training.add_argument("--multiple", type=int, default=4, help="draws of vicinal, in held-out images")
     training.add_argument("--seed", type=int, default=0)
     writing = commands.add_parser("tables")
     writing.set_defaults(run=tables)

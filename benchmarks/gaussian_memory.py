@@ -1,8 +1,8 @@
-"""Peak memory of the whole process while `gaussian` is fitted, which the number of pictures must not change.
+"""Peak memory of the whole process while `gaussian` is fitted, which the number of images must not change.
 
-    python benchmarks/gaussian_memory.py [--pictures 2000 8000] [--covariance tied]
+    python benchmarks/gaussian_memory.py [--images 2000 8000] [--covariance tied]
 
-A process for each number of pictures; features of the shapes of EfficientNet-Lite 0 at 224 are drawn as they are asked
+A process for each number of images; features of the shapes of EfficientNet-Lite 0 at 224 are drawn as they are asked
 for.
 """
 
@@ -29,7 +29,7 @@ SHAPES = {"blocks.1": (24, 56), "blocks.2": (40, 28), "blocks.4": (112, 14), "bl
 class Drawn:
     """A stream that holds no more than one batch."""
 
-    pictures: int
+    images: int
     batch_size: int = 32
 
     @property
@@ -42,34 +42,34 @@ class Drawn:
     def __iter__(self) -> Iterator[Features]:
         generator = torch.Generator().manual_seed(0)
         geometry = {name: level.geometry for name, level in self.levels.items()}
-        for first in range(0, self.pictures, self.batch_size):
-            count = min(self.batch_size, self.pictures - first)
+        for first in range(0, self.count, self.batch_size):
+            count = min(self.batch_size, self.count - first)
             yield Features(
                 {n: torch.rand(count, side, side, c, generator=generator) for n, (c, side) in SHAPES.items()}, geometry
             )
 
 
-def fit(pictures: int, covariance: str) -> None:
+def fit(images: int, covariance: str) -> None:
     """Fit once in this process, print what that took."""
     imports = peak_memory_bytes()
     scorer = Gaussian(GaussianParams.model_validate({"covariance": covariance}), Context())
     started = time.perf_counter()
-    scorer.fit(Drawn(pictures))
+    scorer.fit(Drawn(images))
     seconds = time.perf_counter() - started
     peak = peak_memory_bytes()
-    print(f"{pictures:6d} pictures: peak {peak / 1e6:.1f} MB, of which imports {imports / 1e6:.1f} MB; {seconds:.0f} s")
+    print(f"{images:6d} images: peak {peak / 1e6:.1f} MB, of which imports {imports / 1e6:.1f} MB; {seconds:.0f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[2000, 8000])
+    parser.add_argument("--images", type=int, nargs="+", default=[2000, 8000])
     parser.add_argument("--covariance", choices=["global", "tied", "local"], default="tied")
     options = parser.parse_args()
-    if len(options.pictures) == 1:
-        fit(options.pictures[0], options.covariance)
+    if len(options.images) == 1:
+        fit(options.images[0], options.covariance)
         return
-    for pictures in options.pictures:
-        command = [sys.executable, __file__, "--pictures", str(pictures), "--covariance", options.covariance]
+    for images in options.images:
+        command = [sys.executable, __file__, "--images", str(images), "--covariance", options.covariance]
         subprocess.run(command, check=True)
 
 

@@ -64,7 +64,7 @@ TAIL = {
     "scorer": {"use": "knn", "k": 1},
 }
 SES = COMMON | TAIL | {"adapter": {"use": "ses", "blocks": ["layer4"]}}
-EWC = COMMON | TAIL | {"adapter": {"use": "ewc", "blocks": ["layer4"], "fisher_pictures": 6}}
+EWC = COMMON | TAIL | {"adapter": {"use": "ewc", "blocks": ["layer4"], "fisher_images": 6}}
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
 """What Python tells audit hooks of before it does it."""
 WHOLE = "a whole run"
@@ -87,28 +87,28 @@ class Case:
         return ["run", str(self.recipe), "--output", str(output)]
 
 
-def picture(random_: np.random.Generator, channel: int) -> Image.Image:
+def image(random_: np.random.Generator, channel: int) -> Image.Image:
     pixels = random_.integers(0, 60, (24, 24, 3), dtype=np.uint8)
     pixels[..., channel] += 150
     return Image.fromarray(pixels)
 
 
-def write_pictures(root: Path, names: list[str], splits: dict[str, int]) -> None:
-    """``root/<name>`` with so many pictures in each split, where ``{}`` stands for the name."""
+def write_images(root: Path, names: list[str], splits: dict[str, int]) -> None:
+    """``root/<name>`` with so many images in each split, where ``{}`` stands for the name."""
     random_ = np.random.default_rng(0)
     for channel, name in enumerate(names):
         for split, count in splits.items():
             folder = root / split.format(name)
             folder.mkdir(parents=True)
             for index in range(count):
-                picture(random_, channel).save(folder / f"{index}.png")
+                image(random_, channel).save(folder / f"{index}.png")
 
 
 def write_recipes(folder: Path) -> list[Path]:
     names = ["red", "green", "blue"]
     splits = {"{}/train/good": 12, "{}/test/good": 4, "{}/test/bad": 4}
-    write_pictures(folder / "categories", names, splits)
-    write_pictures(folder / "classes", names, {"train/{}": 12, "test/{}": 4})
+    write_images(folder / "categories", names, splits)
+    write_images(folder / "classes", names, {"train/{}": 12, "test/{}": 4})
     (folder / "classes" / "train" / "green" / "3.png").write_bytes(b"")  # one that cannot be read
     categories = {"format": "mvtec", "root": str(folder / "categories")}
     classes = {"format": "classes", "root": str(folder / "classes"), "normal": "*"}
@@ -128,7 +128,7 @@ def write_recipes(folder: Path) -> list[Path]:
 
 
 def vary_once() -> None:
-    """Import what changing pictures takes."""
+    """Import what changing images takes."""
     for name in get_args(Augmentation):
         vary(name, torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(0))
 

@@ -1,4 +1,4 @@
-"""Peak memory of the whole process for nearest neighbours over 100,000 features of 320 channels.
+"""Peak memory of the whole process for nearest neighbors over 100,000 features of 320 channels.
 
     python benchmarks/knn_memory.py [--rows 100000] [--channels 320]
 
@@ -37,7 +37,7 @@ def main() -> None:
     queries = 0
     for features in stream:
         scorer.score(features)
-        queries += features.pictures
+        queries += features.count
         if queries >= 1000:
             break
     scored = time.perf_counter()

@@ -1,9 +1,9 @@
-"""One picture at a time: median latency of Detector.predict beside the bare backbone's forward in the same run.
+"""One image at a time: median latency of Detector.predict beside the bare backbone's forward in the same run.
 
-    python benchmarks/latency.py RUN PICTURE
+    python benchmarks/latency.py RUN IMAGE
 
-RUN is a folder that `adkit run recipes/dn2.toml` left, PICTURE a file to score. The baseline is timm's model as it
-comes (float32, channels last) on a picture that is a tensor already. A ratio below 1 means that the detector is the
+RUN is a folder that `adkit run recipes/dn2.toml` left, IMAGE a file to score. The baseline is timm's model as it
+comes (float32, channels last) on an image that is a tensor already. A ratio below 1 means that the detector is the
 faster.
 """
 
@@ -26,23 +26,23 @@ ROUNDS = 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     options = parser.parse_args()
 
     detector = Detector.load(options.run)
-    with Image.open(options.picture) as opened:
-        picture = opened.convert("RGB")
+    with Image.open(options.image) as opened:
+        image = opened.convert("RGB")
     bare = create_backbone("tf_efficientnet_lite0", "packaged", 0).eval().to(memory_format=torch.channels_last)
-    image = torch.rand(1, 3, *detector.image_size).contiguous(memory_format=torch.channels_last)
+    noise = torch.rand(1, 3, *detector.image_size).contiguous(memory_format=torch.channels_last)
 
     def run_bare() -> None:
         with torch.inference_mode():
-            bare.forward_head(bare.forward_features(image), pre_logits=True)
+            bare.forward_head(bare.forward_features(noise), pre_logits=True)
 
     jobs: dict[str, Callable[[], object]] = {
         "bare backbone, float32": run_bare,
-        "predict, a picture in memory": lambda: detector.predict(picture),
-        "predict, a file": lambda: detector.predict(options.picture),
+        "predict, an image in memory": lambda: detector.predict(image),
+        "predict, a file": lambda: detector.predict(options.image),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(ROUNDS + 5):

@@ -2,14 +2,14 @@
 
     python benchmarks/padim.py --root data/mtd [--category tile] [--environment FOLDER]
 
-Both run on the CPU with the same weights, levels, channels, picture size, normalization and batch size, each in a
+Both run on the CPU with the same weights, levels, channels, image size, normalization and batch size, each in a
 process of its own. anomalib comes into an environment of its own (some 6 GB), with adkit's versions of torch and timm;
 one that is there already is used again, and without --environment it is removed afterwards. Seconds are those of the
 clock, so let nothing else run. What counts:
 
-- fit: listing the pictures, fitting, and saving what was fitted; not imports, nor building the network.
-- test: scores and maps of every test picture. adkit's figures are within its time; of anomalib, which is spared
-  validation, normalization, thresholds, pictures and its own figures, raw scores and maps are kept.
+- fit: listing the images, fitting, and saving what was fitted; not imports, nor building the network.
+- test: scores and maps of every test image. adkit's figures are within its time; of anomalib, which is spared
+  validation, normalization, thresholds, images and its own figures, raw scores and maps are kept.
 - peak memory: the most that the process ever held, imports included; what anomalib's decoding processes hold is not.
 - image AUROC, AUPRO: adkit's exact figures for both, over masks as either resizes them.
 """
@@ -35,9 +35,9 @@ from typing import Any
 ANOMALIB = "2.7.0"
 RECIPE = Path(__file__).parents[1] / "recipes" / "padim.toml"
 TOLERANCE = 1e-4
-"""Of the features of one picture, as a share of their level's largest, for float32 rounds."""
+"""Of the features of one image, as a share of their level's largest, for float32 rounds."""
 SHARED = "shared.pth"
-"""Weights, settings, and the features of one picture, as adkit has them."""
+"""Weights, settings, and the features of one image, as adkit has them."""
 
 
 def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
@@ -46,12 +46,12 @@ def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
 
 
 def share(options: argparse.Namespace) -> dict[str, object]:
-    """Write down what anomalib is to use, and what adkit makes of one picture."""
+    """Write down what anomalib is to use, and what adkit makes of one image."""
     import torch
     from adkit_plugins.extractors.timm.weights import create_backbone
 
     from adkit.data.dataset import open_dataset
-    from adkit.data.loader import BadPictures
+    from adkit.data.loader import BadImages
     from adkit.inference.assemble import assemble
     from adkit.recipe.reader import read_recipe
 
@@ -59,9 +59,9 @@ def share(options: argparse.Namespace) -> dict[str, object]:
     parts = assemble(recipe)
     chosen, embedding = recipe.extractors[0].params, parts.embeddings[0]
     first = open_dataset(recipe.data, 0).categories[0].train[:1]
-    picture = next(iter(parts.loader(first, BadPictures(0), 1, False))).images
+    image = next(iter(parts.loader(first, BadImages(0), 1, False))).images
     with torch.inference_mode():
-        features = embedding.extractor(picture)
+        features = embedding.extractor(image)
     shared = {
         "backbone": chosen.backbone,
         "weights": create_backbone(chosen.backbone, chosen.weights, 0).state_dict(),
@@ -71,7 +71,7 @@ def share(options: argparse.Namespace) -> dict[str, object]:
         "std": embedding.extractor.std.flatten().tolist(),
         "size": parts.view.size,
         "batch_size": recipe.data.batch_size,
-        "picture": picture,
+        "image": image,
         "features": {name: level.permute(0, 3, 1, 2).contiguous() for name, level in features.items()},
     }
     torch.save(shared, options.work / SHARED)
@@ -154,11 +154,11 @@ def anomalib_padim(shared: Mapping[str, Any]) -> Any:
 
 
 def compare_features(model: Any, shared: Mapping[str, Any]) -> tuple[float, float]:
-    """The largest difference between both programs' features of one picture, and as a share of the level's largest."""
+    """The largest difference between both programs' features of one image, and as a share of the level's largest."""
     import torch
 
     with torch.inference_mode():
-        features = model.model.feature_extractor(model.pre_processor(shared["picture"]))
+        features = model.model.feature_extractor(model.pre_processor(shared["image"]))
     differences, shares = [], []
     for name, own in shared["features"].items():
         differences.append(float((features[name] - own).abs().max()))
@@ -244,7 +244,7 @@ def compare(options: argparse.Namespace) -> None:
     peer = in_process(python, "anomalib", options)
     rows.append(peer | figures(options.work / "anomalib.npz"))
     print(
-        f"features of one picture: anomalib's differ from adkit's by {peer['difference']:.1e} at most, "
+        f"features of one image: anomalib's differ from adkit's by {peer['difference']:.1e} at most, "
         f"{peer['share']:.1e} of their level's largest"
     )
     print(f"{'':32}{'fit':>9}{'test':>9}{'peak memory':>14}{'image AUROC':>14}{'AUPRO':>8}")

@@ -4,10 +4,10 @@
     python benchmarks/panda.py judge --root data/fashion-mnist --output figures/fashion --methods dn2 early ses ewc
     python benchmarks/panda.py tables --output figures/fashion
 
-``choose`` looks for a setting by the vicinal figure of a few normal pictures; no test picture is looked at. ``judge``
+``choose`` looks for a setting by the vicinal figure of a few normal images; no test image is looked at. ``judge``
 carries out each method's shipped recipe class by class, as ``adkit run`` does, but all of them share what the blocks
-that panda.toml does not train make of each picture: it is computed once, and kept in ``--output``. (``oe`` and
-``joint`` train on the pictures themselves.) What is on disk is not done again, so a run that was interrupted goes on
+that panda.toml does not train make of each image: it is computed once, and kept in ``--output``. (``oe`` and
+``joint`` train on the images themselves.) What is on disk is not done again, so a run that was interrupted goes on
 when it is started again; it must then ask for the same.
 """
 
@@ -24,17 +24,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Dataset
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.sources import PictureSource, Source, extract_once
+from adkit.inference.sources import ImageSource, Source, extract_once
 from adkit.inference.store import FeatureStore
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import CategoryReport
-from adkit.runner.category import judge
-from adkit.runner.fit import Workplace
-from adkit.training.auxiliary import auxiliary_pictures
+from adkit.runner.category import run_category
+from adkit.runner.fit import Workspace
+from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.progress import Display
@@ -58,7 +58,7 @@ def opened(options: argparse.Namespace, name: str, *overrides: str) -> tuple[Ass
     data = [f"data.root={str(options.root)!r}", "data.format=arrays", "data.normal=*", "data.calibration=0"]
     recipe = read_recipe(RECIPES / name, ["run.device=cpu", *data, *overrides])
     whole = open_dataset(recipe.data, recipe.run.seed)
-    parts = assemble(recipe, auxiliary_pictures(recipe, whole, print))
+    parts = assemble(recipe, auxiliary_images(recipe, whole, print))
     require_trainable(parts, whole.categories)
     return parts, whole
 
@@ -82,9 +82,9 @@ def require_same(found: dict[str, Any], recipe: Recipe, path: Path) -> None:
 
 
 @contextmanager
-def workplace(source: Source, parts: Assembled, options: argparse.Namespace) -> Iterator[Workplace]:
+def workspace(source: Source, parts: Assembled, options: argparse.Namespace) -> Iterator[Workspace]:
     with tempfile.TemporaryDirectory(dir=options.output) as work:
-        yield Workplace(source, parts, Display(quiet=True), Path(work))
+        yield Workspace(source, parts, Display(quiet=True), Path(work))
 
 
 def choose(options: argparse.Namespace) -> None:
@@ -97,11 +97,11 @@ def choose(options: argparse.Namespace) -> None:
         stopper = [f"stopper={{use='vicinal', multiple={options.multiple}, patience=1000}}"]
         parts, dataset = opened(options, "panda-ewc.toml" if strength else "panda.toml", *training, *stopper)
         for category, path in left(dataset, setting.replace("/", " "), parts.recipe, options):
-            few = replace(category, train=category.train[: options.pictures], test=())
-            with workplace(PictureSource(parts, BadPictures(0), len(few.train)), parts, options) as place:
-                course = judge(few, place)[0].report.trainings[0]
+            few = replace(category, train=category.train[: options.images], test=())
+            with workspace(ImageSource(parts, BadImages(0), len(few.train)), parts, options) as place:
+                course = run_category(few, place)[0].report.trainings[0]
             write(path, {"recipe": resolved(parts.recipe), "training": course.model_dump(mode="json")})
-            figures = [f"{look.minibatches}: {look.figure:.3f}" for look in course.looks if look.figure is not None]
+            figures = [f"{check.minibatches}: {check.value:.3f}" for check in course.checks if check.value is not None]
             print(setting, category.name, ", ".join(figures), f"({course.seconds:.0f} s)", flush=True)
 
 
@@ -118,33 +118,33 @@ def judge_methods(options: argparse.Namespace) -> None:
         same = Trunks(parts, trunks.trained, trunks.trunks, trunks.shapes)
         for category, path in left(dataset, options.name or method, parts.recipe, options):
             started = time.perf_counter()
-            source = same.source(store, PictureSource(parts, BadPictures(0), len(category.samples)))
-            with workplace(source, parts, options) as place:
-                judged = judge(category, place)[0]
+            source = same.source(store, ImageSource(parts, BadImages(0), len(category.samples)))
+            with workspace(source, parts, options) as place:
+                result = run_category(category, place)[0]
                 timings = place.display.timings
             seconds = time.perf_counter() - started
             found = {"recipe": resolved(parts.recipe), "seconds": seconds, "timings": timings}
-            write(path, {**found, "warnings": judged.warnings, "report": judged.report.model_dump(mode="json")})
-            auroc = judged.report.metrics["image_auroc"]
+            write(path, {**found, "warnings": result.warnings, "report": result.report.model_dump(mode="json")})
+            auroc = result.report.metrics["image_auroc"]
             print(options.name or method, category.name, f"{auroc:.4f}, {seconds:.0f} s", flush=True)
-            for warning in judged.warnings:
+            for warning in result.warnings:
                 print("  ", warning, flush=True)
 
 
 def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse.Namespace) -> FeatureStore:
-    """Rows of every picture of all classes; goes on with what an earlier start left."""
+    """Rows of every image of all classes; goes on with what an earlier start left."""
     described = options.output / "rows" / "recipe.json"
     if described.exists():
         require_same(json.loads(described.read_text(encoding="utf-8")), parts.recipe, described)
     else:
         write(described, resolved(parts.recipe))
     store = FeatureStore(described.parent, [one.levels for one in trunks.embeddings])
-    pictures = list({one.id: one for category in dataset.categories for one in category.samples}.values())
-    own, left = PictureSource(parts, BadPictures(0), len(pictures)), store.missing(pictures)
+    images = list({one.id: one for category in dataset.categories for one in category.samples}.values())
+    own, left = ImageSource(parts, BadImages(0), len(images)), store.missing(images)
     if left:
         started = time.perf_counter()
         extract_once(own.decoding(trunks.embeddings), left, store, lambda count: None)
-        print(f"{len(left)} pictures through the frozen blocks: {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"{len(left)} images through the frozen blocks: {time.perf_counter() - started:.0f} s", flush=True)
     return store
 
 
@@ -156,7 +156,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Image AUROC by class and method, with mean, standard error and seconds a class."""
+    """Image AUROC by class and method, with mean, standard error and seconds per class."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(options.output.glob("*.json")):
         method, _, category = path.stem.rpartition(" ")
@@ -177,7 +177,7 @@ def tables(options: argparse.Namespace) -> None:
     sums = [mean_and_sem(values) for values in whole]  # of methods that have all classes
     print(f"| mean ± SEM | {' | '.join('' if s is None else f'{m:.3f} ± {s:.3f}' for m, s in sums)} |")
     seconds = [[one["seconds"] for one in found[method].values()] for method in methods]
-    print(f"| seconds a class | {' | '.join(f'{sum(times) / len(times):.0f}' for times in seconds)} |")
+    print(f"| seconds per class | {' | '.join(f'{sum(times) / len(times):.0f}' for times in seconds)} |")
 
 
 def main() -> None:
@@ -187,8 +187,8 @@ def main() -> None:
     choosing.set_defaults(run=choose)
     choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE/CLIP[/STRENGTH]")
     choosing.add_argument("--minibatches", type=int, default=100)
-    choosing.add_argument("--pictures", type=int, default=1000, help="normal pictures of a class")
-    choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal, in held-out pictures")
+    choosing.add_argument("--images", type=int, default=1000, help="normal images of a class")
+    choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal, in held-out images")
     judging.set_defaults(run=judge_methods)
     judging.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     judging.add_argument("--name", help="of the figures, where the method's own would hide what --set changes")

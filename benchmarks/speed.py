@@ -1,8 +1,8 @@
-"""Pictures a second of adkit's embedding beside the bare backbone in the same run.
+"""Images a second of adkit's embedding beside the bare backbone in the same run.
 
-    python benchmarks/speed.py [--root FOLDER] [--pictures 512]
+    python benchmarks/speed.py [--root FOLDER] [--images 512]
 
-The baseline is timm's model as it comes (float32, channels last) on pictures that are already tensors; adkit decodes,
+The baseline is timm's model as it comes (float32, channels last) on images that are already tensors; adkit decodes,
 resizes, normalizes, and hands on channels-last features. A ratio above 1 means adkit is the faster.
 """
 
@@ -19,9 +19,9 @@ import torch
 from adkit_plugins.extractors.timm.weights import create_backbone
 
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadImages, Loader
 from adkit.inference.assemble import assemble
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.recipe.reader import read_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
@@ -37,7 +37,7 @@ def seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data/textures", help="a folder in MVTec layout")
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256)
     options = parser.parse_args()
 
     def parts(precision: str):
@@ -48,8 +48,8 @@ def main() -> None:
     bare = create_backbone("tf_efficientnet_lite0", "packaged", 0).eval().to(memory_format=torch.channels_last)
     settings = {precision: parts(precision) for precision in ("float32", "bfloat16")}
     dataset = open_dataset(settings["float32"].recipe.data, 0)
-    samples = [sample for category in dataset.categories for sample in category.train][: options.pictures]
-    loader = Loader(samples, settings["float32"].view, 32, BadPictures(0))
+    samples = [sample for category in dataset.categories for sample in category.train][: options.images]
+    loader = Loader(samples, settings["float32"].view, 32, BadImages(0))
     held = [batch.images.contiguous(memory_format=torch.channels_last) for batch in islice(loader, 4)]
 
     def run_bare() -> None:
@@ -62,8 +62,8 @@ def main() -> None:
             pass
 
     def run_whole(precision: str) -> None:
-        source = PictureSource(settings[precision], BadPictures(0), len(samples))
-        for _ in source.stream(samples, lambda pictures: None, targets=False):
+        source = ImageSource(settings[precision], BadImages(0), len(samples))
+        for _ in source.stream(samples, lambda images: None, targets=False):
             pass
 
     jobs: dict[str, tuple[Callable[[], None], int]] = {
@@ -79,10 +79,10 @@ def main() -> None:
         for name, (work, _) in jobs.items():
             times[name].append(seconds(work))
     baseline = jobs["bare backbone, float32"][1] / statistics.median(times["bare backbone, float32"])
-    print(f"{len(samples)} pictures, {torch.get_num_threads()} threads, median of {ROUNDS} rounds")
+    print(f"{len(samples)} images, {torch.get_num_threads()} threads, median of {ROUNDS} rounds")
     for name, (_, count) in jobs.items():
         rate = count / statistics.median(times[name])
-        print(f"  {name:<24} {rate:7.1f} pictures/s   {rate / baseline:5.2f} of the bare backbone")
+        print(f"  {name:<24} {rate:7.1f} images/s   {rate / baseline:5.2f} of the bare backbone")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adkit.report.report import LookReport, TrainingReport
+from adkit.report.report import CheckReport, TrainingReport
 
 KEPT = "#d1495b"
 GROUPS = {"train": "#1f5fa8", "held_out": "#7fa7d1", "test_normal": "#3f8f5f", "test_anomalous": "#d1495b"}
@@ -27,16 +27,16 @@ def courses(trainings: Sequence[TrainingReport]) -> Figure:
     """A column a training: the stopper's figure above, below it the loss and its terms, on one scale for all."""
     figure, axes = _columns(len(trainings), heights=(2, 3))
     for training, (upper, lower) in zip(trainings, axes, strict=True):
-        looks = [look for look in training.looks if look.figure is not None]
-        upper.plot([look.epochs for look in looks], [look.figure for look in looks], color=GROUPS["train"])
+        checks = [check for check in training.checks if check.value is not None]
+        upper.plot([check.epochs for check in checks], [check.value for check in checks], color=GROUPS["train"])
         for kept, fill in ((True, GROUPS["train"]), (False, "white")):
-            some = [look for look in looks if look.kept is kept]
-            at, values = [look.epochs for look in some], [look.figure for look in some]
+            some = [check for check in checks if check.kept is kept]
+            at, values = [check.epochs for check in some], [check.value for check in some]
             upper.plot(at, values, "o", markerfacecolor=fill, markeredgecolor=GROUPS["train"], clip_on=False)
-        upper.set(title=_title(training), ylabel="stopper's figure")
-        _draw_losses(lower, [look for look in training.looks if look.loss is not None])
-        lower.set(xlabel="epochs", ylabel="loss since the look before")
-        at = next(look.epochs for look in training.looks if look.minibatches == training.kept_minibatches)
+        upper.set(title=_title(training), ylabel="stopper's value")
+        _draw_losses(lower, [check for check in training.checks if check.loss is not None])
+        lower.set(xlabel="epochs", ylabel="loss since the check before")
+        at = next(check.epochs for check in training.checks if check.minibatches == training.kept_minibatches)
         for chart in (upper, lower):
             chart.axvline(at, color=KEPT, linewidth=1)
         upper.annotate("kept", (at, 0.03), (4, 0), ("data", "axes fraction"), "offset points", color=KEPT, fontsize=8)
@@ -54,11 +54,11 @@ def distances(trainings: Mapping[str, TrainingReport]) -> Figure:
     figure, axes = _columns(len(trainings), heights=(2, 2, 2), width=3)
     for (title, training), (raw, normalized, auroc) in zip(trainings.items(), axes, strict=True):
         at = [snapshot.minibatches for snapshot in training.snapshots]
-        for name, colour in GROUPS.items():
+        for name, color in GROUPS.items():
             if name in training.snapshots[0].distances:
-                raw.plot(at, [one.distances[name] for one in training.snapshots], ".-", color=colour, label=name)
+                raw.plot(at, [one.distances[name] for one in training.snapshots], ".-", color=color, label=name)
                 values = [one.normalized.get(name, np.nan) for one in training.snapshots]
-                normalized.plot(at, values, ".-", color=colour)
+                normalized.plot(at, values, ".-", color=color)
         auroc.plot(at, [np.nan if one.image_auroc is None else one.image_auroc for one in training.snapshots], ".-k")
         raw.set(title=title, yscale="log")
         normalized.set(yscale="log")
@@ -85,13 +85,13 @@ def _title(training: TrainingReport) -> str:
     return f"{training.subject}, learning rate {training.schedule['learning_rate']:g}"
 
 
-def _draw_losses(axes: Axes, looks: Sequence[LookReport]) -> None:
+def _draw_losses(axes: Axes, checks: Sequence[CheckReport]) -> None:
     """Terms as bands, one upon the other, for together they are the loss; each with by how much it fell."""
-    names = list(looks[0].terms) or [""]
-    rows = np.array([[look.terms.get(name, look.loss) for look in looks] for name in names], float)
-    colours = plt.get_cmap("Blues")(np.linspace(0.15, 0.85, len(names)))
-    epochs = [look.epochs for look in looks]
-    axes.stackplot(epochs, rows, colors=colours, edgecolor="white", linewidth=0.5)
+    names = list(checks[0].terms) or [""]
+    rows = np.array([[check.terms.get(name, check.loss) for check in checks] for name in names], float)
+    colors = plt.get_cmap("Blues")(np.linspace(0.15, 0.85, len(names)))
+    epochs = [check.epochs for check in checks]
+    axes.stackplot(epochs, rows, colors=colors, edgecolor="white", linewidth=0.5)
     for name, row, middle in zip(names, rows, rows.cumsum(0)[:, -1] - rows[:, -1] / 2, strict=True):
         label = f"{name} {row[-1] / row[0] - 1:+.0%}"
         axes.annotate(label, (epochs[-1], middle), (4, 0), textcoords="offset points", va="center", fontsize=8)

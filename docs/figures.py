@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation.
+"""Draw the images of the documentation.
 
 python docs/figures.py                                     all that takes a minute
 python docs/figures.py heatmaps                            one of them
@@ -23,13 +23,13 @@ from PIL import Image, ImageDraw
 
 from adkit import Detector, run
 from adkit.data.dataset import open_dataset
-from adkit.data.formats.textures import draw_picture, photographs, plans
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.formats.textures import draw_image, photographs, plans
+from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View, to_planes
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.pipeline import Member, ScoringPath, embed
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.predict.heatmaps import overlay
 from adkit.recipe.reader import read_recipe
 from adkit.report.report import CategoryReport, Report, TrainingReport
@@ -77,7 +77,7 @@ def image_path(name: str) -> Path:
 
 
 def quickstart() -> Image.Image:
-    """Test pictures of the quickstart, their masks, and the maps that it finds."""
+    """Test images of the quickstart, their masks, and the maps that it finds."""
     recipe = read_recipe(ROOT / "recipes" / "quickstart.toml")
     parts = assemble(recipe)
     columns = []
@@ -94,7 +94,7 @@ def quickstart() -> Image.Image:
 
 
 def heatmaps() -> Image.Image:
-    """Test pictures of the quickstart, and what `adkit predict --heatmaps` makes of them."""
+    """Test images of the quickstart, and what `adkit predict --heatmaps` makes of them."""
     recipe = ROOT / "recipes" / "quickstart.toml"
     root = ROOT / read_recipe(recipe).data.root
     columns = []
@@ -102,20 +102,20 @@ def heatmaps() -> Image.Image:
         runs = Path(run(recipe, [f"data.root={root}"], folder).folder)
         for category, kind in (("brick", "good"), ("brick", "scratch"), ("grass", "hole"), ("gravel", "scratch")):
             detector = Detector.load(runs / "detector" / category)
-            picture = Image.open(sorted((root / category / "test" / kind).iterdir())[0]).convert("RGB")
-            found = detector.predict([picture])
+            image = Image.open(sorted((root / category / "test" / kind).iterdir())[0]).convert("RGB")
+            found = detector.predict([image])
             assert found.maps is not None and found.regions is not None
-            drawn = overlay(picture, found.maps[0], detector.view, detector.pixel_threshold, found.regions[0])
-            columns.append((f"{category}: {kind}", [picture, drawn]))
+            drawn = overlay(image, found.maps[0], detector.view, detector.pixel_threshold, found.regions[0])
+            columns.append((f"{category}: {kind}", [image, drawn]))
     return _sheet(columns)
 
 
 def vicinity() -> Image.Image:
-    """A normal picture of bricks, and what the vicinal stopper could draw from it."""
-    photograph, _, _ = draw_picture(next(plans(seed=0)), photographs())
+    """A normal image of bricks, and what the vicinal stopper could draw from it."""
+    photograph, _, _ = draw_image(next(plans(seed=0)), photographs())
     view = View("squash", 224, 224)
     image = torch.empty(1, 3, *view.size)
-    to_planes(view.image(Image.fromarray(photograph)), image[0].numpy())
+    to_planes(view.input(Image.fromarray(photograph)), image[0].numpy())
     columns = [("normal", [_shown(image[0])])]
     titles: dict[Augmentation, str] = {"augmix": "AugMix", "cutout": "CutOut", "confetti": "Confetti"}
     for name, title in titles.items():
@@ -133,13 +133,13 @@ def _shown(image: torch.Tensor) -> Image.Image:
 
 def _fitted(category: Category, parts: Assembled) -> ScoringPath:
     scorer = parts.new_scorer()
-    source = PictureSource(parts, BadPictures(0), len(category.train))
+    source = ImageSource(parts, BadImages(0), len(category.train))
     scorer.fit(source.stream(category.train, lambda count: None, targets=False))
     return parts.scoring_path([Member(0, scorer)])
 
 
 def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
-    return Loader(samples, parts.view, 16, BadPictures(0), targets=True, metric_size=parts.metric_size)
+    return Loader(samples, parts.view, 16, BadImages(0), targets=True, metric_size=parts.metric_size)
 
 
 def _map(detector: ScoringPath, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
@@ -147,18 +147,14 @@ def _map(detector: ScoringPath, parts: Assembled, images: torch.Tensor) -> torch
 
 
 def _column(sample: Sample, detector: ScoringPath, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
-    """The picture, its mask, and the map laid over it in red, on one scale for all pictures of a category."""
+    """The image, its mask, and the map laid over it in red, on one scale for all images of a category."""
     batch = next(iter(_batches([sample], parts)))
-    picture = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    mask = (
-        np.zeros_like(picture)
-        if batch.masks is None
-        else batch.masks[0, ..., None].numpy() * np.full_like(picture, 255)
-    )
+    image = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    mask = np.zeros_like(image) if batch.masks is None else batch.masks[0, ..., None].numpy() * np.full_like(image, 255)
     strength = ((_map(detector, parts, batch.images)[0] - limits[0]) / (limits[1] - limits[0])).clamp(0, 1).numpy()
-    red = np.zeros_like(picture) + np.array([235, 30, 30], np.uint8)
-    overlay = picture + (red.astype(np.float32) - picture) * strength[..., None] * 0.85
-    return [Image.fromarray(part.astype(np.uint8)) for part in (picture, mask, overlay)]
+    red = np.zeros_like(image) + np.array([235, 30, 30], np.uint8)
+    overlay = image + (red.astype(np.float32) - image) * strength[..., None] * 0.85
+    return [Image.fromarray(part.astype(np.uint8)) for part in (image, mask, overlay)]
 
 
 def _sheet(columns: list[tuple[str, list[Image.Image]]]) -> Image.Image:

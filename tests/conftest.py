@@ -21,7 +21,7 @@ def stripes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_recipe(stripes: Path, tmp_path: Path) -> dict[str, Any]:
-    """Random weights and small pictures: what runs in a second and still is the whole path."""
+    """Random weights and small images: what runs in a second and still is the whole path."""
     return {
         "run": {"name": "small", "output": str(tmp_path / "runs"), "device": "cpu", "precision": "float32"},
         "data": {"format": "mvtec", "root": str(stripes), "image_size": 64, "batch_size": 4, "calibration": 0.25},

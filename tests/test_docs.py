@@ -76,6 +76,6 @@ def test_every_link_within_the_repository_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_every_picture_of_the_docs_is_drawn_by_the_script():
+def test_every_image_of_the_docs_is_drawn_by_the_script():
     drawn = runpy.run_path(str(ROOT / "docs" / "figures.py"))["FIGURES"]
     assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == {*drawn, "trainings", "distances"}

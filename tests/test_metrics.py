@@ -1,4 +1,4 @@
-"""Exact figures against scikit-learn, a brute-force PRO and numbers worked out by hand."""
+"""Exact metrics against scikit-learn, a brute-force PRO and numbers worked out by hand."""
 
 import math
 from itertools import pairwise
@@ -23,13 +23,13 @@ def pixel_metrics(maps, masks, batch=None):
 def brute_force_pro(maps, masks):
     """The curve at every distinct score, one threshold after another, joined by straight lines."""
     components = []
-    for picture, mask in enumerate(masks):
+    for image, mask in enumerate(masks):
         names, number = label(mask, return_num=True, connectivity=2)
-        components += [(picture, names == name) for name in range(1, number + 1)]
+        components += [(image, names == name) for name in range(1, number + 1)]
     curve = [(0.0, 0.0)]
     for threshold in np.unique(maps)[::-1]:
         found = maps >= threshold
-        share = np.mean([found[picture][component].mean() for picture, component in components])
+        share = np.mean([found[image][component].mean() for image, component in components])
         curve.append((found[~masks].mean(), share))
     area = 0.0
     for (x0, y0), (x1, y1) in pairwise(curve):
@@ -39,7 +39,7 @@ def brute_force_pro(maps, masks):
     return area / 0.3
 
 
-def random_pictures(seed):
+def random_images(seed):
     """Small maps and masks with several components each; odd seeds have heavy ties."""
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(4, 11, 11))
@@ -109,7 +109,7 @@ def test_a_missing_class_gives_no_image_metrics(labels):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_image_scores_that_are_not_finite_are_named(bad):
-    with pytest.raises(UserError, match=f"expected finite scores, found {bad} in the score of picture 2:"):
+    with pytest.raises(UserError, match=f"expected finite scores, found {bad} in the score of image 2:"):
         image_metrics(np.array([0.0, bad]), np.array([0, 1]))
 
 
@@ -125,7 +125,7 @@ def test_labels_other_than_0_and_1():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_pixel_ranking_equals_scikit_learn(seed):
-    maps, masks = random_pictures(seed)
+    maps, masks = random_images(seed)
     metrics = pixel_metrics(maps, masks)
     assert metrics["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-12)
     reference = average_precision_score(masks.ravel(), maps.ravel())
@@ -134,26 +134,26 @@ def test_pixel_ranking_equals_scikit_learn(seed):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_pro_equals_brute_force(seed):
-    maps, masks = random_pictures(seed)
+    maps, masks = random_images(seed)
     assert pixel_metrics(maps, masks)["pixel_aupro"] == pytest.approx(brute_force_pro(maps, masks), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_any_batching_gives_identical_figures(seed, batch):
-    maps, masks = random_pictures(seed)
+    maps, masks = random_images(seed)
     assert pixel_metrics(maps, masks, batch) == pixel_metrics(maps, masks)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_increasing_affine_maps_change_nothing(seed):
-    maps, masks = random_pictures(seed)
+    maps, masks = random_images(seed)
     maps = np.rint(maps * 64).astype(np.float32)  # so that the sums below are exact in float32
     assert pixel_metrics(maps * 4 - 1000, masks) == pixel_metrics(maps, masks)
 
 
 def test_a_perfect_map_is_perfect():
-    _, masks = random_pictures(0)
+    _, masks = random_images(0)
     metrics = pixel_metrics(masks.astype(np.float32), masks)
     assert metrics == {"pixel_auroc": 1.0, "pixel_ap": 1.0, "pixel_aupro": pytest.approx(1.0)}
     assert metrics["pixel_aupro"] <= 1.0
@@ -171,7 +171,7 @@ def test_a_constant_map_finds_everything_and_raises_every_alarm_at_once():
 
 
 def test_a_reversed_map_is_worthless():
-    _, masks = random_pictures(0)
+    _, masks = random_images(0)
     metrics = pixel_metrics(-masks.astype(np.float32), masks)
     assert (metrics["pixel_auroc"], metrics["pixel_aupro"]) == (0.0, 0.0)
 
@@ -192,8 +192,8 @@ def test_components_count_alike_whatever_their_size():
     assert pixel_metrics(maps, masks)["pixel_aupro"] == pytest.approx(0.75)
 
 
-def test_pictures_can_be_added_after_computing():
-    maps, masks = random_pictures(0)
+def test_images_can_be_added_after_computing():
+    maps, masks = random_images(0)
     metrics = PixelMetrics()
     metrics.add(maps[:2], masks[:2])
     metrics.compute()
@@ -202,7 +202,7 @@ def test_pictures_can_be_added_after_computing():
 
 
 def test_what_was_added_is_left_as_it_was():
-    maps, masks = random_pictures(0)
+    maps, masks = random_images(0)
     before = maps.copy(), masks.copy()
     pixel_metrics(maps, masks)
     assert np.array_equal(maps, before[0])
@@ -220,11 +220,11 @@ def test_nothing_added_gives_no_pixel_metrics():
     assert PixelMetrics().compute() == dict.fromkeys(["pixel_auroc", "pixel_ap", "pixel_aupro"])
 
 
-def test_maps_that_are_not_finite_are_named_by_picture():
+def test_maps_that_are_not_finite_are_named_by_image():
     metrics = PixelMetrics()
     metrics.add(np.zeros((2, 2, 2), dtype=np.float32), np.zeros((2, 2, 2), dtype=bool))
     maps = np.array([[[0, 0], [0, 0]], [[0, np.nan], [0, 0]]], dtype=np.float32)
-    with pytest.raises(UserError, match="expected finite scores, found nan in the map of picture 4:"):
+    with pytest.raises(UserError, match="expected finite scores, found nan in the map of image 4:"):
         metrics.add(maps, np.zeros((2, 2, 2), dtype=bool))
 
 

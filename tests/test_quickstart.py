@@ -1,4 +1,4 @@
-"""The main job as the README promises it: real pictures, real weights, no hub."""
+"""The main job as the README promises it: real images, real weights, no hub."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def report(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_quickstart_finds_the_defective_pictures(report):
+def test_quickstart_finds_the_defective_images(report):
     assert report.mean["image_auroc"] >= 0.90
 
 

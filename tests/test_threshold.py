@@ -59,12 +59,12 @@ def test_rates_outside_0_and_1(rate):
 
 
 def test_no_scores_to_calibrate_on():
-    with pytest.raises(UserError, match="expected at least one score of a held-out normal picture"):
+    with pytest.raises(UserError, match="expected at least one score of a held-out normal image"):
         conformal(np.array([]), 0.05)
 
 
 def test_calibration_scores_that_are_not_finite():
-    with pytest.raises(UserError, match="expected finite scores of held-out normal pictures, found nan"):
+    with pytest.raises(UserError, match="expected finite scores of held-out normal images, found nan"):
         conformal(np.array([0.0, math.nan]), 0.05)
 
 

@@ -36,14 +36,14 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     """Validate a recipe, resolve its data and build its components, and describe the run to come.
 
     Raises:
-        UserError: whatever would stop a run before its first picture.
+        UserError: whatever would stop a run before its first image.
     """
     from adkit.data.dataset import open_dataset
     from adkit.inference.assemble import assemble
     from adkit.plugin.scorer import SizedScorer
     from adkit.plugin.stopper import HoldingStopper
     from adkit.recipe.reader import read_recipe
-    from adkit.training.auxiliary import auxiliary_pictures
+    from adkit.training.auxiliary import auxiliary_images
     from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
 
     read = read_recipe(recipe, overrides)
@@ -51,7 +51,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
         remarks: list[str] = []
-        parts = assemble(read, auxiliary_pictures(read, dataset, remarks.append))
+        parts = assemble(read, auxiliary_images(read, dataset, remarks.append))
         adapter, stopper = new_adapter(parts), new_stopper(parts)
         require_trainable(parts, dataset.categories)
     lines = [f"{read.path or 'recipe'}: in order"]
@@ -61,9 +61,9 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     if adapter is not None:
         lines.append(f"  training   {_schedule(scheduled(adapter, read.training))}")
         if isinstance(stopper, HoldingStopper):
-            lines.append(f"  stopping   by {stopper.validation:g} of the normal pictures to fit")
+            lines.append(f"  stopping   by {stopper.validation:g} of the normal images to fit")
         if parts.auxiliary:
-            lines.append(f"  auxiliary  {len(parts.auxiliary)} pictures")
+            lines.append(f"  auxiliary  {len(parts.auxiliary)} images")
     levels = [entry for embedding in parts.embeddings for entry in embedding.levels.items()]
     for name, level in levels:
         lines.append(f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels")
@@ -79,7 +79,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
     for category in dataset.categories:
         if len({sample.label for sample in category.test}) < 2:
-            lines.append(f"warning: {category.name}: test pictures of both kinds are needed for metrics")
+            lines.append(f"warning: {category.name}: test images of both kinds are needed for metrics")
     lines += [f"warning: {text}" for text in (*dataset.warnings, *remarks)]
     return "\n".join(lines)
 
@@ -97,7 +97,7 @@ def _counts(category: Category) -> str:
     calibrating = f"in {len(category.folds)} folds, all" if category.folds else str(len(category.calibration))
     masks = sum(sample.mask is not None for sample in category.test)
     return (
-        f"{len(category.train)} normal pictures to fit, {calibrating} to calibrate, "
+        f"{len(category.train)} normal images to fit, {calibrating} to calibrate, "
         f"{len(category.test)} to test ({anomalous} anomalous, {masks} with a mask)"
     )
 

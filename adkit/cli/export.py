@@ -19,11 +19,11 @@ def add_parser(commands: Commands) -> None:
         "--output", metavar="DIR", help="folder to write (default: export and the format's name in the detector's)"
     )
     parser.add_argument(
-        "--pictures",
+        "--images",
         nargs="+",
         default=(),
         metavar="PATH",
-        help="pictures, folders or globs that the file is compared with the detector on (default: some photographs)",
+        help="images, folders or globs that the file is compared with the detector on (default: some photographs)",
     )
     parser.add_argument("--device", default="auto", help="where the detector computes: auto, cpu, cuda, cuda:1 or mps")
     parser.set_defaults(command=export_detector)
@@ -31,10 +31,10 @@ def add_parser(commands: Commands) -> None:
 
 def export_detector(options: argparse.Namespace) -> int:
     from adkit.export.export import export, summary, warning
-    from adkit.predict.predict import find_pictures
+    from adkit.predict.predict import find_images
 
-    pictures = list(find_pictures(options.pictures, sys.stdin))
-    done = export(options.detector, options.format, options.output, pictures, options.device)
+    images = list(find_images(options.images, sys.stdin))
+    done = export(options.detector, options.format, options.output, images, options.device)
     if text := warning(done):
         print(f"warning: {text}", file=sys.stderr)
     print(summary(done))

@@ -16,9 +16,9 @@ from adkit.errors import PluginError, UserError
 
 EXAMPLES = """examples:
   adkit run recipes/quickstart.toml
-  adkit run recipes/dn2.toml --set data.root=my/pictures --set scorer.k=5
+  adkit run recipes/dn2.toml --set data.root=my/images --set scorer.k=5
   adkit check my-recipe.toml
-  adkit predict runs/quickstart/detector/brick new-pictures/
+  adkit predict runs/quickstart/detector/brick new-images/
   adkit export runs/quickstart/detector/brick --format onnx
   adkit plugins scorer knn
 """

@@ -13,9 +13,9 @@ from adkit.errors import UserError
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
 
-ROWS = """a row has: path; score (raw, higher is more anomalous); p_value (share of normal pictures that score
-as high); anomalous (1 above the threshold); regions (boxes in pixels of the picture, as JSON); error.
-exit status: 0 whatever was found, 2 bad input; with --fail-on-anomaly 3 when a picture is anomalous, else 4 when one
+ROWS = """a row has: path; score (raw, higher is more anomalous); p_value (share of normal images that score
+as high); anomalous (1 above the threshold); regions (boxes in pixels of the image, as JSON); error.
+exit status: 0 whatever was found, 2 bad input; with --fail-on-anomaly 3 when an image is anomalous, else 4 when one
 cannot be read.
 """
 
@@ -24,17 +24,17 @@ def add_parser(commands: Commands) -> None:
     """The command and its arguments."""
     parser = commands.add_parser(
         "predict",
-        help="score pictures with the detector that a run left",
-        description="Score pictures with the detector that a run left, and write a row for each.",
+        help="score images with the detector that a run left",
+        description="Score images with the detector that a run left, and write a row for each.",
         epilog=ROWS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, globs, or - for a list on stdin")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, or - for a list on stdin")
     parser.add_argument("--output", metavar="DIR", help="write predictions.csv there (default: standard output)")
-    parser.add_argument("--jsonl", action="store_true", help="one JSON object a line instead of CSV")
+    parser.add_argument("--jsonl", action="store_true", help="one JSON object per line instead of CSV")
     parser.add_argument(
-        "--heatmaps", action="store_true", help="draw what was found over each picture, into DIR/heatmaps"
+        "--heatmaps", action="store_true", help="draw what was found over each image, into DIR/heatmaps"
     )
     parser.add_argument(
         "--watch",
@@ -45,20 +45,20 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--fail-on-anomaly",
         action="store_true",
-        help="exit with status 3 when a picture is above the threshold, else 4 when one cannot be read",
+        help="exit with status 3 when an image is above the threshold, else 4 when one cannot be read",
     )
-    parser.set_defaults(command=predict_pictures)
+    parser.set_defaults(command=predict_images)
 
 
-def predict_pictures(options: argparse.Namespace) -> int:
+def predict_images(options: argparse.Namespace) -> int:
     if options.watch and options.fail_on_anomaly:
         raise UserError(
             "--fail-on-anomaly: expected a prediction that ends by itself, found --watch; leave one of them out and "
-            "read the rows, which are written as the pictures come"
+            "read the rows, which are written as the images come"
         )
 
     from adkit.detector.detector import Detector
-    from adkit.predict.predict import find_pictures, heatmaps_of, predict, watch
+    from adkit.predict.predict import find_images, heatmaps_of, predict, watch
     from adkit.predict.rows import listed_rows, writing
     from adkit.predict.watch import Watcher, stopping
 
@@ -77,7 +77,7 @@ def predict_pictures(options: argparse.Namespace) -> int:
             listed = listed_rows(options.output, jsonl=options.jsonl) if options.output else None
             rows = watch(detector, Watcher(options.paths, _say, listed=listed, without=without), stop, heatmaps)
         else:
-            rows = predict(detector, find_pictures(options.paths, sys.stdin, without), heatmaps)
+            rows = predict(detector, find_images(options.paths, sys.stdin, without), heatmaps)
         write = stack.enter_context(writing(options.output, jsonl=options.jsonl, append=options.watch))
         for row in rows:
             write(row)
@@ -86,7 +86,7 @@ def predict_pictures(options: argparse.Namespace) -> int:
             unreadable += row.score is None
             if row.error is not None:
                 _say(row.error if row.score is None else f"{row.path}: {row.error}")
-    _say(f"{total} pictures, {anomalous} anomalous, {unreadable} unreadable")
+    _say(f"{total} images, {anomalous} anomalous, {unreadable} unreadable")
     if not options.fail_on_anomaly:
         return 0
     return EXIT_ANOMALY if anomalous else EXIT_UNREADABLE if unreadable else 0

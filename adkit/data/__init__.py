@@ -1,1 +1,1 @@
-"""From files to batches: tables (keys), datasets (which pictures), view (geometry), loader (tensors)."""
+"""From files to batches: tables (keys), datasets (which images), view (geometry), loader (tensors)."""

@@ -1,4 +1,4 @@
-"""From a ``[data]`` table to samples: find the pictures, hold some out, check them before any training."""
+"""From a ``[data]`` table to samples: find the images, hold some out, check them before any training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from adkit.data.duplicates import (
     Pair,
     copies_to_training,
-    equal_pictures,
+    equal_images,
     moved_warning,
-    shared_pictures,
+    shared_images,
     shared_warning,
 )
 from adkit.data.files import writable
@@ -22,15 +22,15 @@ from adkit.errors import UserError
 
 
 def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
-    """Resolve the files of a table; nothing is decoded but the masks of normal pictures.
+    """Resolve the files of a table; nothing is decoded but the masks of normal images.
 
-    A calibration picture of the same content as another normal picture is moved to training, with a warning, also
-    where the layout itself set it apart: the promise on false alarms rests on pictures that are new to the detector.
+    A calibration image of the same content as another normal image is moved to training, with a warning, also
+    where the layout itself set it apart: the promise on false alarms rests on images that are new to the detector.
 
     Args:
-        seed: decides which normal pictures are held out for calibration (and for the test, where the format
-            takes them from the training pictures), and which fold each is in.
-        folds: into how many parts to cut the normal pictures, none of which is then held out for calibration.
+        seed: decides which normal images are held out for calibration (and for the test, where the format
+            takes them from the training images), and which fold each is in.
+        folds: into how many parts to cut the normal images, none of which is then held out for calibration.
 
     Raises:
         UserError: with every problem found, one sentence each.
@@ -61,13 +61,13 @@ def _unreadable(error: OSError) -> str:
 
 def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
     if not found.normal:
-        notes.problems.append(f"{found.name}: expected normal training pictures {found.expected}")
+        notes.problems.append(f"{found.name}: expected normal training images {found.expected}")
     test = check_masks(found.name, found.test, notes)
     if found.calibration is None:
         train, calibration = hold_out(found.normal, share, seed, "calibration")
     elif share:
         train, calibration = list(found.normal), list(found.calibration)
-    else:  # every normal picture is wanted for training
+    else:  # every normal image is wanted for training
         train, calibration = [*found.normal, *found.calibration], []
     return Category(found.name, tuple(train), tuple(calibration), tuple(test))
 
@@ -75,14 +75,14 @@ def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
 def _without_copies(
     categories: tuple[Category, ...], shared: bool, root: str, folds: int, seed: int
 ) -> tuple[tuple[Category, ...], list[str]]:
-    """Categories none of whose pictures equals another that calibrates it, and what to tell the user."""
-    # Of shared pictures, each category's normal ones are its own, and the test pictures are everybody's.
+    """Categories none of whose images equals another that calibrates it, and what to tell the user."""
+    # Of shared images, each category's normal ones are its own, and the test images are everybody's.
     groups = [(root, categories)] if shared else [(category.name, (category,)) for category in categories]
     settled: list[Category] = []
     warnings = []
     for name, group in groups:
         normal = [sample for category in group for sample in (*category.train, *category.calibration)]
-        equal = equal_pictures((*normal, *group[0].test))
+        equal = equal_images((*normal, *group[0].test))
         moved: list[Pair] = []
         for category in group:
             category, pairs = copies_to_training(category, equal)
@@ -91,6 +91,6 @@ def _without_copies(
             moved += pairs
         if moved:
             warnings.append(moved_warning(name, moved))
-        if pairs := shared_pictures(normal, group[0].test, equal):
+        if pairs := shared_images(normal, group[0].test, equal):
             warnings.append(shared_warning(name, pairs))
     return tuple(settled), warnings

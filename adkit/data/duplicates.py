@@ -1,4 +1,4 @@
-"""Finding pictures of equal content: none may be trained on and calibrated with, or trained on and tested."""
+"""Finding images of equal content: none may be trained on and calibrated with, or trained on and tested."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _EDGE = 1 << 15
 
 Key = bytes | int
 Pair = tuple[Sample, Sample]
-"""Two pictures of equal content, first the one that was there first."""
+"""Two images of equal content, first the one that was there first."""
 
 
-def equal_pictures(samples: Iterable[Sample]) -> dict[str, int]:
-    """Id → a number that pictures of equal content have in common; a picture that is like no other has none.
+def equal_images(samples: Iterable[Sample]) -> dict[str, int]:
+    """Id → a number that images of equal content have in common; an image that is like no other has none.
 
     Sizes are compared first, then the ends of files of one size, and whole files only where those agree, so
-    that even a folder of uncompressed pictures, all of one size, is not read whole. A file that cannot be
+    that even a folder of uncompressed images, all of one size, is not read whole. A file that cannot be
     read is like no other; the loader names it.
     """
     groups = [list({sample.id: sample for sample in samples}.values())]
@@ -32,10 +32,10 @@ def equal_pictures(samples: Iterable[Sample]) -> dict[str, int]:
 
 
 def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Category, list[Pair]]:
-    """Move every calibration picture that another normal picture equals to training; also the pairs that say why.
+    """Move every calibration image that another normal image equals to training; also the pairs that say why.
 
-    A picture that was trained on scores near 0, and one that is there twice counts twice: either would make the
-    threshold promise fewer false alarms than new pictures cause.
+    An image that was trained on scores near 0, and one that is there twice counts twice: either would make the
+    threshold promise fewer false alarms than new images cause.
     """
     groups: dict[int, list[Sample]] = defaultdict(list)
     for sample in (*category.train, *category.calibration):
@@ -54,8 +54,8 @@ def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Ca
     return replace(category, train=(*category.train, *moved), calibration=kept), pairs
 
 
-def shared_pictures(normal: Iterable[Sample], test: Iterable[Sample], equal: Mapping[str, int]) -> list[Pair]:
-    """(normal picture, test picture) of equal content, one pair a test picture."""
+def shared_images(normal: Iterable[Sample], test: Iterable[Sample], equal: Mapping[str, int]) -> list[Pair]:
+    """(normal image, test image) of equal content, one pair per test image."""
     first: dict[int, Sample] = {}
     for sample in normal:
         if sample.id in equal:
@@ -63,38 +63,38 @@ def shared_pictures(normal: Iterable[Sample], test: Iterable[Sample], equal: Map
     return [(first[equal[sample.id]], sample) for sample in test if equal.get(sample.id) in first]
 
 
-def foreign_pictures(samples: Iterable[Sample], others: Iterable[Sample]) -> tuple[list[Sample], list[Pair]]:
+def foreign_images(samples: Iterable[Sample], others: Iterable[Sample]) -> tuple[list[Sample], list[Pair]]:
     """Those of ``samples`` that no other equals, and pairs (other, sample) of those that one does.
 
     The ids of both must differ.
     """
     samples, others = list(samples), list(others)
-    pairs = shared_pictures(others, samples, equal_pictures((*others, *samples)))
+    pairs = shared_images(others, samples, equal_images((*others, *samples)))
     equal = {sample.id for _, sample in pairs}
     return [sample for sample in samples if sample.id not in equal], pairs
 
 
 def foreign_warning(pairs: Sequence[Pair]) -> str:
-    """The sentence on auxiliary pictures that are left out."""
-    count = f"{len(pairs):,} picture{'s of it are' if len(pairs) > 1 else ' of it is'}"
+    """The sentence on auxiliary images that are left out."""
+    count = f"{len(pairs):,} image{'s of it are' if len(pairs) > 1 else ' of it is'}"
     return f"[auxiliary]: {count} among those of [data], too, and left out: {_shown(pairs)}"
 
 
 def moved_warning(name: str, pairs: Sequence[Pair]) -> str:
-    """The sentence on pictures that were moved to training."""
+    """The sentence on images that were moved to training."""
     one = len(pairs) == 1
     return (
-        f"{name}: {len(pairs):,} calibration picture{' is a copy' if one else 's are copies'} of other normal pictures "
-        f"and {'was' if one else 'were'} moved to training, for a copy says nothing of new pictures; take one of each "
+        f"{name}: {len(pairs):,} calibration image{' is a copy' if one else 's are copies'} of other normal images "
+        f"and {'was' if one else 'were'} moved to training, for a copy says nothing of new images; take one of each "
         f"pair away: {_shown(pairs)}"
     )
 
 
 def shared_warning(name: str, pairs: Sequence[Pair]) -> str:
-    """The sentence on pictures that are trained on and tested."""
-    count = f"{len(pairs):,} test picture{'s are' if len(pairs) > 1 else ' is'}"
+    """The sentence on images that are trained on and tested."""
+    count = f"{len(pairs):,} test image{'s are' if len(pairs) > 1 else ' is'}"
     return (
-        f"{name}: {count} among the training pictures too, which flatters the metrics; take one of each pair "
+        f"{name}: {count} among the training images too, which flatters the metrics; take one of each pair "
         f"away: {_shown(pairs)}"
     )
 
@@ -104,7 +104,7 @@ def _shown(pairs: Sequence[Pair]) -> str:
 
 
 def _split(group: Sequence[Sample], key: Callable[[Source], Key | None]) -> list[list[Sample]]:
-    """Parts of equal key, of two pictures or more."""
+    """Parts of equal key, of two images or more."""
     parts: dict[Key, list[Sample]] = defaultdict(list)
     for sample in group:
         if (value := key(sample.source)) is not None:

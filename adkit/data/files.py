@@ -1,4 +1,4 @@
-"""Finding pictures, subfolders and masks on disk, always in one order."""
+"""Finding images, subfolders and masks on disk, always in one order."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def writable(sentence: str) -> str:
     return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def is_picture(path: Path) -> bool:
-    """Whether its name is a picture's: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
+def is_image(path: Path) -> bool:
+    """Whether its name is an image's: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
     return not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Pictures directly in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if is_picture(path) and path.is_file())
+def images_in(folder: Path) -> list[Path]:
+    """Images directly in a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
-def pictures_under(folder: Path) -> list[Path]:
-    """Pictures in a folder and its subfolders, sorted by path, hidden folders left out.
+def images_under(folder: Path) -> list[Path]:
+    """Images in a folder and its subfolders, sorted by path, hidden folders left out.
 
     Raises:
         OSError: one of the folders is there and cannot be read.
@@ -53,7 +53,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in files)
-        yield from (path for path in paths if is_picture(path) and path.is_file())
+        yield from (path for path in paths if is_image(path) and path.is_file())
 
 
 def _raise(error: OSError) -> None:
@@ -76,7 +76,7 @@ def child(folder: Path, *names: str) -> Path | None:
 
 
 def contents(folder: Path) -> str:
-    """What a folder without the pictures looked for holds instead: the end of a sentence."""
+    """What a folder without the images looked for holds instead: the end of a sentence."""
     if not folder.exists():
         return "found no such folder"
     if not folder.is_dir():
@@ -85,7 +85,7 @@ def contents(folder: Path) -> str:
     if not files:
         return "found an empty folder"
     kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
-    return f"found {files:,} files, none of which is a picture ({kinds})"
+    return f"found {files:,} files, none of which is an image ({kinds})"
 
 
 def named(root: str) -> str:
@@ -94,19 +94,19 @@ def named(root: str) -> str:
 
 
 class MaskFolder:
-    """The masks of the pictures of one folder."""
+    """The masks of the images of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._masks = {_stem(path.relative_to(folder)): path for path in pictures_under(folder)}
+        self._masks = {_stem(path.relative_to(folder)): path for path in images_under(folder)}
 
-    def of(self, picture: Path) -> Path | None:
-        """The mask of a picture, given by its path below the folder of pictures."""
-        stem = _stem(picture)
+    def of(self, image: Path) -> Path | None:
+        """The mask of an image, given by its path below the folder of images."""
+        stem = _stem(image)
         names = (stem + suffix for suffix in MASK_SUFFIXES)
         mask = next((self._masks[name] for name in names if name in self._masks), None)
         if mask is None and (self._folder / stem).is_dir():
-            return self._folder / stem  # MVTec LOCO: a folder of masks for one picture
+            return self._folder / stem  # MVTec LOCO: a folder of masks for one image
         return mask
 
 

@@ -1,7 +1,7 @@
 """From samples to batches, decoded in threads while the batch before is being computed on.
 
 Threads, not processes: Pillow lets go of the interpreter lock while it decodes and resizes, which is nearly
-all of the work, so threads keep every core busy. Processes would start slowly, copy every picture from one
+all of the work, so threads keep every core busy. Processes would start slowly, copy every image from one
 address space to another, need everything pickled, and leave orphans behind when the parent is killed.
 """
 
@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from adkit.data.files import writable
+from adkit.data.images import ImageError, read_image
 from adkit.data.masks import read_mask, size_problem
-from adkit.data.pictures import PictureError, read_picture
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
@@ -28,8 +28,8 @@ from adkit.plugin.types import Batch
 from adkit.utils.text import some
 
 
-class BadPictures:
-    """The unreadable pictures of a run, each counted once however often it was tried."""
+class BadImages:
+    """The unreadable images of a run, each counted once however often it was tried."""
 
     def __init__(self, max_share: float) -> None:
         self._max_share = max_share
@@ -50,11 +50,11 @@ class BadPictures:
         return len(self._reasons)
 
     def check(self, total: int) -> None:
-        """Raise UserError when too large a share of ``total`` pictures could not be read."""
+        """Raise UserError when too large a share of ``total`` images could not be read."""
         if len(self) > self._max_share * total:
             named = some([f"{id}: {reason}" for id, reason in self._reasons.items()])
             raise UserError(
-                f"{len(self):,} of {total:,} pictures cannot be read, more than the share of "
+                f"{len(self):,} of {total:,} images cannot be read, more than the share of "
                 f"{self._max_share:g} that max_bad_share allows; mend or remove them: {named}"
             )
 
@@ -62,8 +62,8 @@ class BadPictures:
 class Loader:
     """Batches of CPU tensors, in the order of the samples; it can be walked more than once.
 
-    Every batch but the last is full, also where unreadable pictures are left out. At any time at most
-    ``batch_size`` pictures lie decoded (at the size of the image) beside the batch that was handed out.
+    Every batch but the last is full, also where unreadable images are left out. At any time at most
+    ``batch_size`` images lie decoded (at the size of the input) beside the batch that was handed out.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Loader:
         samples: Sequence[Sample],
         view: View,
         batch_size: int,
-        bad: BadPictures,
+        bad: BadImages,
         *,
         targets: bool = False,
         metric_size: int | None = None,
     ) -> None:
         """
         Args:
-            bad: takes up the pictures that cannot be read.
+            bad: takes up the images that cannot be read.
             targets: whether batches carry labels, and masks where any of the samples has one.
             metric_size: side of the masks; default: that of the image.
         """
@@ -91,14 +91,14 @@ class Loader:
         self._masks = targets and any(sample.mask is not None for sample in self.samples)
 
     def __len__(self) -> int:
-        """Batches when every picture can be read."""
+        """Batches when every image can be read."""
         return -(-len(self.samples) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """Decode ahead, within a window of one batch.
 
         Raises:
-            UserError: a mask does not fit its picture.
+            UserError: a mask does not fit its image.
         """
         pool = ThreadPoolExecutor(_workers(), thread_name_prefix="adkit-decode")
         try:
@@ -107,18 +107,18 @@ class Loader:
                 batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side)
                 while len(window) and not batch.full:
                     self._take(window, batch)
-                if batch.pictures:
+                if batch.count:
                     yield batch.finish(self._targets)
-        finally:  # also when the consumer stops early or is interrupted: no further picture is begun
+        finally:  # also when the consumer stops early or is interrupted: no further image is begun
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _take(self, window: _Window, batch: _Assembly) -> None:
         sample, future = window.pop()
         try:
             batch.add(future.result())
-        except PictureError as error:
+        except ImageError as error:
             self._bad.add(sample.id, error.reason)
-        del future  # lets go of the decoded picture before the next one is begun
+        del future  # lets go of the decoded image before the next one is begun
         window.refill()
 
     @property
@@ -127,15 +127,15 @@ class Loader:
 
     def _load(self, sample: Sample) -> _Loaded:
         """Runs in a thread."""
-        picture = read_picture(sample.source)
-        size = (picture.height, picture.width)
+        image = read_image(sample.source)
+        size = (image.height, image.width)
         mask = None
         if self._masks and sample.label and sample.mask is not None:
             drawn = read_mask(sample.mask)
             if drawn.shape != size:
                 raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
             mask = self._view.mask(drawn, self._metric_size)
-        return _Loaded(sample, self._view.image(picture), self._view.region(size), mask)
+        return _Loaded(sample, self._view.input(image), self._view.region(size), mask)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class _Loaded:
 
 
 class _Window:
-    """The next few pictures, being decoded or waiting decoded, in the order of the samples."""
+    """The next few images, being decoded or waiting decoded, in the order of the samples."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class _Window:
             self.refill()
 
     def __len__(self) -> int:
-        """Pictures that have not been popped yet."""
+        """Images that have not been popped yet."""
         return len(self._begun) + len(self._todo)
 
     def pop(self) -> tuple[Sample, Future[_Loaded]]:
@@ -177,7 +177,7 @@ class _Window:
 
 
 class _Assembly:
-    """A batch that fills up; decoded pictures are copied into its array and let go of.
+    """A batch that fills up; decoded images are copied into its array and let go of.
 
     NumPy copies, for torch would spread each small copy over threads that the decoding keeps busy, and wait
     for them.
@@ -190,15 +190,15 @@ class _Assembly:
         self._samples: list[Sample] = []
 
     @property
-    def pictures(self) -> int:
+    def count(self) -> int:
         return len(self._samples)
 
     @property
     def full(self) -> bool:
-        return self.pictures == len(self._images)
+        return self.count == len(self._images)
 
     def add(self, loaded: _Loaded) -> None:
-        at = self.pictures
+        at = self.count
         to_planes(loaded.pixels, self._images[at])
         if self._masks is not None and loaded.mask is not None:
             self._masks[at] = loaded.mask
@@ -207,7 +207,7 @@ class _Assembly:
         self._samples.append(loaded.sample)
 
     def finish(self, targets: bool) -> Batch:
-        count = self.pictures
+        count = self.count
         return Batch(
             images=torch.from_numpy(self._images[:count]),
             ids=tuple(sample.id for sample in self._samples),
@@ -219,7 +219,7 @@ class _Assembly:
 
 
 def _workers() -> int:
-    """One thread a core that this process may use; more than eight only wait for the disk."""
+    """One thread per core that this process may use; more than eight only wait for the disk."""
     if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
         return min(len(os.sched_getaffinity(0)), 8)
     return min(os.cpu_count() or 1, 8)

@@ -1,4 +1,4 @@
-"""Masks: reading them, and holding that they fit their pictures before anything is trained."""
+"""Masks: reading them, and holding that they fit their images before anything is trained."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from adkit.data.files import pictures_under
+from adkit.data.files import images_under
 from adkit.data.formats.base import Notes
-from adkit.data.pictures import PictureError, picture_size, read_picture, read_raw
+from adkit.data.images import ImageError, image_size, read_image, read_raw
 from adkit.data.samples import Sample, Source
 from adkit.utils.text import some
 
@@ -22,46 +22,46 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     Of a folder of masks, as MVTec LOCO has them, the union counts.
 
     Raises:
-        PictureError: unreadable, an empty folder, or masks of several sizes in one folder.
+        ImageError: unreadable, an empty folder, or masks of several sizes in one folder.
     """
     files = _files(path)
     mask = _read_file(files[0])
     for file in files[1:]:
         other = _read_file(file)
         if other.shape != mask.shape:
-            raise PictureError(f"the masks in {path} are of several sizes")
+            raise ImageError(f"the masks in {path} are of several sizes")
         mask = mask | other
     return mask
 
 
 def size_problem(sample: Sample, size: tuple[int, int], mask_size: tuple[int, int]) -> str:
     """The sentence on a mask that does not fit; sizes are (height, width)."""
-    picture, mask = f"{size[1]} × {size[0]}", f"{mask_size[1]} × {mask_size[0]}"
+    image, mask = f"{size[1]} × {size[0]}", f"{mask_size[1]} × {mask_size[0]}"
     return (
-        f"{sample.mask}: expected a mask of its picture's size, {picture} pixels (width × height, "
-        f"{_path(sample.source)}), found {mask}; export the mask at the size of the picture"
+        f"{sample.mask}: expected a mask of its image's size, {image} pixels (width × height, "
+        f"{_path(sample.source)}), found {mask}; export the mask at the size of the image"
     )
 
 
 def check_masks(category: str, samples: Sequence[Sample], notes: Notes) -> list[Sample]:
-    """Note every mask that does not fit its picture, and drop the empty masks of normal pictures.
+    """Note every mask that does not fit its image, and drop the empty masks of normal images.
 
-    Anomalous pictures whose files cannot be read are passed over here: the loader names and counts them.
+    Anomalous images whose files cannot be read are passed over here: the loader names and counts them.
     """
     anomalous = [sample for sample in samples if sample.label]
     bare = [sample.id for sample in anomalous if sample.mask is None]
     if bare and len(bare) < len(anomalous):
         notes.problems.append(
-            f"{category}: {len(bare):,} of {len(anomalous):,} anomalous pictures have no mask: {some(bare)}; "
+            f"{category}: {len(bare):,} of {len(anomalous):,} anomalous images have no mask: {some(bare)}; "
             "add their masks, or take all masks away to do without pixel metrics"
         )
     for sample in samples:
         if sample.mask is not None:
             try:
                 problem = _misfit(sample) if sample.label else _not_empty(sample)
-            except PictureError as error:
+            except ImageError as error:
                 if not sample.label:
-                    notes.warnings.append(f"{category}: left out, the mask of a good picture: {error.reason}")
+                    notes.warnings.append(f"{category}: left out, the mask of a good image: {error.reason}")
                 continue
             if problem:
                 notes.problems.append(problem)
@@ -71,11 +71,11 @@ def check_masks(category: str, samples: Sequence[Sample], notes: Notes) -> list[
 def _misfit(sample: Sample) -> str | None:
     assert sample.mask is not None
     assert isinstance(sample.source, Path)
-    size = picture_size(sample.source)
-    if all(picture_size(file) == size for file in _files(sample.mask)):
+    size = image_size(sample.source)
+    if all(image_size(file) == size for file in _files(sample.mask)):
         return None
-    picture = read_picture(sample.source)  # a rotation may be stated behind the pixels: decode to be sure
-    size, mask_size = (picture.height, picture.width), read_mask(sample.mask).shape
+    image = read_image(sample.source)  # a rotation may be stated behind the pixels: decode to be sure
+    size, mask_size = (image.height, image.width), read_mask(sample.mask).shape
     return None if size == mask_size else size_problem(sample, size, (mask_size[0], mask_size[1]))
 
 
@@ -85,23 +85,23 @@ def _not_empty(sample: Sample) -> str | None:
     if not marked:
         return None
     return (
-        f"{sample.mask}: expected no anomalous pixel in the mask of a good picture ({_path(sample.source)}), "
-        f"found {marked:,}; empty the mask, or put the picture among the anomalous ones"
+        f"{sample.mask}: expected no anomalous pixel in the mask of a good image ({_path(sample.source)}), "
+        f"found {marked:,}; empty the mask, or put the image among the anomalous ones"
     )
 
 
 def _files(mask: Path) -> list[Path]:
-    files = pictures_under(mask) if mask.is_dir() else [mask]
+    files = images_under(mask) if mask.is_dir() else [mask]
     if not files:
-        raise PictureError(f"the folder of masks {mask} is empty")
+        raise ImageError(f"the folder of masks {mask} is empty")
     return files
 
 
 def _read_file(path: Path) -> npt.NDArray[np.bool_]:
     try:
         image = read_raw(path)
-    except PictureError as error:
-        raise PictureError(f"its mask {path}: {error.reason}") from error
+    except ImageError as error:
+        raise ImageError(f"its mask {path}: {error.reason}") from error
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         values = np.asarray(image.convert("RGBA"))
         shown: npt.NDArray[np.bool_] = (values[..., :3] > 0).any(axis=-1) & (values[..., 3] > 0)

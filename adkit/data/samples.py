@@ -1,4 +1,4 @@
-"""What a data set is: categories of samples, each of which says where its picture lies and what it shows."""
+"""What a data set is: categories of samples, each of which says where its image lies and what it shows."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def in_order(kinds: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """The pictures of one array in a file; two are equal when they name the same array of the same file."""
+    """The images of one array in a file; two are equal when they name the same array of the same file."""
 
     path: Path
     key: str
     array: npt.NDArray[np.uint8] = field(compare=False, repr=False)
-    """(n, h, w) grey or (n, h, w, 3) RGB; read once, held as long as the samples that point to it."""
+    """(n, h, w) gray or (n, h, w, 3) RGB; read once, held as long as the samples that point to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayItem:
-    """One picture inside an npz or idx file."""
+    """One image inside an npz or idx file."""
 
     file: ArrayFile
     index: int
@@ -59,7 +59,7 @@ Source = Path | ArrayItem
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture: where it lies and what it shows."""
+    """One image: where it lies and what it shows."""
 
     id: str
     """Its path below the data root with forward slashes, or ``train-images#17``: alike on every machine."""
@@ -69,12 +69,12 @@ class Sample:
     kind: str
     """``good``, ``crack``, the name of a class."""
     mask: Path | None = None
-    """A picture whose values above 0 are anomalous, or a folder of such pictures, whose union counts."""
+    """An image whose values above 0 are anomalous, or a folder of such images, whose union counts."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """What one detector is fitted on and judged by; training and calibration pictures are normal."""
+    """What one detector is fitted on and judged by; training and calibration images are normal."""
 
     name: str
     train: tuple[Sample, ...]
@@ -83,11 +83,11 @@ class Category:
     folds: tuple[tuple[Sample, ...], ...] = ()
     """Parts of ``train``, where each calibrates what the others fit; ``calibration`` is empty then."""
     equal: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """Id → a number that pictures of equal content have in common; none for a picture that is like no other."""
+    """Id → a number that images of equal content have in common; none for an image that is like no other."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Every picture of it, in that order."""
+        """Every image of it, in that order."""
         return (*self.train, *self.calibration, *self.test)
 
 
@@ -98,4 +98,4 @@ class Dataset:
     categories: tuple[Category, ...]
     warnings: tuple[str, ...]
     shared: bool
-    """Whether the categories are classes of the same pictures, so that features of one serve all."""
+    """Whether the categories are classes of the same images, so that features of one serve all."""

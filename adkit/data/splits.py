@@ -1,4 +1,4 @@
-"""Holding pictures out by the seed."""
+"""Holding images out by the seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from adkit.data.samples import Sample
 def hold_out(
     samples: Sequence[Sample], share: float, seed: int, purpose: str, equal: Mapping[str, int] = MappingProxyType({})
 ) -> tuple[list[Sample], list[Sample]]:
-    """Split into (kept, held out), each in the order given; at least one picture is kept.
+    """Split into (kept, held out), each in the order given; at least one image is kept.
 
-    A picture that one of those kept equals (id → the number that they have in common) is kept, too.
+    An image that one of those kept equals (id → the number that they have in common) is kept, too.
 
-    A picture's place in the draw is a hash of the seed and its id, so the split is the same on every machine
-    and with every version of every library, and a picture that is added later moves hardly any other.
+    An image's place in the draw is a hash of the seed and its id, so the split is the same on every machine
+    and with every version of every library, and an image that is added later moves hardly any other.
     """
     if not share or len(samples) < 2:
         return list(samples), []
@@ -26,17 +26,17 @@ def hold_out(
 
     held = {sample.id for sample in sorted(samples, key=lambda sample: _draw(sample, seed, purpose))[:count]}
     seen = {equal[sample.id] for sample in samples if sample.id not in held and sample.id in equal}
-    held = {picture for picture in held if equal.get(picture) not in seen}
+    held = {image for image in held if equal.get(image) not in seen}
     return [s for s in samples if s.id not in held], [s for s in samples if s.id in held]
 
 
 def folded(
     samples: Sequence[Sample], count: int, seed: int, equal: Mapping[str, int]
 ) -> tuple[tuple[Sample, ...], ...]:
-    """Cut into ``count`` folds of nearly equal size, or as many as there are different pictures; none for one.
+    """Cut into ``count`` folds of nearly equal size, or as many as there are different images; none for one.
 
-    Pictures of equal content (id → the number that they have in common) are in one fold: a copy of what was fitted on
-    says nothing of new pictures. Drawn as in ``hold_out``.
+    Images of equal content (id → the number that they have in common) are in one fold: a copy of what was fitted on
+    says nothing of new images. Drawn as in ``hold_out``.
     """
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: _draw(sample, seed, "folds")):

@@ -1,8 +1,8 @@
-"""How a picture becomes the square image that an extractor sees, and the way back.
+"""How an image becomes the square input that an extractor sees, and the way back.
 
-Along each axis the image is the picture scaled and shifted: ``image = scale * picture + offset``, both
+Along each axis the input is the image scaled and shifted: ``input = scale * image + offset``, both
 measured in pixels from the outer edge of the first one. Cropping is only a matter of the offset, so that a
-picture is resampled once, straight from the part that is seen, and a mask goes straight to the metrics' grid.
+image is resampled once, straight from the part that is seen, and a mask goes straight to the metrics' grid.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 def to_planes(pixels: Pixels, out: npt.NDArray[np.float32]) -> None:
-    """Write what ``View.image`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
+    """Write what ``View.input`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]  # (H, W, 1 or 3)
     np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=out)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the picture lies in the image along one axis."""
+    """Where the image lies in the input along one axis."""
 
     length: int
-    """Of the picture."""
+    """Of the image."""
     scale: float
     offset: float
     start: int
-    """First pixel of the image that shows the picture."""
+    """First pixel of the input that shows the image."""
     stop: int
     """One past the last."""
 
-    def to_image(self, position: Positions) -> Positions:
+    def to_input(self, position: Positions) -> Positions:
         return position * self.scale + self.offset
 
-    def to_picture(self, position: Positions) -> Positions:
+    def to_image(self, position: Positions) -> Positions:
         return (position - self.offset) / self.scale
 
     @property
     def seen(self) -> tuple[float, float]:
-        """The stretch of the picture that the image shows."""
-        first, last = self.to_picture(np.array([self.start, self.stop], dtype=np.float64))
+        """The stretch of the image that the input shows."""
+        first, last = self.to_image(np.array([self.start, self.stop], dtype=np.float64))
         return max(float(first), 0.0), min(float(last), float(self.length))
 
 
@@ -69,13 +69,13 @@ class View:
         return self.crop, self.crop
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """(y, x) for a picture of ``size`` (height, width)."""
+        """(y, x) for an image of ``size`` (height, width)."""
         y, x = (self._axis(length, size) for length in size)
         return y, x
 
     def _axis(self, length: int, size: tuple[int, int]) -> Axis:
         if self.resize == "pad":
-            # A whole number of pixels, so that no pixel is part picture and part padding.
+            # A whole number of pixels, so that no pixel is part image and part padding.
             resized = max(1, round(length * self.image_size / max(size)))
             offset = (self.image_size - resized) // 2 - (self.image_size - self.crop) // 2
             start, stop = max(offset, 0), min(offset + resized, self.crop)
@@ -84,32 +84,32 @@ class View:
         return Axis(length, scale, (self.crop - scale * length) / 2, 0, self.crop)
 
     def region(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right): the part of the image that shows a picture of ``size``."""
+        """(top, left, bottom, right): the part of the input that shows an image of ``size``."""
         y, x = self.axes(size)
         return y.start, x.start, y.stop, x.stop
 
-    def image(self, picture: Image.Image) -> Pixels:
-        """Resample a picture of mode L, RGB or F, bilinear with antialiasing.
+    def input(self, image: Image.Image) -> Pixels:
+        """Resample an image of mode L, RGB or F, bilinear with antialiasing.
 
         Returns:
-            (H, W) grey or (H, W, 3) RGB: uint8, or float32 for mode F, of 0 to 255.
+            (H, W) gray or (H, W, 3) RGB: uint8, or float32 for mode F, of 0 to 255.
         """
-        y, x = self.axes((picture.height, picture.width))
+        y, x = self.axes((image.height, image.width))
         part = (x.stop - x.start, y.stop - y.start)
         box = (x.seen[0], y.seen[0], x.seen[1], y.seen[1])
-        shown: Pixels = np.asarray(picture.resize(part, Image.Resampling.BILINEAR, box=box))
+        shown: Pixels = np.asarray(image.resize(part, Image.Resampling.BILINEAR, box=box))
         if shown.shape[:2] == self.size:
             return shown
-        # The mean colour makes the faintest edge where the picture ends, and leaves its statistics alone.
+        # The mean color makes the faintest edge where the image ends, and leaves its statistics alone.
         mean = shown.mean(axis=(0, 1))
         fill = np.rint(mean) if shown.dtype == np.uint8 else mean
-        image = np.empty((*self.size, *shown.shape[2:]), dtype=shown.dtype)  # (H, W) or (H, W, 3)
-        image[...] = fill
-        image[y.start : y.stop, x.start : x.stop] = shown
-        return image
+        input = np.empty((*self.size, *shown.shape[2:]), dtype=shown.dtype)  # (H, W) or (H, W, 3)
+        input[...] = fill
+        input[y.start : y.stop, x.start : x.stop] = shown
+        return input
 
     def mask(self, mask: npt.NDArray[np.bool_], metric_size: int) -> npt.NDArray[np.bool_]:
-        """Read a mask of the picture's size at ``metric_size``² points spread over the image.
+        """Read a mask of the image's size at ``metric_size``² points spread over the image.
 
         One nearest resampling from the mask as it was drawn; points in the padding are not anomalous.
         """
@@ -121,16 +121,16 @@ class View:
         return read
 
     def _points(self, axis: Axis, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        centres = (np.arange(count) + 0.5) * (self.crop / count)  # in the image
-        index = np.floor(axis.to_picture(centres)).astype(np.int64)
-        inside = (centres >= axis.start) & (centres < axis.stop)
+        centers = (np.arange(count) + 0.5) * (self.crop / count)  # in the input
+        index = np.floor(axis.to_image(centers)).astype(np.int64)
+        inside = (centers >= axis.start) & (centers < axis.stop)
         return index.clip(0, axis.length - 1), inside
 
     def restore(self, values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Lay a map over the image, (h, w) of any size, back onto its picture of ``size``, bilinear.
+        """Lay a map over the input, (h, w) of any size, back onto its image of ``size``, bilinear.
 
         Returns:
-            (height, width) float32, nan where the image does not show the picture.
+            (height, width) float32, nan where the input does not show the image.
         """
         y, x = self.axes(size)
         to_map = (values.shape[0] / self.crop, values.shape[1] / self.crop)
@@ -153,9 +153,9 @@ class _Between:
 
 
 def _between(axis: Axis, length: int, to_map: float, cells: int) -> _Between:
-    """Which two cells of the map each pixel of the picture lies between."""
-    centres = axis.to_image(np.arange(length) + 0.5)
-    position = (centres * to_map - 0.5).clip(0, cells - 1)
+    """Which two cells of the map each pixel of the image lies between."""
+    centers = axis.to_input(np.arange(length) + 0.5)
+    position = (centers * to_map - 0.5).clip(0, cells - 1)
     low = np.floor(position).astype(np.int64)
-    seen = (centres >= axis.start) & (centres < axis.stop)
+    seen = (centers >= axis.start) & (centers < axis.stop)
     return _Between(low, np.minimum(low + 1, cells - 1), position - low, seen)

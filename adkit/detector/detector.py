@@ -1,4 +1,4 @@
-"""``adkit.Detector``: a saved detector, and what it makes of pictures."""
+"""``adkit.Detector``: a saved detector, and what it makes of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from adkit.data.view import View
-from adkit.detector.inputs import InputImage, Picture, input_items, read_input
+from adkit.detector.inputs import ImageLike, InputImage, input_items, read_input
 from adkit.detector.load import Loaded, load_detector
 from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
@@ -28,22 +28,22 @@ DECODERS = 8
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a detector makes of n pictures, in their order."""
+    """What a detector makes of n images, in their order."""
 
     scores: NDArray[np.float32]
     """(n,) raw: higher is more anomalous, in the scorer's own unit."""
     p_values: NDArray[np.float64] | None
-    """(n,) share of normal pictures that score as high or higher; None without calibration pictures."""
+    """(n,) share of normal images that score as high or higher; None without calibration images."""
     anomalous: NDArray[np.bool_] | None
     """(n,) whether the score is above the threshold; None where there is none."""
     maps: NDArray[np.float32] | None
     """(n, H, W) raw, at the size of the detector's image; None where the scorer does not localize."""
     threshold: float | None
-    """Raw score above which a picture is anomalous."""
+    """Raw score above which an image is anomalous."""
     sizes: tuple[tuple[int, int], ...]
-    """(height, width) of each picture in pixels, turned as it is meant to be seen; of a tensor, that of the image."""
+    """(height, width) of each image in pixels, turned as it is meant to be seen; of a tensor, its own."""
     regions: tuple[tuple[Region, ...], ...] | None
-    """Of each picture the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
+    """Of each image the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
     first; None without maps or without a pixel threshold."""
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class Predictions:
 
 
 class Detector:
-    """Scores pictures as the run did that saved it; one instance serves any number of threads."""
+    """Scores images as the run did that saved it; one instance serves any number of threads."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -77,19 +77,19 @@ class Detector:
 
     @property
     def threshold(self) -> float | None:
-        """A picture is anomalous where its score is above."""
+        """An image is anomalous where its score is above."""
         stated = self._loaded.manifest.threshold
         return None if stated is None else stated.value
 
     @property
     def pixel_threshold(self) -> float | None:
-        """A pixel is anomalous where the map is above; a normal picture has one with the chance stated for it."""
+        """A pixel is anomalous where the map is above; a normal image has one with the chance stated for it."""
         stated = self._loaded.manifest.pixel_threshold
         return None if stated is None else stated.value
 
     @property
     def view(self) -> View:
-        """How a picture becomes the image that is looked at, and how a map goes back."""
+        """How an image becomes the extractor's input, and how a map goes back."""
         return self._loaded.view
 
     @property
@@ -99,24 +99,24 @@ class Detector:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the image that a picture becomes."""
+        """(height, width) of the input that an image becomes."""
         return self._loaded.view.size
 
-    def predict(self, images: Picture | Sequence[Picture], batch_size: int = 32) -> Predictions:
-        """Score one picture or many; any number of threads may call it.
+    def predict(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Predictions:
+        """Score one image or many; any number of threads may call it.
 
         Args:
-            images: a path, a PIL picture, a uint8 array of 0 to 255, (h, w) grey, (h, w, 3) or (n, h, w, 3) RGB, a
+            images: a path, a PIL image, a uint8 array of 0 to 255, (h, w) gray, (h, w, 3) or (n, h, w, 3) RGB, a
                 float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
                 any of these kinds.
-            batch_size: pictures computed on, and in memory, at a time; it moves scores by rounding alone.
+            batch_size: images computed on, and in memory, at a time; it moves scores by rounding alone.
 
         Returns:
-            Scores and maps are raw, in the scorer's own unit; maps lie over the image (``view.restore`` lays one over
-            its picture) and regions are in pixels of the picture.
+            Scores and maps are raw, in the scorer's own unit; maps lie over the input (``view.restore`` lays one over
+            its image) and regions are in pixels of the image.
 
         Raises:
-            UserError: a picture is not of these kinds, or cannot be read.
+            UserError: an image is not of these kinds, or cannot be read.
         """
 
         def refuse(number: int, error: UserError) -> None:
@@ -125,9 +125,9 @@ class Detector:
         return self._predict(images, batch_size, refuse)
 
     def predict_readable(
-        self, images: Picture | Sequence[Picture], batch_size: int = 32
+        self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32
     ) -> tuple[Predictions, dict[int, str]]:
-        """As ``predict`` of the pictures that can be read; of the others, number → reason."""
+        """As ``predict`` of the images that can be read; of the others, number → reason."""
         reasons: dict[int, str] = {}
 
         def note(number: int, error: UserError) -> None:
@@ -137,7 +137,7 @@ class Detector:
 
     def _predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: ImageLike | Sequence[ImageLike],
         batch_size: int,
         unreadable: Callable[[int, UserError], None],
     ) -> Predictions:

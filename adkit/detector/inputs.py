@@ -1,4 +1,4 @@
-"""Pictures of any kind that Python has, checked and brought to the size of a detector's image."""
+"""Images of any kind that Python has, checked and brought to the size of a detector's input."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from adkit.data.pictures import PictureError, flatten, read_picture
+from adkit.data.images import ImageError, flatten, read_image
 from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """One picture at the image's size."""
+    """One image at the input's size."""
 
     name: str
     planes: NDArray[np.float32]
     """(3, H, W) RGB in [0, 1]."""
     size: tuple[int, int]
-    """(height, width) of the picture."""
+    """(height, width) of the image."""
     view: View
-    """How the picture became the image."""
+    """How the image became the input."""
 
 
 InputItem = Callable[[], InputImage]
-"""One picture that has not been brought to the image's size yet."""
+"""One image that has not been brought to the input's size yet."""
 
 
 def read_input(item: InputItem) -> InputImage | UserError:
-    """The image, or why there is none; for threads, whose exceptions would hide the other pictures' results."""
+    """The input, or why there is none; for threads, whose exceptions would hide the other images' results."""
     try:
         return item()
     except UserError as error:
@@ -45,7 +45,7 @@ def read_input(item: InputItem) -> InputImage | UserError:
 
 
 def input_items(images: Any, view: View) -> list[InputItem]:
-    """What ``Detector.predict`` takes, one picture or many, as items to be read one by one.
+    """What ``Detector.predict`` takes, one image or many, as items to be read one by one.
 
     Raises:
         UserError: one is of no kind that is taken, or an array or tensor of another shape, type or range.
@@ -58,10 +58,10 @@ def input_items(images: Any, view: View) -> list[InputItem]:
 
 
 def _item(one: object, index: int, view: View) -> InputItem:
-    name = f"picture {index}"
+    name = f"image {index}"
     if isinstance(one, str | Path):
         path = Path(one)
-        return lambda: _image(lambda: read_picture(path), str(path), view)
+        return lambda: _image(lambda: read_image(path), str(path), view)
     if isinstance(one, Tensor):
         itself = InputImage(name, _checked_tensor(one, name, view), view.size, View("squash", view.crop, view.crop))
         return lambda: itself
@@ -69,41 +69,41 @@ def _item(one: object, index: int, view: View) -> InputItem:
         pixels = _checked_array(one, name)
         return lambda: _image(lambda: Image.fromarray(pixels), name, view)
     if isinstance(one, Image.Image):
-        picture = _decoded(one, name)
-        return lambda: _image(lambda: _seen(picture), name, view)
+        image = _decoded(one, name)
+        return lambda: _image(lambda: _seen(image), name, view)
     raise UserError(
-        f"{name}: expected a path, a PIL picture, a uint8 array or a float tensor, found {type(one).__name__}"
+        f"{name}: expected a path, a PIL image, a uint8 array or a float tensor, found {type(one).__name__}"
     )
 
 
 def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputImage:
     """As the loader of a run does it."""
     try:
-        picture = decode()
-        pixels = view.image(picture)
-    except PictureError as error:
+        image = decode()
+        pixels = view.input(image)
+    except ImageError as error:
         raise _unreadable(name, error.reason) from error
     planes = np.empty((3, *view.size), np.float32)
     to_planes(pixels, planes)
-    return InputImage(name, planes, (picture.height, picture.width), view)
+    return InputImage(name, planes, (image.height, image.width), view)
 
 
-def _decoded(picture: Image.Image, name: str) -> Image.Image:
-    """Here and not in a thread, for a list may name one picture twice."""
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    """Here and not in a thread, for a list may name one image twice."""
     try:
-        picture.load()
+        image.load()
     except Exception as error:  # decoders of broken files raise nearly anything
-        raise _unreadable(name, f"the picture is damaged ({error})") from error
-    return picture
+        raise _unreadable(name, f"the image is damaged ({error})") from error
+    return image
 
 
-def _seen(picture: Image.Image) -> Image.Image:
-    """A PIL picture as ``read_picture`` gives it from a file."""
-    return flatten(ImageOps.exif_transpose(picture))
+def _seen(image: Image.Image) -> Image.Image:
+    """A PIL image as ``read_image`` gives it from a file."""
+    return flatten(ImageOps.exif_transpose(image))
 
 
 def _unreadable(name: str, reason: str) -> UserError:
-    return UserError(f"{name}: expected a picture that can be read, found that {reason}; mend it or leave it out")
+    return UserError(f"{name}: expected an image that can be read, found that {reason}; mend it or leave it out")
 
 
 def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -121,7 +121,7 @@ def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32
     if tuple(tensor.shape) != expected or not tensor.is_floating_point():
         raise UserError(
             f"{name}: expected a float tensor of shape {expected}, found {tensor.dtype} of shape "
-            f"{tuple(tensor.shape)}: resize and convert it, or give a path, a PIL picture or an array"
+            f"{tuple(tensor.shape)}: resize and convert it, or give a path, a PIL image or an array"
         )
     values = tensor.detach().float().cpu()
     low, high = float(values.min()), float(values.max())

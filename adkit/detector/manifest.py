@@ -47,7 +47,7 @@ class ComponentEntry(_Part):
 
 
 class Preprocessing(_Part):
-    """How a picture becomes the image that the extractor sees: see ``adkit.data.view``."""
+    """How an image becomes the input that the extractor sees: see ``adkit.data.view``."""
 
     resize: Resize
     image_size: int = Field(ge=8, le=8192)
@@ -80,7 +80,7 @@ class MemberEntry(_Part):
     """Its place among the extractors."""
     file: FileName
     scale: Score | None
-    """Median raw score of normal pictures that it was not fitted on."""
+    """Median raw score of normal images that it was not fitted on."""
 
 
 class ThresholdEntry(_Part):
@@ -112,10 +112,10 @@ class Manifest(_Part):
     members: tuple[MemberEntry, ...] = Field(min_length=1, max_length=1000)
     fuse: Fuse
     calibration: tuple[Score, ...]
-    """Scores of the held-out normal pictures."""
+    """Scores of the held-out normal images."""
     threshold: ThresholdEntry | None
     pixel_threshold: ThresholdEntry | None
-    """By the highest value of each held-out normal picture's map."""
+    """By the highest value of each held-out normal image's map."""
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Where in a picture: boxes around what a map has above the pixel threshold."""
+"""Where in an image: boxes around what a map has above the pixel threshold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Region:
-    """A box in pixels of the picture: columns ``x`` to ``x + width``, the end excluded, and rows likewise."""
+    """A box in pixels of the image: columns ``x`` to ``x + width``, the end excluded, and rows likewise."""
 
     x: int
     y: int
@@ -30,16 +30,16 @@ class Region:
 def find_regions(
     values: NDArray[np.float32], threshold: float, view: View, size: tuple[int, int]
 ) -> tuple[Region, ...]:
-    """Connected pixels above ``threshold``, neighbours across corners included, the highest peak first.
+    """Connected pixels above ``threshold``, neighbors across corners included, the highest peak first.
 
     The threshold speaks of the map at the size of the image, so the pixels are compared and joined there, and only
-    the edges of the boxes go through the axes back to the picture, outward to whole pixels. That invents no values
-    between the map's own, and costs as much for a picture of 48 million pixels as for a small one.
+    the edges of the boxes go through the axes back to the image, outward to whole pixels. That invents no values
+    between the map's own, and costs as much for an image of 48 million pixels as for a small one.
 
     Args:
         values: (H, W) raw, over the image.
-        view: how the picture became the image; padding counts for nothing.
-        size: (height, width) of the picture.
+        view: how the image became the input; padding counts for nothing.
+        size: (height, width) of the image.
     """
     y, x = view.axes(size)
     shown = values[y.start : y.stop, x.start : x.stop]  # (h, w)
@@ -80,7 +80,7 @@ def _extent(
 
 
 def _stretch(axis: Axis, first: int, end: int) -> tuple[int, int]:
-    """From pixels of the image that show the picture to those of the picture that they cover, at least one."""
-    edges = axis.to_picture(np.array([first, end], np.float64) + axis.start)
+    """From pixels of the input that show the image to those of the image that they cover, at least one."""
+    edges = axis.to_input(np.array([first, end], np.float64) + axis.start)
     begin = min(max(math.floor(edges[0] + ROUNDING), 0), axis.length - 1)
     return begin, max(min(math.ceil(edges[1] - ROUNDING), axis.length), begin + 1)

@@ -40,13 +40,13 @@ FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one category's pictures have made of a recipe."""
+    """What one category's images have made of a recipe."""
 
     category: str
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     calibration: FloatArray
-    """(m,) raw scores of the held-out normal pictures."""
+    """(m,) raw scores of the held-out normal images."""
     threshold: Threshold | None
     pixel_threshold: Threshold | None
 

@@ -29,7 +29,7 @@ LIMIT: Final = 1e-3
 SCHEMA: Final = "adkit.export/1"
 STATEMENT: Final = "model.json"
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
-"""What is compared when nothing else is named: pictures of this name lie in scikit-image's package."""
+"""What is compared when nothing else is named: images of this name lie in scikit-image's package."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def export(
     detector: str | Path,
     format: str,
     output: str | Path | None = None,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     device: str = "auto",
 ) -> Export:
     """Write a detector as a file of another runtime, with ``model.json``, which says how to use it.
@@ -59,7 +59,7 @@ def export(
         detector: its folder, or that of a run with one detector.
         format: ``onnx``, ``openvino`` or ``torchscript``.
         output: folder to write; default: ``export/<format>`` in the detector's. An earlier export there is replaced.
-        pictures: what the file's scores and maps are compared on; default: photographs that come with scikit-image.
+        images: what the file's scores and maps are compared on; default: photographs that come with scikit-image.
         device: where the detector computes what the file is compared with; the file itself runs on the CPU.
 
     Raises:
@@ -67,7 +67,7 @@ def export(
             by more than ``LIMIT``; nothing is left behind.
     """
     wanted = format_named(format)
-    pictures = tuple(pictures) or _photographs()
+    images = tuple(images) or _photographs()
     folder = Path(output) if output is not None else find_detector(Path(detector)) / "export" / format
     _check_free(folder)
     own = load_detector(Path(detector), device)
@@ -77,14 +77,14 @@ def export(
         file = partial / wanted.file
         _write(wanted, graph, file)
         run = _opened(wanted, file)
-        found = parity(run, exact, pictures)
+        found = parity(run, exact, images)
         if not found.largest <= LIMIT:  # nan is no parity either
             raise UserError(
                 f"{detector}: expected a file of format {format} whose scores and maps deviate by at most {LIMIT:g} of "
                 f"their size, found {_shown(found)}: use another format, or another scorer if none does better"
             )
         precision = own.embeddings[0].context.precision
-        rounding = None if precision == "float32" else parity(run, own, pictures)
+        rounding = None if precision == "float32" else parity(run, own, images)
         del run  # some systems let no open file be renamed
         statement = _statement(own, graph, wanted, sorted(path.name for path in partial.iterdir()), found, rounding)
         (partial / STATEMENT).write_text(json.dumps(statement, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def summary(done: Export) -> str:
     return (
         f"{done.file} ({size / 1e6:.1f} MB) and {done.statement.name}\n"
         f"largest relative deviation from the detector: {_shown(done.parity)} "
-        f"({done.parity.pictures} pictures, in batches of {batches})"
+        f"({done.parity.images} images, in batches of {batches})"
     )
 
 
@@ -131,7 +131,7 @@ def _write(wanted: Format, graph: Graph, file: Path) -> None:
     except Exception as error:  # exporters raise nearly anything
         if "Constraints violated" in str(error):
             raise UserError(
-                f"format {wanted.name}: expected components that take any number of pictures, found one that counts "
+                f"format {wanted.name}: expected components that take any number of images, found one that counts "
                 "or walks over them, which cannot be exported: choose another scorer, extractor or localizer"
             ) from error
         raise UserError(
@@ -147,7 +147,7 @@ def _opened(wanted: Format, file: Path) -> Run:
             return run(images)
         except Exception as error:  # as runtimes do
             raise UserError(
-                f"format {wanted.name}: expected a file that takes {len(images)} pictures at once, found: "
+                f"format {wanted.name}: expected a file that takes {len(images)} images at once, found: "
                 f"{reason(error)}; choose another format"
             ) from error
 
@@ -179,11 +179,11 @@ def _statement(
 
 
 def _steps(own: Loaded) -> Iterator[str]:
-    """How a picture becomes the input, in words that suffice to do it elsewhere."""
+    """How an image becomes the input, in words that suffice to do it elsewhere."""
     view = own.view
     yield (
         "decode: apply the EXIF orientation, take the first frame, lay transparent pixels over white, divide 16-bit "
-        "grey values by 257, convert to RGB (grey counts three times)"
+        "gray values by 257, convert to RGB (gray counts three times)"
     )
     size, crop, shrink = view.image_size, view.crop, "bilinear with antialiasing, as Pillow's Image.resize"
     if view.resize == "squash":
@@ -193,8 +193,8 @@ def _steps(own: Loaded) -> Iterator[str]:
     else:
         yield f"scale so that the longer side becomes {size}, each side a whole number of pixels, rounded ({shrink})"
         yield (
-            f"centre it on a square of {size} pixels, an odd pixel to the right or below, filled with the mean colour "
-            "of the resized picture, each channel rounded to a whole number of 255"
+            f"center it on a square of {size} pixels, an odd pixel to the right or below, filled with the mean color "
+            "of the resized image, each channel rounded to a whole number of 255"
         )
     if crop != size or view.resize == "short_side":
         yield f"cut the central {crop} × {crop} pixels, in one resampling with the step before, at fractions of pixels"
@@ -212,7 +212,7 @@ def _photographs() -> tuple[Path, ...]:
     paths = [Path(place, "data", f"{name}.png") for place in places for name in PHOTOGRAPHS]
     there = tuple(path for path in paths if path.is_file())
     if not there:
-        raise UserError("--pictures: expected pictures to compare on, found none in scikit-image either: name some")
+        raise UserError("--images: expected images to compare on, found none in scikit-image either: name some")
     return there
 
 

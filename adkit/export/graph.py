@@ -66,7 +66,7 @@ class Graph(nn.Module):
         return OUTPUTS if self._localizer is not None else OUTPUTS[:1]
 
     def example(self) -> Tensor:
-        """A batch to record with: two pictures, for exporters take a size of one for a constant."""
+        """A batch to record with: two images, for exporters take a size of one for a constant."""
         return torch.rand(2, 3, *self.size, generator=torch.Generator().manual_seed(0))
 
 

@@ -1,4 +1,4 @@
-"""How far something that claims to be a detector's path is from the path itself, on real pictures."""
+"""How far something that claims to be a detector's path is from the path itself, on real images."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Run = Callable[[NDArray[np.float32]], Sequence[Floats]]
 """Images (n, 3, H, W) → scores (n,) and, where there are any, maps (n, H, W)."""
 
 BATCH = 4
-"""Pictures at a time; each is also given by itself."""
+"""Images at a time; each is also given by itself."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest deviations over all pictures, relative to the size of the values.
+    """Largest deviations over all images, relative to the size of the values.
 
-    A score's size is its absolute value, but at least the median one of the pictures and of the detector's
-    calibration: pictures that were learnt from may score next to 0, and that is rounding. A map's size is its
-    largest absolute value, but at least the median one of the pictures and the pixel threshold; its deviation
+    A score's size is its absolute value, but at least the median one of the images and of the detector's
+    calibration: images that were learnt from may score next to 0, and that is rounding. A map's size is its
+    largest absolute value, but at least the median one of the images and the pixel threshold; its deviation
     is the largest of its pixels'.
     """
 
-    pictures: int
+    images: int
     batch_sizes: tuple[int, ...]
     score: float
     map: float | None
@@ -44,26 +44,26 @@ class Parity:
         return float(np.max([self.score, self.map or 0.0]))  # nan where one is
 
 
-def parity(run: Run, loaded: Loaded, pictures: Sequence[Path]) -> Parity:
-    """Compare what ``run`` makes of pictures, alone and in batches, with what a detector makes of them.
+def parity(run: Run, loaded: Loaded, images: Sequence[Path]) -> Parity:
+    """Compare what ``run`` makes of images, alone and in batches, with what a detector makes of them.
 
     Args:
-        pictures: at least one.
+        images: at least one.
 
     Raises:
-        UserError: a picture cannot be read.
+        UserError: an image cannot be read.
     """
     detector, manifest = Detector(loaded), loaded.manifest
     scores, maps = _Values(), _Values()
     sizes = set()
-    for first in range(0, len(pictures), BATCH):
-        paths = pictures[first : first + BATCH]
-        images = np.stack([read().planes for read in input_items(paths, loaded.view)])
-        own = detector.predict(torch.from_numpy(images))
-        together = np.concatenate([images, images]) if len(images) == 1 else images
+    for first in range(0, len(images), BATCH):
+        paths = images[first : first + BATCH]
+        inputs = np.stack([read().planes for read in input_items(paths, loaded.view)])
+        own = detector.predict(torch.from_numpy(inputs))
+        together = np.concatenate([inputs, inputs]) if len(inputs) == 1 else inputs
         sizes |= {1, len(together)}
-        batched = [found[: len(images)] for found in run(together)]
-        alone = [np.concatenate(found) for found in zip(*(run(image[None]) for image in images), strict=True)]
+        batched = [found[: len(inputs)] for found in run(together)]
+        alone = [np.concatenate(found) for found in zip(*(run(image[None]) for image in inputs), strict=True)]
         for found in (batched, alone):
             scores.add(found[0], own.scores)
             if own.maps is not None:
@@ -71,7 +71,7 @@ def parity(run: Run, loaded: Loaded, pictures: Sequence[Path]) -> Parity:
     typical = float(np.median(np.abs(manifest.calibration))) if manifest.calibration else 0.0
     pixel = abs(manifest.pixel_threshold.value) if manifest.pixel_threshold else 0.0
     return Parity(
-        pictures=len(pictures),
+        images=len(images),
         batch_sizes=tuple(sorted(sizes)),
         score=scores.deviation(typical),
         map=maps.deviation(pixel) if maps else None,
@@ -79,7 +79,7 @@ def parity(run: Run, loaded: Loaded, pictures: Sequence[Path]) -> Parity:
 
 
 class _Values:
-    """What was found and what was expected, a number or a map a picture."""
+    """What was found and what was expected, a number or a map per image."""
 
     def __init__(self) -> None:
         self._sizes: list[float] = []
@@ -93,7 +93,7 @@ class _Values:
         self._sizes += np.abs(expected).reshape(rows, -1).max(1).tolist()
         if found.shape == expected.shape:
             self._differences += np.abs(found.astype(np.float64) - expected).reshape(rows, -1).max(1).tolist()
-        else:  # what was recorded for one number of pictures gives as many scores for any other
+        else:  # what was recorded for one number of images gives as many scores for any other
             self._differences += rows * [np.inf]
 
     def deviation(self, least: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.inference.device import resolve_device, resolve_precision
@@ -70,12 +70,12 @@ class Assembled:
     context: Context
     view: View
     embeddings: tuple[Embedding, ...]
-    """One, or one a backbone of an ensemble."""
+    """One, or one per backbone of an ensemble."""
     localizer: Localizer
     trainable: tuple[Extractor, ...] = ()
     """The extractors of ``embeddings`` before they were made fast, for adapters to train copies of; empty without."""
     auxiliary: tuple[Sample, ...] = ()
-    """Pictures of ``[auxiliary]``."""
+    """Images of ``[auxiliary]``."""
 
     @property
     def metric_size(self) -> int:
@@ -87,7 +87,7 @@ class Assembled:
         recipe = self.recipe
         return ScoringPath(members, self.localizer, fuse, who(recipe.scorer), who(recipe.localizer))
 
-    def loader(self, samples: Sequence[Sample], bad: BadPictures, batch_size: int, targets: bool) -> Loader:
+    def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
         """Batches of ``samples`` as the extractor takes them; with labels and masks where ``targets``."""
         size = self.metric_size if targets else None
         return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size)
@@ -101,7 +101,7 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     """Build what a recipe names.
 
     Args:
-        auxiliary: the pictures that its ``[auxiliary]`` names.
+        auxiliary: the images that its ``[auxiliary]`` names.
 
     Raises:
         UserError: what a component refuses.

@@ -17,12 +17,12 @@ from adkit.plugin.types import Batch, Features, Level
 from adkit.utils.progress import Advance
 
 FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
-FINITE_SCORES = "look at the picture, or choose another scorer"
+FINITE_SCORES = "look at the image, or choose another scorer"
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A batch after the extractor: the pictures are gone, what is known of them stays."""
+    """A batch after the extractor: the images are gone, what is known of them stays."""
 
     features: tuple[Features, ...]
     """What each embedding made of it."""
@@ -40,7 +40,7 @@ class Embedded:
 
 
 def require_finite(embedded: Iterable[Features], ids: Sequence[str]) -> None:
-    """Raise UserError, which names the picture, where a feature is not finite."""
+    """Raise UserError, which names the image, where a feature is not finite."""
     for features in embedded:
         for name, level in features.items():
             check_finite(level, ids, f"extractor: level {name!r}", FINITE_FEATURES)
@@ -74,7 +74,7 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
     if first is None:  # Ignite refuses to run over nothing
         return
     # A chain has no length: Ignite then ends with the data instead of starting it again when unreadable
-    # pictures made it shorter than it promised to be.
+    # images made it shorter than it promised to be.
     items = chain([first], items)
     del first
 
@@ -94,8 +94,8 @@ def _take_output(state: State) -> Any:
     return output
 
 
-class PictureStream:
-    """The features of a list of pictures, extracted anew at each walk.
+class ImageStream:
+    """The features of a list of images, extracted anew at each walk.
 
     As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
     """
@@ -103,14 +103,14 @@ class PictureStream:
     def __init__(
         self,
         batches: Callable[[], Iterable[Batch]],
-        pictures: Callable[[], int],
+        images: Callable[[], int],
         embeddings: Sequence[Embedding],
         advance: Advance,
         kinds: Sequence[str] = (),
     ) -> None:
         self.kinds = kinds
         self._batches = batches
-        self._pictures = pictures
+        self._images = images
         self._embeddings = embeddings
         self._advance = advance
 
@@ -119,8 +119,8 @@ class PictureStream:
         return self._embeddings[0].levels
 
     @property
-    def pictures(self) -> int:
-        return self._pictures()
+    def count(self) -> int:
+        return self._images()
 
     def batches(self) -> Iterator[Batch]:
         yield from self._batches()

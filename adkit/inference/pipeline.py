@@ -19,7 +19,7 @@ from adkit.toolkit.features import FeatureTransform
 
 
 class Embedding:
-    """From pictures to the features that a scorer reads: the extractor and the ``[features]`` table."""
+    """From images to the features that a scorer reads: the extractor and the ``[features]`` table."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Member:
     """Its place among the detector's embeddings."""
     scorer: Scorer
     scale: float | None = None
-    """Median raw score of normal pictures that it was not fitted on; None without any."""
+    """Median raw score of normal images that it was not fitted on; None without any."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What the members make of n pictures, each by itself and together."""
+    """What the members make of n images, each by itself and together."""
 
     image: Tensor
     """(n,) raw score of the detector."""
@@ -112,12 +112,12 @@ class ScoringPath:
         return self.with_members(replace(member, scale=scale) for member, scale in pairs)
 
     def score(self, features: Sequence[Features]) -> Fused:
-        """Raw scores of what the embeddings made of the same pictures, in the order of the embeddings."""
+        """Raw scores of what the embeddings made of the same images, in the order of the embeddings."""
         with torch.inference_mode(), blaming(self._who_scores):
             scores = tuple(
                 check_scores(
                     member.scorer.score(features[member.embedding]),
-                    features[member.embedding].pictures,
+                    features[member.embedding].count,
                     self._who_scores,
                 )
                 for member in self.members
@@ -138,7 +138,7 @@ class ScoringPath:
 
 
 def fused(values: Iterable[Tensor], scales: Sequence[float | None], rule: Fuse) -> Tensor:
-    """One tensor a member → one, without holding them all.
+    """One tensor per member → one, without holding them all.
 
     Raises:
         ValueError: the largest ratio of a scale that is not above 0.

@@ -1,15 +1,15 @@
-"""Where the features of a list of pictures come from: the pictures, or a store that all categories share."""
+"""Where the features of a list of images come from: the images, or a store that all categories share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Sample, in_order
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.inference.engines import Embedded, PictureStream, create_embedder, outputs
+from adkit.inference.engines import Embedded, ImageStream, create_embedder, outputs
 from adkit.inference.pipeline import Embedding
 from adkit.inference.store import FeatureStore, StoredStream
 from adkit.plugin.types import Batch, Stream
@@ -17,16 +17,16 @@ from adkit.utils.progress import Advance
 
 
 class EmbeddedStream(Stream, Protocol):
-    """A stream that also says which picture each row of its features is."""
+    """A stream that also says which image each row of its features is."""
 
     def embedded(self) -> Iterator[Embedded]: ...
 
 
 class Source(Protocol):
-    """Gives streams, and remembers which pictures could not be read."""
+    """Gives streams, and remembers which images could not be read."""
 
     @property
-    def bad(self) -> BadPictures: ...
+    def bad(self) -> BadImages: ...
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
@@ -35,33 +35,33 @@ class Source(Protocol):
         ...
 
     def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
-        """The same pictures through other embeddings."""
+        """The same images through other embeddings."""
         ...
 
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
         """The same, and for sure decoded anew at every walk."""
         ...
 
 
-def require_readable(samples: Sequence[Sample], bad: BadPictures) -> None:
-    """Raise UserError when there are pictures and not one of them can be read."""
+def require_readable(samples: Sequence[Sample], bad: BadImages) -> None:
+    """Raise UserError when there are images and not one of them can be read."""
     if samples and all(sample.id in bad for sample in samples):
         raise UserError(
-            f"{samples[0].id} and {len(samples) - 1} more: expected at least one picture that can be read, found none "
+            f"{samples[0].id} and {len(samples) - 1} more: expected at least one image that can be read, found none "
             f"({bad.reasons[samples[0].id]}); check the files, or take them out of the data"
         )
 
 
-class PictureSource:
+class ImageSource:
     """Decodes and extracts at every walk."""
 
     def __init__(
-        self, parts: Assembled, bad: BadPictures, total: int, embeddings: tuple[Embedding, ...] | None = None
+        self, parts: Assembled, bad: BadImages, total: int, embeddings: tuple[Embedding, ...] | None = None
     ) -> None:
         """
         Args:
-            bad: takes up the run's pictures that cannot be read.
-            total: pictures of the whole run, of which a share may be unreadable.
+            bad: takes up the run's images that cannot be read.
+            total: images of the whole run, of which a share may be unreadable.
             embeddings: default: those of ``parts``.
         """
         self.bad = bad
@@ -69,15 +69,15 @@ class PictureSource:
         self._total = total
         self._embeddings = parts.embeddings if embeddings is None else embeddings
 
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
         return self.decoding(embeddings)
 
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
-        return PictureSource(self._parts, self.bad, self._total, embeddings)
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
+        return ImageSource(self._parts, self.bad, self._total, embeddings)
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
-    ) -> PictureStream:
+    ) -> ImageStream:
         def batches() -> Iterator[Batch]:
             yield from self._batches(samples, targets=targets)
             require_readable(samples, self.bad)
@@ -86,7 +86,7 @@ class PictureSource:
             return sum(sample.id not in self.bad for sample in samples)
 
         embeddings = self._embeddings if embedding is None else (self._embeddings[embedding],)
-        return PictureStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
+        return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
 
     def embedded(self, samples: Sequence[Sample], advance: Advance) -> Iterator[Embedded]:
         """All embeddings of ``samples``, of which perhaps none can be read."""
@@ -98,19 +98,19 @@ class PictureSource:
 
 
 class StoredSource:
-    """Reads a store that was filled from every picture once."""
+    """Reads a store that was filled from every image once."""
 
-    def __init__(self, parts: Assembled, store: FeatureStore, pictures: PictureSource) -> None:
-        self.bad = pictures.bad
+    def __init__(self, parts: Assembled, store: FeatureStore, images: ImageSource) -> None:
+        self.bad = images.bad
         self._parts = parts
         self._store = store
-        self._pictures = pictures
+        self._images = images
 
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
+    def fresh(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
         return self.decoding(embeddings)
 
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
-        return self._pictures.decoding(embeddings)
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
+        return self._images.decoding(embeddings)
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
@@ -122,8 +122,8 @@ class StoredSource:
         )
 
 
-def extract_once(pictures: PictureSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance) -> None:
-    """Add ``samples`` to what ``store`` has of the run's pictures, through the embeddings of ``pictures``."""
-    for picture, reason in store.unreadable.items():
-        pictures.bad.add(picture, reason)
-    store.fill(pictures.embedded(samples, advance), pictures.bad.reasons)
+def extract_once(images: ImageSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance) -> None:
+    """Add ``samples`` to what ``store`` has of the run's images, through the embeddings of ``images``."""
+    for image, reason in store.unreadable.items():
+        images.bad.add(image, reason)
+    store.fill(images.embedded(samples, advance), images.bad.reasons)

@@ -1,4 +1,4 @@
-"""Features of many pictures on disk, memory-mapped, for runs that read the same pictures often."""
+"""Features of many images on disk, memory-mapped, for runs that read the same images often."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Levels = Sequence[Mapping[str, Level]]
 """Of each embedding."""
 
 
-def bytes_needed(levels: Levels, pictures: int) -> int:
-    """Bytes on disk for float32 features of so many pictures."""
-    return pictures * sum(_row_bytes(level) for one in levels for level in one.values())
+def bytes_needed(levels: Levels, images: int) -> int:
+    """Bytes on disk for float32 features of so many images."""
+    return images * sum(_row_bytes(level) for one in levels for level in one.values())
 
 
-def fits(folder: Path, levels: Levels, pictures: int) -> bool:
+def fits(folder: Path, levels: Levels, images: int) -> bool:
     """Whether the features take at most a quarter of the disk space that is free at ``folder``."""
-    return bytes_needed(levels, pictures) <= shutil.disk_usage(folder).free // 4
+    return bytes_needed(levels, images) <= shutil.disk_usage(folder).free // 4
 
 
-def stored_pictures(folder: Path) -> int:
-    """How many pictures the store in ``folder`` is done with by its journal; 0 where there is no store."""
+def stored_images(folder: Path) -> int:
+    """How many images the store in ``folder`` is done with by its journal; 0 where there is no store."""
     journal = folder / JOURNAL
     return sum(len(entry.ids) + len(entry.unreadable) for entry, _ in _entries(journal)) if journal.exists() else 0
 
@@ -50,7 +50,7 @@ class _Entry(BaseModel):
 
     ids: list[str]
     unreadable: dict[str, str]
-    """Pictures met since the batch before that cannot be read, and why."""
+    """Images met since the batch before that cannot be read, and why."""
     checksum: int
     """CRC-32 of the batch's features, level by level."""
     seconds: float
@@ -84,7 +84,7 @@ class FeatureStore:
         folder.mkdir(parents=True, exist_ok=True)
         self.levels = [dict(one) for one in levels]
         self.unreadable: dict[str, str] = {}
-        """Pictures that cannot be read and why, of the batches that were there when the store was opened."""
+        """Images that cannot be read and why, of the batches that were there when the store was opened."""
         self.seconds = 0.0
         """What those batches took."""
         self._journal = folder / JOURNAL
@@ -123,16 +123,16 @@ class FeatureStore:
         self._map()
 
     def missing(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """What is left to be filled in of ``samples``, the pictures of the whole store in their order."""
+        """What is left to be filled in of ``samples``, the images of the whole store in their order."""
         at = {sample.id: position for position, sample in enumerate(samples)}
-        last = max((at[picture] for picture in self._rows), default=-1)
+        last = max((at[image] for image in self._rows), default=-1)
         return samples[last + 1 :]
 
     def fill(self, embedded: Iterable[Embedded], unreadable: Mapping[str, str]) -> None:
-        """Add every picture of ``embedded``; those that never come stay unknown.
+        """Add every image of ``embedded``; those that never come stay unknown.
 
         Args:
-            unreadable: pictures that cannot be read, and why, which grows as ``embedded`` is walked.
+            unreadable: images that cannot be read, and why, which grows as ``embedded`` is walked.
         """
         # Written as files and mapped afterwards: a disk that fills up is then an error and not a bus fault.
         with ExitStack() as stack:
@@ -158,7 +158,7 @@ class FeatureStore:
 
     def _note(self, ids: Iterable[str]) -> None:
         start = len(self._rows)
-        self._rows.update({picture: start + offset for offset, picture in enumerate(ids)})
+        self._rows.update({image: start + offset for offset, image in enumerate(ids)})
 
     def _map(self) -> None:
         if self._rows:
@@ -172,12 +172,12 @@ class FeatureStore:
                 for group in self._groups
             ]
 
-    def __contains__(self, picture: str) -> bool:
-        return picture in self._rows
+    def __contains__(self, image: str) -> bool:
+        return image in self._rows
 
     def read(self, ids: Sequence[str], embedding: int, device: str) -> Features:
-        """Features of the pictures named, in that order."""
-        rows = [self._rows[picture] for picture in ids]
+        """Features of the images named, in that order."""
+        rows = [self._rows[image] for image in ids]
         return Features(
             {name: torch.from_numpy(np.asarray(file[rows])).to(device) for name, file in self._maps[embedding].items()},
             {name: level.geometry for name, level in self.levels[embedding].items()},
@@ -217,7 +217,7 @@ def _truncate(path: Path, size: int) -> None:
 
 
 class StoredStream:
-    """The stored features of some of the pictures.
+    """The stored features of some of the images.
 
     As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
     """
@@ -243,7 +243,7 @@ class StoredStream:
         return self._store.levels[self._embeddings[0]]
 
     @property
-    def pictures(self) -> int:
+    def count(self) -> int:
         return len(self._samples)
 
     def embedded(self) -> Iterator[Embedded]:

@@ -25,7 +25,7 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.params import Params
 from adkit.plugin.scorer import Scorer, SizedScorer
 from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
-from adkit.plugin.types import POOL, Batch, Features, Fuse, Geometry, Level, PictureStream, Scores, Stream
+from adkit.plugin.types import POOL, Batch, Features, Fuse, Geometry, ImageStream, Level, Scores, Stream
 from adkit.utils.text import did_you_mean
 
 __all__ = [
@@ -46,11 +46,11 @@ __all__ = [
     "Geometry",
     "Group",
     "HoldingStopper",
+    "ImageStream",
     "Level",
     "Localizer",
     "NotFittedError",
     "Params",
-    "PictureStream",
     "Progress",
     "Schedule",
     "ScheduledAdapter",

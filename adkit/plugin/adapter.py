@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.scorer import Scorer
-from adkit.plugin.types import Batch, Features, Fuse, PictureStream
+from adkit.plugin.types import Batch, Features, Fuse, ImageStream
 
 if TYPE_CHECKING:
     import torch
@@ -54,27 +54,27 @@ class Schedule:
     batch_size: int = 32
     minibatches: int | None = None
     epochs: float | None = None
-    """Length in rounds through the normal pictures, where ``minibatches`` does not say it."""
+    """Length in rounds through the normal images, where ``minibatches`` does not say it."""
     snapshot_epochs: float | None = None
     """Rounds after each of which the state is kept, for what the report says of it and for ``SnapshotAdapter``."""
 
 
 class Adapter(Protocol):
-    """How are the features fitted to the normal pictures?
+    """How are the features fitted to the normal images?
 
     It is built anew for every category, prepared once, and then trained by the core, which owns optimizer, precision,
     checkpoints and the engine. Features that it is given have been through ``[features]``, as a scorer reads them.
     """
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
-        """See the normal pictures through ψ₀, before anything is trained.
+        """See the normal images through ψ₀, before anything is trained.
 
         Args:
             extractor: the one that will be trained.
-            normal: the training pictures.
-            auxiliary: other pictures, those of ``[auxiliary]``.
+            normal: the training images.
+            auxiliary: other images, those of ``[auxiliary]``.
             scorer: fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
         """
         ...
@@ -88,7 +88,7 @@ class Adapter(Protocol):
         ...
 
     def score(self, features: Features) -> Tensor:
-        """(n,): how anomalous the objective finds each picture; for stoppers."""
+        """(n,): how anomalous the objective finds each image; for stoppers."""
         ...
 
 
@@ -112,13 +112,13 @@ class ScoredAdapter(Protocol):
 
 @runtime_checkable
 class BatchingAdapter(Protocol):
-    """What an adapter may offer beside, where a step's pictures are not just normal ones."""
+    """What an adapter may offer beside, where a step's images are not just normal ones."""
 
     def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
-        """The pictures of a step, with labels and masks where the loss wants them.
+        """The images of a step, with labels and masks where the loss wants them.
 
         Args:
-            normal: the next normal training pictures.
+            normal: the next normal training images.
             auxiliary: as many of ``[auxiliary]``, None without that table.
             generator: of this step alone, so that a resumed run draws the same.
         """
@@ -129,7 +129,7 @@ class BatchingAdapter(Protocol):
 class FeaturesAdapter(Protocol):
     """What an adapter may offer beside, where ``loss`` and ``score`` look at features and never at ``batch.images``.
 
-    Blocks that it does not train then run once a picture.
+    Blocks that it does not train then run once per image.
     """
 
     def trained(self, extractor: Extractor) -> Sequence[nn.Parameter]:

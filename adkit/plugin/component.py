@@ -27,7 +27,7 @@ class Exportable(Protocol):
 
         It is run once, on the CPU and in float32, while ``torch.export`` or ``torch.jit.trace`` records the torch
         operations. So it uses no others (faiss, NumPy), and which ones it uses depends neither on the values of tensors
-        nor on how many pictures there are.
+        nor on how many images there are.
 
         Raises:
             adkit.errors.UserError: there is none for these parameters.

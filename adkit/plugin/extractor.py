@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class Extractor(Protocol):
-    """What does a picture look like as features? An ``nn.Module``, in evaluation mode when handed over."""
+    """What does an image look like as features? An ``nn.Module``, in evaluation mode when handed over."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        """The levels that calling it gives, for pictures of the context's size."""
+        """The levels that calling it gives, for images of the context's size."""
         ...
 
     def __call__(self, images: Tensor) -> Features:
-        """``images`` (n, 3, H, W) float32 RGB in [0, 1] → features of n pictures."""
+        """``images`` (n, 3, H, W) float32 RGB in [0, 1] → features of n images."""
         ...
 
 
@@ -43,12 +43,12 @@ class AdaptableExtractor(Protocol):
 
 @runtime_checkable
 class SplittableExtractor(Protocol):
-    """What an extractor may offer beside, so that blocks that an adapter does not train run once a picture."""
+    """What an extractor may offer beside, so that blocks that an adapter does not train run once per image."""
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
         """(trunk, tail), where ``tail(trunk(images))`` are the features of ``images``; None where it cannot be cut.
 
-        The trunk gives one tensor, pictures first, and has none of ``parameters``; the tail is called with that tensor
+        The trunk gives one tensor, images first, and has none of ``parameters``; the tail is called with that tensor
         and gives Features. Both share their modules with this extractor, so that what trains the tail trains it.
         """
         ...

@@ -37,14 +37,14 @@ def blaming(who: str) -> Iterator[None]:
         raise PluginError(who, f"{type(error).__name__}: {error}") from error
 
 
-def check_features(features: object, levels: Mapping[str, Level], pictures: int, who: str) -> Features:
+def check_features(features: object, levels: Mapping[str, Level], images: int, who: str) -> Features:
     """Raise PluginError unless ``features`` are what the extractor said its levels are."""
     if not isinstance(features, Features):
         raise PluginError(who, f"expected adkit.plugin.Features, found {type(features).__name__}")
     if list(features) != list(levels):
         raise PluginError(who, f"expected the levels {', '.join(levels)}, found {', '.join(features)}")
     for name, level in levels.items():
-        expected = (pictures, *level.grid, level.channels)
+        expected = (images, *level.grid, level.channels)
         if tuple(features[name].shape) != expected:
             raise PluginError(who, f"level {name}: expected shape {expected}, found {tuple(features[name].shape)}")
         if features.geometry.get(name) != level.geometry:
@@ -52,22 +52,22 @@ def check_features(features: object, levels: Mapping[str, Level], pictures: int,
     return features
 
 
-def check_scores(scores: object, pictures: int, who: str) -> Scores:
-    """Raise PluginError unless ``scores`` are one float32 a picture, and maps with their geometry."""
+def check_scores(scores: object, images: int, who: str) -> Scores:
+    """Raise PluginError unless ``scores`` are one float32 per image, and maps with their geometry."""
     if not isinstance(scores, Scores):
         raise PluginError(who, f"expected adkit.plugin.Scores, found {type(scores).__name__}")
-    _check_tensor(scores.image, (pictures,), "scores", who)
+    _check_tensor(scores.image, (images,), "scores", who)
     for name, cells in scores.maps.items():
         shape = tuple(cells.shape) if isinstance(cells, Tensor) else ()
-        _check_tensor(cells, (pictures, *shape[1:3]) if len(shape) >= 3 else (pictures, 0, 0), f"map {name!r}", who)
+        _check_tensor(cells, (images, *shape[1:3]) if len(shape) >= 3 else (images, 0, 0), f"map {name!r}", who)
         if name not in scores.geometry:
             raise PluginError(who, f"map {name!r}: expected its geometry in Scores.geometry, found none")
     return scores
 
 
-def check_map(drawn: object, pictures: int, size: tuple[int, int], who: str) -> Tensor:
-    """Raise PluginError unless ``drawn`` is a float32 map a picture at the size asked for."""
-    checked: Tensor = _check_tensor(drawn, (pictures, *size), "map", who)
+def check_map(drawn: object, images: int, size: tuple[int, int], who: str) -> Tensor:
+    """Raise PluginError unless ``drawn`` is a float32 map per image at the size asked for."""
+    checked: Tensor = _check_tensor(drawn, (images, *size), "map", who)
     return checked
 
 
@@ -75,16 +75,16 @@ def check_finite(values: Tensor, ids: Sequence[str], what: str, advice: str) -> 
     """Stop at the first value that is not a number: no later step could say where it came from.
 
     Args:
-        values: (n, …), a row a picture.
+        values: (n, …), a row per image.
         what: the sentence's subject: ``extractor: level 'layer1'``.
 
     Raises:
-        UserError: naming the picture.
+        UserError: naming the image.
     """
     finite = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)  # (n,)
     if not bool(finite.all()):
-        picture = ids[int((~finite).nonzero()[0])]
-        raise UserError(f"{what} of picture {picture}: expected finite values, found NaN or infinity; {advice}")
+        image = ids[int((~finite).nonzero()[0])]
+        raise UserError(f"{what} of image {image}: expected finite values, found NaN or infinity; {advice}")
 
 
 def _check_tensor(values: object, shape: tuple[int, ...], what: str, who: str) -> Any:

@@ -2,7 +2,7 @@
 
 A complete one, to paste:
 
-    # brightness.py: how far the mean of a picture's features is from normal
+    # brightness.py: how far the mean of an image's features is from normal
     import torch
     from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
     from adkit.toolkit.scoring import checked_state
@@ -50,13 +50,13 @@ hookimpl = pluggy.HookimplMarker("adkit")
 
 @hookspec
 def adkit_extractors() -> list[Component[Any]]:
-    """What does a picture look like as features?"""
+    """What does an image look like as features?"""
     raise AssertionError("a hook specification is never called")
 
 
 @hookspec
 def adkit_adapters() -> list[Component[Any]]:
-    """How are those features fitted to the normal pictures?"""
+    """How are those features fitted to the normal images?"""
     raise AssertionError("a hook specification is never called")
 
 
@@ -68,7 +68,7 @@ def adkit_scorers() -> list[Component[Any]]:
 
 @hookspec
 def adkit_localizers() -> list[Component[Any]]:
-    """Where in the picture?"""
+    """Where in the image?"""
     raise AssertionError("a hook specification is never called")
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Localizer(Protocol):
-    """Where in the picture?"""
+    """Where in the image?"""
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         """Scores with at least one map → (n, height, width) float32, in the scorer's raw unit."""

@@ -19,7 +19,7 @@ class Params(BaseModel):
     Give every field a range and a one-line description:
 
         class KnnParams(Params):
-            k: int = Field(2, ge=1, description="neighbours whose distances are averaged")
+            k: int = Field(2, ge=1, description="neighbors whose distances are averaged")
     """
 
     model_config = ConfigDict(

@@ -19,7 +19,7 @@ class Scorer(Protocol):
         ...
 
     def score(self, features: Features) -> Scores:
-        """Score each picture by itself: what else is in the batch changes nothing.
+        """Score each image by itself: what else is in the batch changes nothing.
 
         Raises:
             adkit.errors.NotFittedError: before ``fit`` or ``load_state_dict``.
@@ -44,6 +44,6 @@ class Scorer(Protocol):
 class SizedScorer(Protocol):
     """What a scorer may offer beside, so that ``adkit check`` can tell a bank too large before it is filled."""
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
-        """Bytes that the scorer holds once fitted on so many pictures."""
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
+        """Bytes that the scorer holds once fitted on so many images."""
         ...

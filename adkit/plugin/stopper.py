@@ -32,7 +32,7 @@ class Verdict:
     """Whether this state is the best so far; the last one kept is what the run goes on with."""
     stop: bool
     reason: str
-    figure: float | None = None
+    value: float | None = None
 
 
 class Stopper(Protocol):
@@ -53,7 +53,7 @@ class Stopper(Protocol):
 
         Args:
             extractor: images → features as ``adapter.score`` takes them, without gradients.
-            held_out: normal pictures kept for stopping alone, which can be walked more than once; test pictures never
+            held_out: normal images kept for stopping alone, which can be walked more than once; test images never
                 come here. Empty unless the stopper asks for some (``HoldingStopper``).
             generator: of this check alone.
         """
@@ -68,9 +68,9 @@ class Stopper(Protocol):
 
 @runtime_checkable
 class HoldingStopper(Protocol):
-    """What a stopper may offer beside, where it judges by pictures that are not trained on."""
+    """What a stopper may offer beside, where it judges by images that are not trained on."""
 
     @property
     def validation(self) -> float:
-        """Share of the normal training pictures, in [0, 1), to hold out for it."""
+        """Share of the normal training images, in [0, 1), to hold out for it."""
         ...

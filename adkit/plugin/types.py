@@ -23,10 +23,10 @@ POOL = "pool"
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a level's cells lie in the picture that the extractor was given, in its pixels, as (y, x).
+    """Where a level's cells lie in the image that the extractor was given, in its pixels, as (y, x).
 
-    The picture spans [0, height] × [0, width]: the first pixel's centre is (0.5, 0.5), so cell ``(i, j)`` is
-    centred at ``(start[0] + i * step[0], start[1] + j * step[1])``.
+    The image spans [0, height] × [0, width]: the first pixel's center is (0.5, 0.5), so cell ``(i, j)`` is
+    centered at ``(start[0] + i * step[0], start[1] + j * step[1])``.
     """
 
     start: tuple[float, float]
@@ -34,14 +34,14 @@ class Geometry:
 
     @staticmethod
     def covering(grid: tuple[int, int], size: tuple[int, int]) -> Geometry:
-        """The geometry of ``grid`` equal cells that tile a picture of ``size`` (height, width)."""
+        """The geometry of ``grid`` equal cells that tile an image of ``size`` (height, width)."""
         step = (size[0] / grid[0], size[1] / grid[1])
         return Geometry(start=(step[0] / 2, step[1] / 2), step=step)
 
 
 @dataclass(frozen=True)
 class Level:
-    """What one level of features looks like before any picture has been seen."""
+    """What one level of features looks like before any image has been seen."""
 
     channels: int
     grid: tuple[int, int]
@@ -55,12 +55,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures on their way to an extractor."""
+    """Images on their way to an extractor."""
 
     images: Tensor
     """(b, 3, H, W) float32 RGB in [0, 1]; normalizing is the extractor's business."""
     ids: tuple[str, ...]
-    """One name a picture: its path, or a key such as ``train-images#17``."""
+    """One name per image: its path, or a key such as ``train-images#17``."""
     labels: Tensor | None = None
     """(b,) int64: 0 normal, 1 anomalous; absent in training."""
     kinds: tuple[str, ...] | None = None
@@ -68,7 +68,7 @@ class Batch:
     masks: Tensor | None = None
     """(b, M, M) bool at the metric size, or (b, H, W) from an adapter that draws anomalies."""
     regions: Tensor | None = None
-    """(b, 4) int64 top, left, bottom, right: the part of each image that shows the picture, where padding
+    """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image, where padding
     does not fill the rest. Absent where every image is filled."""
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class Features(Mapping[str, "Tensor"]):
         return len(self.levels)
 
     @property
-    def pictures(self) -> int:
+    def count(self) -> int:
         return next(iter(self.levels.values())).shape[0]
 
 
@@ -111,13 +111,13 @@ class Scores:
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     """Level name → geometry, for every level in ``maps``."""
     levels: Mapping[str, Tensor] = field(default_factory=dict)
-    """Level name → (n,) float32: what each level alone gives the picture, where ``image`` is their mean; else empty."""
+    """Level name → (n,) float32: what each level alone gives the image, where ``image`` is their mean; else empty."""
 
 
 class Stream(Protocol):
-    """Features of many pictures, a batch at a time; it can be walked more than once, always in one order.
+    """Features of many images, a batch at a time; it can be walked more than once, always in one order.
 
-    ``pictures`` is exact once the stream has been walked; before that it may count files that then turn out
+    ``images`` is exact once the stream has been walked; before that it may count files that then turn out
     to be unreadable, so it is an upper bound.
     """
 
@@ -125,13 +125,13 @@ class Stream(Protocol):
     def levels(self) -> Mapping[str, Level]: ...
 
     @property
-    def pictures(self) -> int: ...
+    def count(self) -> int: ...
 
     def __iter__(self) -> Iterator[Features]: ...
 
 
-class PictureStream(Stream, Protocol):
-    """A stream that also gives the pictures themselves."""
+class ImageStream(Stream, Protocol):
+    """A stream that also gives the images themselves."""
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -139,5 +139,5 @@ class PictureStream(Stream, Protocol):
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """The same pictures in the same order; with labels and kinds where those are known."""
+        """The same images in the same order; with labels and kinds where those are known."""
         ...

@@ -1,4 +1,4 @@
-"""What a detector's maps find, laid over the pictures in colours that mean the same in all of them."""
+"""What a detector's maps find, laid over the images in colors that mean the same in all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from adkit.data.pictures import PictureError, read_picture
+from adkit.data.images import ImageError, read_image
 from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
@@ -20,50 +20,50 @@ from adkit.errors import UserError
 FOLDER = "heatmaps"
 """Of the output, where they lie."""
 LONGEST = 2048
-"""Pixels of the longer side above which an overlay is drawn smaller than its picture."""
+"""Pixels of the longer side above which an overlay is drawn smaller than its image."""
 STRENGTH = 0.8
-"""Opacity of the strongest colour; the defect must still be seen below it."""
+"""Opacity of the strongest color; the defect must still be seen below it."""
 OUTSIDE = "_"
-"""Where the heatmaps of pictures from outside of the base lie, by their absolute paths."""
+"""Where the heatmaps of images from outside of the base lie, by their absolute paths."""
 
 
 def overlay(
-    picture: Image.Image,
+    image: Image.Image,
     values: NDArray[np.float32],
     view: View,
     threshold: float | None,
     regions: Sequence[Region] = (),
 ) -> Image.Image:
-    """Colour a picture by its map, from violet through red to yellow, and box its regions.
+    """Color an image by its map, from violet through red to yellow, and box its regions.
 
-    With a pixel threshold t the colours mean the same in every picture: they begin at t - |t| / 4, which normal
-    pictures seldom reach, and are strongest from t + |t| on. Without one they run over the upper half of the picture's
-    own values, so that every picture, however normal, shows some.
+    With a pixel threshold t the colors mean the same in every image: they begin at t - |t| / 4, which normal
+    images seldom reach, and are strongest from t + |t| on. Without one they run over the upper half of the image's
+    own values, so that every image, however normal, shows some.
 
     Args:
-        picture: of mode L, RGB or F (0 to 255), drawn smaller where it is larger than LONGEST.
-        values: (H, W) raw map over the image; where that does not show the picture, the picture stays as it is.
-        view: how the picture became the image.
+        image: of mode L, RGB or F (0 to 255), drawn smaller where it is larger than LONGEST.
+        values: (H, W) raw map over the input; where that does not show the image, the image stays as it is.
+        view: how the image became the input.
         threshold: raw value above which a pixel is anomalous.
-        regions: boxes in pixels of the picture.
+        regions: boxes in pixels of the image.
 
     Returns:
         Mode RGB.
     """
-    shrink = min(1.0, LONGEST / max(picture.size))
-    width, height = (max(1, round(side * shrink)) for side in picture.size)
-    base = picture.convert("L").convert("RGB") if picture.mode == "F" else picture.convert("RGB")
+    shrink = min(1.0, LONGEST / max(image.size))
+    width, height = (max(1, round(side * shrink)) for side in image.size)
+    base = image.convert("L").convert("RGB") if image.mode == "F" else image.convert("RGB")
     if base.size != (width, height):
         base = base.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     low, high = _limits(values, threshold)
-    # The smaller picture's own axes: they differ from the larger one's by less than a pixel.
+    # The smaller image's own axes: they differ from the larger one's by less than a pixel.
     position = (view.restore(values, (height, width)) - low) / (high - low)
     steps = Image.fromarray(np.rint(np.nan_to_num(position, nan=0.0).clip(0, 1) * 255).astype(np.uint8))
-    colours = steps.copy()
-    colours.putpalette(_ramp().tobytes())
+    colors = steps.copy()
+    colors.putpalette(_ramp().tobytes())
     opacity = steps.point([round(255 * STRENGTH * (step / 255) ** 0.5) for step in range(256)])
-    drawn = Image.composite(colours.convert("RGB"), base, opacity)
-    _box(drawn, regions, (width / picture.width, height / picture.height))
+    drawn = Image.composite(colors.convert("RGB"), base, opacity)
+    _box(drawn, regions, (width / image.width, height / image.height))
     return drawn
 
 
@@ -96,30 +96,30 @@ def _ramp() -> NDArray[np.uint8]:
         axis=1,
     ).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # sRGB
-    colours: NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
-    return colours
+    colors: NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
+    return colors
 
 
 def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, float]) -> None:
-    """A white line between dark ones around each region, and over its edge only at the edge of the picture."""
+    """A white line between dark ones around each region, and over its edge only at the edge of the image."""
     pen = ImageDraw.Draw(drawn)
     thick = max(1, round(max(drawn.size) / 500))
     for region in regions:
-        for line, colour in enumerate(("black", "white", "black")):
+        for line, color in enumerate(("black", "white", "black")):
             out, within = (3 - line) * thick, line * thick
             left, top = (max(start * by - out, within) for start, by in zip((region.x, region.y), scale, strict=True))
             ends = (region.x + region.width, region.y + region.height)
             right, bottom = (
                 min(end * by + out, side - within) - 1 for end, by, side in zip(ends, scale, drawn.size, strict=True)
             )
-            if left < right and top < bottom:  # of a picture of a few pixels
-                pen.rectangle((left, top, right, bottom), outline=colour, width=thick)
+            if left < right and top < bottom:  # of an image of a few pixels
+                pen.rectangle((left, top, right, bottom), outline=color, width=thick)
 
 
 class Heatmaps:
-    """Draws overlays into ``output/heatmaps``, one a picture, in folders like those of the pictures.
+    """Draws overlays into ``output/heatmaps``, one per image, in folders like those of the images.
 
-    ``a/b.png`` below the base becomes ``a/b.png.png``, so that it and ``a/b.jpg`` keep a heatmap each; a picture from
+    ``a/b.png`` below the base becomes ``a/b.png.png``, so that it and ``a/b.jpg`` keep a heatmap each; an image from
     elsewhere lies in the folder ``_`` by its absolute path.
     """
 
@@ -130,9 +130,9 @@ class Heatmaps:
         self._view = view
         self._threshold = threshold
 
-    def path_of(self, picture: Path) -> Path:
-        """Where the heatmap of a picture lies; no two pictures share one."""
-        absolute = Path(os.path.abspath(picture))
+    def path_of(self, image: Path) -> Path:
+        """Where the heatmap of an image lies; no two images share one."""
+        absolute = Path(os.path.abspath(image))
         below = absolute.parts[len(Path(self._base).parts) :] if absolute.is_relative_to(self._base) else ()
         if not below or below[0] == OUTSIDE:
             drive = absolute.drive.strip(":\\/").replace("\\", "/")
@@ -140,23 +140,23 @@ class Heatmaps:
         return self.folder.joinpath(*below[:-1], below[-1] + ".png")
 
     def draw(
-        self, picture: Path, size: tuple[int, int], values: NDArray[np.float32], regions: Sequence[Region] = ()
+        self, image: Path, size: tuple[int, int], values: NDArray[np.float32], regions: Sequence[Region] = ()
     ) -> str | None:
-        """Write the heatmap of a picture of ``size`` (height, width); it is there whole or not at all.
+        """Write the heatmap of an image of ``size`` (height, width); it is there whole or not at all.
 
         Returns:
-            Why the picture cannot be drawn on: it went away or changed after it was scored. None when all is well.
+            Why the image cannot be drawn on: it went away or changed after it was scored. None when all is well.
 
         Raises:
             UserError: the folder cannot be written.
         """
         try:
-            read = read_picture(picture)
-        except PictureError as error:
+            read = read_image(image)
+        except ImageError as error:
             return error.reason
         if (read.height, read.width) != size:
-            return f"the picture changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
-        self._write(overlay(read, values, self._view, self._threshold, regions), self.path_of(picture))
+            return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
+        self._write(overlay(read, values, self._view, self._threshold, regions), self.path_of(image))
         return None
 
     def _write(self, drawn: Image.Image, path: Path) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from adkit.data.files import is_picture, pictures_under
+from adkit.data.files import images_under, is_image
 from adkit.detector.detector import Detector
 from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
@@ -20,27 +20,27 @@ from adkit.predict.watch import Watcher
 
 T = TypeVar("T")
 BATCH = 16
-"""Pictures between two writes; scores do not depend on it."""
+"""Images between two writes; scores do not depend on it."""
 DRAWERS = 4
-"""Threads that draw heatmaps; each holds a decoded picture."""
+"""Threads that draw heatmaps; each holds a decoded image."""
 INTERVAL = 0.5
 """Seconds between two looks at watched folders."""
 SHARE = 0.2
 """Of the time that looking may take; where it is slow, looks are rarer."""
 
 
-def find_pictures(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
-    """Files, the pictures below folders, what globs match, and with ``-`` those named on ``lines``, in that order.
+def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
+    """Files, the images below folders, what globs match, and with ``-`` those named on ``lines``, in that order.
 
     Args:
         without: a folder whose files are passed over unless they are named.
 
     Raises:
-        UserError: a path that is not there, or a folder or glob without a picture.
+        UserError: a path that is not there, or a folder or glob without an image.
     """
 
     def below(folder: Path) -> list[Path]:
-        found = pictures_under(folder)
+        found = images_under(folder)
         if without is None:
             return found
         return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
@@ -49,7 +49,7 @@ def find_pictures(paths: Iterable[str], lines: Iterable[str], without: Path | No
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
             if match.is_dir() and "**" not in text:  # ** names what is below folders itself
                 yield from below(match)
-            elif match.is_file() and is_picture(match):
+            elif match.is_file() and is_image(match):
                 yield match
 
     for text in paths:
@@ -62,21 +62,19 @@ def find_pictures(paths: Iterable[str], lines: Iterable[str], without: Path | No
         elif path.is_dir():
             found = below(path)
             if not found:
-                raise UserError(f"{text}: expected a folder with pictures in it, found none; check the path")
+                raise UserError(f"{text}: expected a folder with images in it, found none; check the path")
             yield from found
         elif path.exists():
             yield path
         else:
             matches = list(matching(text))
             if not matches:
-                raise UserError(
-                    f"{text}: expected a picture, a folder or a glob that matches some, found nothing there"
-                )
+                raise UserError(f"{text}: expected an image, a folder or a glob that matches some, found nothing there")
             yield from matches
 
 
 def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequence[str]) -> Heatmaps:
-    """Where the heatmaps of the pictures at ``paths`` go: named as below the one folder, else as below this one.
+    """Where the heatmaps of the images at ``paths`` go: named as below the one folder, else as below this one.
 
     Raises:
         UserError: no output, or ``name`` is a detector without maps.
@@ -85,7 +83,7 @@ def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequen
         raise UserError("--heatmaps: expected a folder to write to, found none; give one with --output DIR")
     if not detector.localizes:
         raise UserError(
-            f"{name}: --heatmaps expected a detector that says where, found one that scores pictures as a whole; run "
+            f"{name}: --heatmaps expected a detector that says where, found one that scores images as a whole; run "
             'its recipe with blocks of the backbone as extractor.levels instead of "pool"'
         )
     folder = len(paths) == 1 and paths[0] != "-" and not Path(paths[0]).is_file() and not glob.has_magic(paths[0])
@@ -94,7 +92,7 @@ def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequen
 
 
 def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None = None) -> Iterator[Row]:
-    """A row a picture, in order; one that cannot be read does not stop the others."""
+    """A row per image, in order; one that cannot be read does not stop the others."""
     for batch in _batches(paths):
         yield from _rows(detector, batch, heatmaps)
 
@@ -102,7 +100,7 @@ def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None
 def watch(
     detector: Detector, watcher: Watcher, stop: Callable[[], bool], heatmaps: Heatmaps | None = None
 ) -> Iterator[Row]:
-    """Rows of the pictures that arrive, until ``stop`` says so; a batch that was begun is finished."""
+    """Rows of the images that arrive, until ``stop`` says so; a batch that was begun is finished."""
     while not stop():
         begun = time.monotonic()
         arrivals = watcher.look()

@@ -18,7 +18,7 @@ from adkit.errors import UserError
 
 @dataclass(frozen=True)
 class Row:
-    """One picture; a file that cannot be read has an error and nothing else."""
+    """One image; a file that cannot be read has an error and nothing else."""
 
     path: str
     score: float | None = None
@@ -116,7 +116,7 @@ def _blank(value: float | None) -> str:
 
 
 def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
-    """The pictures that an earlier watch wrote rows of → whether the last of them is an error.
+    """The images that an earlier watch wrote rows of → whether the last of them is an error.
 
     A last row that was cut off, as a power failure leaves it, is removed from the file.
 
@@ -136,14 +136,14 @@ def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
                     break
                 whole += len(record)
                 try:
-                    picture, error = (_from_json if jsonl else _from_csv)(record.decode(), number)
+                    image, error = (_from_json if jsonl else _from_csv)(record.decode(), number)
                 except (ValueError, TypeError, KeyError, csv.Error) as fault:
                     raise UserError(
                         f"{path}: expected the rows of an earlier watch by this version, found {record[:80]!r} as "
                         f"number {number + 1}; move the file away, or choose another --output"
                     ) from fault
-                if picture is not None:
-                    listed[picture] = error
+                if image is not None:
+                    listed[image] = error
     return listed
 
 

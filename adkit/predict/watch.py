@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adkit.data.files import EXTENSIONS, is_picture, writable
+from adkit.data.files import EXTENSIONS, is_image, writable
 from adkit.errors import UserError
 
 PATIENCE = 10.0
@@ -50,7 +50,7 @@ class _Waiting:
 
 
 class Watcher:
-    """Looks at folders again and again, and gives each picture once.
+    """Looks at folders again and again, and gives each image once.
 
     A file is given when its size and time are the same in two looks, and again when either is another later. One that
     cannot be decoded yet is given a last time when it has stayed unchanged for ``patience``. Nothing is asked of the
@@ -70,7 +70,7 @@ class Watcher:
         Args:
             folders: looked through with their subfolders, the hidden ones left out; they may be missing for a while.
             say: takes a sentence when a folder cannot be looked through, and when it can be again.
-            listed: pictures of which rows are there already → whether that was an error; of those only an error is
+            listed: images of which rows are there already → whether that was an error; of those only an error is
                 tried again, and given up in silence.
             without: a folder that is passed over.
             patience: seconds.
@@ -130,7 +130,7 @@ class Watcher:
         return readable or not told
 
     def _changed(self, root: str, waiting: Mapping[str, _Waiting]) -> Iterator[tuple[str, Stamp]]:
-        """Pictures below ``root`` that are not known, or not as they were."""
+        """Images below ``root`` that are not known, or not as they were."""
         known, turns = self._known, max(1, -(-len(self._known) // RECHECKED))
         turn = self._looks % turns
         there: set[str] | None = set() if len(known) > REMEMBERED else None
@@ -151,7 +151,7 @@ class Watcher:
                         elif entry.is_dir(follow_symlinks=False):
                             if path != self._without:
                                 folders.append(path)
-                        elif name.lower().endswith(_ENDINGS) and is_picture(Path(name)):
+                        elif name.lower().endswith(_ENDINGS) and is_image(Path(name)):
                             yield from self._differing(path)
             except OSError as error:
                 if folder == root or not isinstance(error, FileNotFoundError):  # subfolders may be taken away

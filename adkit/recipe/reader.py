@@ -51,10 +51,10 @@ CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
 BACKBONE: Final = "backbone"
 """Key of ``[extractor]`` that a list turns into an ensemble, whatever the extractor."""
 
-AS_DATA: Final = "these pictures become images as those of [data] do"
+AS_DATA: Final = "these images are resized as those of [data] are"
 WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
     dict.fromkeys(("resize", "image_size", "crop", "metric_size", "batch_size"), AS_DATA)
-    | {"calibration": "none of these pictures are kept back"}
+    | {"calibration": "none of these images are kept back"}
 )
 """Keys that ``[auxiliary]`` shares with ``[data]`` and cannot use, and why."""
 
@@ -82,7 +82,7 @@ class Recipe:
     run: RunTable
     data: DataTable
     extractors: tuple[Choice, ...]
-    """One, or one a backbone where ``[extractor] backbone`` is a list: an ensemble."""
+    """One, or one per backbone where ``[extractor] backbone`` is a list: an ensemble."""
     features: FeaturesTable
     adapter: Choice | None
     training: TrainingTable | None
@@ -250,7 +250,7 @@ class _Reader:
 
     def data(self, name: str) -> DataTable | None:
         if name not in self.document.values:
-            self.problem((name,), f'missing; say where the pictures are: [{name}] with root = "folder"')
+            self.problem((name,), f'missing; say where the images are: [{name}] with root = "folder"')
             return None
         table = self.table(name)
         if table is None:

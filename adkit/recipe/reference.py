@@ -41,7 +41,7 @@ def reference_markdown(registry: Registry) -> str:
             lines += _data_reference()
         elif table == "auxiliary":
             lines += [
-                "Pictures beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they "
+                "Images beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they "
                 "are. They become images as those do, and one that is among those, too, is left out.",
                 "",
             ]
@@ -113,7 +113,7 @@ def _block(kind: Kind, entry: Registered) -> Iterator[str]:
 def _data_reference() -> Iterator[str]:
     common = model_schema(DataTable)["properties"]
     del common["format"]
-    yield from ("Which pictures, and how they become images. Beside `format`, all formats take:", "")
+    yield from ("Which images, and how they are resized. Beside `format`, all formats take:", "")
     yield from _rows({"properties": common, "required": ["root"]})
     for name, model in FORMATS.items():
         schema = model_schema(model)

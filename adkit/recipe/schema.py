@@ -22,7 +22,7 @@ def recipe_schema(registry: Registry) -> Schema:
         name: {"description": first_sentence(model.__doc__), **model_schema(model)}
         for name, model in CORE_TABLES.items()
     }
-    data = {"data": _data_table("the pictures"), "auxiliary": _data_table("other pictures, for the adapter")}
+    data = {"data": _data_table("the images"), "auxiliary": _data_table("other images, for the adapter")}
     tables: Schema = {**core, **data, **components}
     initial = {"properties": {"scorer": {"properties": {"fit": {"const": "initial"}}, "required": ["fit"]}}}
     return {
@@ -96,7 +96,7 @@ def _data_table(description: str) -> Schema:
         }
         required = {*schema.get("required", ()), "format"} - ({"format"} if name == DEFAULT_FORMAT else set())
         branches.append({**schema, "description": layout, "properties": properties, "required": sorted(required)})
-    formats = {"description": "how the pictures lie", "enum": list(FORMATS), "default": DEFAULT_FORMAT}
+    formats = {"description": "how the images lie", "enum": list(FORMATS), "default": DEFAULT_FORMAT}
     return {
         "description": description,
         "type": "object",

@@ -34,7 +34,7 @@ class RunTable(Params):
         "auto", description="what the extractor computes in; auto: by what the device is able to"
     )
     folds: int = Field(
-        1, ge=1, le=100, description="above 1: k-fold over the normal training pictures, figures as mean and SEM"
+        1, ge=1, le=100, description="above 1: k-fold over the normal training images, metrics as mean and SEM"
     )
     fold_members: bool = Field(False, description="whether the detector has the models of all folds, or of the first")
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
@@ -50,10 +50,10 @@ class TrainingTable(Params):
     momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd, first beta of adam and adamw")
     weight_decay: float | None = Field(None, ge=0, le=10, description="pull of the weights towards zero")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
-    batch_size: int | None = Field(None, ge=1, le=65536, description="pictures a step")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="images per step")
     minibatches: int | None = Field(None, ge=1, description="length in steps; or give epochs")
     epochs: float | None = Field(
-        None, gt=0, description="length in rounds through the normal pictures; or give minibatches"
+        None, gt=0, description="length in rounds through the normal images; or give minibatches"
     )
 
     snapshot_epochs: float | None = Field(
@@ -68,14 +68,14 @@ class TrainingTable(Params):
 
 
 class ThresholdTable(Params):
-    """Above which score a picture is called anomalous, and above which value of its map a pixel."""
+    """Above which score an image is called anomalous, and above which value of its map per pixel."""
 
     false_positive_rate: float = Field(
-        0.05, gt=0, lt=1, description="share of normal pictures that may be called anomalous"
+        0.05, gt=0, lt=1, description="share of normal images that may be called anomalous"
     )
     method: Literal["split", "cross"] = Field(
         "split",
-        description="split: pictures of data.calibration calibrate; cross: every normal picture fits and calibrates, "
+        description="split: images of data.calibration calibrate; cross: every normal image fits and calibrates, "
         "in folds",
     )
     folds: int | None = Field(None, ge=2, le=100, description="of cross; default: 5")
@@ -89,7 +89,7 @@ class ThresholdTable(Params):
 
     @property
     def parts(self) -> int:
-        """Folds of the normal pictures; 0 where there are none."""
+        """Folds of the normal images; 0 where there are none."""
         return (self.folds or 5) if self.method == "cross" else 0
 
 

@@ -30,8 +30,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Pictures(_Part):
-    """How many pictures of a category were read for what, and how many could not be read."""
+class ImageCounts(_Part):
+    """How many images of a category were read for what, and how many could not be read."""
 
     train: int
     stopping: int = 0
@@ -43,41 +43,41 @@ class Pictures(_Part):
 
 
 class ThresholdReport(_Part):
-    """What lies above ``value`` counts as anomalous: a picture's score, or any value of its map."""
+    """What lies above ``value`` counts as anomalous: an image's score, or any value of its map."""
 
     value: float
     method: Literal["split", "cross"]
     folds: int | None
     """Of cross."""
-    calibration_pictures: int
+    calibration_images: int
     false_positive_rate_asked: float
     false_positive_rate_supported: float
-    """The rate that the number of calibration pictures can promise."""
+    """The rate that the number of calibration images can promise."""
     test_false_positive_rate: float | None
-    """Share of the normal test pictures above the threshold; nothing was chosen by it."""
+    """Share of the normal test images above the threshold; nothing was chosen by it."""
     test_false_positive_interval: tuple[float, float] | None
-    """Wilson's 95% interval of that share: what so few pictures can tell of the true rate."""
+    """Wilson's 95% interval of that share: what so few images can tell of the true rate."""
     test_recall: float | None
-    """Share of the anomalous test pictures above the threshold; nothing was chosen by it."""
+    """Share of the anomalous test images above the threshold; nothing was chosen by it."""
 
 
-class LookReport(_Part):
-    """What a stopper saw at one of its looks."""
+class CheckReport(_Part):
+    """What a stopper saw at one of its checks."""
 
     minibatches: int
     epochs: float
     loss: float | None
-    """Mean since the look before."""
+    """Mean since the check before."""
     terms: dict[str, float]
     """Of the loss, where it has several."""
-    figure: float | None
+    value: float | None
     """The stopper's."""
     kept: bool
     reason: str
 
 
 class SnapshotReport(_Part):
-    """A state along a training, measured after the run, on up to 256 pictures of each group."""
+    """A state along a training, measured after the run, on up to 256 images of each group."""
 
     minibatches: int
     epochs: float
@@ -86,7 +86,7 @@ class SnapshotReport(_Part):
     normalized: dict[str, float]
     """The same over that of ``train``, as in PANDA's figure 3; empty where that is 0."""
     image_auroc: float | None
-    """Of the adapter's score on the measured test pictures."""
+    """Of the adapter's score on the measured test images."""
 
 
 class TrainingReport(_Part):
@@ -100,7 +100,7 @@ class TrainingReport(_Part):
     ended: str
     """Why it ended."""
     seconds: float
-    looks: list[LookReport]
+    checks: list[CheckReport]
     snapshots: list[SnapshotReport] = []
     """Nothing was decided by them."""
 
@@ -114,17 +114,17 @@ class CategoryReport(_Part):
     """The metrics of each fold."""
     fold_members: dict[str, float | None] | None = None
     """Those of the detector that is saved, where ``run.fold_members`` makes it one of all folds."""
-    pictures: Pictures
+    images: ImageCounts
     threshold: ThresholdReport | None
     trainings: list[TrainingReport] = []
     pixel_threshold: ThresholdReport | None = None
-    """By the highest value of each picture's map; null without maps, or where the recipe wants none."""
+    """By the highest value of each image's map; null without maps, or where the recipe wants none."""
 
 
 class Unreadable(_Part):
     """A file that could not be read, and the categories that it belongs to."""
 
-    picture: str
+    image: str
     reason: str
     categories: list[str]
 
@@ -155,7 +155,7 @@ class Report(_Part):
     device: str
     precision: str
     components: list[ComponentReport]
-    pictures: Pictures
+    images: ImageCounts
     unreadable: list[Unreadable]
     warnings: list[str]
 

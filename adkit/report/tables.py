@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def metrics_table(report: Report) -> Table | None:
-    """A row a category, and their mean with its standard error; None where nothing could be measured."""
+    """A row per category, and their mean with its standard error; None where nothing could be measured."""
     shown = [metric for metric in METRICS if report.mean[metric] is not None]
     if not shown:
         return None
@@ -31,11 +31,11 @@ def metrics_table(report: Report) -> Table | None:
 
 
 def thresholds_table(report: Report) -> Table | None:
-    """A row a category that has a threshold; None where there is none."""
+    """A row per category that has a threshold; None where there is none."""
     rows = {name: category.threshold for name, category in report.categories.items() if category.threshold}
     if not rows:
         return None
-    heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\npictures", "defects\nfound")
+    heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\nimages", "defects\nfound")
     result = _table("threshold", *heads)
     for name, threshold in rows.items():
         result.add_row(

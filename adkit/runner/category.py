@@ -1,4 +1,4 @@
-"""One category from its normal pictures to its figures: fit, calibrate, evaluate."""
+"""One category from its normal images to its metrics: fit, calibrate, evaluate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adkit.detector.save import Fitted
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
 from adkit.metrics import image_metrics, mean_and_sem
-from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, Pictures, ThresholdReport, TrainingReport
+from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, ImageCounts, ThresholdReport, TrainingReport
 from adkit.runner.evaluate import Evaluation, FloatArray, Labels, evaluate
-from adkit.runner.fit import Calibrated, Workplace, calibrate, fit_and_calibrate, split, together, without
+from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
 
@@ -23,16 +23,16 @@ COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anom
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CategoryResult:
     report: CategoryReport
     rows: list[tuple[object, ...]]
-    """A row a picture, under COLUMNS."""
+    """A row per image, under COLUMNS."""
     warnings: list[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A fitted detector, its thresholds, and what it makes of the test pictures."""
+    """A fitted detector, its thresholds, and what it makes of the test images."""
 
     fitted: Calibrated
     threshold: Threshold | None
@@ -45,23 +45,23 @@ class Trial:
         return image_metrics(self.test.scores, self.test.labels) | (self.test.pixel or dict.fromkeys(PIXEL_METRICS))
 
 
-def judge(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
-    """Fit on the training pictures, set the thresholds by the calibration pictures, measure on the test pictures."""
+def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
+    """Fit on the training images, set the thresholds by the calibration images, measure on the test images."""
     if place.parts.recipe.run.folds > 1:
-        return _judge_folds(category, place)
+        return _run_folds(category, place)
     trial = _trial(category, fit_and_calibrate(category, place), place)
     with place.display.stage("metrics", category.name):
         judgement = conclude(category, [trial], trial, place)
     return judgement, _kept(category, trial)
 
 
-def _judge_folds(category: Category, place: Workplace) -> tuple[Judgement, Fitted]:
+def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
     """A detector a fold, fitted without it; what is left out serves the stopper, or nothing."""
     run = place.parts.recipe.run
     folds = folded(category.train, run.folds, run.seed, category.equal)
     if not folds:
         raise UserError(
-            f"run.folds: expected at least 2 different normal training pictures in {category.name}, found "
+            f"run.folds: expected at least 2 different normal training images in {category.name}, found "
             f"{len(category.train)}: add some, or remove run.folds"
         )
     trials: list[Trial] = []
@@ -77,15 +77,15 @@ def _judge_folds(category: Category, place: Workplace) -> tuple[Judgement, Fitte
     return judgement, _kept(category, kept)
 
 
-def _of_folds(category: Category, trials: Sequence[Trial], place: Workplace) -> Calibrated:
-    """The detector whose members are those of all folds, which the same pictures calibrate."""
+def _of_folds(category: Category, trials: Sequence[Trial], place: Workspace) -> Calibrated:
+    """The detector whose members are those of all folds, which the same images calibrate."""
     embeddings, path = together([trial.fitted for trial in trials], place.parts)
     members = replace(trials[0].fitted, embeddings=embeddings, path=path, trained=len(category.train))
     calibration = calibrate(category.name, path, category.calibration, members.source(place), place)
     return replace(members, calibration=calibration)
 
 
-def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int | None = None) -> Trial:
+def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int | None = None) -> Trial:
     rate, calibration = place.parts.recipe.threshold.false_positive_rate, fitted.calibration
     threshold = conformal(calibration.scores, rate) if len(calibration.scores) else None
     pixel = None if calibration.peaks is None else conformal(calibration.peaks, rate)
@@ -96,16 +96,16 @@ def _trial(category: Category, fitted: Calibrated, place: Workplace, fold: int |
     return Trial(replace(fitted, trainings=_traced(subject, category, fitted, place)), threshold, pixel, test, fold)
 
 
-def _traced(subject: str, category: Category, fitted: Calibrated, place: Workplace) -> list[TrainingReport]:
+def _traced(subject: str, category: Category, fitted: Calibrated, place: Workspace) -> list[TrainingReport]:
     """The trainings with what became of the distances along them, now that nothing is left to decide."""
     found = []
     tested = {label: [sample for sample in category.test if sample.label == label] for label in (0, 1)}
-    for training, trail in zip(fitted.trainings, fitted.trails, strict=True):
-        if trail.course.snapshots:
-            groups = {TRAIN: trail.samples, "held_out": trail.held_out, NORMAL: tested[0], ANOMALOUS: tested[1]}
+    for training, snapshots in zip(fitted.trainings, fitted.snapshots, strict=True):
+        if snapshots.state.snapshots:
+            groups = {TRAIN: snapshots.samples, "held_out": snapshots.held_out, NORMAL: tested[0], ANOMALOUS: tested[1]}
             with place.display.stage("trace", subject) as advance:
-                snapshots = trail.trace(groups, advance)
-            training = training.model_copy(update={"snapshots": snapshots})
+                traced = snapshots.trace(groups, advance)
+            training = training.model_copy(update={"snapshots": traced})
         found.append(training)
     return found
 
@@ -116,8 +116,8 @@ def _kept(category: Category, trial: Trial) -> Fitted:
     return Fitted(category.name, fitted.embeddings, fitted.path, scores, trial.threshold, trial.pixel)
 
 
-def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Workplace) -> Judgement:
-    """Figures and rows from the raw scores of every fold, and the threshold of the detector that is kept."""
+def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Workspace) -> CategoryResult:
+    """Metrics and rows from the raw scores of every fold, and the threshold of the detector that is kept."""
     metrics = [trial.metrics for trial in trials]
     summed = {name: mean_and_sem([one[name] for one in metrics]) for name in METRICS}
     test, calibration = kept.test, kept.fitted.calibration
@@ -127,7 +127,7 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         sem={name: sem for name, (_, sem) in summed.items()} if len(trials) > 1 else None,
         folds=metrics if len(trials) > 1 else [],
         fold_members=kept.metrics if kept not in trials else None,
-        pictures=Pictures(
+        images=ImageCounts(
             train=kept.fitted.trained,
             stopping=kept.fitted.stopping,
             calibration=len(calibration.samples),
@@ -139,40 +139,40 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         pixel_threshold=None if test.peaks is None else _threshold_report(kept.pixel, folds, test.peaks, test.labels),
         trainings=[training for trial in trials for training in trial.fitted.trainings],
     )
-    judged = trials if kept in trials else [*trials, kept]
-    rows = [row for trial in judged for row in _rows(category.name, trial, len(trials) > 1)]
+    result = trials if kept in trials else [*trials, kept]
+    rows = [row for trial in result for row in _rows(category.name, trial, len(trials) > 1)]
     doubts = [f"{category.name}: {text}" for text in _doubts(category, place.parts, test, kept.threshold)]
     doubts += [f"{one.subject}: {text}" for one in report.trainings if (text := collapse(one))]
-    return Judgement(report, rows, doubts)
+    return CategoryResult(report, rows, doubts)
 
 
 def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: Threshold | None) -> Iterator[str]:
-    """What a reader of the figures should know and would not see."""
+    """What a reader of the metrics should know and would not see."""
     folds = parts.recipe.run.folds
     if folds > len(category.train):
-        yield f"run.folds: {len(category.train)} normal training pictures make fewer than {folds} folds"
+        yield f"run.folds: {len(category.train)} normal training images make fewer than {folds} folds"
     if threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
-        yield "too few normal pictures to keep any back for a threshold, so there is none"
+        yield "too few normal images to keep any back for a threshold, so there is none"
     if threshold is not None and not threshold.kept:
         needed = math.ceil(1 / threshold.asked) - 1
         cross = "" if parts.recipe.run.folds > 1 else ' or set threshold.method = "cross"'
         remedy = "" if category.folds else f", raise data.calibration{cross}"
         yield (
-            f"{threshold.calibration} calibration pictures cannot promise a false-positive rate of "
+            f"{threshold.calibration} calibration images cannot promise a false-positive rate of "
             f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support. "
-            f"It takes {needed} of them: add normal pictures{remedy}"
+            f"It takes {needed} of them: add normal images{remedy}"
         )
     if not len(test.labels):
-        yield "no test pictures, so there are no metrics and the mean leaves it out"
+        yield "no test images, so there are no metrics and the mean leaves it out"
     elif len(set(test.labels.tolist())) < 2:
         kind = "normal" if test.labels[0] else "anomalous"
-        yield f"no {kind} test pictures, so there are no image metrics and the mean leaves it out"
+        yield f"no {kind} test images, so there are no image metrics and the mean leaves it out"
     if test.pixel is None and any(sample.mask is not None for sample in category.test):
         yield "there are masks but no map, so there are no pixel metrics: name a spatial level in extractor.levels"
     if test.unseen:
         named = ", ".join(test.unseen[:3]) + ", …" * (len(test.unseen) > 3)
         yield (
-            f"{len(test.unseen)} anomalous pictures have no anomalous pixel where the extractor looks (see data.crop, "
+            f"{len(test.unseen)} anomalous images have no anomalous pixel where the extractor looks (see data.crop, "
             f"data.resize, data.metric_size) and count as anomalous all the same: {named}"
         )
 
@@ -180,7 +180,7 @@ def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: T
 def _threshold_report(
     threshold: Threshold | None, folds: int, values: FloatArray, labels: Labels
 ) -> ThresholdReport | None:
-    """A threshold beside what it does to the test pictures: to their scores, or the highest values of their maps."""
+    """A threshold beside what it does to the test images: to their scores, or the highest values of their maps."""
     if threshold is None:
         return None
     above = values > threshold.value
@@ -194,7 +194,7 @@ def _threshold_report(
         value=threshold.value,
         method="cross" if folds else "split",
         folds=folds or None,
-        calibration_pictures=threshold.calibration,
+        calibration_images=threshold.calibration,
         false_positive_rate_asked=threshold.asked,
         false_positive_rate_supported=threshold.supported,
         test_false_positive_rate=share(0),
@@ -208,7 +208,7 @@ def _rows(category: str, trial: Trial, several: bool) -> Iterator[tuple[object, 
         ps: Sequence[object] = [""] * len(evaluation.samples)
         above: Sequence[object] = ps
         if trial.threshold is not None:
-            if part == "test":  # a calibration picture has no p-value: it would be compared with itself
+            if part == "test":  # a calibration image has no p-value: it would be compared with itself
                 ps = [f"{p:.6g}" for p in p_values(evaluation.scores, trial.fitted.calibration.scores)]
             above = [int(score > trial.threshold.value) for score in evaluation.scores]
         fold = trial.fold or ("all" if several else "")

@@ -1,4 +1,4 @@
-"""What a scoring path makes of a list of pictures: raw scores, and the pixel figures as they come."""
+"""What a scoring path makes of a list of images: raw scores, and the pixel metrics as they come."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Labels = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Raw scores of the pictures that could be read, in the order of the data."""
+    """Raw scores of the images that could be read, in the order of the data."""
 
     samples: list[Sample]
     scores: FloatArray
@@ -36,7 +36,7 @@ class Evaluation:
     """(n,) highest values of the maps."""
     pixel: dict[str, float | None] | None = None
     unseen: tuple[str, ...] = ()
-    """Anomalous pictures whose mask is empty where the extractor looks."""
+    """Anomalous images whose mask is empty where the extractor looks."""
 
     @property
     def labels(self) -> Labels:
@@ -53,27 +53,27 @@ def evaluate(
     targets: bool,
     peaks: bool,
 ) -> Evaluation:
-    """Score ``samples``; with ``targets``, take the pixel figures where there are masks and maps.
+    """Score ``samples``; with ``targets``, take the pixel metrics where there are masks and maps.
 
     ``peaks`` asks for the highest value of each map.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
-    found: list[Judged] = []
+    found: list[Scored] = []
     pixel = PixelMetrics()
     unseen: list[str] = []
     located = False
     evaluator = create_evaluator(path, parts.metric_size, parts.view.size, peaks=peaks)
-    for judged in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
-        seen += (by_id[picture] for picture in judged.ids)
-        if judged.masks is not None:
-            empty = ~judged.masks.flatten(1).any(1)
-            unseen += (p for p, none in zip(judged.ids, empty.tolist(), strict=True) if none and by_id[p].label)
-        if judged.maps is not None:
-            for maps, masks in without_padding(judged, parts.view.size):
+    for scored in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
+        seen += (by_id[image] for image in scored.ids)
+        if scored.masks is not None:
+            empty = ~scored.masks.flatten(1).any(1)
+            unseen += (p for p, none in zip(scored.ids, empty.tolist(), strict=True) if none and by_id[p].label)
+        if scored.maps is not None:
+            for maps, masks in without_padding(scored, parts.view.size):
                 pixel.add(maps.numpy(), masks.numpy())
             located = True
-        found.append(replace(judged, maps=None, masks=None, regions=None))
+        found.append(replace(scored, maps=None, masks=None, regions=None))
     highest = [one.peaks.numpy() for one in found if one.peaks is not None]
     return Evaluation(
         seen,
@@ -97,7 +97,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """What the evaluator found for one batch."""
 
     ids: tuple[str, ...]
@@ -106,7 +106,7 @@ class Judged:
     members: Tensor
     """(b, members) float32 on the CPU: each member's own raw scores."""
     peaks: Tensor | None
-    """(b,) float32 on the CPU: the highest value of the map, at the size of the image, where it shows the picture;
+    """(b,) float32 on the CPU: the highest value of the map, at the size of the input, where it shows the image;
     only where they are asked for and there are maps."""
     maps: Tensor | None
     """(b, M, M) float32 on the CPU at the metric size, raw; only where masks ask for them."""
@@ -115,7 +115,7 @@ class Judged:
 
 
 def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
-    """An engine that scores each Embedded; its output is a Judged.
+    """An engine that scores each Embedded; its output is a Scored.
 
     Args:
         path: the whole way from features to score and map.
@@ -124,7 +124,7 @@ def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int],
         peaks: whether to look for the highest value of every map.
     """
 
-    def step(engine: Engine, item: Embedded) -> Judged:
+    def step(engine: Engine, item: Embedded) -> Scored:
         scores = path.score(item.features)
         check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
         highest = maps = None
@@ -134,7 +134,7 @@ def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int],
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         members = torch.stack([one.image for one in scores.members], 1).cpu()
-        return Judged(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
+        return Scored(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
     return Engine(step)
 
@@ -163,14 +163,14 @@ def to_metric_grid(maps: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(maps[:, None], (size, size), mode=mode)[:, 0]
 
 
-def without_padding(judged: Judged, image_size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps and masks, (n, h, w) each, of what shows a picture: the padding around it is neither right nor wrong."""
-    assert judged.maps is not None and judged.masks is not None
-    if judged.regions is None:
-        yield judged.maps, judged.masks
+def without_padding(scored: Scored, image_size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and masks, (n, h, w) each, of what shows an image: the padding around it is neither right nor wrong."""
+    assert scored.maps is not None and scored.masks is not None
+    if scored.regions is None:
+        yield scored.maps, scored.masks
         return
-    height, width = judged.maps.shape[1:]
-    for one, mask, region in zip(judged.maps, judged.masks, judged.regions.tolist(), strict=True):
+    height, width = scored.maps.shape[1:]
+    for one, mask, region in zip(scored.maps, scored.masks, scored.regions.tolist(), strict=True):
         top, bottom = (round(edge * height / image_size[0]) for edge in region[::2])
         left, right = (round(edge * width / image_size[1]) for edge in region[1::2])
         yield one[None, top:bottom, left:right], mask[None, top:bottom, left:right]

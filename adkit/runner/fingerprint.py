@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from adkit.data.files import pictures_under, printable
+from adkit.data.files import images_under, printable
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding
@@ -30,11 +30,11 @@ class Fingerprint(BaseModel):
     versions: dict[str, str]
     machine: dict[str, str]
     splits: dict[str, str]
-    """Category → digest of which picture is in which split, with which label and mask; auxiliary ones likewise."""
+    """Category → digest of which image is in which split, with which label and mask; auxiliary ones likewise."""
     weights: list[str]
     """Digest of each extractor's tensors."""
     files: dict[str, tuple[int, int] | None]
-    """Pictures, masks and arrays → (bytes, time of the last change in nanoseconds); None where there is no file."""
+    """Images, masks and arrays → (bytes, time of the last change in nanoseconds); None where there is no file."""
 
     @classmethod
     def of(cls, parts: Assembled, dataset: Dataset) -> Self:
@@ -68,7 +68,7 @@ class Fingerprint(BaseModel):
         changed = [path for path, stat in self.files.items() if path in now.files and now.files[path] != stat]
         for paths, verb in ((changed, "changed"), (gone, "left the data"), (new, "joined the data")):
             if paths:
-                found.append(f"{len(paths):,} picture{'s' * (len(paths) > 1)} {verb} ({some(paths, 3)})")
+                found.append(f"{len(paths):,} image{'s' * (len(paths) > 1)} {verb} ({some(paths, 3)})")
         if self.weights != now.weights:
             found.append("the extractor's weights changed")
         if not found:  # labels and splits of the same files
@@ -117,7 +117,7 @@ def _paths(samples: Iterable[Sample]) -> Iterator[Path]:
     for sample in samples:
         yield sample.source if isinstance(sample.source, Path) else sample.source.path
         if sample.mask is not None:
-            yield from pictures_under(sample.mask) if sample.mask.is_dir() else (sample.mask,)
+            yield from images_under(sample.mask) if sample.mask.is_dir() else (sample.mask,)
 
 
 def _weights(embedding: Embedding) -> str:

@@ -1,4 +1,4 @@
-"""From normal pictures to members that are fitted and calibrated: adapt, fit, and score what was kept back."""
+"""From normal images to members that are fitted and calibrated: adapt, fit, and score what was kept back."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
-from adkit.training.adapt import Adapted, Task, adapt
+from adkit.training.adapt import Adapted, Job, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
-from adkit.training.trace import Trail
+from adkit.training.trace import Snapshots
 from adkit.utils.progress import Display
 
 logger = logging.getLogger("adkit")
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """What the work on one category is done with."""
 
     source: Source
@@ -44,31 +44,31 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Fitted members, and what they make of normal pictures that they were not fitted on."""
+    """Fitted members, and what they make of normal images that they were not fitted on."""
 
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     calibration: Evaluation
     trained: int
-    """Pictures that were fitted on."""
+    """Images that were fitted on."""
     stopping: int
-    """Pictures that were held out for the stopper."""
+    """Images that were held out for the stopper."""
     trainings: list[TrainingReport]
-    trails: tuple[Trail, ...] = ()
+    snapshots: tuple[Snapshots, ...] = ()
     """Of ``trainings``."""
 
     def forgotten(self) -> Calibrated:
         """The same without what takes memory: no member is left to score with."""
-        return replace(self, embeddings=(), path=self.path.with_members(()), trails=())
+        return replace(self, embeddings=(), path=self.path.with_members(()), snapshots=())
 
-    def source(self, place: Workplace) -> Source:
+    def source(self, place: Workspace) -> Source:
         """Of the features that its members read."""
         own = self.embeddings is place.parts.embeddings
         return place.source if own else place.source.fresh(self.embeddings)
 
 
-def fit_and_calibrate(category: Category, place: Workplace) -> Calibrated:
-    """Members of a category that has no folds, or one a fold."""
+def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
+    """Members of a category that has no folds, or one per fold."""
     if not category.folds:
         return split(category.name, category.train, None, category.calibration, category.equal, place, place.folder)
     fitted = []
@@ -79,8 +79,8 @@ def fit_and_calibrate(category: Category, place: Workplace) -> Calibrated:
     embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
-    trails = tuple(trail for one in fitted for trail in one.trails)
-    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings, trails)
+    snapshots = tuple(snapshots for one in fitted for snapshots in one.snapshots)
+    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings, snapshots)
 
 
 def split(
@@ -89,15 +89,15 @@ def split(
     held_out: Sequence[Sample] | None,
     calibration: Sequence[Sample],
     equal: Mapping[str, int],
-    place: Workplace,
+    place: Workspace,
     folder: Path,
 ) -> Calibrated:
-    """A member an extractor, fitted on ``train`` and calibrated by pictures that serve nothing else.
+    """A member an extractor, fitted on ``train`` and calibrated by images that serve nothing else.
 
     Args:
         subject: what is fitted, for the display.
-        held_out: pictures for the stopper; None: a share of ``train``.
-        equal: id → a number that pictures of equal content have in common.
+        held_out: images for the stopper; None: a share of ``train``.
+        equal: id → a number that images of equal content have in common.
         folder: for checkpoints.
     """
     parts = place.parts
@@ -131,13 +131,13 @@ def split(
         trained=sum(sample.id not in source.bad for sample in train),
         stopping=sum(sample.id not in source.bad for sample in held_out or ()),
         trainings=[one.report for one in adapted],
-        # What is known to be new to the training: pictures of the threshold, else of the scales, else of the stopper.
-        trails=tuple(replace(one.trail, held_out=calibration or scaling or held_out or ()) for one in adapted),
+        # What is known to be new to the training: images of the threshold, else of the scales, else of the stopper.
+        snapshots=tuple(replace(one.snapshots, held_out=calibration or scaling or held_out or ()) for one in adapted),
     )
 
 
 def _adapted(
-    subject: str, train: Sequence[Sample], held_out: Sequence[Sample], place: Workplace, folder: Path
+    subject: str, train: Sequence[Sample], held_out: Sequence[Sample], place: Workspace, folder: Path
 ) -> list[Adapted]:
     """Every extractor of the recipe, adapted to ``train``."""
     parts, found = place.parts, []
@@ -145,12 +145,12 @@ def _adapted(
     for index in range(count):
         title = f"{subject}, extractor {index + 1} of {count}" if count > 1 else subject
         work = folder / f"extractor-{index}"
-        found.append(adapt(Task(index, train, held_out, place.source, parts, place.display, title, work)))
+        found.append(adapt(Job(index, train, held_out, place.source, parts, place.display, title, work)))
     return found
 
 
 def _fitted(
-    subject: str, train: Sequence[Sample], adapted: Sequence[Adapted], count: int, source: Source, place: Workplace
+    subject: str, train: Sequence[Sample], adapted: Sequence[Adapted], count: int, source: Source, place: Workspace
 ) -> list[Member]:
     """A member for each of ``count`` embeddings of ``source``; scorers that were fitted on ψ₀ to stay so are taken."""
     initial = [one.initial for one in adapted for _ in one.embeddings] or [None] * count
@@ -166,7 +166,7 @@ def _fitted(
 
 
 def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
-    """Members that give a typical normal picture more than 0; of a collapsed state there is no ratio.
+    """Members that give a typical normal image more than 0; of a collapsed state there is no ratio.
 
     Raises:
         UserError: none does.
@@ -174,12 +174,12 @@ def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
     usable = [member for member in scaled if member.scale is not None and 0 < member.scale < math.inf]
     if not usable:
         raise UserError(
-            f"adapter: expected snapshots of {subject} that give normal pictures scores above 0, found all "
+            f"adapter: expected snapshots of {subject} that give normal images scores above 0, found all "
             f"{len(scaled)} collapsed: lower training.learning_rate, or train for less"
         )
     if len(usable) < len(scaled):
         logger.warning(
-            "%d of %d snapshots give a typical normal picture no score above 0, as collapsed features do: left out",
+            "%d of %d snapshots give a typical normal image no score above 0, as collapsed features do: left out",
             len(scaled) - len(usable),
             len(scaled),
         )
@@ -187,9 +187,9 @@ def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
 
 
 def calibrate(
-    subject: str, path: ScoringPath, samples: Sequence[Sample], source: Source, place: Workplace
+    subject: str, path: ScoringPath, samples: Sequence[Sample], source: Source, place: Workspace
 ) -> Evaluation:
-    """What ``path`` makes of the pictures that thresholds are taken from; ``source`` is of the features it reads."""
+    """What ``path`` makes of the images that thresholds are taken from; ``source`` is of the features it reads."""
     parts = place.parts
     with place.display.stage("calibrate", subject, len(samples)) as advance:
         peaks = parts.recipe.threshold.pixel
@@ -214,7 +214,7 @@ def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:
 
 
 def _scales(calibration: Evaluation) -> list[float | None]:
-    """What each member gives a typical normal picture."""
+    """What each member gives a typical normal image."""
     if not len(calibration.scores):
         return [None] * calibration.members.shape[1]
     return [float(scale) for scale in np.median(calibration.members, axis=0)]

@@ -3,9 +3,9 @@
 A run's working folder holds
 
     run/             what the run's folder will be
-    finished/        a record a category that is done, written when its detector is whole
-    features/        the feature store of runs whose categories share their pictures
-    work/            a folder a category for what its work keeps meanwhile, such as a trainer's checkpoints
+    finished/        a record per category that is done, written when its detector is whole
+    features/        the feature store of runs whose categories share their images
+    work/            a folder per category for what its work keeps meanwhile, such as a trainer's checkpoints
     fingerprint.json and state.json, the latter written last and removed first: without it, the rest counts for nothing
 """
 
@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.errors import UserError
-from adkit.inference.store import JOURNAL, stored_pictures
+from adkit.inference.store import JOURNAL, stored_images
 from adkit.report.report import CategoryReport
 from adkit.runner.fingerprint import Fingerprint
 from adkit.utils.text import some
@@ -44,7 +44,7 @@ class Finished(_Part):
     """Of ``scores.csv``."""
     warnings: list[str]
     unreadable: dict[str, str]
-    """Those of its pictures that cannot be read, and why."""
+    """Those of its images that cannot be read, and why."""
     timings: dict[str, float]
     """Seconds of each stage of the run up to it."""
 
@@ -53,7 +53,7 @@ class State(_Part):
     """What was settled when the run began."""
 
     categories: list[str]
-    pictures: int
+    images: int
     stored: bool
     """Whether all features are extracted into a store first."""
     resumed: int = 0
@@ -84,10 +84,10 @@ class Ledger:
             return None
         state = _read(self._state, State)
         categories = len(list(self._finished.glob("*.json")))
-        pictures = stored_pictures(self.features)
+        images = stored_images(self.features)
         counts = [f"{categories} of {len(state.categories)} categories"] * bool(categories)
-        counts += [f"the features of {pictures:,} of {state.pictures:,} pictures"] * bool(pictures)
-        trained = any(self._work.rglob("*.pt")) or any(stored_pictures(one.parent) for one in self._work.rglob(JOURNAL))
+        counts += [f"the features of {images:,} of {state.images:,} images"] * bool(images)
+        trained = any(self._work.rglob("*.pt")) or any(stored_images(one.parent) for one in self._work.rglob(JOURNAL))
         counts += ["part of the training"] * trained
         return " and ".join(counts) or None
 
@@ -137,7 +137,7 @@ class Ledger:
         _write(self._finished / f"{number:06}.json", record)
         shutil.rmtree(self._work / f"{number:06}", ignore_errors=True)
 
-    def workplace(self, number: int) -> Path:
+    def workspace(self, number: int) -> Path:
         """A folder for what the work on a category keeps for its next attempt; ``finish`` removes it."""
         folder = self._work / f"{number:06}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One run: read the recipe, judge every category of its data, and leave the run's folder."""
+"""One run: read the recipe, run every category of its data, and leave the run's folder."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 import tomli_w
 
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Dataset
 from adkit.detector.save import detector_folders, save_detector
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.sources import PictureSource, Source, StoredSource, extract_once
+from adkit.inference.sources import ImageSource, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
-from adkit.report.report import ComponentReport, Pictures, Report, Unreadable, means
-from adkit.runner.category import COLUMNS, judge
+from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
+from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
-from adkit.runner.fit import Workplace
+from adkit.runner.fit import Workspace
 from adkit.runner.folder import Interrupted, run_folder
 from adkit.runner.resume import Finished, Ledger, State
-from adkit.training.auxiliary import auxiliary_pictures
+from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
@@ -93,7 +93,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, auxiliary_pictures(recipe, whole, warn))
+        parts = assemble(recipe, auxiliary_images(recipe, whole, warn))
         require_trainable(parts, dataset.categories)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
@@ -103,7 +103,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if shared and not state.stored:
         warn(
-            f"the features of {state.pictures} pictures would take more than a quarter of the free disk space, so "
+            f"the features of {state.images} images would take more than a quarter of the free disk space, so "
             "every class extracts its own; fewer or deeper levels would fit"
         )
 
@@ -124,10 +124,10 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     records = [finished[category.name] for category in dataset.categories]
     unreadable = _unreadable(records)
     for bad in unreadable:
-        logger.warning("unreadable: %s: %s", bad.picture, bad.reason)
+        logger.warning("unreadable: %s: %s", bad.image, bad.reason)
     if unreadable:
-        named = some([bad.picture for bad in unreadable], 3)
-        warn(f"{len(unreadable)} pictures could not be read and were left out: {named}")
+        named = some([bad.image for bad in unreadable], 3)
+        warn(f"{len(unreadable)} images could not be read and were left out: {named}")
     _write_scores(ledger.run / "scores.csv", records)
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
     report.write(ledger.run / "report.json")
@@ -153,16 +153,16 @@ def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
 
 def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, shared: bool, ledger: Ledger) -> State:
     """How a run that begins will go about it."""
-    pictures = len({sample.id for category in dataset.categories for sample in category.samples})
+    images = len({sample.id for category in dataset.categories for sample in category.samples})
     return State(
         categories=[category.name for category in dataset.categories],
-        pictures=pictures,
-        stored=shared and fits(ledger.folder, _levels(parts, trunks), pictures),
+        images=images,
+        stored=shared and fits(ledger.folder, _levels(parts, trunks), images),
     )
 
 
 def _levels(parts: Assembled, trunks: Trunks | None) -> list[Mapping[str, Level]]:
-    """Of what is stored of every picture: features, or what the frozen blocks give."""
+    """Of what is stored of every image: features, or what the frozen blocks give."""
     return [embedding.levels for embedding in (parts if trunks is None else trunks).embeddings]
 
 
@@ -177,15 +177,15 @@ def _judged(
         if category.name not in done:
             shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left of it
             with _remarks() as remarks:
-                judged, fitted = judge(category, Workplace(source, parts, display, ledger.workplace(number)))
+                result, fitted = run_category(category, Workspace(source, parts, display, ledger.workspace(number)))
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
             del fitted  # its memory is the next category's
             record = Finished(
                 category=category.name,
-                report=judged.report,
-                rows=judged.rows,
-                warnings=[*(f"{category.name}: {text}" for text in remarks), *judged.warnings],
+                report=result.report,
+                rows=result.rows,
+                warnings=[*(f"{category.name}: {text}" for text in remarks), *result.warnings],
                 unreadable={s.id: source.bad.reasons[s.id] for s in category.samples if s.id in source.bad},
                 timings=display.timings,
             )
@@ -225,19 +225,19 @@ def _sources(
     finished: Collection[Finished],
     display: Display,
 ) -> Iterator[Source]:
-    """Where features come from: classes of the same pictures share one extraction."""
-    own = PictureSource(parts, BadPictures(parts.recipe.data.max_bad_share), state.pictures)
+    """Where features come from: classes of the same images share one extraction."""
+    own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images)
     for record in finished:
-        for picture, reason in record.unreadable.items():
-            own.bad.add(picture, reason)
+        for image, reason in record.unreadable.items():
+            own.bad.add(image, reason)
     if not state.stored:
         yield own
         return
     store = FeatureStore(ledger.features, _levels(parts, trunks))
     if not finished:  # whose timings have it
         _add_timings(display, {"extract": store.seconds})
-    pictures = list({s.id: s for category in dataset.categories for s in category.samples}.values())
-    left = store.missing(pictures)
+    images = list({s.id: s for category in dataset.categories for s in category.samples}.values())
+    left = store.missing(images)
     with display.stage("extract", parts.recipe.run.name, len(left)) as advance:
         extract_once(own if trunks is None else own.decoding(trunks.embeddings), left, store, advance)
     yield StoredSource(parts, store, own) if trunks is None else trunks.source(store, own)
@@ -251,11 +251,11 @@ def _add_timings(display: Display, timings: Mapping[str, float]) -> None:
 
 
 def _unreadable(records: Iterable[Finished]) -> list[Unreadable]:
-    """Each picture once, with all of its categories."""
+    """Each image once, with all of its categories."""
     found: dict[str, Unreadable] = {}
     for record in records:
-        for picture, reason in record.unreadable.items():
-            entry = found.setdefault(picture, Unreadable(picture=picture, reason=reason, categories=[]))
+        for image, reason in record.unreadable.items():
+            entry = found.setdefault(image, Unreadable(image=image, reason=reason, categories=[]))
             entry.categories.append(record.category)
     return list(found.values())
 
@@ -279,8 +279,8 @@ def _report(
 ) -> Report:
     recipe = parts.recipe
     categories = {record.category: record.report for record in records}
-    counts = [category.pictures for category in categories.values()]
-    totals = {key: sum(getattr(count, key) for count in counts) for key in Pictures.model_fields}
+    counts = [category.images for category in categories.values()]
+    totals = {key: sum(getattr(count, key) for count in counts) for key in ImageCounts.model_fields}
     return Report(
         name=recipe.run.name,
         folder=str(final),
@@ -298,7 +298,7 @@ def _report(
             ComponentReport(kind=kind, name=choice.name, origin=str(choice.registered.origin))
             for kind, choice in recipe.choices
         ],
-        pictures=Pictures(**(totals | {"unreadable": len(unreadable)})),
+        images=ImageCounts(**(totals | {"unreadable": len(unreadable)})),
         unreadable=unreadable,
         warnings=warnings,
     )

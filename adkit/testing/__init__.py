@@ -15,7 +15,7 @@ from adkit.testing.components import check_component, check_params
 from adkit.testing.detectors import check_detector
 from adkit.testing.extractors import check_extractor
 from adkit.testing.localizers import check_localizer
-from adkit.testing.samples import FeatureStream, feature_stream, pictures
+from adkit.testing.samples import FeatureStream, feature_stream, sample_images
 from adkit.testing.scorers import check_scorer
 from adkit.testing.stoppers import check_stopper
 from adkit.testing.tiny import TinyAdapter, TinyExtractor, TinyLevels, TinyLocalizer, TinyScorer
@@ -36,5 +36,5 @@ __all__ = [
     "check_scorer",
     "check_stopper",
     "feature_stream",
-    "pictures",
+    "sample_images",
 ]

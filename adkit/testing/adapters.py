@@ -37,7 +37,7 @@ from adkit.testing.asserts import (
     untouched,
 )
 from adkit.testing.extractors import check_extractor
-from adkit.testing.samples import SIZE, part, pictures, stream_of
+from adkit.testing.samples import SIZE, part, sample_images, stream_of
 from adkit.testing.tiny import TinyExtractor, TinyScorer
 
 
@@ -58,10 +58,10 @@ def check_adapter(
         make_extractor: gives a fresh extractor with the levels that the adapter needs.
         make_scorer: gives the scorer, which is fitted before ``prepare`` sees it, of an adapter that asks for one;
             default: ``TinyScorer``.
-        size: (height, width) of pictures, the extractor's.
+        size: (height, width) of images, the extractor's.
         tolerance: share of the largest score by which batches may differ.
     """
-    normal, other = (pictures(10, size, seed, device)[0] for seed in (1, 4))
+    normal, other = (sample_images(10, size, seed, device)[0] for seed in (1, 4))
 
     def extended() -> Extractor:
         adapter = make()
@@ -128,7 +128,7 @@ def _check_extension(
     kept = [name for name in first.levels if name in plain.levels]
     require(kept == list(plain.levels), "extension", f"the extractor's levels, {list(plain.levels)}", kept)
     require(len(first.levels) > len(kept), "extension", "one level more at least", list(first.levels))
-    (batch,) = pictures(3, size, 1, device)
+    (batch,) = sample_images(3, size, 1, device)
     with torch.no_grad():
         before, after = plain(batch.images), first(batch.images)
     wanted = "the extractor's own levels as they were"
@@ -154,7 +154,7 @@ def _check_schedule(adapter: Adapter) -> None:
 
 
 def _check_batch(adapter: Adapter, normal: Batch, auxiliary: Batch) -> Batch:
-    """The pictures of a step."""
+    """The images of a step."""
     if not isinstance(adapter, BatchingAdapter):
         return normal
 
@@ -165,12 +165,12 @@ def _check_batch(adapter: Adapter, normal: Batch, auxiliary: Batch) -> Batch:
             return adapter.batch(normal, other, torch.Generator().manual_seed(0))
 
     try:
-        _check_pictures(drawn(None))
+        _check_images(drawn(None))
     except AssertionError as error:
         if not isinstance(error.__cause__, UserError):  # which says that it needs [auxiliary]
             raise
     batch, again = drawn(auxiliary), drawn(auxiliary)
-    _check_pictures(batch)
+    _check_images(batch)
     parts = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
     for name, value in parts.items():
         other = getattr(again, name)
@@ -179,7 +179,7 @@ def _check_batch(adapter: Adapter, normal: Batch, auxiliary: Batch) -> Batch:
     return batch
 
 
-def _check_pictures(batch: Batch) -> None:
+def _check_images(batch: Batch) -> None:
     require_type("what batch gives", batch, Batch)
     count, _, height, width = batch.images.shape
     require_tensor("shapes", "images of batch", batch.images, (len(batch), 3, height, width))

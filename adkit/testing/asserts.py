@@ -121,7 +121,7 @@ def through_bytes(state: Tensors) -> dict[str, Tensor]:
 
 
 def require_batchwise(call: Callable[[int, int], Tensors], count: int, tolerance: float) -> None:
-    """Each picture is treated by itself: ``call(first, last)`` gives rows of what it gives for all."""
+    """Each image is treated by itself: ``call(first, last)`` gives rows of what it gives for all."""
     whole = call(0, count)
     for size in (1, 7):
         parts: dict[str, list[Tensor]] = {name: [] for name in whole}

@@ -41,7 +41,7 @@ def check_component(
     Args:
         component: what a hook's list holds.
         params: its parameters as a recipe writes them; default: their defaults.
-        context: default: the CPU, seed 0 and pictures of 24×20 pixels.
+        context: default: the CPU, seed 0 and images of 24×20 pixels.
         stream: for scorers, normal features with the levels that it needs.
         make_extractor: for adapters and stoppers; default: ``TinyExtractor``.
         make_adapter: for stoppers, one that goes with the extractor.

@@ -14,37 +14,37 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Sample
 from adkit.data.view import to_planes
 from adkit.detector.detector import Detector
-from adkit.detector.inputs import Picture
+from adkit.detector.inputs import ImageLike
 from adkit.detector.load import Loaded, load_detector
 from adkit.detector.save import Fitted, save_detector
 from adkit.errors import UserError
 from adkit.export.graph import Graph
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.plugin.component import Component, Exportable
 from adkit.plugin.context import Context
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
 from adkit.recipe.reader import read_recipe
-from adkit.runner.category import judge
-from adkit.runner.fit import Workplace
+from adkit.runner.category import run_category
+from adkit.runner.fit import Workspace
 from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer
 from adkit.utils.progress import Display
 
 TRAIN, CALIBRATION, TEST = 24, 4, 7
-"""Pictures of each split."""
+"""Images of each split."""
 BATCH = 5
 EXPORTED = 1e-4
 """Share of the largest value by which what was exported may differ."""
 EVERY_NUMBER = (1, 3, TEST)
-"""Pictures at a time that what was recorded with two must take."""
+"""Images at a time that what was recorded with two must take."""
 
 
 def check_detector(
@@ -59,12 +59,12 @@ def check_detector(
 
     A small detector of it and tiny components of the other kinds is fitted and evaluated as a run does it, saved to a
     temporary folder, loaded with ``Context.pretrained`` False, asked for predictions of files, arrays and tensors, and,
-    where the component offers ``for_export``, recorded by ``torch.export`` for any number of pictures.
+    where the component offers ``for_export``, recorded by ``torch.export`` for any number of images.
 
     Args:
         component: what a hook's list holds.
         params: its parameters as a recipe writes them; default: their defaults.
-        context: of which pictures are square, as a run's are, with the larger side of ``image_size``.
+        context: of which images are square, as a run's are, with the larger side of ``image_size``.
         levels: what a scorer or localizer is given; default: those of ``feature_stream()``.
         tolerance: share of the largest value by which the ways may differ; a saved detector may not differ at all.
     """
@@ -92,7 +92,7 @@ class _Whole:
     registry: Registry
     parts: Assembled
     fitted: Fitted
-    source: PictureSource
+    source: ImageSource
     test: Sequence[Sample]
     folder: Path
 
@@ -118,8 +118,8 @@ class _Whole:
         category = Category("testing", samples[:TRAIN], samples[TRAIN : TRAIN + CALIBRATION], ())
         with running("run(recipe)"), Display(quiet=True) as display:
             parts = assemble(recipe)
-            source = PictureSource(parts, BadPictures(0.0), len(samples))
-            _, fitted = judge(category, Workplace(source, parts, display, work))
+            source = ImageSource(parts, BadImages(0.0), len(samples))
+            _, fitted = run_category(category, Workspace(source, parts, display, work))
         return cls(registry, parts, fitted, source, test, work / "detector")
 
     @property
@@ -127,10 +127,10 @@ class _Whole:
         return [sample.source for sample in self.test if isinstance(sample.source, Path)]
 
     def evaluated(self) -> dict[str, Tensor]:
-        """What the run itself makes of the test pictures."""
+        """What the run itself makes of the test images."""
         found: dict[str, list[Tensor]] = {}
         with running("run(recipe)"):
-            for item in self.source.embedded(self.test, lambda pictures: None):
+            for item in self.source.embedded(self.test, lambda images: None):
                 scores = self.fitted.path.score(item.features)
                 found.setdefault("score", []).append(scores.image.cpu())
                 if scores.localizes:
@@ -162,7 +162,7 @@ def _stand_ins(levels: Mapping[str, Level] | None, size: tuple[int, int]) -> lis
 
 
 def _samples(folder: Path, side: int) -> tuple[Sample, ...]:
-    """Pictures of soft random patches on disk, of the very size of the detector's image."""
+    """Images of soft random patches on disk, of the very size of the detector's input."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(TRAIN + CALIBRATION + TEST):
@@ -185,7 +185,7 @@ def _images(arrays: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images)
 
 
-def _predicted(detector: Detector, images: Picture | Sequence[Picture], batch_size: int = 32) -> dict[str, Tensor]:
+def _predicted(detector: Detector, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> dict[str, Tensor]:
     with running("predict(images)"):
         found = detector.predict(images, batch_size)
     maps = {} if found.maps is None else {"map": torch.from_numpy(found.maps)}
@@ -237,4 +237,4 @@ def _check_export(whole: _Whole, expected: Mapping[str, Tensor]) -> None:
     for count, outputs in batches.items():
         part = {name: values[:count] for name, values in expected.items()}
         found = dict(zip(graph.outputs, outputs, strict=True))
-        require_close("export", f"{count} pictures to score and draw alike once recorded", part, found, EXPORTED)
+        require_close("export", f"{count} images to score and draw alike once recorded", part, found, EXPORTED)

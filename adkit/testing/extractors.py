@@ -22,7 +22,7 @@ from adkit.testing.asserts import (
     through_bytes,
     untouched,
 )
-from adkit.testing.samples import SIZE, pictures
+from adkit.testing.samples import SIZE, sample_images
 
 
 def check_extractor(
@@ -35,10 +35,10 @@ def check_extractor(
 
     Args:
         make: gives a fresh extractor, always with the same parameters and seed.
-        size: (height, width) of pictures, the context's.
+        size: (height, width) of images, the context's.
         tolerance: share of the largest value of a level by which batches may differ.
     """
-    (batch,) = pictures(size=size, device=device)
+    (batch,) = sample_images(size=size, device=device)
     with generators_untouched():
         extractor = make()
         require_methods(extractor, "extractor")

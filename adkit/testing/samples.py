@@ -12,7 +12,7 @@ from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import POOL, Batch, Features, Geometry, Level
 
 SIZE = (24, 20)
-"""(height, width) of the pictures that ``feature_stream``'s levels cover."""
+"""(height, width) of the images that ``feature_stream``'s levels cover."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FeatureStream:
     features: Features
     batch_size: int = 8
     unreadable: int = 0
-    """Pictures that ``pictures`` counts beside those that come."""
+    """Images that ``images`` counts beside those that come."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
@@ -32,25 +32,25 @@ class FeatureStream:
         }
 
     @property
-    def pictures(self) -> int:
-        return self.features.pictures + self.unreadable
+    def count(self) -> int:
+        return self.features.count + self.unreadable
 
     @property
     def device(self) -> str:
         return str(next(iter(self.features.values())).device)
 
     def __iter__(self) -> Iterator[Features]:
-        for first in range(0, self.features.pictures, self.batch_size):
+        for first in range(0, self.features.count, self.batch_size):
             yield part(self.features, first, first + self.batch_size)
 
     def cut(self, batch_size: int) -> FeatureStream:
-        """The same pictures in other batches."""
+        """The same images in other batches."""
         return replace(self, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
-class PicturedStream(FeatureStream):
-    """A ``PictureStream``: features in memory, and the pictures that they are of."""
+class ImagedStream(FeatureStream):
+    """A ``ImageStream``: features in memory, and the images that they are of."""
 
     shown: tuple[Batch, ...] = ()
 
@@ -64,7 +64,7 @@ class PicturedStream(FeatureStream):
 
 def feature_stream(
     levels: Mapping[str, Level] | None = None,
-    pictures: int = 24,
+    images: int = 24,
     seed: int = 0,
     batch_size: int = 8,
     device: str = "cpu",
@@ -82,37 +82,37 @@ def feature_stream(
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode(False):
         values = {
-            name: torch.randn((pictures, *level.grid, level.channels), generator=generator).to(device)
+            name: torch.randn((images, *level.grid, level.channels), generator=generator).to(device)
             for name, level in levels.items()
         }
     return FeatureStream(Features(values, {name: level.geometry for name, level in levels.items()}), batch_size)
 
 
 def part(features: Features, first: int, last: int) -> Features:
-    """The pictures from ``first`` up to ``last``: views, so that a change in place shows in the whole."""
+    """The images from ``first`` up to ``last``: views, so that a change in place shows in the whole."""
     return Features({name: t.detach()[first:last] for name, t in features.items()}, features.geometry)
 
 
-def pictures(
+def sample_images(
     count: int = 9,
     size: tuple[int, int] = SIZE,
     seed: int = 0,
     device: str = "cpu",
     batch_size: int | None = None,
 ) -> list[Batch]:
-    """Batches of uniformly random pictures; one batch unless ``batch_size`` is given."""
+    """Batches of uniformly random images; one batch unless ``batch_size`` is given."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand((count, 3, *size), generator=generator).to(device)
     step = batch_size or count
     return [
-        Batch(images[i : i + step], tuple(f"picture#{n}" for n in range(i, min(i + step, count))))
+        Batch(images[i : i + step], tuple(f"image#{n}" for n in range(i, min(i + step, count))))
         for i in range(0, count, step)
     ]
 
 
-def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> PicturedStream:
-    """What an extractor makes of random pictures, and those pictures."""
-    shown = tuple(pictures(12, size, seed, device, batch_size=4))
+def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> ImagedStream:
+    """What an extractor makes of random images, and those images."""
+    shown = tuple(sample_images(12, size, seed, device, batch_size=4))
     with torch.inference_mode(False), torch.no_grad():
         features = extractor(torch.cat([batch.images for batch in shown]))
-    return PicturedStream(features, batch_size=4, shown=shown)
+    return ImagedStream(features, batch_size=4, shown=shown)

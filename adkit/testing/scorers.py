@@ -32,12 +32,12 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
 
     Args:
         make: gives a fresh, unfitted scorer, always with the same parameters and seed.
-        stream: normal pictures with the levels that it needs; default: ``feature_stream()``.
+        stream: normal images with the levels that it needs; default: ``feature_stream()``.
         tolerance: share of the largest score by which batches may differ.
     """
     stream = stream or feature_stream()
     levels = stream.levels
-    queries = feature_stream(levels, pictures=10, seed=1, device=stream.device).features
+    queries = feature_stream(levels, images=10, seed=1, device=stream.device).features
     unfitted = make()
     require_methods(unfitted, "scorer")
     _check_unfitted(unfitted, queries)
@@ -59,7 +59,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
     cut = _fitted(make, stream.cut(1))
     same("stream", "equal scores however the stream is cut into batches", cut, tolerance)
     fewer = _fitted(make, replace(stream, unreadable=5))
-    same("unreadable", "equal scores where the stream counts 5 pictures that do not come", fewer, tolerance)
+    same("unreadable", "equal scores where the stream counts 5 images that do not come", fewer, tolerance)
     with running("state_dict()"):
         saved = scorer.state_dict()
     state = through_bytes(saved)
@@ -70,7 +70,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
     _check_junk(restored, state)
     same("junk", "equal scores after states that were refused", restored)
     _check_missing(make, state, queries)
-    require_batchwise(lambda i, j: _flat(_scored(scorer, part(queries, i, j))), queries.pictures, tolerance)
+    require_batchwise(lambda i, j: _flat(_scored(scorer, part(queries, i, j))), queries.count, tolerance)
 
 
 def _fitted(make: Callable[[], Scorer], stream: Stream) -> Scorer:
@@ -153,12 +153,12 @@ def _other(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check_scores(scores: Scores, queries: Features) -> None:
-    require_tensor("shapes", "image", scores.image, (queries.pictures,))
+    require_tensor("shapes", "image", scores.image, (queries.count,))
     for name, values in scores.maps.items():
         require_type(f"map of {name}", values, Tensor)
         require(values.ndim == 3, "shapes", f"map of {name} of 3 dimensions", tuple(values.shape))
         grid = tuple(queries[name].shape[1:3] if name in queries else values.shape[1:])
-        require_tensor("shapes", f"map of {name}", values, (queries.pictures, *grid))
+        require_tensor("shapes", f"map of {name}", values, (queries.count, *grid))
         require(grid != (1, 1), "shapes", f"maps of spatial levels alone, not of {name}", grid)
     names = list(scores.geometry)
     require(set(names) == set(scores.maps), "geometry", f"one each for maps {list(scores.maps)}", names)
@@ -169,7 +169,7 @@ def _check_scores(scores: Scores, queries: Features) -> None:
         require_finite(name, values)
     require_type("Scores.levels", scores.levels, Mapping)
     for name, values in scores.levels.items():
-        require_tensor("shapes", f"score of level {name}", values, (queries.pictures,))
+        require_tensor("shapes", f"score of level {name}", values, (queries.count,))
     if scores.levels:
         mean = torch.stack(list(scores.levels.values())).mean(0)
         require_close("levels", "image to be the mean of levels", {"image": scores.image}, {"image": mean}, 1e-6)

@@ -20,7 +20,7 @@ from adkit.testing.asserts import (
     running,
     untouched,
 )
-from adkit.testing.samples import SIZE, pictures, stream_of
+from adkit.testing.samples import SIZE, sample_images, stream_of
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
 
 COURSE = tuple(
@@ -43,12 +43,12 @@ def check_stopper(
         make: gives a fresh stopper, always with the same parameters and seed.
         make_extractor: gives a fresh extractor.
         make_adapter: gives a fresh adapter that goes with it; it is prepared before the stopper sees it.
-        size: (height, width) of pictures, the extractor's.
+        size: (height, width) of images, the extractor's.
     """
     extractor, adapter = make_extractor(), make_adapter()
     normal, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
     adapter.prepare(extractor, normal, auxiliary, None)
-    held_out = pictures(12, size, seed=1, device=device, batch_size=4)
+    held_out = sample_images(12, size, seed=1, device=device, batch_size=4)
 
     @torch.no_grad()
     def features(images: Tensor) -> Features:
@@ -125,7 +125,7 @@ def _check_verdict(verdict: object) -> None:
     require(plain, "verdict", "keep and stop to be bool", [type(flag).__name__ for flag in flags])
     require_type("reason", verdict.reason, str)
     require(bool(verdict.reason.strip()), "reason", "a sentence", repr(verdict.reason))
-    if verdict.figure is not None:
-        number = isinstance(verdict.figure, float | int)
-        require(number, "types", "figure to be a number or None", type(verdict.figure).__name__)
-        require(math.isfinite(verdict.figure), "finite", "a figure that is finite, or None", verdict.figure)
+    if verdict.value is not None:
+        number = isinstance(verdict.value, float | int)
+        require(number, "types", "value to be a number or None", type(verdict.value).__name__)
+        require(math.isfinite(verdict.value), "finite", "a value that is finite, or None", verdict.value)

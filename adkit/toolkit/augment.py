@@ -1,4 +1,4 @@
-"""Pictures near the normal ones: AugMix, CutOut and Confetti, drawn from a generator, and which pixels they changed."""
+"""Images near the normal ones: AugMix, CutOut and Confetti, drawn from a generator, and which pixels they changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEVERITY: Final = 3
 """Of AugMix, from 1 to 10."""
 
 HOLE: Final = (0.10, 0.25)
-"""Smallest and largest side of CutOut's rectangle, as shares of the picture's height and width.
+"""Smallest and largest side of CutOut's rectangle, as shares of the image's height and width.
 
 The paper of CutOut removes a quarter to a half of the side to regularize a classifier; a defect is smaller.
 """
@@ -28,84 +28,84 @@ HOLE_COLOR: Final = (0.485, 0.456, 0.406)
 SQUARES: Final = (4, 12)
 """Fewest and most squares of Confetti."""
 SQUARE: Final = (0.02, 0.08)
-"""Smallest and largest side of such a square, as shares of the picture's shorter side."""
+"""Smallest and largest side of such a square, as shares of the image's shorter side."""
 
 
 @dataclass(frozen=True)
 class Varied:
-    """Augmented pictures, and where they differ from what they were made of."""
+    """Augmented images, and where they differ from what they were made of."""
 
     images: Tensor
     """(n, 3, H, W) or (3, H, W) float32 RGB in [0, 1], as they came."""
     masks: Tensor
-    """(n, H, W) or (H, W) bool: the pixels that changed; after AugMix, which changes a picture as a whole, all."""
+    """(n, H, W) or (H, W) bool: the pixels that changed; after AugMix, which changes an image as a whole, all."""
 
 
 def augmix(images: Tensor, generator: torch.Generator, severity: int = SEVERITY) -> Varied:
-    """Blend each picture with three chains of one to three mild operations on it, such as a shear or a posterization.
+    """Blend each image with three chains of one to three mild operations on it, such as a shear or a posterization.
 
     Args:
         images: (n, 3, H, W) or (3, H, W) float32 RGB in [0, 1].
-        generator: on the CPU; pictures are drawn for one after the other.
+        generator: on the CPU; images are drawn for one after the other.
         severity: how far each operation may go, from 1 to 10.
 
     Source: Hendrycks et al., AugMix (ICLR 2020), by torchvision.
     """
     from torchvision.transforms import v2
 
-    # uint8, which torchvision asks for, is blended with truncation: every picture would be darker by half a grey value,
+    # uint8, which torchvision asks for, is blended with truncation: every image would be darker by half a gray value,
     # a trace that a network may go by. Its operations take float32 too.
     transform = v2.AugMix(severity=severity, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=True)
 
-    def draw(picture: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.random.fork_rng(devices=()):  # torchvision draws from the global generator alone
             torch.default_generator.manual_seed(_seed(generator))  # torch.manual_seed would seed the GPUs' as well
-            mixed: Tensor = transform(picture)
-        return mixed.clamp_(0, 1), torch.ones(picture.shape[1:], dtype=torch.bool)
+            mixed: Tensor = transform(image)
+        return mixed.clamp_(0, 1), torch.ones(image.shape[1:], dtype=torch.bool)
 
     return _each(images, draw)
 
 
 def cutout(images: Tensor, generator: torch.Generator) -> Varied:
-    """Fill a rectangle in each picture with grey (``HOLE``, ``HOLE_COLOR``).
+    """Fill a rectangle in each image with gray (``HOLE``, ``HOLE_COLOR``).
 
     Args:
         images: (n, 3, H, W) or (3, H, W) float32 RGB in [0, 1].
-        generator: on the CPU; pictures are drawn for one after the other.
+        generator: on the CPU; images are drawn for one after the other.
 
     Source: DeVries and Taylor, Cutout (2017), by albumentations' CoarseDropout.
     """
     coarse_dropout = _albumentations().CoarseDropout
 
-    def draw(picture: Tensor) -> tuple[Tensor, Tensor]:
-        # In pixels, because shares are rounded down: a small picture's hole could be empty.
-        rows, columns = ((max(1, round(HOLE[0] * side)), max(1, round(HOLE[1] * side))) for side in picture.shape[1:])
+    def draw(image: Tensor) -> tuple[Tensor, Tensor]:
+        # In pixels, because shares are rounded down: a small image's hole could be empty.
+        rows, columns = ((max(1, round(HOLE[0] * side)), max(1, round(HOLE[1] * side))) for side in image.shape[1:])
         transform = coarse_dropout(
             num_holes_range=(1, 1), hole_height_range=rows, hole_width_range=columns, fill=HOLE_COLOR, p=1.0
         )
         transform.set_random_seed(_seed(generator))
-        pixels = transform(image=picture.permute(1, 2, 0).contiguous().numpy())["image"]  # (H, W, 3)
-        return _compared(picture, torch.from_numpy(pixels).permute(2, 0, 1))
+        pixels = transform(image=image.permute(1, 2, 0).contiguous().numpy())["image"]  # (H, W, 3)
+        return _compared(image, torch.from_numpy(pixels).permute(2, 0, 1))
 
     return _each(images, draw)
 
 
 def confetti(images: Tensor, generator: torch.Generator) -> Varied:
-    """Drop squares of any colour and rotation on each picture (``SQUARES``, ``SQUARE``).
+    """Drop squares of any color and rotation on each image (``SQUARES``, ``SQUARE``).
 
     Args:
         images: (n, 3, H, W) or (3, H, W) float32 RGB in [0, 1].
-        generator: on the CPU; pictures are drawn for one after the other.
+        generator: on the CPU; images are drawn for one after the other.
 
     Source: the idea is Liznerski et al., FCDD (ICLR 2021); sizes and numbers are our own.
     """
 
-    def draw(picture: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = picture.clone()
+    def draw(image: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = image.clone()
         count = int(torch.randint(SQUARES[0], SQUARES[1] + 1, (), generator=generator))
         for y, x, side, turn, *color in torch.rand(count, 7, generator=generator).tolist():
             _drop(drawn, (y, x), SQUARE[0] + (SQUARE[1] - SQUARE[0]) * side, turn * pi / 2, color)
-        return _compared(picture, drawn)
+        return _compared(image, drawn)
 
     return _each(images, draw)
 
@@ -117,7 +117,7 @@ def vary(
     severity: int = SEVERITY,
     regions: Tensor | None = None,
 ) -> Varied:
-    """Augment pictures by the augmentation of that name.
+    """Augment images by the augmentation of that name.
 
     Args:
         images: (n, 3, H, W) float32 RGB in [0, 1].
@@ -142,41 +142,41 @@ def _named(name: Augmentation, images: Tensor, generator: torch.Generator, sever
 
 
 def _each(images: Tensor, draw: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Varied:
-    """``draw`` takes and gives pictures (3, H, W) on the CPU, since the generator is there."""
+    """``draw`` takes and gives images (3, H, W) on the CPU, since the generator is there."""
     if images.dtype != torch.float32 or images.ndim not in (3, 4) or images.shape[-3] != 3:
         raise ValueError(
-            "vicinity: expected pictures (n, 3, H, W) or (3, H, W) of torch.float32, found "
+            "vicinity: expected images (n, 3, H, W) or (3, H, W) of torch.float32, found "
             f"{tuple(images.shape)} {images.dtype}: hand over a batch's images as they are"
         )
     if images.ndim == 4 and not len(images):
         return Varied(images.clone(), images.new_zeros(0, *images.shape[2:], dtype=torch.bool))
-    found = [draw(picture) for picture in images.detach().cpu().reshape(-1, *images.shape[-3:])]
-    pictures, masks = (torch.stack(tensors).to(images.device) for tensors in zip(*found, strict=True))
-    return Varied(pictures, masks) if images.ndim == 4 else Varied(pictures[0], masks[0])
+    found = [draw(image) for image in images.detach().cpu().reshape(-1, *images.shape[-3:])]
+    drawn, masks = (torch.stack(tensors).to(images.device) for tensors in zip(*found, strict=True))
+    return Varied(drawn, masks) if images.ndim == 4 else Varied(drawn[0], masks[0])
 
 
 def _compared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     return after, (before != after).any(0)
 
 
-def _drop(picture: Tensor, place: tuple[float, float], share: float, angle: float, color: list[float]) -> None:
+def _drop(image: Tensor, place: tuple[float, float], share: float, angle: float, color: list[float]) -> None:
     """Draw a square in place.
 
     Args:
-        picture: (3, H, W).
-        place: of its centre, as shares of height and width.
-        share: its side, as a share of the picture's shorter side.
+        image: (3, H, W).
+        place: of its center, as shares of height and width.
+        share: its side, as a share of the image's shorter side.
         angle: in radians.
     """
-    height, width = picture.shape[1:]
-    row, column = floor(place[0] * height), floor(place[1] * width)  # a pixel's own centre, so that one is inside
+    height, width = image.shape[1:]
+    row, column = floor(place[0] * height), floor(place[1] * width)  # a pixel's own center, so that one is inside
     half = share * min(height, width) / 2
     reach = floor(half * sqrt(2))
     top, left = max(row - reach, 0), max(column - reach, 0)
     y = torch.arange(top, min(row + reach + 1, height))[:, None] - row
     x = torch.arange(left, min(column + reach + 1, width)) - column
     inside = torch.maximum((x * cos(angle) + y * sin(angle)).abs(), (y * cos(angle) - x * sin(angle)).abs()) <= half
-    part = picture[:, top : top + inside.shape[0], left : left + inside.shape[1]]
+    part = image[:, top : top + inside.shape[0], left : left + inside.shape[1]]
     part[:, inside] = torch.tensor(color)[:, None]
 
 

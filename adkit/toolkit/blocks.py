@@ -85,7 +85,7 @@ class BlocksAdapter:
 
 
 def mean_terms(levels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A loss that is the mean over pictures and levels, as a term a level; their sum is that mean.
+    """A loss that is the mean over images and levels, as a term per level; their sum is that mean.
 
     Args:
         levels: level name → (n,).

@@ -1,4 +1,4 @@
-"""Centres of the normal features, and how far from them a feature is."""
+"""Centers of the normal features, and how far from them a feature is."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Centers = Literal["level", "location"]
 Distance = Literal["l1", "l2", "squared_l2"]
 
 
-def fit_centers(levels: Mapping[str, Level], pictures: Iterable[Features], centers: Centers) -> dict[str, Tensor]:
-    """The mean of every level over all pictures, streamed in float64.
+def fit_centers(levels: Mapping[str, Level], images: Iterable[Features], centers: Centers) -> dict[str, Tensor]:
+    """The mean of every level over all images, streamed in float64.
 
     Returns:
         Level name → (c,) float32 where ``centers`` is "level", which is over all locations, too; else (h, w, c). Empty
-        where there are no pictures.
+        where there are no images.
     """
     per_level = centers == "level"
     means: dict[str, Means] = {}
     devices = {}
-    for features in pictures:
+    for features in images:
         for name, values in features.items():
             if name not in means:
                 groups = 1 if per_level else prod(levels[name].grid)
@@ -38,7 +38,7 @@ def fit_centers(levels: Mapping[str, Level], pictures: Iterable[Features], cente
 
 
 def distances(values: Tensor, center: Tensor, distance: Distance) -> Tensor:
-    """How far each location is from its centre; differentiable, with a gradient of 0 at the centre itself.
+    """How far each location is from its center; differentiable, with a gradient of 0 at the center itself.
 
     Args:
         values: (n, h, w, c).

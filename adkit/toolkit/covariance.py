@@ -187,8 +187,8 @@ RIDGE = 1e-6
 """Share of the mean variance that is added to the diagonal of a singular covariance."""
 
 
-PICTURES = 8
-"""Pictures for which a step of scoring is sized: 2 MB a copy, and for 32 of them 8 MB."""
+IMAGES = 8
+"""Images for which a step of scoring is sized: 2 MB a copy, and for 32 of them 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class Whitening:
         means, whitenings = self.mean.flatten(0, 1), self.rows.flatten(0, 1).mT  # (h·w or 1, c), (h·w or 1, c, k)
         cells = values.flatten(1, 2).transpose(0, 1)  # (h·w, n, c)
         distances = []
-        # The parts do not depend on the number of pictures, so that torch.export can unroll them.
-        for part in parts(len(cells), PICTURES * values.shape[3]):
-            centred = cells[part].contiguous() - (means[part] if len(means) > 1 else means)[:, None]  # (part, n, c)
-            whitened = centred @ (whitenings[part] if len(whitenings) > 1 else whitenings[0])  # (part, n, k)
+        # The parts do not depend on the number of images, so that torch.export can unroll them.
+        for part in parts(len(cells), IMAGES * values.shape[3]):
+            centered = cells[part].contiguous() - (means[part] if len(means) > 1 else means)[:, None]  # (part, n, c)
+            whitened = centered @ (whitenings[part] if len(whitenings) > 1 else whitenings[0])  # (part, n, k)
             distances.append(torch.linalg.vector_norm(whitened, dim=2))
         return torch.cat(distances).T.reshape(values.shape[:3]).float()
 
@@ -311,7 +311,7 @@ def reduced_whitenings(covariances: Tensor, factors: Tensor, reduction: Reductio
             most that hold no more, and both keep one.
 
     Returns:
-        (g, c, c): a row a component, those kept first, zeros after them.
+        (g, c, c): a row per component, those kept first, zeros after them.
 
     Source: Rippel et al., Modeling the Distribution of Normal Data in Pre-Trained Deep Features (2020).
     """

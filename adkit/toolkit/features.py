@@ -29,7 +29,7 @@ class FeaturesTable(Params):
         default="none",
         description="concat: resample the spatial levels to the first one's grid and join their channels",
     )
-    neighbourhood: int = Field(
+    neighborhood: int = Field(
         default=1,
         ge=1,
         description="odd side, in cells, of the square over which spatial levels are averaged",
@@ -39,7 +39,7 @@ class FeaturesTable(Params):
         description="how many channels of each level to keep, drawn at random, or a list of those to keep",
     )
 
-    @field_validator("neighbourhood")
+    @field_validator("neighborhood")
     @classmethod
     def _odd(cls, side: int) -> int:
         if side % 2 == 0:
@@ -76,7 +76,7 @@ class FeatureTransform:
     ) -> None:
         """``kept`` are the channels that an earlier transform chose; default: choose anew."""
         self._identity = table == FeaturesTable()
-        self._side = table.neighbourhood
+        self._side = table.neighborhood
         self._given = dict(levels)
         self._sources = _sources(table, levels)
         self._kept: dict[str, Tensor] = {}
@@ -115,7 +115,7 @@ class FeatureTransform:
 
     def _part(self, tensor: Tensor, source: str, target: Level) -> Tensor:
         """One source's share of the level ``target``; thinned first, for that makes the rest cheaper."""
-        from adkit.toolkit.resample import cell_centres, resample
+        from adkit.toolkit.resample import cell_centers, resample
 
         given = self._given[source]
         if source in self._kept:
@@ -125,7 +125,7 @@ class FeatureTransform:
         if (given.grid, given.geometry) == (target.grid, target.geometry):
             return tensor
         start, step = target.geometry.start, target.geometry.step
-        rows, columns = (cell_centres(start[axis], step[axis], target.grid[axis]) for axis in (0, 1))
+        rows, columns = (cell_centers(start[axis], step[axis], target.grid[axis]) for axis in (0, 1))
         return resample(tensor, given.geometry, rows, columns)
 
 

@@ -31,9 +31,9 @@ def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> T
     return torch.from_numpy(clustering.centroids).to(rows.device)
 
 
-def located(pictures: Tensor) -> Tensor:
-    """The features of some pictures as each location's first centroids: (m, h, w, c) → (h, w, m, c)."""
-    return pictures.permute(1, 2, 0, 3).contiguous()
+def located(images: Tensor) -> Tensor:
+    """The features of some images as each location's first centroids: (m, h, w, c) → (h, w, m, c)."""
+    return images.permute(1, 2, 0, 3).contiguous()
 
 
 def located_distances(values: Tensor, centroids: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ def moved(
         for name, old in centroids.items():
             choices = located_distances(described[name], old).argmin(3)  # (n, h, w)
             rows, columns = (torch.arange(size, device=old.device) for size in old.shape[:2])
-            for picture, choice in zip(described[name], choices, strict=True):
+            for image, choice in zip(described[name], choices, strict=True):
                 place = (rows[:, None], columns[None, :], choice)  # no place twice: the sum is well ordered
-                sums[name][place] += picture
+                sums[name][place] += image
                 counts[name][place] += 1
     for name, old in centroids.items():
         unchosen = counts[name] == 0

@@ -13,7 +13,7 @@ def check_memory(need: int, device: str, what: str, advice: str) -> None:
 
     Args:
         need: bytes.
-        what: "spade: the bank of 400 pictures", the sentence's subject.
+        what: "spade: the bank of 400 images", the sentence's subject.
         advice: what to do instead, in the imperative.
     """
     if torch.device(device).type == "cuda":

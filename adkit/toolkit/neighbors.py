@@ -1,9 +1,9 @@
-"""Exact nearest neighbours in banks of features that fit in memory.
+"""Exact nearest neighbors in banks of features that fit in memory.
 
-Fast libraries rank by ‖y‖² − 2x·y + ‖x‖², which cancels for close neighbours and rounds differently with
+Fast libraries rank by ‖y‖² − 2x·y + ‖x‖², which cancels for close neighbors and rounds differently with
 the number of queries. Here that expansion only proposes candidates. The distances handed out are those of
 x − y: the same however the queries are batched, and zero from a feature to itself. Where rounding could have
-hidden a nearer neighbour, the candidates are found once more in float64.
+hidden a nearer neighbor, the candidates are found once more in float64.
 """
 
 from __future__ import annotations
@@ -98,25 +98,25 @@ def prepared(features: Tensor, metric: Metric) -> Tensor:
 
 
 def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
-    """As ``nearest_among``, for several pictures at once and by operations that exporters can record.
+    """As ``nearest_among``, for several images at once and by operations that exporters can record.
 
     Args:
-        queries: (n, q, c), the locations of n pictures.
-        bank: (pictures, locations, c) float32.
-        chosen: (n, m) int64, the pictures to search for each; m·locations is at least ``k``.
+        queries: (n, q, c), the locations of n images.
+        bank: (images, locations, c) float32.
+        chosen: (n, m) int64, the images to search for each; m·locations is at least ``k``.
 
     Returns:
         (n, q, k).
     """
     locations = bank.shape[1]
     rows = bank.flatten(0, 1)
-    norms = torch.linalg.vecdot(bank, bank)  # (pictures, locations)
+    norms = torch.linalg.vecdot(bank, bank)  # (images, locations)
     best = queries.new_zeros(0)
     for place in range(chosen.shape[1]):
-        picture = chosen[:, place]  # (n,)
-        squared = torch.baddbmm(norms[picture][:, None], queries, bank[picture].mT, alpha=-2)  # (n, q, locations)
+        image = chosen[:, place]  # (n,)
+        squared = torch.baddbmm(norms[image][:, None], queries, bank[image].mT, alpha=-2)  # (n, q, locations)
         candidates = squared.topk(min(k + SPARE, locations), largest=False).indices
-        near = rows[candidates + locations * picture[:, None, None]]  # (n, q, count, c)
+        near = rows[candidates + locations * image[:, None, None]]  # (n, q, count, c)
         exact = torch.linalg.vector_norm(queries[:, :, None] - near, dim=3)
         best = torch.cat([best, exact], 2) if place else exact
         best = best.topk(min(k, best.shape[2]), largest=False).values
@@ -147,11 +147,11 @@ def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tup
 
 
 def nearest_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
-    """L2 distances (q, k), ascending, of queries (q, c) to all locations of some pictures, exactly.
+    """L2 distances (q, k), ascending, of queries (q, c) to all locations of some images, exactly.
 
     Args:
-        bank: (pictures, locations, c) float32.
-        chosen: (m,) int64, the pictures to search; m·locations is at least ``k``.
+        bank: (images, locations, c) float32.
+        chosen: (m,) int64, the images to search; m·locations is at least ``k``.
     """
     best = queries.new_empty(len(queries), 0)
     for part in chosen.split(max(1, BLOCK_BYTES // (4 * bank[0].numel()))):  # type: ignore[no-untyped-call]

@@ -12,16 +12,16 @@ from adkit.plugin.stopper import Progress, Verdict
 class Patience:
     """Keeps every state that is better than all before it, and stops when none was for so many checks.
 
-    The first state is kept whatever its figure, so that a training that only does harm goes back to where it began.
-    Whoever adds a ``check`` that finds the figure and has it judged is a stopper.
+    The first state is kept whatever its value, so that a training that only does harm goes back to where it began.
+    Whoever adds a ``check`` that finds the value and has it judged is a stopper.
     """
 
     def __init__(self, name: str, checks: int, lower_is_better: bool = False, min_delta: float = 0.0) -> None:
         """
         Args:
-            name: of the figure, as sentences have it.
+            name: of the value, as sentences have it.
             checks: without improvement, after which to stop.
-            min_delta: by more than which a figure has to be better.
+            min_delta: by more than which a value has to be better.
         """
         self.name = name
         self.checks = checks
@@ -33,27 +33,27 @@ class Patience:
         self._best_epochs = 0.0
         self._waited = 0
 
-    def judge(self, progress: Progress, figure: float | None, trouble: str = "") -> Verdict:
-        """Judge a state by its figure.
+    def judge(self, progress: Progress, value: float | None, trouble: str = "") -> Verdict:
+        """Judge a state by its value.
 
         Args:
-            figure: finite; None where there is none, which is worse than any.
+            value: finite; None where there is none, which is worse than any.
             trouble: why there is none, as the beginning of a sentence.
         """
-        merit = -inf if figure is None else self._sign * figure
+        merit = -inf if value is None else self._sign * value
         keep = not self._asked or merit > self._best + self.min_delta
-        said = trouble if figure is None else f"{self.name} {figure:.4g}"
+        said = trouble if value is None else f"{self.name} {value:.4g}"
         reason = f"{said} {_when(progress.epochs)}"
         if keep:
             self._asked, self._best, self._best_epochs, self._waited = True, merit, progress.epochs, 0
-            return Verdict(keep=True, stop=False, reason=f"{reason}, the best so far", figure=figure)
+            return Verdict(keep=True, stop=False, reason=f"{reason}, the best so far", value=value)
         self._waited += 1
         stop = self._waited >= self.checks
         best = "" if self._best == -inf else f" {self._sign * self._best:.4g}"
         reason = f"{reason}, best{best} {_when(self._best_epochs)}"
         if stop:
             reason += f", none better in {self._waited} checks"
-        return Verdict(keep=False, stop=stop, reason=reason, figure=figure)
+        return Verdict(keep=False, stop=stop, reason=reason, value=value)
 
     def state_dict(self) -> dict[str, float]:
         """Empty before the first check."""
@@ -69,10 +69,10 @@ class Patience:
 
 
 def none_held_out(name: str) -> UserError:
-    """What a stopper raises that found no pictures to judge by."""
+    """What a stopper raises that found no images to judge by."""
     return UserError(
-        f"stopper.validation: expected a share that leaves {name} at least 1 normal picture, found none held out: "
-        "raise it, or add normal pictures"
+        f"stopper.validation: expected a share that leaves {name} at least 1 normal image, found none held out: "
+        "raise it, or add normal images"
     )
 
 

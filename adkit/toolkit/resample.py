@@ -8,18 +8,18 @@ from torch import Tensor
 from adkit.plugin.types import Geometry
 
 
-def pixel_centres(size: int, device: torch.device | str = "cpu") -> Tensor:
-    """The centres of ``size`` pixels in a row, the first at 0.5: (size,) float32."""
+def pixel_centers(size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centers of ``size`` pixels in a row, the first at 0.5: (size,) float32."""
     return torch.arange(size, dtype=torch.float32, device=device) + 0.5
 
 
-def cell_centres(start: float, step: float, cells: int, device: torch.device | str = "cpu") -> Tensor:
-    """The centres of a row of cells along one axis of a ``Geometry``: (cells,) float32."""
+def cell_centers(start: float, step: float, cells: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centers of a row of cells along one axis of a ``Geometry``: (cells,) float32."""
     return torch.arange(cells, dtype=torch.float32, device=device) * step + start
 
 
 def interpolation_matrix(start: float, step: float, cells: int, positions: Tensor) -> Tensor:
-    """Weights that read ``positions`` off a row of cells, linear between their centres and constant beyond.
+    """Weights that read ``positions`` off a row of cells, linear between their centers and constant beyond.
 
     Returns:
         (len(positions), cells) float32, whose rows sum to 1.
@@ -36,8 +36,8 @@ def area_matrix(start: float, step: float, cells: int, size: int, device: torch.
         (cells, size) float32, whose rows sum to 1; or to 0, where a cell lies beyond the pixels.
     """
     pixel = torch.arange(size, dtype=torch.float32, device=device)
-    centre = cell_centres(start, step, cells, device)[:, None]
-    covered = torch.minimum(centre + step / 2, pixel + 1) - torch.maximum(centre - step / 2, pixel)
+    center = cell_centers(start, step, cells, device)[:, None]
+    covered = torch.minimum(center + step / 2, pixel + 1) - torch.maximum(center - step / 2, pixel)
     covered = covered.clamp(min=0)  # (cells, size)
     return covered / covered.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -60,12 +60,12 @@ def gaussian_matrix(size: int, sigma: float, device: torch.device | str = "cpu")
 
 
 def resample(maps: Tensor, geometry: Geometry, positions_y: Tensor, positions_x: Tensor) -> Tensor:
-    """Read maps at the crossings of rows and columns of the picture, bilinearly, with clamped edges.
+    """Read maps at the crossings of rows and columns of the image, bilinearly, with clamped edges.
 
     Args:
         maps: (n, h, w) or (n, h, w, c) float32, whose cells lie as ``geometry`` says.
-        positions_y: (p,) in pixels of the picture.
-        positions_x: (q,) in pixels of the picture.
+        positions_y: (p,) in pixels of the image.
+        positions_x: (q,) in pixels of the image.
 
     Returns:
         (n, p, q) or (n, p, q, c).

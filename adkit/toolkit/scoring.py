@@ -16,7 +16,7 @@ Aggregation = Literal["max", "mean"]
 
 
 def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggregation: Aggregation) -> Scores:
-    """Each level's score is the largest or mean value of its map, and the picture's the mean over levels.
+    """Each level's score is the largest or mean value of its map, and the image's the mean over levels.
 
     Args:
         maps: level name → (n, h, w), at least one; a pooled level is 1×1.

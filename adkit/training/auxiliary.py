@@ -1,4 +1,4 @@
-"""Pictures other than the data's: those of ``[auxiliary]``."""
+"""Images other than the data's: those of ``[auxiliary]``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from adkit.data.dataset import open_dataset
-from adkit.data.duplicates import foreign_pictures, foreign_warning
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.duplicates import foreign_images, foreign_warning
+from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Dataset, Sample
 from adkit.data.view import View
 from adkit.recipe.reader import Recipe
 from adkit.utils.text import some
 
 
-def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
-    """The training pictures of every category of ``[auxiliary]``, each once; none without that table.
+def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
+    """The training images of every category of ``[auxiliary]``, each once; none without that table.
 
-    A picture that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
+    An image that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
     are trained on must not depend on when one is found to be broken.
 
     Args:
@@ -39,15 +39,15 @@ def auxiliary_pictures(recipe: Recipe, dataset: Dataset, warn: Callable[[str], N
         ]
         samples = list({sample.id: sample for sample in samples}.values())
         own = {sample.id: sample for category in dataset.categories for sample in category.samples}
-        samples, pairs = foreign_pictures(samples, own.values())
-        bad = BadPictures(table.max_bad_share)
+        samples, pairs = foreign_images(samples, own.values())
+        bad = BadImages(table.max_bad_share)
         for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
             pass
         bad.check(len(samples))
     warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
     if bad:
-        named = some([f"{picture}: {reason}" for picture, reason in bad.reasons.items()], 3)
-        warnings.append(f"{len(bad)} auxiliary pictures could not be read and were left out: {named}")
+        named = some([f"{image}: {reason}" for image, reason in bad.reasons.items()], 3)
+        warnings.append(f"{len(bad)} auxiliary images could not be read and were left out: {named}")
     for text in warnings:
         warn(text)
     return [sample for sample in samples if sample.id not in bad]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.plugin.adapter import Stage
-from adkit.report.report import LookReport
+from adkit.report.report import CheckReport
 
 logger = logging.getLogger("adkit")
 
@@ -23,10 +23,10 @@ CHECKPOINT: Final = "training"
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How a training went so far: what a checkpoint has to know beside weights and optimizer."""
 
-    looks: list[LookReport] = field(default_factory=list)
+    checks: list[CheckReport] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """The trained tensors of the state that was kept last; empty where none was."""
     stage: int = 0
@@ -38,20 +38,20 @@ class Course:
     snapshots: list[int] = field(default_factory=list)
     """Minibatches after which there are snapshots on disk; 0: ψ₀."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the loss and its terms since the last look."""
+    """Of the loss and its terms since the last check."""
     count: int = 0
 
     @property
-    def kept(self) -> LookReport:
+    def kept(self) -> CheckReport:
         """The look at the state that the run goes on with."""
-        return next((look for look in reversed(self.looks) if look.kept), self.looks[-1])
+        return next((check for check in reversed(self.checks) if check.kept), self.checks[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        return {**vars(self), "looks": [look.model_dump() for look in self.looks]}
+        return {**vars(self), "checks": [check.model_dump() for check in self.checks]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        self.looks = [LookReport(**look) for look in state["looks"]]
+        self.checks = [CheckReport(**check) for check in state["checks"]]
 
 
 def trained_parameters(extractor: nn.Module, stages: Sequence[Stage]) -> dict[str, nn.Parameter]:

@@ -1,4 +1,4 @@
-"""What frozen blocks make of pictures, computed once: for one training, or for all classes of the same pictures."""
+"""What frozen blocks make of images, computed once: for one training, or for all classes of the same images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from adkit.inference.assemble import Assembled, embedding_of, who
 from adkit.inference.device import autocast
 from adkit.inference.engines import Embedded, require_finite
 from adkit.inference.pipeline import Embedding
-from adkit.inference.sources import EmbeddedStream, PictureSource, Source, extract_once, require_readable
-from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_pictures
+from adkit.inference.sources import EmbeddedStream, ImageSource, Source, extract_once, require_readable
+from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_images
 from adkit.plugin.adapter import Adapter, BatchingAdapter, ExtendingAdapter, FeaturesAdapter
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor, SplittableExtractor
@@ -54,11 +54,11 @@ class Trunks:
     """Names of the parameters that the adapter trains."""
     trunks: tuple[nn.Module, ...]
     shapes: tuple[tuple[int, ...], ...]
-    """Of what each gives for one picture."""
+    """Of what each gives for one image."""
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
-        """From pictures to rows."""
+        """From images to rows."""
         parts = zip(self.trunks, self.shapes, self.parts.recipe.extractors, strict=True)
         context = self.parts.context
         return tuple(
@@ -80,11 +80,11 @@ class Trunks:
             found.append(embedding_of(tail, choice, recipe.features, whole.context, whole.index))
         return tuple(found)
 
-    def source(self, store: FeatureStore, pictures: PictureSource) -> TrunkSource:
-        """Of the features of ψ₀; ``store`` has the rows of every picture."""
+    def source(self, store: FeatureStore, images: ImageSource) -> TrunkSource:
+        """Of the features of ψ₀; ``store`` has the rows of every image."""
         tails = self.tails(self.parts.embeddings)
         assert tails is not None  # they were cut when this was made
-        return TrunkSource(self, store, pictures, tails)
+        return TrunkSource(self, store, images, tails)
 
     def gives_what(self, cut: Cut, index: int) -> bool:
         """Whether the tail of ``cut`` takes what this trunk gives: the cut lies at the same place."""
@@ -126,14 +126,14 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 class Rows:
-    """What a trunk gives for some pictures, on disk; read back in any order as the images of batches."""
+    """What a trunk gives for some images, on disk; read back in any order in place of the images of batches."""
 
     def __init__(self, store: FeatureStore, samples: Sequence[Sample], index: int, shape: tuple[int, ...]) -> None:
         """
         Args:
-            samples: pictures, of which those count that ``store`` has; a picture's number is its place among them.
+            samples: images, of which those count that ``store`` has; an image's number is its place among them.
             index: of the embedding in ``store``.
-            shape: of what the trunk gives for one picture.
+            shape: of what the trunk gives for one image.
         """
         self._ids = [sample.id for sample in samples if sample.id in store]
         self._store = store
@@ -144,7 +144,7 @@ class Rows:
         return len(self._ids)
 
     def load(self, numbers: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The pictures of these numbers, in batches."""
+        """The images of these numbers, in batches."""
         for first in range(0, len(numbers), batch_size):
             ids = tuple(self._ids[number] for number in numbers[first : first + batch_size])
             rows = self._store.read(ids, self._index, "cpu")[TRUNK]
@@ -152,13 +152,13 @@ class Rows:
 
 
 class Frozen:
-    """Gives the pictures of one training as the blocks that it does not train make of them, each computed once."""
+    """Gives the images of one training as the blocks that it does not train make of them, each computed once."""
 
     def __init__(self, cut: Cut, index: int, source: Source, folder: Path) -> None:
         """
         Args:
             index: the extractor's place among the recipe's.
-            source: of the pictures.
+            source: of the images.
             folder: for rows that the source does not have.
         """
         self._cut, self._index, self._source, self._folder = cut, index, source, folder
@@ -168,15 +168,15 @@ class Frozen:
 
     @property
     def shared(self) -> bool:
-        """Whether the source has the rows, as it does where all classes of the same pictures share them."""
+        """Whether the source has the rows, as it does where all classes of the same images share them."""
         return self._shared is not None
 
     def rows(self, name: str, samples: Sequence[Sample], advance: Advance) -> Rows:
         """Those of ``samples``.
 
         Args:
-            name: tells them from those of other pictures. Rows that an earlier attempt left under it are filled up, so
-                that each attempt must name the same pictures in the same order.
+            name: tells them from those of other images. Rows that an earlier attempt left under it are filled up, so
+                that each attempt must name the same images in the same order.
             advance: told of every batch that is computed.
 
         Raises:
@@ -187,7 +187,7 @@ class Frozen:
         cut, folder = self._cut, self._folder / name
         embedding = trunk_embedding(cut.trunk, self._shape, cut.context, cut.who)
         folder.mkdir(parents=True, exist_ok=True)
-        if not stored_pictures(folder) and not fits(folder, [embedding.levels], len(samples)):
+        if not stored_images(folder) and not fits(folder, [embedding.levels], len(samples)):
             needed = bytes_needed([embedding.levels], len(samples))
             raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the free disk space")
         store = FeatureStore(folder, [embedding.levels])
@@ -200,31 +200,29 @@ class NoRoomError(Exception):
 
 
 class TrunkSource:
-    """Reads rows that were computed once for every picture, and makes features of them: implements ``Source``."""
+    """Reads rows that were computed once for every image, and makes features of them: implements ``Source``."""
 
-    def __init__(
-        self, trunks: Trunks, store: FeatureStore, pictures: PictureSource, tails: tuple[Embedding, ...]
-    ) -> None:
+    def __init__(self, trunks: Trunks, store: FeatureStore, images: ImageSource, tails: tuple[Embedding, ...]) -> None:
         """
         Args:
-            store: of the rows of every picture.
-            pictures: the same pictures themselves.
+            store: of the rows of every image.
+            images: the same images themselves.
             tails: what makes features of rows.
         """
-        self.bad = pictures.bad
+        self.bad = images.bad
         self.trunks = trunks
         self._store = store
-        self._pictures = pictures
+        self._images = images
         self._tails = tails
 
     def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
         tails = self.trunks.tails(embeddings)
         if tails is None:
-            return self._pictures.fresh(embeddings)
-        return TrunkSource(self.trunks, self._store, self._pictures, tails)
+            return self._images.fresh(embeddings)
+        return TrunkSource(self.trunks, self._store, self._images, tails)
 
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> PictureSource:
-        return self._pictures.decoding(embeddings)
+    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
+        return self._images.decoding(embeddings)
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
@@ -255,8 +253,8 @@ class _TailStream:
         return self._tails[0].levels
 
     @property
-    def pictures(self) -> int:
-        return self._rows.pictures
+    def count(self) -> int:
+        return self._rows.count
 
     def embedded(self) -> Iterator[Embedded]:
         places = {index: place for place, index in enumerate(dict.fromkeys(tail.index for tail in self._tails))}
@@ -277,7 +275,7 @@ class TrunkExtractor(nn.Module):
     """The blocks that no training changes, as an extractor: what they give, in one row, is its only level."""
 
     def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
-        """``shape``: of what it gives for one picture."""
+        """``shape``: of what it gives for one image."""
         super().__init__()
         self.trunk = trunk
         self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
@@ -289,14 +287,14 @@ class TrunkExtractor(nn.Module):
 
 
 def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
-    """Of what it gives for one picture."""
+    """Of what it gives for one image."""
     with torch.no_grad():
         shown: Tensor = trunk(torch.zeros(1, 3, *context.image_size, device=context.device))
     return tuple(shown.shape[1:])
 
 
 def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, who: str, index: int = 0) -> Embedding:
-    """From pictures to what ``trunk`` makes of them, each a row; ``shape`` is that of one before."""
+    """From images to what ``trunk`` makes of them, each a row; ``shape`` is that of one before."""
     extractor = TrunkExtractor(trunk, shape)
     transform = FeatureTransform(FeaturesTable(), extractor.levels, context.generator("features"))
     return Embedding(extractor, transform, context, who, index)

@@ -1,4 +1,4 @@
-"""What a recipe asks of a training: which adapter and stopper, how long, and which pictures are kept out of it."""
+"""What a recipe asks of a training: which adapter and stopper, how long, and which images are kept out of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
 
 SCALE_SHARE: Final = 0.1
-"""Of the normal training pictures, held out for the scales of members whose largest ratio counts."""
+"""Of the normal training images, held out for the scales of members whose largest ratio counts."""
 
 
 def new_adapter(parts: Assembled) -> Adapter | None:
@@ -41,7 +41,7 @@ def new_adapter(parts: Assembled) -> Adapter | None:
 def split_for_stopping(
     samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """(pictures to train on, pictures held out for the stopper)."""
+    """(images to train on, images held out for the stopper)."""
     stopper = new_stopper(parts)
     share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
     return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
@@ -56,7 +56,7 @@ def snapshot_rule(parts: Assembled) -> Fuse | None:
 def split_for_scale(
     subject: str, samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """(pictures to train on, pictures held out to tell what a member gives a typical normal one).
+    """(images to train on, images held out to tell what a member gives a typical normal one).
 
     Source: Reiss et al., PANDA (CVPR 2021), supplement B.1.
 
@@ -66,7 +66,7 @@ def split_for_scale(
     train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", equal)
     if not scaling:
         raise UserError(
-            f"adapter: expected normal training pictures of {subject} of which a tenth can be held out for the scales "
+            f"adapter: expected normal training images of {subject} of which a tenth can be held out for the scales "
             f"of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
         )
     return train, scaling
@@ -76,7 +76,7 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
     """Refuse before the first training what would else be refused when its turn comes.
 
     Raises:
-        UserError: keys that do not go together, or a category with too few pictures for what they ask.
+        UserError: keys that do not go together, or a category with too few images for what they ask.
     """
     adapter = new_adapter(parts)
     if adapter is None:
@@ -90,7 +90,7 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
             "is made of snapshots, found none: set it, or use panda"
         )
     if rule == "max_ratio" and recipe.threshold.parts:
-        # A calibration picture would be scored by one fold's members, a new one by the most extreme of all folds'.
+        # A calibration image would be scored by one fold's members, a new one by the most extreme of all folds'.
         raise UserError(
             f'threshold.method: expected "split" with adapter {recipe.adapter.name}, whose score is the largest of its '
             'members\', found "cross", whose promise on false alarms would not hold: remove this key'

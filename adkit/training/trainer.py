@@ -24,8 +24,8 @@ from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.stopper import Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
-from adkit.report.report import LookReport
-from adkit.training.checkpoints import CHECKPOINT, Course, latest, put_back, trained_parameters, write_snapshot
+from adkit.report.report import CheckReport
+from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_back, trained_parameters, write_snapshot
 from adkit.utils.progress import Advance
 
 SAVE_EVERY: Final = 200
@@ -33,22 +33,22 @@ SAVE_EVERY: Final = 200
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingTask:
     """Everything that a training is made of."""
 
     extractor: nn.Module
     """Trained in place; in evaluation mode, so that batch norms keep their statistics."""
     embedding: Embedding
-    """The way from pictures to features through ``extractor``, without gradients, for the stopper."""
+    """The way from images to features through ``extractor``, without gradients, for the stopper."""
     adapter: Adapter
     schedule: Schedule
     stopper: Stopper | None
     stages: Sequence[Stage]
     """What ``adapter.stages()`` gave."""
     forward: Callable[[Tensor], Features]
-    """What a step trains: from the images of ``pictures`` to levels, in the extractor or in its tail."""
-    pictures: Pictures
-    auxiliary: Pictures | None
+    """What a step trains: from the images of ``normal`` to levels, in the extractor or in its tail."""
+    normal: Minibatches
+    auxiliary: Minibatches | None
     held_out: Iterable[Batch]
     context: Context
     who_adapts: str = "adapter"
@@ -56,14 +56,14 @@ class Lesson:
     say: Callable[[str], None] = lambda text: None
 
     def features(self, images: Tensor) -> Features:
-        """What the adapter reads, with gradients; ``images`` are those of ``pictures``."""
+        """What the adapter reads, with gradients; ``images`` are those of ``normal``."""
         with autocast(self.context):
             found = self.forward(images.to(self.context.device, non_blocking=True))
         plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
         return self.embedding.transform(plain)
 
 
-def train(lesson: Lesson, advance: Advance, folder: Path | None = None) -> Course:
+def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> TrainingState:
     """Train the extractor, and leave it in the state that was kept last, or else the last one.
 
     Args:
@@ -74,106 +74,106 @@ def train(lesson: Lesson, advance: Advance, folder: Path | None = None) -> Cours
     Raises:
         UserError: the loss was not finite before any state was kept.
     """
-    trained = trained_parameters(lesson.extractor, lesson.stages)
-    course, saved = Course(), None if folder is None else latest(folder)
+    trained = trained_parameters(task.extractor, task.stages)
+    state, saved = TrainingState(), None if folder is None else latest(folder)
     if saved is not None:
-        course.load_state_dict(saved["course"])
-        lesson.extractor.load_state_dict(saved["extractor"])
-        advance((course.done + int(saved["trainer"]["iteration"])) * lesson.schedule.batch_size)
+        state.load_state_dict(saved["state"])
+        task.extractor.load_state_dict(saved["extractor"])
+        advance((state.done + int(saved["trainer"]["iteration"])) * task.schedule.batch_size)
     with torch.enable_grad():
-        for number in range(course.stage, len(lesson.stages)):
-            if course.ended:
+        for number in range(state.stage, len(task.stages)):
+            if state.ended:
                 break
-            _Trainer(lesson, lesson.stages[number], number, trained, course).run(advance, folder, saved)
+            _Trainer(task, task.stages[number], number, trained, state).run(advance, folder, saved)
             saved = None
-    if course.best:
-        put_back(lesson.extractor, course.best)
-    for parameter in lesson.extractor.parameters():
+    if state.best:
+        put_back(task.extractor, state.best)
+    for parameter in task.extractor.parameters():
         parameter.requires_grad_(False)
-    return course
+    return state
 
 
 class _Trainer:
     """One stage: its optimizer, and the engine that it steps."""
 
     def __init__(
-        self, lesson: Lesson, stage: Stage, number: int, trained: Mapping[str, nn.Parameter], course: Course
+        self, task: TrainingTask, stage: Stage, number: int, trained: Mapping[str, nn.Parameter], state: TrainingState
     ) -> None:
-        self.lesson, self.stage, self.course, self.trained = lesson, stage, course, trained
-        course.stage = number
-        self.length = length_of(lesson.schedule, stage, lesson.pictures.epoch_length)
-        self.optimizer = optimizer_of(lesson.schedule, stage)
-        device = torch.device(lesson.context.device).type
-        self.scaler = torch.amp.GradScaler(device, enabled=lesson.context.precision == "float16")
+        self.task, self.stage, self.state, self.trained = task, stage, state, trained
+        state.stage = number
+        self.length = length_of(task.schedule, stage, task.normal.epoch_length)
+        self.optimizer = optimizer_of(task.schedule, stage)
+        device = torch.device(task.context.device).type
+        self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
         self.engine = Engine(self.step)
         self.auxiliary: Iterator[Batch] | None = None
         self.started = time.perf_counter()
 
     def run(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
-        lesson, engine = self.lesson, self.engine
+        task, engine = self.task, self.engine
         engine.logger.addHandler(logging.NullHandler())
-        per_epoch = lesson.pictures.epoch_length
+        per_epoch = task.normal.epoch_length
         done = 0
         if saved is not None:
             Checkpoint.load_objects(self._objects(), saved)
-            if lesson.stopper is not None:
-                lesson.stopper.load_state_dict(saved["stopper"])
+            if task.stopper is not None:
+                task.stopper.load_state_dict(saved["stopper"])
             done = engine.state.iteration
-        for parameter in lesson.extractor.parameters():
+        for parameter in task.extractor.parameters():
             parameter.requires_grad_(False)
         for parameter in self.stage.parameters:
             parameter.requires_grad_(True)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: advance(len(cast(Batch, engine.state.batch))))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.look)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
         if folder is not None:
-            if (every := lesson.schedule.snapshot_epochs) is not None:
+            if (every := task.schedule.snapshot_epochs) is not None:
                 take = partial(self.take_snapshot, folder, interval_of(every, per_epoch))
                 engine.add_event_handler(Events.ITERATION_COMPLETED, take)
                 take()
             # Two are kept, since Ignite removes the older before the newer is written.
             save = Checkpoint(
-                {**self._objects(), **({} if lesson.stopper is None else {"stopper": lesson.stopper})},
+                {**self._objects(), **({} if task.stopper is None else {"stopper": task.stopper})},
                 DiskSaver(folder, require_empty=False),
                 filename_prefix=CHECKPOINT,
                 n_saved=2,
-                global_step_transform=lambda engine, event: self.course.done + engine.state.iteration,
+                global_step_transform=lambda engine, event: self.state.done + engine.state.iteration,
             )
             inside = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n % SAVE_EVERY == 0 and n % per_epoch != 0)
             engine.add_event_handler(inside, save)
             engine.add_event_handler(Events.EPOCH_COMPLETED, save)
-        if not self.course.looks:
-            self.look()
-        if self.course.ended:
+        if not self.state.checks:
+            self.check()
+        if self.state.ended:
             return
-        if lesson.auxiliary is not None:
-            self.auxiliary = lesson.auxiliary.since(self.minibatches)
+        if task.auxiliary is not None:
+            self.auxiliary = task.auxiliary.since(self.minibatches)
         if done < self.length:
             epochs = math.ceil(self.length / per_epoch)
-            engine.run(lesson.pictures.since(self.minibatches), max_epochs=epochs, epoch_length=per_epoch)
-        if self.course.looks[-1].minibatches < self.course.done + engine.state.iteration:
-            self.look()  # at a part of an epoch
-        self.course.done += engine.state.iteration
+            engine.run(task.normal.since(self.minibatches), max_epochs=epochs, epoch_length=per_epoch)
+        if self.state.checks[-1].minibatches < self.state.done + engine.state.iteration:
+            self.check()  # at a part of an epoch
+        self.state.done += engine.state.iteration
 
     def _objects(self) -> dict[str, Any]:
         return {
             "trainer": self.engine,
-            "extractor": self.lesson.extractor,
+            "extractor": self.task.extractor,
             "optimizer": self.optimizer,
             "scaler": self.scaler,
-            "course": self.course,
+            "state": self.state,
         }
 
     @property
     def minibatches(self) -> int:
-        return self.course.done + self.engine.state.iteration
+        return self.state.done + self.engine.state.iteration
 
     def step(self, engine: Engine, normal: Batch) -> float:
-        lesson = self.lesson
-        with blaming(lesson.who_adapts):
+        task = self.task
+        with blaming(task.who_adapts):
             batch = self._batch(normal)
-            features = lesson.features(batch.images)
-            found = lesson.adapter.loss(lesson.embedding.extractor, batch, features)
+            features = task.features(batch.images)
+            found = task.adapter.loss(task.embedding.extractor, batch, features)
             terms = dict(found) if isinstance(found, Mapping) else {}
             loss = torch.stack([term.float() for term in terms.values()]).sum() if terms else _tensor(found)
         if not loss.requires_grad:
@@ -187,49 +187,49 @@ class _Trainer:
             return value
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        share, clip = 1.0, lesson.schedule.clip_norm
+        share, clip = 1.0, task.schedule.clip_norm
         if clip is not None:
             self.scaler.unscale_(self.optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(self.stage.parameters, clip))
             share = min(1.0, clip / (norm + 1e-6))  # as torch has it
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if isinstance(lesson.adapter, SteppingAdapter):
-            with blaming(lesson.who_adapts), torch.no_grad():
-                lesson.adapter.after_step(acting_rates(self.optimizer, lesson.schedule, share))
+        if isinstance(task.adapter, SteppingAdapter):
+            with blaming(task.who_adapts), torch.no_grad():
+                task.adapter.after_step(acting_rates(self.optimizer, task.schedule, share))
         for name, term in {"": loss, **terms}.items():
-            self.course.sums[name] = self.course.sums.get(name, 0.0) + float(term.detach())
-        self.course.count += 1
+            self.state.sums[name] = self.state.sums.get(name, 0.0) + float(term.detach())
+        self.state.count += 1
         return value
 
     def _batch(self, normal: Batch) -> Batch:
-        adapter = self.lesson.adapter
+        adapter = self.task.adapter
         if not isinstance(adapter, BatchingAdapter):
             return normal
         other = None if self.auxiliary is None else next(self.auxiliary)
-        return adapter.batch(normal, other, self.lesson.context.generator("batch", str(self.minibatches)))
+        return adapter.batch(normal, other, self.task.context.generator("batch", str(self.minibatches)))
 
     def _diverged(self, value: float) -> None:
-        course = self.course
-        if not course.best:
+        state = self.state
+        if not state.best:
             raise UserError(
                 f"training: expected a finite loss, found {value:g} after {self.minibatches} minibatches: lower "
                 "training.learning_rate or set training.clip_norm"
             )
-        kept = course.kept
-        course.ended = (
+        kept = state.kept
+        state.ended = (
             f"the loss became {value:g} after {self.minibatches} minibatches; went back to the state of minibatch "
             f"{kept.minibatches}"
         )
-        course.looks.append(
-            LookReport(
+        state.checks.append(
+            CheckReport(
                 minibatches=self.minibatches,
                 epochs=self._epochs(),
                 loss=None,
                 terms={},
-                figure=None,
+                value=None,
                 kept=False,
-                reason=course.ended,
+                reason=state.ended,
             )
         )
         self.engine.terminate()
@@ -237,59 +237,59 @@ class _Trainer:
     def take_snapshot(self, folder: Path, every: int) -> None:
         """Keep the state on disk at every so many minibatches, the first state and the last one of a stage."""
         last = self.engine.state.iteration >= self.length
-        if self.course.ended or not (self.minibatches % every == 0 or last):
+        if self.state.ended or not (self.minibatches % every == 0 or last):
             return
         write_snapshot(folder, self.minibatches, self.trained)
-        if self.minibatches not in self.course.snapshots:
-            self.course.snapshots.append(self.minibatches)
+        if self.minibatches not in self.state.snapshots:
+            self.state.snapshots.append(self.minibatches)
 
     def end_where_it_should(self) -> None:
-        """The length need not be whole epochs; where it is, the engine ends by itself, after a last look."""
+        """The length need not be whole epochs; where it is, the engine ends by itself, after a last check."""
         done = self.engine.state.iteration
-        if done >= self.length and done % self.lesson.pictures.epoch_length:
+        if done >= self.length and done % self.task.normal.epoch_length:
             self.engine.terminate()
 
     def _epochs(self) -> float:
-        return self.minibatches / self.lesson.pictures.epoch_length
+        return self.minibatches / self.task.normal.epoch_length
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Ask the stopper about the current state."""
-        course, lesson = self.course, self.lesson
-        if course.ended:
+        state, task = self.state, self.task
+        if state.ended:
             return
-        means = {name: total / course.count for name, total in course.sums.items()} if course.count else {}
+        means = {name: total / state.count for name, total in state.sums.items()} if state.count else {}
         loss = means.pop("", None)
         progress = Progress(self.minibatches, self._epochs(), loss)
-        course.sums, course.count = {}, 0
+        state.sums, state.count = {}, 0
         verdict = Verdict(keep=False, stop=False, reason="no stopper: trained to its length")
-        if lesson.stopper is not None:
-            generator = lesson.context.generator("stopper", str(progress.minibatches))
-            with blaming(lesson.who_stops), torch.no_grad():
-                verdict = lesson.stopper.check(progress, lesson.embedding, lesson.adapter, lesson.held_out, generator)
+        if task.stopper is not None:
+            generator = task.context.generator("stopper", str(progress.minibatches))
+            with blaming(task.who_stops), torch.no_grad():
+                verdict = task.stopper.check(progress, task.embedding, task.adapter, task.held_out, generator)
         if verdict.keep:
-            course.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
-        course.looks.append(
-            LookReport(
+            state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
+        state.checks.append(
+            CheckReport(
                 minibatches=progress.minibatches,
                 epochs=progress.epochs,
                 loss=loss,
                 terms=means,
-                figure=verdict.figure,
+                value=verdict.value,
                 kept=verdict.keep,
                 reason=verdict.reason,
             )
         )
         now = time.perf_counter()
-        course.seconds, self.started = course.seconds + now - self.started, now
-        lesson.say(_told(course.looks[-1]))
+        state.seconds, self.started = state.seconds + now - self.started, now
+        task.say(_told(state.checks[-1]))
         if verdict.stop:
-            course.ended = verdict.reason
+            state.ended = verdict.reason
             self.engine.terminate()
 
 
-def _told(look: LookReport) -> str:
-    loss = "" if look.loss is None else f", loss {look.loss:.6g}"
-    return f"epoch {look.epochs:.4g}{loss}: {look.reason}"
+def _told(check: CheckReport) -> str:
+    loss = "" if check.loss is None else f", loss {check.loss:.6g}"
+    return f"epoch {check.epochs:.4g}{loss}: {check.reason}"
 
 
 def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -341,8 +341,8 @@ def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: fl
     return {parameter: gain * float(group["lr"]) for group in optimizer.param_groups for parameter in group["params"]}
 
 
-class Pictures:
-    """Training pictures in minibatches, epoch after epoch without end, in an order that the epoch's number decides.
+class Minibatches:
+    """Training images in minibatches, epoch after epoch without end, in an order that the epoch's number decides.
 
     So a run that is resumed at any minibatch sees what it would have seen.
     """
@@ -352,7 +352,7 @@ class Pictures:
     ) -> None:
         """
         Args:
-            load: numbers of pictures → those pictures, in batches of ``batch_size``.
+            load: numbers of images → those images, in batches of ``batch_size``.
             count: how many there are.
             name: of the generator that shuffles them.
         """
@@ -377,5 +377,5 @@ class Pictures:
                 found += 1
                 yield batch
             if not found:
-                raise UserError("data: expected pictures to train on, found none that can be read any more")
+                raise UserError("data: expected images to train on, found none that can be read any more")
             epoch, offset = epoch + 1, 0

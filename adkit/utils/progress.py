@@ -1,4 +1,4 @@
-"""One progress display for a whole run: bars on a terminal, plain lines elsewhere; and the seconds a stage took."""
+"""One progress display for a whole run: bars on a terminal, plain lines elsewhere; and how long each stage took."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 Advance = Callable[[int], None]
-"""Called with the number of pictures that have just been dealt with."""
+"""Called with the number of images that have just been dealt with."""
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of a stage where there is no terminal."""
 
@@ -29,7 +29,7 @@ PLAIN_INTERVAL = 10.0
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} pictures/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:.0f} images/s" if speed else "", style="progress.data.speed")
 
 
 class Display:
@@ -74,20 +74,20 @@ class Display:
         Args:
             name: what is done, the key under which the report has its seconds: ``fit``.
             subject: to what: ``tile``.
-            total: pictures to come; None where they are not counted.
+            total: images to come; None where they are not counted.
 
         Yields:
-            A function to call with the number of pictures just done.
+            A function to call with the number of images just done.
         """
         started = time.perf_counter()
         title = f"{subject}: {name}"
         task = self._bars.add_task(title, total=total)
         plain = _PlainStage(self, title, total) if not self.console.is_terminal else None
 
-        def advance(pictures: int) -> None:
-            self._bars.advance(task, pictures)
+        def advance(images: int) -> None:
+            self._bars.advance(task, images)
             if plain is not None:
-                plain.advance(pictures)
+                plain.advance(images)
 
         try:
             yield advance
@@ -111,20 +111,20 @@ class _PlainStage:
         self._done = 0
         self._started = self._spoke = time.perf_counter()
 
-    def advance(self, pictures: int) -> None:
-        self._done += pictures
+    def advance(self, images: int) -> None:
+        self._done += images
         now = time.perf_counter()
         if now - self._spoke < PLAIN_INTERVAL:
             return
         self._spoke = now
         rate = self._done / (now - self._started)
-        text = f"{self._title}: {self._done} pictures, {rate:.0f} pictures/s"
+        text = f"{self._title}: {self._done} images, {rate:.0f} images/s"
         if self._total:
-            text = f"{self._title}: {self._done} of {self._total} pictures, {rate:.0f} pictures/s"
+            text = f"{self._title}: {self._done} of {self._total} images, {rate:.0f} images/s"
             if rate > 0:
                 text += f", {max(self._total - self._done, 0) / rate:.0f} s left"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:
-        counted = f"{self._done} pictures, " if self._done else ""
+        counted = f"{self._done} images, " if self._done else ""
         self._display.say(f"{self._title}: {counted}{seconds:.1f} s")

@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
-from adkit.plugin import Batch, Context, Extractor, Features, PictureStream, Schedule, Scorer, Scores, Stream
+from adkit.plugin import Batch, Context, Extractor, Features, ImageStream, Schedule, Scorer, Scores, Stream
 from adkit.toolkit.blocks import BlocksAdapter, TunesBlocks, mean_terms
 from adkit.toolkit.centers import distances, fit_centers
 from adkit.toolkit.scoring import scores_of
@@ -29,21 +29,21 @@ SCHEDULE: Final = Schedule(
 
 
 class Compactness:
-    """‖ψ(x) − c‖², c the mean of ψ₀ over the normal pictures: the mean over pictures, levels and a level's locations.
+    """‖ψ(x) − c‖², c the mean of ψ₀ over the normal images: the mean over images, levels and a level's locations.
 
-    Equation 1 sums over pictures, and knows the pooled level alone; of that one, this is its mean.
+    Equation 1 sums over images, and knows the pooled level alone; of that one, this is its mean.
     """
 
     def __init__(self, normal: Stream) -> None:
-        """``normal``: the normal pictures through ψ₀, which are walked once."""
+        """``normal``: the normal images through ψ₀, which are walked once."""
         self._centers = fit_centers(normal.levels, normal, "level")
 
     def terms(self, features: Features) -> dict[str, Tensor]:
-        """A term a level, whose sum is the loss."""
+        """A term per level, whose sum is the loss."""
         return mean_terms(self._scores(features).levels)
 
     def score(self, features: Features) -> Tensor:
-        """(n,): each picture's own mean over levels."""
+        """(n,): each image's own mean over levels."""
         return self._scores(features).image
 
     def _scores(self, features: Features) -> Scores:
@@ -62,7 +62,7 @@ class CompactnessAdapter(BlocksAdapter):
         self._compactness: Compactness
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         self._compactness = Compactness(normal)
         self._parameters = self.trained(extractor)

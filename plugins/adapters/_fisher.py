@@ -15,14 +15,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.plugin import Batch, Context, Extractor, PictureStream, UserError
+from adkit.plugin import Batch, Context, Extractor, ImageStream, UserError
 from adkit.toolkit.blocks import adaptable
 from adkit.toolkit.cache import add_tensor, cached
 
 from ._pretraining import class_numbers, classes_of
 
 Labels = Literal["predicted", "classes"]
-"""Whence y: drawn from what the classifier predicts, or what each picture shows."""
+"""Whence y: drawn from what the classifier predicts, or what each image shows."""
 
 FORMULA = "fisher 1"
 """Part of the cache's key: another one for another formula."""
@@ -32,9 +32,9 @@ logger = logging.getLogger("adkit")
 
 @dataclass(frozen=True)
 class Sampled:
-    """Some of the pictures of a stream, each as likely as any other, and always the same of equal streams."""
+    """Some of the images of a stream, each as likely as any other, and always the same of equal streams."""
 
-    pictures: PictureStream
+    images: ImageStream
     count: int
     """How many at most."""
     context: Context
@@ -43,12 +43,12 @@ class Sampled:
     def numbers(self) -> frozenset[int]:
         """Their places in the stream; of unreadable ones fewer come."""
         generator = self.context.generator("fisher", "pictures")
-        return frozenset(torch.randperm(self.pictures.pictures, generator=generator)[: self.count].tolist())
+        return frozenset(torch.randperm(self.images.count, generator=generator)[: self.count].tolist())
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches of one picture."""
+        """Batches of one image."""
         number = 0
-        for batch in self.pictures.batches():
+        for batch in self.images.batches():
             for i in range(len(batch)):
                 if number in self.numbers:
                     kinds = None if batch.kinds is None else batch.kinds[i : i + 1]
@@ -59,12 +59,12 @@ class Sampled:
 def fisher(
     extractor: Extractor,
     parameters: Sequence[nn.Parameter],
-    pictures: PictureStream,
+    images: ImageStream,
     labels: Labels,
     count: int,
     context: Context,
 ) -> list[Tensor]:
-    """The mean over pictures of (∂ −log p(y|x) / ∂θ)², for every one of ``parameters``, computed once and then cached.
+    """The mean over images of (∂ −log p(y|x) / ∂θ)², for every one of ``parameters``, computed once and then cached.
 
     With y drawn from the classifier's own prediction p(·|x) this is the definition of the Fisher information, which
     takes no labels. With the true classes it is what PANDA's equation 3 and elastic weight consolidation compute.
@@ -72,18 +72,18 @@ def fisher(
 
     Args:
         parameters: of the extractor.
-        pictures: with kinds, where ``labels`` are their classes; class i is the kind of number i.
+        images: with kinds, where ``labels`` are their classes; class i is the kind of number i.
         count: how many of them are used at most.
 
     Returns:
         Tensors ≥ 0 of the shapes of ``parameters``, float32, on their devices.
 
     Raises:
-        UserError: the weights have no classifier, or the kinds of the pictures are not its classes.
+        UserError: the weights have no classifier, or the kinds of the images are not its classes.
     """
     wanted = {id(parameter) for parameter in parameters}
     names = {id(p): name for name, p in cast(nn.Module, extractor).named_parameters() if id(p) in wanted}
-    sampled = Sampled(pictures, count, context)
+    sampled = Sampled(images, count, context)
     found = cached(
         "fisher",
         _key(extractor, sorted(names.values()), sampled, labels),
@@ -108,11 +108,11 @@ def compute_fisher(
     sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
     with _only(cast(nn.Module, extractor), parameters), torch.enable_grad():
         # One by one: the mean of squares is not the square of a batch's mean gradient.
-        for picture in sampled:
-            log_p = classify(picture.images.to(device)).float().log_softmax(1)[0]  # (classes,)
+        for image in sampled:
+            log_p = classify(image.images.to(device)).float().log_softmax(1)[0]  # (classes,)
             if labels == "classes":
-                numbers = class_numbers(sampled.pictures.kinds, len(log_p), "fisher")
-                y = int(classes_of(picture, numbers, "fisher"))
+                numbers = class_numbers(sampled.images.kinds, len(log_p), "fisher")
+                y = int(classes_of(image, numbers, "fisher"))
             else:
                 y = int(torch.multinomial(log_p.detach().cpu().exp(), 1, generator=generator))
             done += 1
@@ -121,13 +121,13 @@ def compute_fisher(
                 if gradient is not None:
                     total.addcmul_(gradient, gradient)
     if not done:
-        raise UserError("data: expected pictures for the Fisher information, found none that can be read: add some")
+        raise UserError("data: expected images for the Fisher information, found none that can be read: add some")
     if not all(bool(total.isfinite().all()) for total in sums):
         raise UserError(
             "extractor.weights: expected a classifier whose gradients are finite, found NaN or inf: use other weights, "
             'or set adapter.fisher = "uniform"'
         )
-    logger.info("Fisher information of %d pictures: %.1f s", done, time.perf_counter() - started)
+    logger.info("Fisher information of %d images: %.1f s", done, time.perf_counter() - started)
     return [total / done for total in sums]
 
 
@@ -149,13 +149,13 @@ def _only(extractor: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[
 def _key(extractor: Extractor, names: Sequence[str], sampled: Sampled, labels: Labels) -> str:
     """Digest of all that the Fisher information depends on."""
     module, context = cast(nn.Module, extractor), sampled.context
-    kinds = list(sampled.pictures.kinds) if labels == "classes" else None
+    kinds = list(sampled.images.kinds) if labels == "classes" else None
     device = torch.device(context.device).type
     # The text of a module tells networks apart whose weights have the same names.
     about = [FORMULA, repr(module), names, labels, kinds, context.seed, sampled.count, device]
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in module.state_dict().items():
         add_tensor(digest, name, tensor)
-    for picture in sampled:
-        add_tensor(digest, str(picture.kinds) if labels == "classes" else "", picture.images)
+    for image in sampled:
+        add_tensor(digest, str(image.kinds) if labels == "classes" else "", image.images)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The task that an extractor was pretrained on: pictures of ``[auxiliary]`` as classes of its classifier."""
+"""The task that an extractor was pretrained on: images of ``[auxiliary]`` as classes of its classifier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int
     """Kind → the class of that number, where the kinds are those of the pretraining data, in their order.
 
     Args:
-        kinds: ``PictureStream.kinds``.
+        kinds: ``ImageStream.kinds``.
         classes: how many the classifier has.
         key: the adapter's parameter that asks for them, for the sentence.
 
@@ -23,7 +23,7 @@ def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int
     """
     if len(kinds) != classes:
         raise UserError(
-            f"[auxiliary]: expected pictures of {classes} kinds, one a class of the pretrained classifier, which "
+            f"[auxiliary]: expected images of {classes} kinds, one a class of the pretrained classifier, which "
             f'adapter.{key} = "classes" needs, found {len(kinds)}: name the data set that the weights were trained on, '
             f'or set adapter.{key} = "predicted"'
         )
@@ -31,14 +31,14 @@ def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int
 
 
 def classes_of(batch: Batch, numbers: Mapping[str, int], key: str) -> Tensor:
-    """(b,) int64: the class that each picture shows.
+    """(b,) int64: the class that each image shows.
 
     Raises:
         UserError: it is not known what they show.
     """
     if batch.kinds is None:
         raise UserError(
-            f'[auxiliary]: expected pictures whose kinds are known, which adapter.{key} = "classes" needs, found '
+            f'[auxiliary]: expected images whose kinds are known, which adapter.{key} = "classes" needs, found '
             f'{batch.ids[0]} without one: use a data set of classes, or set adapter.{key} = "predicted"'
         )
     return torch.tensor([numbers[kind] for kind in batch.kinds])

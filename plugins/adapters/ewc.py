@@ -21,8 +21,8 @@ from adkit.plugin import (
     Context,
     Extractor,
     Features,
+    ImageStream,
     Params,
-    PictureStream,
     Scorer,
     UserError,
     hookimpl,
@@ -34,7 +34,7 @@ from ._fisher import fisher
 
 UNIFORM: Final = 3e-3
 """Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of
-EfficientNet-Lite 0 on pictures of textures, so that one strength serves both."""
+EfficientNet-Lite 0 on images of textures, so that one strength serves both."""
 
 
 class EwcParams(Params):
@@ -42,10 +42,10 @@ class EwcParams(Params):
     fisher: Literal["predicted", "classes", "uniform"] = Field(
         "predicted",
         description="importance of a weight: its Fisher information with labels that the classifier itself predicts "
-        "for pictures of [auxiliary] or else the normal ones, with the classes of [auxiliary], which must be those of "
+        "for images of [auxiliary] or else the normal ones, with the classes of [auxiliary], which must be those of "
         "the classifier, or alike for all",
     )
-    fisher_pictures: int = Field(3200, ge=1, description="pictures that the Fisher information is a mean over, at most")
+    fisher_images: int = Field(3200, ge=1, description="images that the Fisher information is a mean over, at most")
     penalty: Literal["implicit", "explicit"] = Field(
         "implicit", description="minimize the penalty by steps of its own that cannot diverge, or by those of the loss"
     )
@@ -72,7 +72,7 @@ class Ewc(CompactnessAdapter):
         self._importance: list[Tensor]
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         if self.params.fisher == "classes" and auxiliary is None:
             raise UserError(
@@ -84,8 +84,8 @@ class Ewc(CompactnessAdapter):
         if self.params.fisher == "uniform":
             self._importance = [torch.full_like(initial, UNIFORM) for initial in self._initial]
         else:
-            pictures, count = normal if auxiliary is None else auxiliary, self.params.fisher_pictures
-            self._importance = fisher(extractor, self._parameters, pictures, self.params.fisher, count, self.context)
+            images, count = normal if auxiliary is None else auxiliary, self.params.fisher_images
+            self._importance = fisher(extractor, self._parameters, images, self.params.fisher, count, self.context)
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
         with torch.set_grad_enabled(self.params.penalty == "explicit" and torch.is_grad_enabled()):

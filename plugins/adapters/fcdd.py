@@ -1,4 +1,4 @@
-"""fcdd: a head a level, near 0 on normal pictures and away from it on changed ones, which is a level of its own.
+"""fcdd: a head per level, near 0 on normal images and away from it on changed ones, which is a level of its own.
 
 Source: Liznerski et al., Explainable Deep One-Class Classification (ICLR 2021); over several levels of a pretrained
 network, Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section 4.2.
@@ -22,9 +22,9 @@ from adkit.plugin import (
     Extractor,
     Features,
     Group,
+    ImageStream,
     Level,
     Params,
-    PictureStream,
     Schedule,
     Scorer,
     Stage,
@@ -39,13 +39,13 @@ from adkit.toolkit.resample import apply_separably, area_matrix
 
 
 class FcddParams(Params):
-    share: float = Field(0.5, gt=0, lt=1, description="chance of each picture of a step to be replaced by an anomaly")
+    share: float = Field(0.5, gt=0, lt=1, description="chance of each image of a step to be replaced by an anomaly")
     augmentations: tuple[Augmentation, ...] = Field(
         ("augmix", "cutout", "confetti"),
         min_length=1,
-        description="what makes anomalies of normal pictures, each with equal chance; unused with [auxiliary]",
+        description="what makes anomalies of normal images, each with equal chance; unused with [auxiliary]",
     )
-    masks: bool = Field(True, description="tell the loss where a picture was changed, rather than that it was")
+    masks: bool = Field(True, description="tell the loss where an image was changed, rather than that it was")
     channels: int = Field(128, ge=1, le=4096, description="channels that a level is projected to; 1 in FCDD's paper")
     blocks: Blocks = Field("all", description=BLOCKS)
     head_learning_rate: float = Field(
@@ -56,8 +56,8 @@ class FcddParams(Params):
 class Fcdd:
     """Adds a level ``fcdd.<level>`` of one channel for each level, its value h = sqrt(‖z‖² + 1) − 1.
 
-    The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases stand for a centre.
-    Pictures of ``[auxiliary]`` take the place of changed ones, and count as anomalous all over.
+    The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases stand for a center.
+    Images of ``[auxiliary]`` take the place of changed ones, and count as anomalous all over.
     """
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
@@ -74,7 +74,7 @@ class Fcdd:
         return ExtendedExtractor(extractor, head, added, "fcdd")
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         assert isinstance(extractor, ExtendedExtractor) and isinstance(extractor.head, Head)
         self._levels = tuple(extractor.head.added(name) for name in extractor.inner.levels)

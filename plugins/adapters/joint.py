@@ -1,4 +1,4 @@
-"""joint: draw the features together, while the pretrained classifier goes on to recognize other pictures by them.
+"""joint: draw the features together, while the pretrained classifier goes on to recognize other images by them.
 
 Source: equation 2 of Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation
 (CVPR 2021), after Perera and Patel, Learning Deep Features for One-Class Classification (IEEE TIP 2019).
@@ -21,8 +21,8 @@ from adkit.plugin import (
     Extractor,
     Features,
     Group,
+    ImageStream,
     Params,
-    PictureStream,
     Scorer,
     Stage,
     UserError,
@@ -39,7 +39,7 @@ class JointParams(Params):
     alpha: float = Field(0.1, gt=0, description="weight α of compactness beside the classification loss")
     labels: Literal["predicted", "classes"] = Field(
         "predicted",
-        description="what pictures of [auxiliary] are to be recognized as: what the classifier predicted before "
+        description="what images of [auxiliary] are to be recognized as: what the classifier predicted before "
         "adapting, or their classes, which must be those of the classifier",
     )
     blocks: Blocks = Field(2, description=BLOCKS)
@@ -47,17 +47,17 @@ class JointParams(Params):
 
 @dataclass(frozen=True, kw_only=True)
 class Paired(Batch):
-    """Normal pictures, and beside them those of ``[auxiliary]``, perhaps fewer, which the classifier alone sees."""
+    """Normal images, and beside them those of ``[auxiliary]``, perhaps fewer, which the classifier alone sees."""
 
     auxiliary: Batch
 
 
 class Joint:
-    """Minimizes the classification loss on pictures of ``[auxiliary]`` + α · compactness of the normal ones.
+    """Minimizes the classification loss on images of ``[auxiliary]`` + α · compactness of the normal ones.
 
     The classifier itself stays as it is, so that the features have to go on to mean what they meant. Where its own
     predictions p₀ are the labels, the loss is the cross-entropy −Σ p₀ log p; they are computed once, all of them before
-    the first step, so that nothing depends on which pictures come when, and kept in memory. The paper says neither α
+    the first step, so that nothing depends on which images come when, and kept in memory. The paper says neither α
     nor how long it trains: the length is that of PANDA-Early.
     """
 
@@ -73,12 +73,12 @@ class Joint:
         self._predictions: Tensor
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         if auxiliary is None:
             raise UserError(
-                "adapter.use: expected an [auxiliary] table for joint, one of pictures that the classifier is to go on "
-                "to recognize, found none: add it, or use ewc, which needs no other pictures"
+                "adapter.use: expected an [auxiliary] table for joint, one of images that the classifier is to go on "
+                "to recognize, found none: add it, or use ewc, which needs no other images"
             )
         self._compactness = Compactness(normal)
         self._parameters = tuned(extractor, self.params.blocks)
@@ -93,7 +93,7 @@ class Joint:
         return [Stage([Group(self._parameters)])]
 
     def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Paired:
-        """The normal pictures; those of ``[auxiliary]`` go with them to ``loss``, which has them classified."""
+        """The normal images; those of ``[auxiliary]`` go with them to ``loss``, which has them classified."""
         if auxiliary is None:
             raise UserError("adapter.use: expected an [auxiliary] table for joint, found none: add it")
         return Paired(**vars(normal), auxiliary=auxiliary)
@@ -116,22 +116,22 @@ class Joint:
         """(b,) class numbers, or (b, classes) probabilities."""
         if self.params.labels == "classes":
             return classes_of(batch, self._numbers, "labels")
-        return self._predictions[[self._rows[picture] for picture in batch.ids]]
+        return self._predictions[[self._rows[image] for image in batch.ids]]
 
-    def _predict(self, extractor: Extractor, auxiliary: PictureStream) -> None:
+    def _predict(self, extractor: Extractor, auxiliary: ImageStream) -> None:
         ids: list[str] = []
         found: list[Tensor] = []
         for batch in auxiliary.batches():
             found.append(self._logits(extractor, batch).softmax(1).cpu())
             if not ids:
                 check_memory(
-                    2 * 4 * auxiliary.pictures * found[0].shape[1],  # each alone, and together
+                    2 * 4 * auxiliary.count * found[0].shape[1],  # each alone, and together
                     "cpu",
-                    f"joint: what the classifier predicts for {auxiliary.pictures} pictures of [auxiliary]",
-                    "name fewer pictures there",
+                    f"joint: what the classifier predicts for {auxiliary.count} images of [auxiliary]",
+                    "name fewer images there",
                 )
             ids += batch.ids
-        self._rows = {picture: row for row, picture in enumerate(ids)}
+        self._rows = {image: row for row, image in enumerate(ids)}
         self._predictions = torch.cat(found)
 
 

@@ -18,8 +18,8 @@ from adkit.plugin import (
     Context,
     Extractor,
     Features,
+    ImageStream,
     Params,
-    PictureStream,
     Schedule,
     Scorer,
     UserError,
@@ -47,10 +47,10 @@ class Mahalanobis(BlocksAdapter):
         self._scorer: Scorer
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         if scorer is None:
-            raise ValueError("scorer: expected one that is fitted on the normal pictures, found none")
+            raise ValueError("scorer: expected one that is fitted on the normal images, found none")
         _check_differentiable(scorer, next(iter(normal)))
         self._scorer = scorer
         self._parameters = self.trained(extractor)

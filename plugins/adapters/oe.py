@@ -1,7 +1,7 @@
-"""oe: outlier exposure, a logistic regression on the features that tells normal pictures from other ones.
+"""oe: outlier exposure, a logistic regression on the features that tells normal images from other ones.
 
-Use it only with pictures in ``[auxiliary]`` that resemble the anomalies, or at least come from their domain. With
-others the network may learn what tells the data sets apart, such as colour, and not what tells normal from anomalous:
+Use it only with images in ``[auxiliary]`` that resemble the anomalies, or at least come from their domain. With
+others the network may learn what tells the data sets apart, such as color, and not what tells normal from anomalous:
 on Fashion-MNIST, small photographs of everything took the paper's 95.6 down to 91.8.
 
 Source: equation 5 of Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation
@@ -26,9 +26,9 @@ from adkit.plugin import (
     Features,
     Geometry,
     Group,
+    ImageStream,
     Level,
     Params,
-    PictureStream,
     Schedule,
     Scorer,
     Stage,
@@ -39,7 +39,7 @@ from adkit.toolkit.blocks import BLOCKS, Blocks, tuned
 from adkit.toolkit.heads import ExtendedExtractor
 
 LOGIT = "logit"
-"""The level that is added: w·ψ(x) + b, above 0 where a picture looks more like those of ``[auxiliary]``."""
+"""The level that is added: w·ψ(x) + b, above 0 where an image looks more like those of ``[auxiliary]``."""
 
 
 class OeParams(Params):
@@ -47,10 +47,10 @@ class OeParams(Params):
 
 
 class Oe:
-    """Adds a level ``logit`` of one value a picture, which scorer ``logit`` reads, and minimizes its logistic loss.
+    """Adds a level ``logit`` of one value per image, which scorer ``logit`` reads, and minimizes its logistic loss.
 
     ψ(x) are the levels' means over their locations, one after the other; the paper reads ``pool`` alone. The paper
-    writes no b: with it, w need not tell apart what only the shares of the two kinds of picture make different.
+    writes no b: with it, w need not tell apart what only the shares of the two kinds of image make different.
     """
 
     schedule = Schedule(
@@ -68,7 +68,7 @@ class Oe:
         return ExtendedExtractor(extractor, head, {LOGIT: level}, "oe")
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         if auxiliary is None:
             raise _no_auxiliary()
@@ -88,7 +88,7 @@ class Oe:
         )
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
-        """The mean of −log p(label), as what normal pictures and the others add to it."""
+        """The mean of −log p(label), as what normal images and the others add to it."""
         logits = self.score(features)
         labels = torch.zeros_like(logits) if batch.labels is None else batch.labels.to(logits)
         return {
@@ -101,7 +101,7 @@ class Oe:
 
 
 class Head(nn.Module):
-    """Starts at 0, where every picture is as likely normal as not, so that nothing depends on a draw.
+    """Starts at 0, where every image is as likely normal as not, so that nothing depends on a draw.
 
     A regression has no symmetry to break: for fixed features its loss is convex, with one minimum from any start. The
     blocks begin to move with the second step, when w is no longer 0.
@@ -118,7 +118,7 @@ class Head(nn.Module):
 
 def _no_auxiliary() -> UserError:
     return UserError(
-        "auxiliary: expected pictures that resemble the anomalies, for oe to learn to tell from the normal ones, found "
+        "auxiliary: expected images that resemble the anomalies, for oe to learn to tell from the normal ones, found "
         "none: add a table [auxiliary] with their format and root, or use an adapter that needs none, such as panda"
     )
 

@@ -1,4 +1,4 @@
-"""ses: draw the features together as panda does, and let each picture choose among the states along the way.
+"""ses: draw the features together as panda does, and let each image choose among the states along the way.
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equation 1, section 3.2 (PANDA-SES) and supplement 2.1.
@@ -24,11 +24,11 @@ class SesParams(Params):
 class Ses(CompactnessAdapter):
     """Sample-wise early stopping: every ``snapshot_epochs`` a state is kept, and all of them become the detector.
 
-    Each state scores a picture; the picture's score is the largest of these over what that state typically gives a
-    normal picture. So a state that has collapsed does not matter to a picture that an earlier one tells apart.
+    Each state scores every image; the image's score is the largest of these over what that state typically gives a
+    normal image. So a state that has collapsed does not matter to an image that an earlier one tells apart.
     """
 
-    schedule = replace(SCHEDULE, minibatches=4688)  # 150,000 pictures, some of them again and again
+    schedule = replace(SCHEDULE, minibatches=4688)  # 150,000 images, some of them again and again
     fuse: Fuse = "max_ratio"
 
 

@@ -1,4 +1,4 @@
-"""svdd: draw the features together around where their centre was at first.
+"""svdd: draw the features together around where their center was at first.
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), equation 1
 and section 4.2; the objective is Ruff et al., Deep One-Class Classification (ICML 2018).
@@ -17,8 +17,8 @@ from adkit.plugin import (
     Context,
     Extractor,
     Features,
+    ImageStream,
     Params,
-    PictureStream,
     Schedule,
     Scorer,
     Scores,
@@ -30,18 +30,18 @@ from adkit.toolkit.scoring import Aggregation, scores_of
 
 
 class SvddParams(Params):
-    distance: Distance = Field("l1", description="distance to the centre")
-    centers: Centers = Field("location", description="one centre a location, or one for all locations of a level")
+    distance: Distance = Field("l1", description="distance to the center")
+    centers: Centers = Field("location", description="one center per location, or one for all locations of a level")
     aggregation: Aggregation = Field("mean", description="how the distances at a level's locations become one")
     blocks: Blocks = Field("all", description=BLOCKS)
 
 
 class Svdd(BlocksAdapter):
-    """Minimizes the mean distance to centres, those of ψ₀, over pictures and levels; decay of the weights beside it.
+    """Minimizes the mean distance to centers, those of ψ₀, over images and levels; decay of the weights beside it.
 
-    Equation 1 speaks of one vector a picture. Of a level we take all locations together as that vector, so that its
-    centre is a mean a location, and divide its L1 distance by the number of locations, so that no level counts for more
-    because its grid is larger. The paper gives no λ; 1e-6 is that of Deep SVDD.
+    Equation 1 speaks of one vector per image. Of a level we take all locations together as that vector, so that its
+    center is a mean per location, and divide its L1 distance by the number of locations, so that no level counts for
+    more because its grid is larger. The paper gives no λ; 1e-6 is that of Deep SVDD.
     """
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, weight_decay=1e-6, batch_size=8, epochs=250)
@@ -51,7 +51,7 @@ class Svdd(BlocksAdapter):
         self._centers: dict[str, Tensor]
 
     def prepare(
-        self, extractor: Extractor, normal: PictureStream, auxiliary: PictureStream | None, scorer: Scorer | None
+        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
         self._centers = fit_centers(normal.levels, normal, self.params.centers)
         self._parameters = self.trained(extractor)

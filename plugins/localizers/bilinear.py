@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adkit.plugin import Component, Context, Params, Scores, UserError, hookimpl
-from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centres
+from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centers
 
 
 class BilinearParams(Params):
@@ -27,7 +27,7 @@ class Bilinear:
         self._image_size = context.image_size
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
-        """Map the picture onto ``size`` pixels, whatever the size at which the extractor saw it."""
+        """Map the image onto ``size`` pixels, whatever the size at which the extractor saw it."""
         if not scores.maps:
             raise UserError(
                 "localizer.use: bilinear needs at least one score map and the scorer gave none: name a "
@@ -44,7 +44,7 @@ class Bilinear:
     def _matrix(self, scores: Scores, name: str, axis: int, size: int, device: torch.device) -> Tensor:
         """Enlarging and smoothing are linear along each axis, so one small matrix does both."""
         geometry, cells = scores.geometry[name], scores.maps[name].shape[1 + axis]
-        positions = pixel_centres(size, device) * (self._image_size[axis] / size)
+        positions = pixel_centers(size, device) * (self._image_size[axis] / size)
         enlarge = interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)
         return gaussian_matrix(size, self._params.smoothing, device) @ enlarge  # (size, cells)
 

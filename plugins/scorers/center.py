@@ -29,15 +29,15 @@ from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, sco
 
 
 class CenterParams(Params):
-    metric: Distance = Field("squared_l2", description="distance to the centre")
+    metric: Distance = Field("squared_l2", description="distance to the center")
     centers: Centers = Field(
-        "level", description="one centre a level, so that where a part lies does not matter, or one a location"
+        "level", description="one center per level, so that where a part lies does not matter, or one per location"
     )
-    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class Center:
-    """The mean over all pictures, and with ``centers = "level"`` over all locations."""
+    """The mean over all images, and with ``centers = "level"`` over all locations."""
 
     def __init__(self, params: CenterParams, context: Context) -> None:
         self.params = params
@@ -47,7 +47,7 @@ class Center:
     def fit(self, stream: Stream) -> None:
         self._centers = fit_centers(stream.levels, stream, self.params.centers)
         if not self._centers:
-            raise UserError("scorer: expected at least 1 normal picture, found none: check the training data")
+            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
 
     def score(self, features: Features) -> Scores:
         if not self._centers:
@@ -64,7 +64,7 @@ class Center:
         device = self.context.device
         self._centers = {name.removeprefix("center."): center.to(device) for name, center in centers.items()}
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
         grids = (prod(level.grid) if self.params.centers == "location" else 1 for level in levels.values())
         return sum(4 * cells * level.channels for cells, level in zip(grids, levels.values(), strict=True))
 

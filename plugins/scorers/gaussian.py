@@ -55,9 +55,9 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 class GaussianParams(Params):
     covariance: Literal["global", "tied", "local"] = Field(
-        "tied", description="one Gaussian a level; a mean a location and one covariance; or a Gaussian a location"
+        "tied", description="one Gaussian per level; a mean per location and one covariance; or a Gaussian per location"
     )
-    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
     shrinkage: Shrinkage = Field(
         "ledoit_wolf",
         description="how far covariances move towards the mean variance times the identity: a rule, or a share",
@@ -85,8 +85,8 @@ class GaussianParams(Params):
 class Gaussian:
     """Gaussians that are fitted and applied in float64; on MPS, which has none, they are applied in float32.
 
-    ``global`` and ``tied`` count each location of each picture as one sample, also for shrinkage, though neighbours are
-    alike: of so many samples Ledoit-Wolf shrinks little. ``tied`` takes two walks over the pictures, the others one.
+    ``global`` and ``tied`` count each location of each image as one sample, also for shrinkage, though neighbors are
+    alike: of so many samples Ledoit-Wolf shrinks little. ``tied`` takes two walks over the images, the others one.
     Components are those of the covariance before shrinkage, and their variances those after it.
     """
 
@@ -98,7 +98,7 @@ class Gaussian:
     def fit(self, stream: Stream) -> None:
         self._fitted = {}
         levels, device = stream.levels, self.context.device
-        self._check(levels, stream.pictures)
+        self._check(levels, stream.count)
         groups = {name: _groups(level, self.params.covariance) for name, level in levels.items()}
         means = self._location_means(stream)
         moments = {name: Moments(groups[name], level.channels, device) for name, level in levels.items()}
@@ -135,7 +135,7 @@ class Gaussian:
                 raise foreign_state("gaussian", f"whitening.{name}", wanted, f"those of {tuple(whitened)}")
         self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
         """What fitting takes at its height, which is hardly more than what stays."""
         return self._memory(levels, self.params.covariance)
 
@@ -147,7 +147,7 @@ class Gaussian:
             held += 8 * prod(level.grid) * level.channels * (covariance == "tied")
         return held + Moments.working_memory(max(level.channels for level in levels.values()))
 
-    def _check(self, levels: Mapping[str, Level], pictures: int) -> None:
+    def _check(self, levels: Mapping[str, Level], images: int) -> None:
         components = self.params.components
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
@@ -159,7 +159,7 @@ class Gaussian:
         if self.params.covariance == "local":
             advice = f'set scorer.covariance = "tied" ({self._memory(levels, "tied") / 1e9:.1f} GB), {advice}'
         check_memory(
-            self.memory(levels, pictures),
+            self.memory(levels, images),
             float64_device(self.context.device),
             f"scorer: gaussian's {self.params.covariance} covariances of {', '.join(levels)}",
             advice,
@@ -170,7 +170,7 @@ class Gaussian:
         return whitening.to(device, torch.float64 if device == float64_device(device) else torch.float32)
 
     def _location_means(self, stream: Stream) -> dict[str, Tensor]:
-        """Level name → (h·w, c) float64, for the levels that have a mean a location and one covariance."""
+        """Level name → (h·w, c) float64, for the levels that have a mean per location and one covariance."""
         tied = {n: level for n, level in stream.levels.items() if self.params.covariance == "tied" and level.spatial}
         means = {name: Means(prod(level.grid), level.channels, self.context.device) for name, level in tied.items()}
         for features in stream if tied else ():
@@ -180,7 +180,7 @@ class Gaussian:
 
     def _finished(self, name: str, level: Level, moments: Moments, location_means: Tensor | None) -> Whitening:
         if not moments.count:
-            raise UserError("scorer: expected at least 1 normal picture, found none: check the training data")
+            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
         variance = float(moments.variances.mean())
         typical = variance if variance > 0 else 1.0
         singular = still = 0
@@ -206,7 +206,7 @@ class Gaussian:
         if singular:
             logger.warning(
                 "gaussian: level %s: %d of %d covariances are singular, and %g of the mean variance was added to their "
-                'diagonals: use shrinkage = "ledoit_wolf", or more normal pictures',
+                'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
                 *(name, singular, covariances, RIDGE),
             )
         if still:

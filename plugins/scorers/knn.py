@@ -36,14 +36,14 @@ PER_CENTROID = 256
 
 
 class KnnParams(Params):
-    k: int = Field(2, ge=1, description="neighbours whose distances are averaged")
+    k: int = Field(2, ge=1, description="neighbors whose distances are averaged")
     metric: Metric = Field("l2", description="distance between features; cosine is 1 - cos")
-    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
     sample: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="share of each picture's locations that a level's bank keeps, drawn at random",
+        description="share of each image's locations that a level's bank keeps, drawn at random",
     )
     centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0 keeps it")
     index: Index = Field("auto", description="what searches: faiss on the CPU, torch on the run's device")
@@ -57,7 +57,7 @@ class KnnParams(Params):
 
 
 class Knn:
-    """A bank a level, of the features of all pictures and locations."""
+    """A bank a level, of the features of all images and locations."""
 
     def __init__(self, params: KnnParams, context: Context) -> None:
         self.params = params
@@ -66,10 +66,10 @@ class Knn:
 
     def fit(self, stream: Stream) -> None:
         self._banks = {}
-        levels, pictures = stream.levels, stream.pictures
+        levels, images = stream.levels, stream.count
         draws = {name: self.context.generator("knn", "sample", name) for name in levels}
         kept = {name: self._kept(level) for name, level in levels.items()}
-        samples = self._reservoirs(levels, pictures)
+        samples = self._reservoirs(levels, images)
         for features in stream:
             for name, values in features.items():
                 rows = values.flatten(1, 2)  # (n, h·w, c)
@@ -104,14 +104,14 @@ class Knn:
         recordable._banks = {n: RecordableBank(b.rows, self.params.metric) for n, b in self._banks.items()}
         return recordable
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
-        counts = self._counts(levels, pictures)
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
+        counts = self._counts(levels, images)
         return sum(4 * counts[name] * level.channels for name, level in levels.items())
 
-    def _counts(self, levels: Mapping[str, Level], pictures: int) -> dict[str, int]:
+    def _counts(self, levels: Mapping[str, Level], images: int) -> dict[str, int]:
         """Level name → rows that its bank is filled with, before K-means if there is one."""
         most = PER_CENTROID * self.params.centroids or math.inf
-        return {name: int(min(pictures * self._kept(level), most)) for name, level in levels.items()}
+        return {name: int(min(images * self._kept(level), most)) for name, level in levels.items()}
 
     def _kept(self, level: Level) -> int:
         return max(1, round(self.params.sample * level.grid[0] * level.grid[1]))
@@ -120,10 +120,10 @@ class Knn:
     def _device(self) -> str:
         return "cpu" if self.params.index == "faiss" else self.context.device
 
-    def _reservoirs(self, levels: Mapping[str, Level], pictures: int) -> dict[str, Reservoir]:
-        counts = self._counts(levels, pictures)
+    def _reservoirs(self, levels: Mapping[str, Level], images: int) -> dict[str, Reservoir]:
+        counts = self._counts(levels, images)
         check_memory(
-            self.memory(levels, pictures),
+            self.memory(levels, images),
             self._device,
             f"scorer: knn's bank of {sum(counts.values())} normal features",
             "lower scorer.sample, set scorer.centroids, or name levels with smaller grids or fewer channels",
@@ -137,7 +137,7 @@ class Knn:
         if len(rows) < self.params.k:
             raise UserError(
                 f"scorer.k: expected at most the {len(rows)} normal features of level {name}, found "
-                f"{self.params.k}: lower k or give more normal pictures"
+                f"{self.params.k}: lower k or give more normal images"
             )
         if not 0 < self.params.centroids < len(rows):
             return rows  # as few features as centroids are their own centroids

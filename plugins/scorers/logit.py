@@ -27,7 +27,7 @@ from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, for
 
 class LogitParams(Params):
     levels: tuple[str, ...] = Field((), description="levels of one channel to read; default: all of those")
-    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class Logit:
@@ -75,7 +75,7 @@ class Logit:
                 raise foreign_state("logit", name, "a height and a width", f"{len(grid)} values")
         self._grids = {name.removeprefix("grid."): grid for name, grid in grids.items()}
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
         return 0
 
 

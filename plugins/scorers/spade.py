@@ -1,4 +1,4 @@
-"""spade: each location's distance to the locations of the normal pictures that look most alike.
+"""spade: each location's distance to the locations of the normal images that look most alike.
 
 Source: Reiss et al., PANDA (CVPR 2021), section 2.3 and its supplement 2.3; retrieval and κ are those of
 Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020).
@@ -39,18 +39,18 @@ _COMBINE = {"ensemble": "none", "concat": "concat"}
 
 
 class SpadeParams(Params):
-    k: int = Field(2, ge=1, description="nearest pictures whose distances are averaged into the picture's score")
-    retrieve: int = Field(50, ge=0, description="nearest pictures whose locations are searched; 0 takes all")
+    k: int = Field(2, ge=1, description="nearest images whose distances are averaged into the image's score")
+    retrieve: int = Field(50, ge=0, description="nearest images whose locations are searched; 0 takes all")
     kappa: int = Field(1, ge=1, description="nearest locations whose distances are averaged into the map")
     combine: Literal["ensemble", "concat"] = Field(
-        "ensemble", description="a map a level, or one of all levels resampled to the first one's grid"
+        "ensemble", description="a map per level, or one of all levels resampled to the first one's grid"
     )
     centroids: int = Field(
         0,
         ge=0,
-        description="K-means centroids of each location that replace retrieval; 0 keeps every picture",
+        description="K-means centroids of each location that replace retrieval; 0 keeps every image",
     )
-    iterations: int = Field(3, ge=1, description="walks over the normal pictures that K-means takes")
+    iterations: int = Field(3, ge=1, description="walks over the normal images that K-means takes")
 
     @field_validator("centroids")
     @classmethod
@@ -61,20 +61,20 @@ class SpadeParams(Params):
 
 
 class Spade:
-    """L2 distances throughout; 4 bytes of memory for each value of a normal picture's spatial levels.
+    """L2 distances throughout; 4 bytes of memory for each value of a normal image's spatial levels.
 
-    That is 5.6 MB a picture for WideResNet-50-2's three levels at 224, 22.5 MB with ``concat``. With
-    ``centroids`` it is twice what as many pictures would need, however many are seen.
+    That is 5.6 MB per image for WideResNet-50-2's three levels at 224, 22.5 MB with ``concat``. With
+    ``centroids`` it is twice what as many images would need, however many are seen.
     """
 
     def __init__(self, params: SpadeParams, context: Context) -> None:
         self.params = params
         self.context = context
-        self._pictures: Bank | RecordableBank | None = None
-        self._locations: dict[str, Tensor] = {}  # (pictures, h, w, c), or with centroids (h, w, centroids, c)
+        self._images: Bank | RecordableBank | None = None
+        self._locations: dict[str, Tensor] = {}  # (images, h, w, c), or with centroids (h, w, centroids, c)
 
     def fit(self, stream: Stream) -> None:
-        self._pictures, self._locations = None, {}
+        self._images, self._locations = None, {}
         _check_levels(stream.levels)
         describe = self._transform(stream.levels)
         pooled, samples = self._reservoirs(stream, describe.levels)
@@ -91,54 +91,54 @@ class Spade:
             if self.params.centroids < len(pooled.items):
                 for _ in range(self.params.iterations):
                     self._locations = moved(self._locations, stream, describe)
-        self._pictures = Bank(pooled.items.flatten(1))
+        self._images = Bank(pooled.items.flatten(1))
 
     def score(self, features: Features) -> Scores:
-        if self._pictures is None:
+        if self._images is None:
             raise NotFittedError("spade")
         described = self._transform(levels_of(features))(features)
         names = [name for name in fitted_levels((POOL, *self._locations), described) if name != POOL]
-        retrieve = min(self.params.retrieve or len(self._pictures), len(self._pictures))
-        distances, pictures = self._pictures.search(features[POOL].flatten(1), max(retrieve, self.params.k))
-        maps = {name: self._map(described[name], name, pictures[:, :retrieve]) for name in names}
+        retrieve = min(self.params.retrieve or len(self._images), len(self._images))
+        distances, images = self._images.search(features[POOL].flatten(1), max(retrieve, self.params.k))
+        maps = {name: self._map(described[name], name, images[:, :retrieve]) for name in names}
         return Scores(distances[:, : self.params.k].mean(1), *spatial(maps, described.geometry))
 
     def state_dict(self) -> dict[str, Tensor]:
-        if self._pictures is None:
+        if self._images is None:
             return {}
-        return {"pictures": self._pictures.rows} | {f"locations.{n}": t for n, t in self._locations.items()}
+        return {"images": self._images.rows} | {f"locations.{n}": t for n, t in self._locations.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        tensors = checked_state("spade", state, {"pictures": 2, "locations.*": 4})
-        pictures = tensors.pop("pictures")
-        kept, axis = self._kept(len(pictures)), 2 if self.params.centroids else 0
+        tensors = checked_state("spade", state, {"images": 2, "locations.*": 4})
+        images = tensors.pop("images")
+        kept, axis = self._kept(len(images)), 2 if self.params.centroids else 0
         for name, tensor in tensors.items():
             if tensor.shape[axis] != kept:
-                raise foreign_state("spade", name, f"of {kept} pictures in dimension {axis}", tuple(tensor.shape))
+                raise foreign_state("spade", name, f"of {kept} images in dimension {axis}", tuple(tensor.shape))
         locations = {name.removeprefix("locations."): tensor for name, tensor in tensors.items()}
         first = 0 if self.params.centroids else 1
-        self._check_counts(len(pictures), {name: t.shape[first : first + 2] for name, t in locations.items()})
+        self._check_counts(len(images), {name: t.shape[first : first + 2] for name, t in locations.items()})
         device = self.context.device
-        self._pictures = Bank(pictures.to(device))
+        self._images = Bank(images.to(device))
         self._locations = {name: tensor.to(device) for name, tensor in locations.items()}
 
     def for_export(self) -> Spade:
         recordable = copy.copy(self)
-        if self._pictures is not None:
-            recordable._pictures = RecordableBank(self._pictures.rows, "l2")
+        if self._images is not None:
+            recordable._images = RecordableBank(self._images.rows, "l2")
         return recordable
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
         _check_levels(levels)
         described = self._transform(levels).levels
         locations = sum(math.prod((*level.grid, level.channels)) for level in described.values() if level.spatial)
-        kept = min(2 * self.params.centroids, 2 * pictures) or pictures  # K-means moves from one set to another
-        return 4 * (kept * locations + pictures * levels[POOL].channels)
+        kept = min(2 * self.params.centroids, 2 * images) or images  # K-means moves from one set to another
+        return 4 * (kept * locations + images * levels[POOL].channels)
 
     def _map(self, values: Tensor, name: str, retrieved: Tensor) -> Tensor:
-        """(n, h, w, c) and the numbers (n, m) of each picture's retrieved ones → (n, h, w)."""
+        """(n, h, w, c) and the numbers (n, m) of each image's retrieved ones → (n, h, w)."""
         bank, kappa = self._locations[name], self.params.kappa
-        recorded = isinstance(self._pictures, RecordableBank)
+        recorded = isinstance(self._images, RecordableBank)
         if self.params.centroids:
             to_all = recordable_located if recorded else located_distances
             return to_all(values, bank).topk(kappa, largest=False).values.mean(3)
@@ -159,11 +159,11 @@ class Spade:
         return FeatureTransform(table, levels, self.context.generator("spade", "features"))
 
     def _reservoirs(self, stream: Stream, described: Mapping[str, Level]) -> tuple[Reservoir, dict[str, Reservoir]]:
-        count = self._kept(stream.pictures)
+        count = self._kept(stream.count)
         check_memory(
-            self.memory(stream.levels, stream.pictures),
+            self.memory(stream.levels, stream.count),
             self.context.device,
-            f"scorer: spade's bank of {count} normal pictures",
+            f"scorer: spade's bank of {count} normal images",
             f"set scorer.centroids to {max(1, count // 4)} or less, or name fewer or deeper extractor.levels",
         )
 
@@ -171,27 +171,27 @@ class Spade:
             generator = self.context.generator("spade", "pictures", name)
             return Reservoir(capacity, shape, self.context.device, generator)
 
-        pooled = reservoir(POOL, stream.pictures, (1, 1, stream.levels[POOL].channels))
+        pooled = reservoir(POOL, stream.count, (1, 1, stream.levels[POOL].channels))
         shapes = {name: (*level.grid, level.channels) for name, level in described.items() if level.spatial}
         return pooled, {name: reservoir(name, count, shape) for name, shape in shapes.items()}
 
-    def _kept(self, pictures: int) -> int:
-        """How many pictures' locations are kept, or moved to centroids."""
-        return min(self.params.centroids or pictures, pictures)
+    def _kept(self, images: int) -> int:
+        """How many images' locations are kept, or moved to centroids."""
+        return min(self.params.centroids or images, images)
 
-    def _check_counts(self, pictures: int, grids: Mapping[str, Sequence[int]]) -> None:
-        if pictures < self.params.k:
+    def _check_counts(self, images: int, grids: Mapping[str, Sequence[int]]) -> None:
+        if images < self.params.k:
             raise UserError(
-                f"scorer.k: expected at most the {pictures} normal pictures, found {self.params.k}: "
-                "lower k or give more normal pictures"
+                f"scorer.k: expected at most the {images} normal images, found {self.params.k}: "
+                "lower k or give more normal images"
             )
-        retrieved = min(pictures, self.params.retrieve or pictures)
+        retrieved = min(images, self.params.retrieve or images)
         for name, grid in grids.items():
-            compared = self._kept(pictures) if self.params.centroids else retrieved * math.prod(grid)
+            compared = self._kept(images) if self.params.centroids else retrieved * math.prod(grid)
             if compared < self.params.kappa:
                 raise UserError(
                     f"scorer.kappa: expected at most the {compared} normal features that are compared with a "
-                    f"location of {name}, found {self.params.kappa}: lower kappa or give more normal pictures"
+                    f"location of {name}, found {self.params.kappa}: lower kappa or give more normal images"
                 )
 
 

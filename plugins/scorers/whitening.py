@@ -44,14 +44,14 @@ class WhiteningParams(Params):
         0.0, ge=0, description="share of the mean variance that each component's is raised by: small ones count less"
     )
     metric: Literal["l2", "squared_l2"] = Field("l2", description="distance to the mean of what is whitened")
-    aggregation: Aggregation = Field("max", description="how a level's map becomes the picture's score")
+    aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class PcaWhitening:
     """Principal components of the normal features of all locations of a level, each divided by its deviation.
 
-    n features vary in n − 1 directions at most, and more often than not there are fewer pictures than channels. What a
-    picture differs by in the other directions, whose variance is 0, then counts for nothing, and the n themselves are
+    n features vary in n − 1 directions at most, and more often than not there are fewer images than channels. What a
+    image differs by in the other directions, whose variance is 0, then counts for nothing, and the n themselves are
     all at one distance, (n − 1) / sqrt(n). Fewer ``components`` or some ``epsilon`` mend the latter; scorer
     ``gaussian``, which moves covariances towards the identity, mends both.
     """
@@ -64,7 +64,7 @@ class PcaWhitening:
     def fit(self, stream: Stream) -> None:
         self._fitted = {}
         levels, device = stream.levels, self.context.device
-        self._check(levels, stream.pictures)
+        self._check(levels, stream.count)
         moments = {name: Moments(1, level.channels, device) for name, level in levels.items()}
         for features in stream:
             for name, values in features.items():
@@ -90,12 +90,12 @@ class PcaWhitening:
                 raise foreign_state("whitening", f"mean.{name}", "that of one location", f"those of {found}")
         self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
 
-    def memory(self, levels: Mapping[str, Level], pictures: int) -> int:
+    def memory(self, levels: Mapping[str, Level], images: int) -> int:
         """What fitting takes at its height."""
         held = sum(Moments.memory(1, level.channels) for level in levels.values())
         return held + Moments.working_memory(max(level.channels for level in levels.values()))
 
-    def _check(self, levels: Mapping[str, Level], pictures: int) -> None:
+    def _check(self, levels: Mapping[str, Level], images: int) -> None:
         components = self.params.components
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
@@ -104,7 +104,7 @@ class PcaWhitening:
                     f"{components}: keep fewer, or write a share of variance such as 0.99"
                 )
         check_memory(
-            self.memory(levels, pictures),
+            self.memory(levels, images),
             float64_device(self.context.device),
             f"scorer: whitening's covariances of {', '.join(levels)}",
             "keep fewer features.channels, or name levels with fewer channels",
@@ -113,20 +113,20 @@ class PcaWhitening:
     def _finished(self, name: str, moments: Moments) -> Whitening:
         count = moments.count
         if not count:
-            raise UserError("scorer: expected at least 1 normal picture, found none: check the training data")
+            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
         variances, vectors = torch.linalg.eigh(moments.covariances()[0])  # ascending; components in columns
         variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
         rank = int((variances > ZERO * variances[0]).sum())
         if not rank:
             raise UserError(
                 f"scorer: expected normal features that vary, found level {name} the same {count} times: add normal "
-                "pictures, name other extractor.levels or use another scorer, such as center"
+                "images, name other extractor.levels or use another scorer, such as center"
             )
         kept = min(rank, self._components(variances))
         if kept == rank < len(variances):
             logger.warning(
                 "whitening: level %s: %d features vary in %d of %d directions; what differs in the others counts for "
-                "nothing, and the least of these as much as the first: use more normal pictures, fewer "
+                "nothing, and the least of these as much as the first: use more normal images, fewer "
                 "scorer.components such as 0.99, or scorer gaussian",
                 *(name, count, rank, len(variances)),
             )

@@ -1,8 +1,8 @@
-"""plateau: stop when held-out normal pictures get no closer to normal.
+"""plateau: stop when held-out normal images get no closer to normal.
 
 Harmful in Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), table 2
-(AUROC on MVTec 95.4, without any training 96.3): normal pictures score lower and lower while the features forget what
-would tell anomalous ones apart, and no normal picture shows that. It is here to be compared with; use ``vicinal``.
+(AUROC on MVTec 95.4, without any training 96.3): normal images score lower and lower while the features forget what
+would tell anomalous ones apart, and no normal image shows that. It is here to be compared with; use ``vicinal``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from adkit.toolkit.patience import Patience, none_held_out
 
 
 class PlateauParams(Params):
-    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training pictures to judge by")
-    patience: int = Field(20, ge=1, description="checks, one an epoch, without improvement, after which to stop")
+    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training images to judge by")
+    patience: int = Field(20, ge=1, description="checks, one per epoch, without improvement, after which to stop")
     min_delta: float = Field(0.0, ge=0, description="by more than which the mean score has to fall to count as better")
 
 
 class Plateau(Patience):
-    """Its figure is the mean of the adapter's score over the held-out pictures."""
+    """Its value is the mean of the adapter's score over the held-out images."""
 
     def __init__(self, params: PlateauParams, context: Context) -> None:
         super().__init__("validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)
@@ -40,17 +40,17 @@ class Plateau(Patience):
         held_out: Iterable[Batch],
         generator: torch.Generator,
     ) -> Verdict:
-        total, pictures = 0.0, 0
+        total, images = 0.0, 0
         with torch.no_grad():
             for batch in held_out:
                 scores = adapter.score(extractor(batch.images))  # (n,)
                 total += float(scores.cpu().double().sum())
-                pictures += len(scores)
-        if not pictures:
+                images += len(scores)
+        if not images:
             raise none_held_out("plateau")
         if not isfinite(total):
-            return self.judge(progress, None, "scores of held-out pictures became NaN or infinite")
-        return self.judge(progress, total / pictures)
+            return self.judge(progress, None, "scores of held-out images became NaN or infinite")
+        return self.judge(progress, total / images)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""vicinal: stop when normal pictures are no better told from slightly changed ones.
+"""vicinal: stop when normal images are no better told from slightly changed ones.
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), sections 3.1
 and 4.2.
@@ -21,13 +21,13 @@ from adkit.toolkit.patience import Patience, none_held_out
 
 
 class VicinalParams(Params):
-    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training pictures to judge by")
+    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training images to judge by")
     augmentations: tuple[Augmentation, ...] = Field(
-        ("augmix", "cutout", "confetti"), min_length=1, description="what changes a picture, each with equal chance"
+        ("augmix", "cutout", "confetti"), min_length=1, description="what changes an image, each with equal chance"
     )
     share: float = Field(0.7, gt=0, lt=1, description="share of the draws that are changed and count as anomalous")
-    multiple: int = Field(10, ge=2, description="how many times the held-out pictures to draw, with replacement")
-    patience: int = Field(20, ge=1, description="checks, one an epoch, without improvement, after which to stop")
+    multiple: int = Field(10, ge=2, description="how many times the held-out images to draw, with replacement")
+    patience: int = Field(20, ge=1, description="checks, one per epoch, without improvement, after which to stop")
     severity: int = Field(SEVERITY, ge=1, le=10, description="how far augmix may go")
     redraw: bool = Field(False, description="draw anew for every check, rather than once for all")
 
@@ -41,23 +41,23 @@ class VicinalParams(Params):
 
 @dataclass(frozen=True)
 class Draws:
-    """Which pictures to judge by, as numbers, so that the pictures themselves need not be kept."""
+    """Which images to judge by, as numbers, so that the images themselves need not be kept."""
 
     normal: Tensor
-    """(pictures,) int64: how often each was drawn to stay as it is."""
+    """(images,) int64: how often each was drawn to stay as it is."""
     changed: Mapping[int, list[tuple[Augmentation, int]]]
-    """Picture → the augmentation and the seed of each time that it was drawn to be changed."""
+    """Image → the augmentation and the seed of each time that it was drawn to be changed."""
 
 
 class Vicinal(Patience):
-    """Its figure is the ROC AUC of the adapter's score between draws left as they are and changed ones."""
+    """Its value is the ROC AUC of the adapter's score between draws left as they are and changed ones."""
 
     def __init__(self, params: VicinalParams, context: Context) -> None:
         super().__init__("validation AUROC", params.patience)
         self.params = params
         self.context = context
         self.validation = params.validation
-        self._pictures: int | None = None
+        self._images: int | None = None
 
     def check(
         self,
@@ -67,11 +67,11 @@ class Vicinal(Patience):
         held_out: Iterable[Batch],
         generator: torch.Generator,
     ) -> Verdict:
-        if self._pictures is None:  # the numbers to draw from; a walk that later checks are spared
-            self._pictures = sum(len(batch) for batch in held_out)
-        if not self._pictures:
+        if self._images is None:  # the numbers to draw from; a walk that later checks are spared
+            self._images = sum(len(batch) for batch in held_out)
+        if not self._images:
             raise none_held_out("vicinal")
-        draws = self.draw(self._pictures, generator if self.params.redraw else self.context.generator("vicinal"))
+        draws = self.draw(self._images, generator if self.params.redraw else self.context.generator("vicinal"))
         with torch.no_grad():
             normal, changed = self._scores(draws, lambda images: adapter.score(extractor(images)).cpu(), held_out)
         scores = torch.cat([normal, changed])
@@ -82,37 +82,37 @@ class Vicinal(Patience):
         labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(changed))])
         return self.judge(progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
 
-    def draw(self, pictures: int, generator: torch.Generator) -> Draws:
-        """Draw from so many pictures; of each kind of draw there is at least one."""
+    def draw(self, images: int, generator: torch.Generator) -> Draws:
+        """Draw from so many images; of each kind of draw there is at least one."""
         params = self.params
-        count = params.multiple * pictures
+        count = params.multiple * images
         changed = min(max(round(params.share * count), 1), count - 1)
-        drawn = torch.randint(pictures, (count,), generator=generator)
+        drawn = torch.randint(images, (count,), generator=generator)
         names = torch.randint(len(params.augmentations), (changed,), generator=generator).tolist()
         seeds = torch.randint(2**32, (changed,), generator=generator).tolist()
         changes: dict[int, list[tuple[Augmentation, int]]] = {}
-        for picture, name, seed in zip(drawn[:changed].tolist(), names, seeds, strict=True):
-            changes.setdefault(picture, []).append((params.augmentations[name], seed))
-        return Draws(drawn[changed:].bincount(minlength=pictures), changes)
+        for image, name, seed in zip(drawn[:changed].tolist(), names, seeds, strict=True):
+            changes.setdefault(image, []).append((params.augmentations[name], seed))
+        return Draws(drawn[changed:].bincount(minlength=images), changes)
 
     def _scores(
         self, draws: Draws, score: Callable[[Tensor], Tensor], held_out: Iterable[Batch]
     ) -> tuple[Tensor, Tensor]:
-        """The scores of draws left as they are, and of changed ones; of pictures, two batches are held at a time."""
+        """The scores of draws left as they are, and of changed ones; of images, two batches are held at a time."""
         normal: list[Tensor] = []
         changed: list[Tensor] = []
         number = 0
         for batch in held_out:
             times = draws.normal[number : number + len(batch)]
             chosen = times.nonzero()[:, 0]
-            if len(chosen):  # a picture that was drawn often is scored once
+            if len(chosen):  # an image that was drawn often is scored once
                 normal.append(score(batch.images[chosen.to(batch.images.device)]).repeat_interleave(times[chosen]))
             changed.extend(map(score, _stacked(self._changed(draws, number, batch), len(batch))))
             number += len(batch)
         return torch.cat(normal), torch.cat(changed)
 
     def _changed(self, draws: Draws, number: int, batch: Batch) -> Iterator[Tensor]:
-        """The changed draws of a batch's pictures, (3, H, W) each; ``number`` is the first picture's."""
+        """The changed draws of a batch's images, (3, H, W) each; ``number`` is the first image's."""
         for i in range(len(batch)):
             region = None if batch.regions is None else batch.regions[i : i + 1]
             for name, seed in draws.changed.get(number + i, ()):
@@ -121,7 +121,7 @@ class Vicinal(Patience):
 
 
 def _stacked(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Pictures (3, H, W) in stacks (size, 3, H, W); the last may be smaller."""
+    """Images (3, H, W) in stacks (size, 3, H, W); the last may be smaller."""
     held: list[Tensor] = []
     for image in images:
         held.append(image)

@@ -79,11 +79,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(recipe, tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_check_counts_pictures_and_memory(recipe, tmp_path):
+def test_check_counts_images_and_memory(recipe, tmp_path):
     done = adkit("check", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "stripes: 6 normal pictures to fit, 2 to calibrate, 6 to test (3 anomalous, 3 with a mask)" in done.stdout
-    # layer1 and layer2 of a 64-pixel picture: 16 × 16 × 64 and 8 × 8 × 128 float32 of 6 pictures
+    assert "stripes: 6 normal images to fit, 2 to calibrate, 6 to test (3 anomalous, 3 with a mask)" in done.stdout
+    # layer1 and layer2 of a 64-pixel image: 16 × 16 × 64 and 8 × 8 × 128 float32 of 6 images
     assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 64 + 8 * 8 * 128) / 1000:.3g} kB" in done.stdout
 
 
@@ -232,12 +232,12 @@ def test_thresholds_are_shown(recipe, tmp_path):
     assert "≤ 0.333" in done.stdout
 
 
-def test_normal_pictures_alone_are_told_to_measure_nothing(recipe, stripes, tmp_path):
+def test_normal_images_alone_are_told_to_measure_nothing(recipe, stripes, tmp_path):
     import shutil
 
     shutil.rmtree(stripes / "stripes" / "test")
     shutil.rmtree(stripes / "stripes" / "ground_truth")
     done = adkit("run", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "stripes: no test pictures, so there are no metrics" in done.stderr
+    assert "stripes: no test images, so there are no metrics" in done.stderr
     assert "nothing was measured" in done.stdout

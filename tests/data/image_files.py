@@ -1,4 +1,4 @@
-"""Writing small real picture files for the tests of this folder."""
+"""Writing small real image files for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def save(path: Path, value: int | np.ndarray = 100, size: tuple[int, int] = (8, 8)) -> Path:
-    """Write a grey picture of one value, (height, width), or of the pixels given; make its folders."""
+    """Write a gray image of one value, (height, width), or of the pixels given; make its folders."""
     pixels = np.full(size, value, np.uint8) if isinstance(value, int) else value
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -24,7 +24,7 @@ def square(size: tuple[int, int], top: int, left: int, side: int) -> np.ndarray:
 
 
 def mvtec(root: Path, name: str = "tile", kind: str = "crack", suffix: str = "_mask") -> Path:
-    """A category of three normal training, one good and two anomalous test pictures with masks."""
+    """A category of three normal training, one good and two anomalous test images with masks."""
     category = root / name
     for number in range(3):
         save(category / "train" / "good" / f"{number}.png", 10 + number)

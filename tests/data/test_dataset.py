@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adkit.data.dataset import open_dataset
-from adkit.data.duplicates import equal_pictures
+from adkit.data.duplicates import equal_images
 from adkit.data.formats.arrays import ArraysTable
 from adkit.data.formats.folder import FolderTable
 from adkit.data.formats.mvtec import MvtecTable
@@ -57,11 +57,11 @@ def test_nothing_in_common(tmp_path: Path) -> None:
     assert open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings == ()
 
 
-def test_same_picture_in_training_and_test(tmp_path: Path) -> None:
+def test_same_image_in_training_and_test(tmp_path: Path) -> None:
     category = mvtec(tmp_path)
     shutil.copy(category / "train/good/1.png", category / "test/good/again.png")
     assert open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings == (
-        "tile: 1 test picture is among the training pictures too, which flatters the metrics; take one of "
+        "tile: 1 test image is among the training images too, which flatters the metrics; take one of "
         "each pair away: tile/test/good/again.png = tile/train/good/1.png",
     )
 
@@ -71,27 +71,27 @@ def test_many_are_counted_and_some_named(tmp_path: Path) -> None:
     for number in range(5):
         shutil.copy(category / "train/good/1.png", category / f"test/good/{number}_again.png")
     (warning,) = open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings
-    assert warning.startswith("tile: 5 test pictures are among the training pictures too")
+    assert warning.startswith("tile: 5 test images are among the training images too")
     assert warning.endswith("tile/test/good/2_again.png = tile/train/good/1.png and 2 more")
 
 
-def test_same_picture_in_two_categories_is_nobodys_concern(tmp_path: Path) -> None:
+def test_same_image_in_two_categories_is_nobodys_concern(tmp_path: Path) -> None:
     one, other = mvtec(tmp_path, "one"), mvtec(tmp_path, "other")
     shutil.copy(save(one / "train/good/9.png", 99), other / "test/good/9.png")
     assert open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings == ()
 
 
-def test_same_picture_in_classes_is_told_once(tmp_path: Path) -> None:
-    pictures = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4)
-    np.savez(tmp_path / "a.npz", x_train=pictures, y_train=[0, 0, 1, 1], x_test=pictures[2:], y_test=[1, 0])
+def test_same_image_in_classes_is_told_once(tmp_path: Path) -> None:
+    images = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 0, 1, 1], x_test=images[2:], y_test=[1, 0])
     dataset = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal="*"), 0)
     assert dataset.warnings == (
-        f"{tmp_path / 'a.npz'}: 2 test pictures are among the training pictures too, which flatters the "
+        f"{tmp_path / 'a.npz'}: 2 test images are among the training images too, which flatters the "
         "metrics; take one of each pair away: test-images#0 = train-images#2, test-images#1 = train-images#3",
     )
 
 
-def test_copies_among_the_normal_pictures_are_trained_on_together(tmp_path: Path) -> None:
+def test_copies_among_the_normal_images_are_trained_on_together(tmp_path: Path) -> None:
     for number in range(10):
         save(tmp_path / "good" / f"{number}.png", number)
     table = FolderTable(root=str(tmp_path), calibration=0.5)
@@ -107,15 +107,15 @@ def test_copies_among_the_normal_pictures_are_trained_on_together(tmp_path: Path
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_split_has_a_picture_on_both_sides(tmp_path: Path, seed: int) -> None:
-    for number in range(12):  # four pictures, one of them once, the others two, three and six times
+def test_no_split_has_a_image_on_both_sides(tmp_path: Path, seed: int) -> None:
+    for number in range(12):  # four images, one of them once, the others two, three and six times
         save(tmp_path / "good" / f"{number}.png", (0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3)[number])
     (category,) = open_dataset(FolderTable(root=str(tmp_path), calibration=0.5), seed).categories
     assert {sample.id for sample in category.calibration} <= {"good/0.png"}
     assert len({sample.id for sample in (*category.train, *category.calibration)}) == 12
 
 
-def test_moved_pictures_are_counted_and_some_named(tmp_path: Path) -> None:
+def test_moved_images_are_counted_and_some_named(tmp_path: Path) -> None:
     category = mvtec(tmp_path)
     for number in range(3):
         shutil.copy(category / "train/good/1.png", save(category / f"validation/good/{number}.png"))
@@ -124,8 +124,8 @@ def test_moved_pictures_are_counted_and_some_named(tmp_path: Path) -> None:
     assert [sample.id for sample in dataset.categories[0].calibration] == ["tile/validation/good/new.png"]
     assert len(dataset.categories[0].train) == 6
     assert dataset.warnings == (
-        "tile: 3 calibration pictures are copies of other normal pictures and were moved to training, for a copy says "
-        "nothing of new pictures; take one of each pair away: tile/validation/good/0.png = tile/train/good/1.png, "
+        "tile: 3 calibration images are copies of other normal images and were moved to training, for a copy says "
+        "nothing of new images; take one of each pair away: tile/validation/good/0.png = tile/train/good/1.png, "
         "tile/validation/good/1.png = tile/train/good/1.png, tile/validation/good/2.png = tile/train/good/1.png",
     )
 
@@ -146,16 +146,16 @@ def test_without_calibration_copies_are_nobodys_concern(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("normal", [0, "*"])
 def test_copies_in_arrays_move(tmp_path: Path, normal: int | str) -> None:
-    pictures = np.repeat(np.arange(6, dtype=np.uint8), 16).reshape(6, 4, 4)
-    pictures[:3] = 0  # label 0: one picture three times; label 1: three pictures
-    np.savez(tmp_path / "a.npz", x_train=pictures, y_train=[0, 0, 0, 1, 1, 1], x_test=pictures[:1] + 9, y_test=[0])
+    images = np.repeat(np.arange(6, dtype=np.uint8), 16).reshape(6, 4, 4)
+    images[:3] = 0  # label 0: one image three times; label 1: three images
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 0, 0, 1, 1, 1], x_test=images[:1] + 9, y_test=[0])
     table = ArraysTable(root=str(tmp_path / "a.npz"), normal=normal, calibration=0.4)  # type: ignore[arg-type]
     dataset = open_dataset(table, 0)
     sizes = [(len(category.train), len(category.calibration)) for category in dataset.categories]
     assert sizes == [(3, 0), (2, 1)][: len(sizes)]
     (warning,) = dataset.warnings
     place = tmp_path / "a.npz" if normal == "*" else "0"
-    assert warning.startswith(f"{place}: 1 calibration picture is a copy of other normal pictures and was moved")
+    assert warning.startswith(f"{place}: 1 calibration image is a copy of other normal images and was moved")
 
 
 def test_files_of_equal_size_and_ends_differ_in_the_middle(tmp_path: Path) -> None:
@@ -165,20 +165,20 @@ def test_files_of_equal_size_and_ends_differ_in_the_middle(tmp_path: Path) -> No
     (tmp_path / "b.bmp").write_bytes(data)
     (tmp_path / "c.bmp").write_bytes(data)
     a, b, c = (file_sample(tmp_path / f"{name}.bmp") for name in "abc")
-    assert equal_pictures([a, b, c]) == {"b.bmp": 0, "c.bmp": 0}
+    assert equal_images([a, b, c]) == {"b.bmp": 0, "c.bmp": 0}
 
 
 def test_empty_and_missing_files_are_like_no_other(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
     a, b, c, d = (file_sample(tmp_path / f"{name}.png") for name in "abcd")
-    assert equal_pictures([a, b, c, d]) == {}
+    assert equal_images([a, b, c, d]) == {}
 
 
-def test_seventy_thousand_small_pictures_within_seconds() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28), dtype=np.uint8)
-    pictures[65_000] = pictures[17]
-    samples = [*array_samples("train", pictures[:60_000]), *array_samples("test", pictures[60_000:])]
+def test_seventy_thousand_small_images_within_seconds() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70_000, 28, 28), dtype=np.uint8)
+    images[65_000] = images[17]
+    samples = [*array_samples("train", images[:60_000]), *array_samples("test", images[60_000:])]
     start = time.process_time()
-    assert equal_pictures(samples) == {"train#17": 0, "test#5000": 0}
+    assert equal_images(samples) == {"train#17": 0, "test#5000": 0}
     assert time.process_time() - start < 3  # 0.6 s when measured

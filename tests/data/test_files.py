@@ -15,7 +15,7 @@ from adkit.data.formats.classes import ClassesTable
 from adkit.data.formats.csv_list import CsvTable
 from adkit.data.formats.folder import FolderTable
 from adkit.data.formats.mvtec import MvtecTable
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadImages, Loader
 from adkit.data.view import View
 from adkit.errors import UserError
 from tests.data.image_files import mvtec, save
@@ -123,7 +123,7 @@ def test_sentences_can_be_written() -> None:
 
 
 @posix
-def test_picture_whose_name_is_not_utf8(tmp_path: Path) -> None:
+def test_image_whose_name_is_not_utf8(tmp_path: Path) -> None:
     root = tmp_path / "data"
     try:
         os.makedirs(os.fsencode(root) + b"/til\xe9")
@@ -132,12 +132,12 @@ def test_picture_whose_name_is_not_utf8(tmp_path: Path) -> None:
     mvtec(root, os.fsdecode(b"til\xe9"), os.fsdecode(b"d\xe9faut"))
     for number, name in enumerate((b"\xe9.png", rb"\xe9.png")):
         save(root / os.fsdecode(b"til\xe9/train/good/" + name), 60 + number)
-    (root / os.fsdecode(b"til\xe9/test/good/\xff.png")).write_bytes(b"no picture")
+    (root / os.fsdecode(b"til\xe9/test/good/\xff.png")).write_bytes(b"no image")
     dataset = open_dataset(MvtecTable(root=str(root)), 0)
     assert dataset == open_dataset(MvtecTable(root=str(root)), 0)
     (category,) = dataset.categories
     samples = (*category.train, *category.calibration, *category.test)
-    bad = BadPictures(1)
+    bad = BadImages(1)
     ids = [id for batch in Loader(samples, View("squash", 8, 8), 4, bad) for id in batch.ids]
     assert len(set(ids)) == 8
     assert {r"til\xe9/train/good/\xe9.png", r"til\xe9/train/good/\x5cxe9.png", r"til\xe9/test/d\xe9faut/0.png"} <= {

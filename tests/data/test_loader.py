@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.errors import UserError
@@ -28,8 +28,8 @@ def samples(folder: Path, count: int, label: int = 0) -> list[Sample]:
     ]
 
 
-def bad() -> BadPictures:
-    return BadPictures(0.05)
+def bad() -> BadImages:
+    return BadImages(0.05)
 
 
 def decoders() -> int:
@@ -47,7 +47,7 @@ def test_images_are_float_rgb_of_zero_to_one(tmp_path: Path) -> None:
     assert batch.images[0, :, 3, 3].tolist() == pytest.approx([1.0, 0.2, 0.0])
 
 
-def test_grey_fills_three_channels(tmp_path: Path) -> None:
+def test_gray_fills_three_channels(tmp_path: Path) -> None:
     (batch,) = Loader([Sample("a", save(tmp_path / "a.png", 51), 0, "good")], VIEW, 4, bad())
     torch.testing.assert_close(batch.images, torch.full((1, 3, 8, 8), 0.2))
 
@@ -99,7 +99,7 @@ def test_labels(tmp_path: Path) -> None:
     assert batch.labels.tolist() == [0, 0, 1]
 
 
-def test_no_masks_where_no_picture_has_one(tmp_path: Path) -> None:
+def test_no_masks_where_no_image_has_one(tmp_path: Path) -> None:
     (batch,) = Loader(samples(tmp_path, 2, label=1), VIEW, 4, bad(), targets=True)
     assert batch.masks is None
 
@@ -130,7 +130,7 @@ def test_a_category_with_masks_gives_them_in_every_batch(tmp_path: Path) -> None
     assert not first.masks.any()
 
 
-def test_mask_lies_over_the_picture_as_it_is_seen(tmp_path: Path) -> None:
+def test_mask_lies_over_the_image_as_it_is_seen(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise: 8 × 16 stored, 16 × 8 seen (height × width)
     Image.new("L", (16, 8)).save(tmp_path / "a.jpg", exif=exif)
@@ -142,16 +142,16 @@ def test_mask_lies_over_the_picture_as_it_is_seen(tmp_path: Path) -> None:
 
 
 def test_mask_of_another_size(tmp_path: Path) -> None:
-    picture, mask = save(tmp_path / "x.png", size=(8, 9)), save(tmp_path / "mask.png", 0, size=(4, 5))
+    image, mask = save(tmp_path / "x.png", size=(8, 9)), save(tmp_path / "mask.png", 0, size=(4, 5))
     with pytest.raises(UserError) as caught:
-        list(Loader([Sample("x", picture, 1, "crack", mask)], VIEW, 4, bad(), targets=True))
+        list(Loader([Sample("x", image, 1, "crack", mask)], VIEW, 4, bad(), targets=True))
     assert str(caught.value) == (
-        f"{mask}: expected a mask of its picture's size, 9 × 8 pixels (width × height, {picture}), "
-        "found 5 × 4; export the mask at the size of the picture"
+        f"{mask}: expected a mask of its image's size, 9 × 8 pixels (width × height, {image}), "
+        "found 5 × 4; export the mask at the size of the image"
     )
 
 
-def test_unreadable_mask_counts_as_unreadable_picture(tmp_path: Path) -> None:
+def test_unreadable_mask_counts_as_unreadable_image(tmp_path: Path) -> None:
     (tmp_path / "mask.png").touch()
     marked = Sample("x", save(tmp_path / "x.png"), 1, "crack", tmp_path / "mask.png")
     found = bad()
@@ -159,7 +159,7 @@ def test_unreadable_mask_counts_as_unreadable_picture(tmp_path: Path) -> None:
     assert found.reasons == {"x": f"its mask {tmp_path / 'mask.png'}: the file is empty (0 bytes)"}
 
 
-def test_regions_of_padded_pictures(tmp_path: Path) -> None:
+def test_regions_of_padded_images(tmp_path: Path) -> None:
     wide = Sample("x", save(tmp_path / "x.png", size=(4, 8)), 0, "good")
     (batch,) = Loader([wide], View("pad", 8, 8), 4, bad())
     assert batch.regions is not None
@@ -167,7 +167,7 @@ def test_regions_of_padded_pictures(tmp_path: Path) -> None:
     assert batch.regions.tolist() == [[2, 0, 6, 8]]
 
 
-def test_batches_stay_full_where_pictures_are_bad(tmp_path: Path) -> None:
+def test_batches_stay_full_where_images_are_bad(tmp_path: Path) -> None:
     some = samples(tmp_path, 8)
     for number in (0, 1, 4):
         (tmp_path / f"{number:02}.png").write_bytes(b"")
@@ -179,14 +179,14 @@ def test_batches_stay_full_where_pictures_are_bad(tmp_path: Path) -> None:
     assert list(found.reasons) == ["00.png", "01.png", "04.png"]
 
 
-def test_bad_pictures_at_the_end(tmp_path: Path) -> None:
+def test_bad_images_at_the_end(tmp_path: Path) -> None:
     some = samples(tmp_path, 4)
     for number in (2, 3):
         (tmp_path / f"{number:02}.png").write_bytes(b"")
     assert [batch.ids for batch in Loader(some, VIEW, 2, bad())] == [("00.png", "01.png")]
 
 
-def test_bad_pictures_are_counted_once(tmp_path: Path) -> None:
+def test_bad_images_are_counted_once(tmp_path: Path) -> None:
     some = samples(tmp_path, 2)
     (tmp_path / "00.png").write_bytes(b"")
     found = bad()
@@ -197,21 +197,21 @@ def test_bad_pictures_are_counted_once(tmp_path: Path) -> None:
     assert "00.png" in found
 
 
-def test_few_bad_pictures_are_let_pass() -> None:
-    found = BadPictures(0.05)
+def test_few_bad_images_are_let_pass() -> None:
+    found = BadImages(0.05)
     found.add("a.png", "the file is empty (0 bytes)")
     found.check(20)
 
 
-def test_too_many_bad_pictures() -> None:
-    found = BadPictures(0.05)
+def test_too_many_bad_images() -> None:
+    found = BadImages(0.05)
     for number in range(7):
         found.add(f"{number}.png", "the file is empty (0 bytes)")
     with pytest.raises(UserError) as caught:
         found.check(100)
     named = ", ".join(f"{number}.png: the file is empty (0 bytes)" for number in range(5))
     assert str(caught.value) == (
-        "7 of 100 pictures cannot be read, more than the share of 0.05 that max_bad_share allows; "
+        "7 of 100 images cannot be read, more than the share of 0.05 that max_bad_share allows; "
         f"mend or remove them: {named} and 2 more"
     )
 
@@ -226,8 +226,8 @@ class CountingView(View):
     alive: list[int] = field(default_factory=lambda: [0])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def image(self, picture: Image.Image) -> np.ndarray:
-        image = np.array(super().image(picture))
+    def input(self, image: Image.Image) -> np.ndarray:
+        image = np.array(super().input(image))
         with self.lock:
             self.alive[0] += 1
         weakref.finalize(image, self.let_go)
@@ -276,9 +276,9 @@ def test_interrupt_leaves_no_thread(tmp_path: Path) -> None:
     assert decoders() == before
 
 
-def test_mistakes_of_the_code_are_not_taken_for_bad_pictures(tmp_path: Path) -> None:
+def test_mistakes_of_the_code_are_not_taken_for_bad_images(tmp_path: Path) -> None:
     class Broken(View):
-        def image(self, picture: Image.Image) -> np.ndarray:
+        def input(self, image: Image.Image) -> np.ndarray:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -8,8 +8,8 @@ from PIL import Image
 
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.mvtec import MvtecTable
+from adkit.data.images import ImageError
 from adkit.data.masks import read_mask
-from adkit.data.pictures import PictureError
 from adkit.errors import UserError
 from tests.data.image_files import mvtec, save, square
 
@@ -46,7 +46,7 @@ def as_rgba() -> Image.Image:
         as_palette(),
         as_rgba(),
     ],
-    ids=["grey", "ones", "one bit", "sixteen bits", "rgb", "palette", "rgba"],
+    ids=["gray", "ones", "one bit", "sixteen bits", "rgb", "palette", "rgba"],
 )
 def test_anomalous_where_above_zero(tmp_path: Path, mask: Image.Image) -> None:
     mask.save(tmp_path / "mask.png")
@@ -62,15 +62,15 @@ def test_union_of_a_folder(tmp_path: Path) -> None:
 def test_folder_of_several_sizes(tmp_path: Path) -> None:
     save(tmp_path / "0.png", 0, (8, 8))
     save(tmp_path / "1.png", 0, (8, 9))
-    with pytest.raises(PictureError, match="are of several sizes"):
+    with pytest.raises(ImageError, match="are of several sizes"):
         read_mask(tmp_path)
 
 
 def test_mask_of_another_size(tmp_path: Path) -> None:
     mask = save(mvtec(tmp_path) / "ground_truth/crack/1_mask.png", square((6, 4), 0, 0, 2))
     assert problems(tmp_path) == (
-        f"{mask}: expected a mask of its picture's size, 8 × 8 pixels (width × height, "
-        f"{tmp_path / 'tile/test/crack/1.png'}), found 4 × 6; export the mask at the size of the picture",
+        f"{mask}: expected a mask of its image's size, 8 × 8 pixels (width × height, "
+        f"{tmp_path / 'tile/test/crack/1.png'}), found 4 × 6; export the mask at the size of the image",
     )
 
 
@@ -82,35 +82,35 @@ def rotated(category: Path, mask: np.ndarray) -> None:
     save(category / "ground_truth/crack/1_mask.png", mask)
 
 
-def test_mask_of_a_rotated_picture_as_it_is_seen(tmp_path: Path) -> None:
+def test_mask_of_a_rotated_image_as_it_is_seen(tmp_path: Path) -> None:
     rotated(mvtec(tmp_path), square((16, 8), 0, 0, 2))
     assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
 
 
-def test_mask_of_a_rotated_picture_as_it_is_stored(tmp_path: Path) -> None:
+def test_mask_of_a_rotated_image_as_it_is_stored(tmp_path: Path) -> None:
     rotated(mvtec(tmp_path), square((8, 16), 0, 0, 2))
     assert "8 × 16 pixels (width × height, " in problems(tmp_path)[0]
 
 
-def test_empty_mask_of_a_good_picture_is_welcome(tmp_path: Path) -> None:
+def test_empty_mask_of_a_good_image_is_welcome(tmp_path: Path) -> None:
     save(mvtec(tmp_path) / "ground_truth/good/0_mask.png", 0)
     (category,) = open_dataset(MvtecTable(root=str(tmp_path)), 0).categories
     assert [sample.mask for sample in category.test if not sample.label] == [None]
 
 
-def test_mask_of_a_good_picture(tmp_path: Path) -> None:
+def test_mask_of_a_good_image(tmp_path: Path) -> None:
     mask = save(mvtec(tmp_path) / "ground_truth/good/0_mask.png", square((8, 8), 0, 0, 3))
     assert problems(tmp_path) == (
-        f"{mask}: expected no anomalous pixel in the mask of a good picture "
-        f"({tmp_path / 'tile/test/good/0.png'}), found 9; empty the mask, or put the picture among the "
+        f"{mask}: expected no anomalous pixel in the mask of a good image "
+        f"({tmp_path / 'tile/test/good/0.png'}), found 9; empty the mask, or put the image among the "
         "anomalous ones",
     )
 
 
-def test_anomalous_picture_without_mask_beside_others_that_have_one(tmp_path: Path) -> None:
+def test_anomalous_image_without_mask_beside_others_that_have_one(tmp_path: Path) -> None:
     (mvtec(tmp_path) / "ground_truth/crack/1_mask.png").unlink()
     assert problems(tmp_path) == (
-        "tile: 1 of 2 anomalous pictures have no mask: tile/test/crack/1.png; add their masks, or take all "
+        "tile: 1 of 2 anomalous images have no mask: tile/test/crack/1.png; add their masks, or take all "
         "masks away to do without pixel metrics",
     )
 
@@ -123,17 +123,17 @@ def test_no_masks_at_all(tmp_path: Path) -> None:
     assert {sample.mask for sample in found.test} == {None}
 
 
-def test_unreadable_picture_with_a_mask_is_left_to_the_loader(tmp_path: Path) -> None:
+def test_unreadable_image_with_a_mask_is_left_to_the_loader(tmp_path: Path) -> None:
     (mvtec(tmp_path) / "test/crack/1.png").write_bytes(b"")
     assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
 
 
-def test_an_unreadable_mask_of_a_good_picture_is_told_and_left_out(tmp_path: Path) -> None:
+def test_an_unreadable_mask_of_a_good_image_is_told_and_left_out(tmp_path: Path) -> None:
     mvtec(tmp_path)
     mask = tmp_path / "tile" / "ground_truth" / "good" / "0_mask.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"junk")
     dataset = open_dataset(MvtecTable(root=str(tmp_path)), 0)
     (warning,) = (text for text in dataset.warnings if "0_mask.png" in text)
-    assert warning.startswith("tile: left out, the mask of a good picture: ")
+    assert warning.startswith("tile: left out, the mask of a good image: ")
     assert all(sample.mask is None for sample in dataset.categories[0].test if not sample.label)

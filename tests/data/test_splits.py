@@ -50,13 +50,13 @@ def test_order_given_does_not_matter() -> None:
     assert set(forth) == set(back)
 
 
-def test_a_new_picture_moves_at_most_one() -> None:
+def test_a_new_image_moves_at_most_one() -> None:
     before = set(hold_out(samples(50), 0.2, 0, "test")[1])
     after = set(hold_out(samples(51), 0.2, 0, "test")[1])
     assert len(before - after) <= 1
 
 
-def test_a_picture_that_a_kept_one_equals_is_not_held_out():
+def test_a_image_that_a_kept_one_equals_is_not_held_out():
     whole = samples(20)
     equal = {sample.id: number // 2 for number, sample in enumerate(whole)}
     kept, held = hold_out(whole, 0.3, 0, "stopper", equal)

@@ -9,7 +9,7 @@ from adkit.data.view import View
 
 
 def ramp(height: int, width: int, axis: int) -> Image.Image:
-    """Each pixel's value is its centre's y (axis 0) or x (axis 1)."""
+    """Each pixel's value is its center's y (axis 0) or x (axis 1)."""
     along = np.arange((height, width)[axis], dtype=np.float32) + 0.5
     return Image.fromarray(np.broadcast_to(along[:, None] if axis == 0 else along, (height, width)).copy())
 
@@ -24,39 +24,39 @@ def test_size_with_crop() -> None:
 
 def test_size_of_short_side_is_square() -> None:
     view = View.of(FolderTable(root=".", resize="short_side", image_size=64))
-    assert view.image(Image.new("L", (200, 100))).shape == (64, 64)
+    assert view.input(Image.new("L", (200, 100))).shape == (64, 64)
 
 
 def test_squash_equals_pillow() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
-    expected = np.asarray(picture.resize((32, 32), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(View("squash", 32, 32).image(picture), expected)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(View("squash", 32, 32).input(image), expected)
 
 
 def test_crop_equals_resizing_and_cropping() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
-    expected = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))[8:56, 8:56].astype(int)
-    found = View("squash", 64, 48).image(picture).astype(int)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
+    expected = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR))[8:56, 8:56].astype(int)
+    found = View("squash", 64, 48).input(image).astype(int)
     assert np.abs(found - expected).max() <= 1
 
 
 def test_short_side_equals_resizing_and_cropping() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 150), dtype=np.uint8))
-    expected = np.asarray(picture.resize((96, 64), Image.Resampling.BILINEAR))[8:56, 24:72].astype(int)
-    found = View("short_side", 64, 48).image(picture).astype(int)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 150), dtype=np.uint8))
+    expected = np.asarray(image.resize((96, 64), Image.Resampling.BILINEAR))[8:56, 24:72].astype(int)
+    found = View("short_side", 64, 48).input(image).astype(int)
     assert np.abs(found - expected).max() <= 1
 
 
-def test_pad_centres_the_picture() -> None:
+def test_pad_centers_the_image() -> None:
     view = View("pad", 64, 64)
     assert view.region((25, 100)) == (24, 0, 40, 64)
     assert view.region((100, 25)) == (0, 24, 64, 40)
 
 
-def test_pad_fills_with_the_mean_colour() -> None:
+def test_pad_fills_with_the_mean_color() -> None:
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, :32] = (200, 100, 0)
-    image = View("pad", 64, 64).image(Image.fromarray(pixels))
+    image = View("pad", 64, 64).input(Image.fromarray(pixels))
     assert image[0, 0].tolist() == [100, 50, 0]
     np.testing.assert_array_equal(image[16:48], pixels)
 
@@ -78,20 +78,20 @@ def test_positions_agree_with_the_resampling(resize: str, axis: int) -> None:
     # A ramp keeps its value under linear resampling, so every image pixel tells where it was read.
     view = View(resize, 64, 40)  # type: ignore[arg-type]
     size = (90, 150)
-    image = view.image(ramp(*size, axis))
+    image = view.input(ramp(*size, axis))
     y, x = view.axes(size)
     along = (y, x)[axis]
-    rows = np.arange(along.start + 3, along.stop - 3)  # the kernel is cut off at the picture's edge
-    expected = along.to_picture(rows + 0.5)
+    rows = np.arange(along.start + 3, along.stop - 3)  # the kernel is cut off at the image's edge
+    expected = along.to_input(rows + 0.5)
     line = image[:, 20] if axis == 0 else image[20]
-    np.testing.assert_allclose(line[rows], expected, atol=0.1)  # in pixels of the picture
+    np.testing.assert_allclose(line[rows], expected, atol=0.1)  # in pixels of the image
 
 
 @pytest.mark.parametrize("resize", ["squash", "short_side", "pad"])
 def test_there_and_back(resize: str) -> None:
     for axis in View(resize, 64, 40).axes((90, 150)):  # type: ignore[arg-type]
         positions = np.linspace(0, 90, 7)
-        np.testing.assert_allclose(axis.to_picture(axis.to_image(positions)), positions, atol=1e-9)
+        np.testing.assert_allclose(axis.to_input(axis.to_input(positions)), positions, atol=1e-9)
 
 
 def test_mask_of_equal_size_is_itself() -> None:
@@ -99,9 +99,9 @@ def test_mask_of_equal_size_is_itself() -> None:
     np.testing.assert_array_equal(View("squash", 64, 64).mask(mask, 64), mask)
 
 
-def test_mask_is_read_at_the_centres() -> None:
+def test_mask_is_read_at_the_centers() -> None:
     mask = np.zeros((8, 8), np.bool_)
-    mask[1, 1] = mask[5, 7] = True  # 4 × 4 centres of 2 × 2 pixels read the pixel below and right of them
+    mask[1, 1] = mask[5, 7] = True  # 4 × 4 centers of 2 × 2 pixels read the pixel below and right of them
     assert np.argwhere(View("squash", 64, 64).mask(mask, 4)).tolist() == [[0, 0], [2, 3]]
 
 
@@ -113,11 +113,11 @@ def test_mask_does_not_pass_through_the_image() -> None:
 
 @pytest.mark.parametrize("resize", ["squash", "short_side", "pad"])
 @pytest.mark.parametrize("crop", [64, 44])
-def test_mask_lies_where_the_picture_does(resize: str, crop: int) -> None:
+def test_mask_lies_where_the_image_does(resize: str, crop: int) -> None:
     drawn = np.zeros((90, 150), np.bool_)
     drawn[30:60, 60:105] = True
     view = View(resize, 64, crop)  # type: ignore[arg-type]
-    image = view.image(Image.fromarray(drawn.astype(np.uint8) * 255))
+    image = view.input(Image.fromarray(drawn.astype(np.uint8) * 255))
     seen = np.zeros((crop, crop), np.bool_)
     top, left, bottom, right = view.region(drawn.shape)
     seen[top:bottom, left:right] = image[top:bottom, left:right] > 127
@@ -131,10 +131,10 @@ def test_no_mask_in_the_padding() -> None:
 
 
 def test_restore_undoes_squashing() -> None:
-    picture = ramp(40, 80, 1)
+    image = ramp(40, 80, 1)
     view = View("squash", 160, 160)
-    restored = view.restore(view.image(picture), (40, 80))
-    np.testing.assert_allclose(restored[:, 4:-4], np.asarray(picture)[:, 4:-4], atol=0.01)
+    restored = view.restore(view.input(image), (40, 80))
+    np.testing.assert_allclose(restored[:, 4:-4], np.asarray(image)[:, 4:-4], atol=0.01)
 
 
 def test_restore_takes_maps_of_any_size() -> None:

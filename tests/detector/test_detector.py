@@ -19,15 +19,15 @@ def detector(small_recipe):
 
 
 @pytest.fixture
-def picture(stripes):
+def image(stripes):
     return stripes / "stripes" / "test" / "square" / "000.png"
 
 
-def test_every_kind_of_picture_gives_the_same(detector, picture):
-    expected = detector.predict(picture)
-    pillow = Image.open(picture)
+def test_every_kind_of_image_gives_the_same(detector, image):
+    expected = detector.predict(image)
+    pillow = Image.open(image)
     array = np.asarray(pillow)
-    for images in (str(picture), pillow, array, array[None], [picture], (array,)):
+    for images in (str(image), pillow, array, array[None], [image], (array,)):
         np.testing.assert_array_equal(detector.predict(images).scores, expected.scores)
 
 
@@ -39,53 +39,53 @@ def test_a_tensor_is_taken_at_the_images_size(detector):
     np.testing.assert_array_equal(detector.predict(tensor[None]).scores, expected)
 
 
-def test_grey_is_taken_as_three_equal_channels(detector):
-    grey = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
-    expected = detector.predict(np.repeat(grey[..., None], 3, 2))
-    np.testing.assert_array_equal(detector.predict(grey).scores, expected.scores)
+def test_gray_is_taken_as_three_equal_channels(detector):
+    gray = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
+    expected = detector.predict(np.repeat(gray[..., None], 3, 2))
+    np.testing.assert_array_equal(detector.predict(gray).scores, expected.scores)
 
 
-def test_a_list_may_mix(detector, picture):
-    array = np.asarray(Image.open(picture))
-    found = detector.predict([picture, array, Image.open(picture)], batch_size=2)
+def test_a_list_may_mix(detector, image):
+    array = np.asarray(Image.open(image))
+    found = detector.predict([image, array, Image.open(image)], batch_size=2)
     assert (found.scores.shape, found.maps.shape) == ((3,), (3, 64, 64))
     np.testing.assert_allclose(found.scores, found.scores[0], rtol=1e-5)
 
 
-def test_a_cameras_rotation_is_applied(detector, picture, tmp_path):
-    turned, exif = Image.open(picture), Image.Exif()
+def test_a_cameras_rotation_is_applied(detector, image, tmp_path):
+    turned, exif = Image.open(image), Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as pillow:
         np.testing.assert_array_equal(detector.predict(pillow).scores, detector.predict(tmp_path / "turned.png").scores)
 
 
-def test_maps_are_float32_and_highest_at_the_defect(detector, stripes, picture):
+def test_maps_are_float32_and_highest_at_the_defect(detector, stripes, image):
     mask = np.asarray(Image.open(stripes / "stripes" / "ground_truth" / "square" / "000_mask.png").resize((64, 64))) > 0
-    (drawn,) = detector.predict(picture).maps
+    (drawn,) = detector.predict(image).maps
     assert drawn.dtype == np.float32
     assert drawn[mask].mean() > drawn[~mask].mean()
 
 
-def test_no_pictures_give_no_predictions(detector):
+def test_no_images_give_no_predictions(detector):
     found = detector.predict([])
     assert (len(found), found.maps.shape, found.p_values.shape, found.anomalous.shape) == (0, (0, 64, 64), (0,), (0,))
 
 
-def test_pooled_features_have_no_maps(small_recipe, picture):
+def test_pooled_features_have_no_maps(small_recipe, image):
     small_recipe["extractor"]["levels"] = ["pool"]
-    assert Detector.load(adkit.run(small_recipe).folder, "cpu").predict(picture).maps is None
+    assert Detector.load(adkit.run(small_recipe).folder, "cpu").predict(image).maps is None
 
 
 def test_threads_may_share_a_detector(detector, stripes):
-    pictures = sorted((stripes / "stripes").glob("test/*/*.png"))
-    expected = [detector.predict(path).scores[0] for path in pictures]
-    found = [None] * len(pictures)
+    images = sorted((stripes / "stripes").glob("test/*/*.png"))
+    expected = [detector.predict(path).scores[0] for path in images]
+    found = [None] * len(images)
 
     def work(index):
-        found[index] = [detector.predict(pictures[index]).scores[0] for _ in range(5)]
+        found[index] = [detector.predict(images[index]).scores[0] for _ in range(5)]
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(images))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -93,16 +93,16 @@ def test_threads_may_share_a_detector(detector, stripes):
     assert found == [[score] * 5 for score in expected]
 
 
-def test_an_unreadable_picture_is_named(detector, picture, tmp_path):
+def test_an_unreadable_image_is_named(detector, image, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(picture.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"broken\.png: expected a picture .* the file is truncated"):
-        detector.predict([picture, broken])
-    with pytest.raises(UserError, match=r"not there: expected a picture .* the file is not there"):
+    broken.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"broken\.png: expected an image .* the file is truncated"):
+        detector.predict([image, broken])
+    with pytest.raises(UserError, match=r"not there: expected an image .* the file is not there"):
         detector.predict(tmp_path / "not there")
     with pytest.raises(UserError, match="cannot be read"):
         detector.predict(Path(tmp_path))
-    with Image.open(broken) as pillow, pytest.raises(UserError, match=r"picture 0: .* damaged"):
+    with Image.open(broken) as pillow, pytest.raises(UserError, match=r"image 0: .* damaged"):
         detector.predict(pillow)
 
 
@@ -121,14 +121,14 @@ def test_an_unreadable_picture_is_named(detector, picture, tmp_path):
     ],
     ids=str,
 )
-def test_what_is_no_picture_is_refused(detector, images, sentence):
+def test_what_is_no_image_is_refused(detector, images, sentence):
     with pytest.raises(UserError, match=sentence):
         detector.predict(images)
 
 
-def test_a_batch_has_at_least_one_picture(detector, picture):
+def test_a_batch_has_at_least_one_image(detector, image):
     with pytest.raises(UserError, match="batch_size: expected at least 1, found 0"):
-        detector.predict(picture, batch_size=0)
+        detector.predict(image, batch_size=0)
 
 
 def test_a_device_that_is_not_here_is_named(small_recipe):
@@ -136,17 +136,17 @@ def test_a_device_that_is_not_here_is_named(small_recipe):
         Detector.load(adkit.run(small_recipe).folder, "cuda:99")
 
 
-def test_sizes_are_the_pictures_own(detector, picture, tmp_path):
+def test_sizes_are_the_images_own(detector, image, tmp_path):
     turned, exif = Image.new("L", (30, 20)), Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
-    found = detector.predict([picture, np.zeros((7, 9), np.uint8), tmp_path / "turned.png", torch.zeros(3, 64, 64)])
+    found = detector.predict([image, np.zeros((7, 9), np.uint8), tmp_path / "turned.png", torch.zeros(3, 64, 64)])
     assert found.sizes == ((48, 48), (7, 9), (30, 20), (64, 64))
 
 
-def test_regions_are_those_of_the_map_in_pixels_of_the_picture(detector, stripes):
-    pictures = sorted((stripes / "stripes" / "test" / "square").iterdir())
-    found = detector.predict(pictures)
+def test_regions_are_those_of_the_map_in_pixels_of_the_image(detector, stripes):
+    images = sorted((stripes / "stripes" / "test" / "square").iterdir())
+    found = detector.predict(images)
     assert any(found.regions)
     for values, regions in zip(found.maps, found.regions, strict=True):
         assert regions == find_regions(values, detector.pixel_threshold, detector.view, (48, 48))
@@ -154,7 +154,7 @@ def test_regions_are_those_of_the_map_in_pixels_of_the_picture(detector, stripes
 
 
 def test_regions_of_a_tensor_are_in_pixels_of_the_image(small_recipe):
-    small_recipe["data"]["crop"] = 48  # so that a picture of the image's size would be enlarged and cropped
+    small_recipe["data"]["crop"] = 48  # so that an image of the image's size would be enlarged and cropped
     detector = Detector.load(adkit.run(small_recipe).folder, "cpu")
     tensor = torch.zeros(3, 48, 48)
     tensor[:, 10:30, 12:28] = 1
@@ -165,8 +165,8 @@ def test_regions_of_a_tensor_are_in_pixels_of_the_image(small_recipe):
     assert max(region.y + region.height for region in regions) == above[:, 0].max() + 1
 
 
-def test_without_a_pixel_threshold_there_are_no_regions(small_recipe, picture):
+def test_without_a_pixel_threshold_there_are_no_regions(small_recipe, image):
     small_recipe["threshold"] = {"pixel": False}
-    found = Detector.load(adkit.run(small_recipe).folder, "cpu").predict(picture)
+    found = Detector.load(adkit.run(small_recipe).folder, "cpu").predict(image)
     assert found.maps is not None
     assert found.regions is None

@@ -35,7 +35,7 @@ def paths(run, root, split="test"):
 
 @pytest.fixture
 def saved(small_recipe):
-    """The folder of a run of 64-pixel pictures through random weights."""
+    """The folder of a run of 64-pixel images through random weights."""
     return Path(adkit.run(small_recipe).folder)
 
 
@@ -55,7 +55,7 @@ def test_predict_gives_the_scores_of_the_run(small_recipe, stripes, scorer):
 
 @pytest.mark.parametrize(
     "features",
-    [{"channels": 10}, {"combine": "concat", "neighbourhood": 3, "channels": 20}, {"channels": [3, 1]}],
+    [{"channels": 10}, {"combine": "concat", "neighborhood": 3, "channels": 20}, {"channels": [3, 1]}],
     ids=["drawn", "of concat", "named"],
 )
 def test_channels_are_those_that_were_drawn(small_recipe, stripes, features):
@@ -83,13 +83,13 @@ def test_a_detector_needs_neither_recipe_nor_data_nor_weights(small_recipe, stri
     small_recipe["extractor"]["weights"] = str(weights)
     run = Path(adkit.run(small_recipe).folder)
     expected = [row["score"] for row in rows(run)]
-    pictures = [Image.open(path).convert("RGB") for path in paths(run, stripes)]
+    images = [Image.open(path).convert("RGB") for path in paths(run, stripes)]
     moved = tmp_path / "elsewhere"
     shutil.move(run / "detector", moved)
     shutil.rmtree(run)
     shutil.rmtree(stripes)
     weights.unlink()
-    found = Detector.load(moved, "cpu").predict(pictures, batch_size=4)
+    found = Detector.load(moved, "cpu").predict(images, batch_size=4)
     assert [str(score) for score in found.scores] == expected
 
 

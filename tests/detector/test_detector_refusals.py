@@ -22,7 +22,7 @@ from adkit.plugin.registry import Failure, Registry, discover
 
 @pytest.fixture
 def folder(small_recipe):
-    """The detector of a run of 64-pixel pictures through random weights."""
+    """The detector of a run of 64-pixel images through random weights."""
     return Path(adkit.run(small_recipe).folder) / "detector"
 
 
@@ -237,7 +237,7 @@ def free(monkeypatch, gigabytes):
 
 
 def enlarge(values, side):
-    """What an attacker would change so that pictures of another size fit together."""
+    """What an attacker would change so that images of another size fit together."""
     by = side / values["preprocessing"]["crop"]
     values["preprocessing"].update(image_size=side, crop=side)
     for level in values["extractors"][0]["levels"].values():
@@ -315,9 +315,9 @@ def test_another_version_is_taken_with_a_warning(folder, stripes, caplog):
 def test_another_version_that_refuses_the_parameters_is_named(folder):
     forge(
         folder,
-        lambda values: values["scorer"].update(version="0.0.7", params={"neighbours": 3}),
+        lambda values: values["scorer"].update(version="0.0.7", params={"neighbors": 3}),
     )
-    refused(folder, "knn of adkit 0.0.7", "neighbours: unknown key", "pip install adkit==0.0.7")
+    refused(folder, "knn of adkit 0.0.7", "neighbors: unknown key", "pip install adkit==0.0.7")
 
 
 def test_parameters_that_the_component_refuses_are_named(folder):

@@ -33,7 +33,7 @@ CASES = {
     "knn of pool": {"extractor": POOLED, "scorer": {"use": "knn"}},
     "knn of levels": {"scorer": {"use": "knn", "k": 1}},
     "cosine": {"scorer": {"use": "knn", "metric": "cosine", "sample": 0.5}},
-    "concat": {"features": {"combine": "concat", "neighbourhood": 3, "channels": 20}},
+    "concat": {"features": {"combine": "concat", "neighborhood": 3, "channels": 20}},
     "spade": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 3}},
     "spade of all": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 0, "combine": "concat"}},
     "spade of centroids": {"extractor": ALL, "scorer": {"use": "spade", "centroids": 2}},
@@ -55,7 +55,7 @@ def trained(recipe, **changes):
     return Path(adkit.run(recipe).folder)
 
 
-def pictures(root):
+def image_files(root):
     return sorted(root.glob("stripes/test/*/*.png"))
 
 
@@ -108,7 +108,7 @@ def test_every_format_gives_the_detectors_scores_and_maps(small_recipe, stripes,
     for format in FORMATS:
         if format == "openvino" and case in FEWER:
             continue
-        done = export(run, format, pictures=pictures(stripes)[:2], device="cpu")
+        done = export(run, format, images=image_files(stripes)[:2], device="cpu")
         assert done.parity.largest <= LIMIT
         assert_equal_in_effect(done.file, json.loads(done.statement.read_text()), run, images)
 
@@ -123,12 +123,12 @@ def test_the_command_compares_on_photographs_and_says_no_more_than_it_must(small
     first, second = done.stdout.splitlines()
     assert first.startswith(str(tmp_path / "out" / "model."))
     assert second.startswith("largest relative deviation from the detector: score ")
-    assert second.endswith("(8 pictures, in batches of 1 and 4)")
+    assert second.endswith("(8 images, in batches of 1 and 4)")
 
 
 def test_the_statement_is_enough_to_use_the_file(small_recipe, stripes):
     run = trained(small_recipe)
-    done = export(run, "torchscript", pictures=pictures(stripes)[:1], device="cpu")
+    done = export(run, "torchscript", images=image_files(stripes)[:1], device="cpu")
     told = json.loads(done.statement.read_text())
     assert told["files"] == [done.file.name]
     assert told["input"] == {"name": "images", "shape": ["n", 3, 64, 64], "dtype": "float32", "values": "RGB in [0, 1]"}
@@ -138,9 +138,9 @@ def test_the_statement_is_enough_to_use_the_file(small_recipe, stripes):
     ]
     assert told["parity"]["batch_sizes"] == [1, 2]
     side = told["preprocessing"]["image_size"]
-    paths = pictures(stripes)
+    paths = image_files(stripes)
     small = [Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for path in paths]
-    images = np.stack([np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 for picture in small])
+    images = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in small])
     scores = outputs(done.file, told, images)["score"]
     held_out = np.array(told["calibration"])
     own = Detector.load(run, "cpu").predict(paths)
@@ -154,23 +154,23 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(small_recipe, stripes
     run = trained(small_recipe, scorer={"use": "center"})
     out = tmp_path / "deep" / "out"
     for _ in range(2):
-        export(run, "torchscript", out, pictures(stripes)[:1], "cpu")
+        export(run, "torchscript", out, image_files(stripes)[:1], "cpu")
         assert files(tmp_path / "deep") == ["out", "out/model.json", "out/model.pt"]
     with pytest.raises(UserError, match="data: expected a new folder or one with an earlier export in it"):
-        export(run, "torchscript", stripes, pictures(stripes)[:1], "cpu")
-    assert pictures(stripes)
+        export(run, "torchscript", stripes, image_files(stripes)[:1], "cpu")
+    assert image_files(stripes)
 
 
 def test_a_detector_with_exports_in_it_still_loads(small_recipe, stripes):
     run = trained(small_recipe)
-    done = export(run, "torchscript", pictures=pictures(stripes)[:1], device="cpu")
+    done = export(run, "torchscript", images=image_files(stripes)[:1], device="cpu")
     assert done.file == run / "detector" / "export" / "torchscript" / "model.pt"
-    assert len(Detector.load(run, "cpu").predict(pictures(stripes)[0])) == 1
+    assert len(Detector.load(run, "cpu").predict(image_files(stripes)[0])) == 1
 
 
 def test_a_detector_of_reduced_precision_is_compared_twice(small_recipe, stripes):
     run = trained(small_recipe, run={"precision": "bfloat16"})
-    done = export(run, "torchscript", pictures=pictures(stripes)[:2], device="cpu")
+    done = export(run, "torchscript", images=image_files(stripes)[:2], device="cpu")
     assert done.precision == "bfloat16"
     assert done.parity.largest < 1e-5 < done.precision_parity.largest
     assert "computes in bfloat16 and the file in float32: they differ by score" in warning(done)
@@ -234,7 +234,7 @@ def test_a_file_that_deviates_is_refused_and_nothing_is_left(small_recipe, strip
     run = trained(small_recipe, scorer={"use": "liar"})
     before = files(run)
     with pytest.raises(UserError, match=r"deviate by at most 0\.001 of their size, found score 1\.0e-02: use another"):
-        export(run, format, pictures=pictures(stripes), device="cpu")
+        export(run, format, images=image_files(stripes), device="cpu")
     assert files(run) == before
 
 
@@ -246,9 +246,9 @@ LOOP = "Scores(torch.stack([one.mean() for one in features['layer1']]))"
     ("format", "score", "sentence"),
     [
         ("onnx", NUMPY, r"scorer odd of odd 1\.0: expected torch operations that can be exported, found: \.numpy\(\)"),
-        ("onnx", LOOP, "format onnx: expected components that take any number of pictures, found one that counts"),
+        ("onnx", LOOP, "format onnx: expected components that take any number of images, found one that counts"),
         ("torchscript", NUMPY, r"deviate by at most 0\.001 of their size, found score inf"),
-        ("torchscript", LOOP, "expected a file that takes 4 pictures at once, found: RuntimeError: Expected 2"),
+        ("torchscript", LOOP, "expected a file that takes 4 images at once, found: RuntimeError: Expected 2"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused(small_recipe, stripes, tmp_path, monkeypatch, format, score, sentence):
@@ -256,7 +256,7 @@ def test_what_cannot_be_recorded_is_refused(small_recipe, stripes, tmp_path, mon
     run = trained(small_recipe, scorer={"use": "odd"})
     before = files(run)
     with pytest.raises(UserError, match=sentence):
-        export(run, format, pictures=pictures(stripes), device="cpu")
+        export(run, format, images=image_files(stripes), device="cpu")
     assert files(run) == before
 
 
@@ -284,12 +284,12 @@ def test_a_detector_that_is_not_there_is_told(tmp_path, capsys):
     assert "expected the manifest of a detector, found no file" in capsys.readouterr().err
 
 
-def test_a_picture_that_cannot_be_read_is_named(small_recipe, tmp_path):
+def test_a_image_that_cannot_be_read_is_named(small_recipe, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     run = trained(small_recipe, scorer={"use": "center"})
     before = files(run)
-    with pytest.raises(UserError, match=r"broken\.png: expected a picture that can be read"):
-        export(run, "torchscript", pictures=[tmp_path / "broken.png"], device="cpu")
+    with pytest.raises(UserError, match=r"broken\.png: expected an image that can be read"):
+        export(run, "torchscript", images=[tmp_path / "broken.png"], device="cpu")
     assert files(run) == before
 
 
@@ -312,14 +312,14 @@ def altered(loaded, score=1.0, drawn=0.0):
 
 
 def test_parity_is_relative_to_the_size_of_a_score(loaded, stripes):
-    found = parity(altered(loaded, score=1.02), loaded, pictures(stripes)[3:])
-    assert (found.pictures, found.batch_sizes) == (3, (1, 3))
+    found = parity(altered(loaded, score=1.02), loaded, image_files(stripes)[3:])
+    assert (found.images, found.batch_sizes) == (3, (1, 3))
     assert found.score == pytest.approx(0.02, rel=1e-3)
     assert found.map < 1e-5
 
 
 def test_a_map_deviates_by_its_worst_pixel(loaded, stripes):
-    paths = pictures(stripes)[:1]
+    paths = image_files(stripes)[:1]
     largest = float(Detector(loaded).predict(paths).maps.max())
     size = max(largest, loaded.manifest.pixel_threshold.value)
     found = parity(altered(loaded, drawn=0.1 * largest), loaded, paths)
@@ -328,7 +328,7 @@ def test_a_map_deviates_by_its_worst_pixel(loaded, stripes):
 
 
 def test_what_is_not_a_number_is_no_parity(loaded, stripes):
-    found = parity(altered(loaded, score=math.nan), loaded, pictures(stripes)[:2])
+    found = parity(altered(loaded, score=math.nan), loaded, image_files(stripes)[:2])
     assert math.isnan(found.largest)
 
 

@@ -8,36 +8,36 @@ import torch
 from ignite.engine import Engine
 
 from adkit import UserError
-from adkit.inference.engines import PictureStream, outputs
+from adkit.inference.engines import ImageStream, outputs
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
-from adkit.runner.evaluate import Judged, create_evaluator, to_metric_grid, without_padding
+from adkit.runner.evaluate import Scored, create_evaluator, to_metric_grid, without_padding
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
 
 
-class Colours:
-    """The mean colour of each quarter of a picture."""
+class Colors:
+    """The mean color of each quarter of an image."""
 
-    levels = {"colour": LEVEL}
+    levels = {"color": LEVEL}
 
     def __call__(self, images):
         cells = torch.nn.functional.adaptive_avg_pool2d(images, 2).permute(0, 2, 3, 1)  # (n, 2, 2, 3)
-        return Features({"colour": cells}, {"colour": LEVEL.geometry})
+        return Features({"color": cells}, {"color": LEVEL.geometry})
 
 
 class Red:
     """Scores how red each cell is."""
 
     def score(self, features):
-        cells = features["colour"][..., 0]
-        return Scores(cells.amax((1, 2)), {"colour": cells}, dict(features.geometry))
+        cells = features["color"][..., 0]
+        return Scores(cells.amax((1, 2)), {"color": cells}, dict(features.geometry))
 
 
 class Nearest:
     def localize(self, scores, size):
-        return torch.nn.functional.interpolate(scores.maps["colour"][:, None], size)[:, 0]
+        return torch.nn.functional.interpolate(scores.maps["color"][:, None], size)[:, 0]
 
 
 def batch(*reds, **targets):
@@ -47,12 +47,12 @@ def batch(*reds, **targets):
 
 
 def embedding():
-    transform = FeatureTransform(FeaturesTable(), Colours.levels, torch.Generator())
-    return Embedding(Colours(), transform, Context())
+    transform = FeatureTransform(FeaturesTable(), Colors.levels, torch.Generator())
+    return Embedding(Colors(), transform, Context())
 
 
 def stream(batches):
-    return PictureStream(lambda: batches, lambda: sum(map(len, batches)), [embedding()], lambda pictures: None)
+    return ImageStream(lambda: batches, lambda: sum(map(len, batches)), [embedding()], lambda images: None)
 
 
 def test_outputs_come_in_order():
@@ -103,24 +103,24 @@ def test_an_error_in_the_data_reaches_the_caller():
 
 
 def test_stream_walks_twice_with_equal_features():
-    pictures = stream([batch(0.25, 0.5), batch(0.75)])
-    first, second = ([features["colour"] for features in pictures] for _ in range(2))
+    images = stream([batch(0.25, 0.5), batch(0.75)])
+    first, second = ([features["color"] for features in images] for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-def test_stream_reports_every_picture_as_progress():
+def test_stream_reports_every_image_as_progress():
     done = []
-    pictures = PictureStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, [embedding()], done.append)
-    list(pictures)
+    images = ImageStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, [embedding()], done.append)
+    list(images)
     assert done == [2, 1]
 
 
-def test_nan_feature_names_level_and_picture():
-    with pytest.raises(UserError, match=r"level 'colour' of picture nan\.png: expected finite values, found NaN"):
+def test_nan_feature_names_level_and_image():
+    with pytest.raises(UserError, match=r"level 'color' of image nan\.png: expected finite values, found NaN"):
         list(stream([batch(0.5, float("nan"))]))
 
 
-def test_evaluator_scores_each_picture():
+def test_evaluator_scores_each_image():
     detector = ScoringPath([Member(0, Red())], Nearest())
     judged = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
     assert judged.scores.tolist() == [0.25, 0.5]
@@ -130,27 +130,27 @@ def test_evaluator_makes_maps_only_for_masks():
     detector = ScoringPath([Member(0, Red())], Nearest())
     plain = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.5)]).embedded()))
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
-    pictures = stream([batch(0.5, masks=masks)])
-    masked = next(outputs(create_evaluator(detector, 8, (4, 4), peaks=False), pictures.embedded()))
+    images = stream([batch(0.5, masks=masks)])
+    masked = next(outputs(create_evaluator(detector, 8, (4, 4), peaks=False), images.embedded()))
     assert plain.maps is None
     assert masked.maps.shape == (1, 8, 8)
 
 
-def test_score_that_is_not_finite_names_the_picture():
+def test_score_that_is_not_finite_names_the_image():
     class Broken(Red):
         def score(self, features):
             return Scores(torch.tensor([1.0, float("inf")]))
 
     detector = ScoringPath([Member(0, Broken())], Nearest())
     with pytest.raises(
-        UserError, match=r"scorer: the score of picture 0\.5\.png: expected finite values, found NaN or inf"
+        UserError, match=r"scorer: the score of image 0\.5\.png: expected finite values, found NaN or inf"
     ):
         list(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
 
 
 def test_padding_is_left_out():
     maps = torch.tensor([[[9.0, 1, 1, 9], [9, 2, 2, 9]]]).repeat_interleave(2, 1)  # (1, 4, 4), sides are padding
-    judged = Judged(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    judged = Scored(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
     ((shown, mask),) = without_padding(judged, (4, 4))
     assert shown.tolist() == [[[1, 1], [1, 1], [2, 2], [2, 2]]]
     assert mask.tolist() == [[[False, False], [False, False], [True, True], [True, True]]]
@@ -158,7 +158,7 @@ def test_padding_is_left_out():
 
 def test_padding_is_left_out_of_a_finer_grid():
     maps = torch.zeros(1, 8, 8)
-    judged = Judged(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
+    judged = Scored(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
     assert next(without_padding(judged, (4, 4)))[0].shape == (1, 8, 4)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from adkit.data.samples import Sample
 from adkit.inference.engines import Embedded
-from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, stored_pictures
+from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, stored_images
 from adkit.plugin import Features, Geometry, Level
 
 LEVELS = {
@@ -35,18 +35,18 @@ def test_features_come_back_bit_for_bit_in_any_order(tmp_path):
         assert torch.equal(back[name], torch.stack([two.features[0][name][0], one.features[0][name][0]]))
 
 
-def test_a_picture_that_never_came_is_left_out_of_streams(tmp_path):
+def test_a_image_that_never_came_is_left_out_of_streams(tmp_path):
     store = FeatureStore(tmp_path, [LEVELS])
     store.fill([embedded("a", "c")], {})
-    stream = StoredStream(store, samples("a", "b", "c"), [0], 2, "cpu", lambda pictures: None)
-    assert stream.pictures == 2
+    stream = StoredStream(store, samples("a", "b", "c"), [0], 2, "cpu", lambda images: None)
+    assert stream.count == 2
     assert [item.ids for item in stream.embedded()] == [("a", "c")]
 
 
 def test_labels_are_those_of_the_category_that_asks(tmp_path):
     store = FeatureStore(tmp_path, [LEVELS])
     store.fill([embedded("a", "b")], {})
-    stream = StoredStream(store, samples("a", label=0) + samples("b", label=1), [0], 8, "cpu", lambda pictures: None)
+    stream = StoredStream(store, samples("a", label=0) + samples("b", label=1), [0], 8, "cpu", lambda images: None)
     assert next(stream.embedded()).labels.tolist() == [0, 1]
 
 
@@ -90,7 +90,7 @@ def test_a_torn_batch_does_not_count(tmp_path, file, lost):
     with (tmp_path / file).open("rb+") as torn:
         torn.truncate((tmp_path / file).stat().st_size - lost)
     store = FeatureStore(tmp_path, [LEVELS])
-    assert [picture in store for picture in "abcd"] == [True, True, False, False]
+    assert [image in store for image in "abcd"] == [True, True, False, False]
     store.fill([embedded("c", "d", seed=1)], {})
     assert same(store, two_batches(tmp_path / "whole"), "a", "b", "c", "d")
 
@@ -100,7 +100,7 @@ def test_a_batch_without_its_line_does_not_count(tmp_path):
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "journal.jsonl").write_bytes(lines[0])
     store = FeatureStore(tmp_path, [LEVELS])
-    assert [picture in store for picture in "abcd"] == [True, True, False, False]
+    assert [image in store for image in "abcd"] == [True, True, False, False]
     assert (tmp_path / "0.1.float32").stat().st_size == 4 * 2 * 5
 
 
@@ -111,7 +111,7 @@ def test_features_that_never_reached_the_disk_do_not_count(tmp_path):
     assert "a" not in FeatureStore(tmp_path, [LEVELS])
 
 
-def test_unreadable_pictures_are_remembered_with_the_batch_that_met_them(tmp_path):
+def test_unreadable_images_are_remembered_with_the_batch_that_met_them(tmp_path):
     met = {"u": "before"}
 
     def batches():
@@ -125,10 +125,10 @@ def test_unreadable_pictures_are_remembered_with_the_batch_that_met_them(tmp_pat
     assert FeatureStore(tmp_path, [LEVELS]).unreadable == {"x": "empty", "y": "truncated"}
 
 
-def test_stored_pictures_are_counted_without_opening_the_store(tmp_path):
-    assert stored_pictures(tmp_path) == 0
+def test_stored_images_are_counted_without_opening_the_store(tmp_path):
+    assert stored_images(tmp_path) == 0
     two_batches(tmp_path)
-    assert stored_pictures(tmp_path) == 4
+    assert stored_images(tmp_path) == 4
 
 
 def test_each_embedding_has_its_own_features(tmp_path):

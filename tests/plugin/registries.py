@@ -14,7 +14,7 @@ from adkit.plugin.registry import Failure, Origin, Registered, Registry
 
 
 class KnnParams(Params):
-    k: int = Field(2, ge=1, description="neighbours whose distances are averaged")
+    k: int = Field(2, ge=1, description="neighbors whose distances are averaged")
     metric: Literal["l2", "cosine"] = Field("l2", description="distance between features")
     index: Literal["auto", "exact"] = Field("auto", description="what searches")
 

@@ -19,7 +19,7 @@ class BrightnessParams(Params):
 
 
 class Brightness:
-    """How far the mean of all features is from that of normal pictures."""
+    """How far the mean of all features is from that of normal images."""
 
     def __init__(self, params, context):
         self.power = params.power

@@ -4,7 +4,7 @@ import torch
 
 from adkit.plugin import Batch, Features, Geometry
 from adkit.plugin.adapter import ScoredAdapter
-from adkit.testing import TinyExtractor, pictures
+from adkit.testing import TinyExtractor, sample_images
 from adkit.testing.samples import SIZE, stream_of
 
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
@@ -16,8 +16,8 @@ def features_of(**levels):
 
 
 def nothing(count):
-    """A batch whose pictures nobody looks at."""
-    return Batch(torch.zeros(count, 3, 1, 1), tuple(f"picture#{n}" for n in range(count)))
+    """A batch whose images nobody looks at."""
+    return Batch(torch.zeros(count, 3, 1, 1), tuple(f"image#{n}" for n in range(count)))
 
 
 def prepared(adapter, make_scorer=None, extractor=None):
@@ -33,8 +33,8 @@ def prepared(adapter, make_scorer=None, extractor=None):
 
 
 def losses_of_descent(adapter, extractor, rate, steps=15):
-    """The loss before each of some plain steps down the gradient, always on the same pictures."""
-    (batch,) = pictures(6, seed=5)
+    """The loss before each of some plain steps down the gradient, always on the same images."""
+    (batch,) = sample_images(6, seed=5)
     if hasattr(adapter, "batch"):
         batch = adapter.batch(batch, None, torch.Generator().manual_seed(0))
     parameters = list(adapter.stages()[0].parameters)

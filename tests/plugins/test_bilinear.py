@@ -43,9 +43,9 @@ def test_a_cell_is_drawn_where_its_geometry_puts_it(start: float, step: float) -
     cells[0, 2, 3] = 1
     drawn = draw({"a": cells}, {"a": Geometry((start, start), (step, step))})[0]
     pixels = torch.arange(48) + 0.5
-    centre_x = float((drawn.sum(0) * pixels).sum() / drawn.sum())
-    centre_y = float((drawn.sum(1) * pixels[:32]).sum() / drawn.sum())
-    assert (centre_y, centre_x) == pytest.approx((start + 2 * step, start + 3 * step), abs=0.1)
+    center_x = float((drawn.sum(0) * pixels).sum() / drawn.sum())
+    center_y = float((drawn.sum(1) * pixels[:32]).sum() / drawn.sum())
+    assert (center_y, center_x) == pytest.approx((start + 2 * step, start + 3 * step), abs=0.1)
 
 
 def test_levels_are_averaged_or_added() -> None:
@@ -61,7 +61,7 @@ def test_smoothing_is_scipys_on_the_drawn_map() -> None:
     torch.testing.assert_close(draw(maps, smoothing=4.0), torch.from_numpy(expected).float(), atol=1e-5, rtol=0)
 
 
-def test_another_size_shows_the_same_picture() -> None:
+def test_another_size_shows_the_same_image() -> None:
     cells = noise(1, 4, 6)
     whole, half = draw({"a": cells}), draw({"a": cells}, size=(16, 24))
     torch.testing.assert_close(half, torch.nn.functional.avg_pool2d(whole, 2), atol=0.2, rtol=0)

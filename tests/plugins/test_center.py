@@ -54,7 +54,7 @@ def test_map_becomes_a_score_by_hand(aggregation, expected):
 
 
 def test_levels_are_averaged():
-    normal, queries = feature_stream(), feature_stream(pictures=5, seed=1).features
+    normal, queries = feature_stream(), feature_stream(images=5, seed=1).features
     expected = []
     for name, values in normal.features.items():
         squares = (queries[name].double() - values.double().mean((0, 1, 2))).square().sum(3)
@@ -69,9 +69,9 @@ def test_mean_of_many_features_does_not_drift():
     assert fitted(many).state_dict()["center.a"].item() == values[0, 0, 0, 0].item()
 
 
-def test_no_pictures_are_refused():
+def test_no_images_are_refused():
     nothing = FeatureStream(Features({"a": torch.zeros(0, 1, 1, 3)}, {"a": GEOMETRY}))
-    with pytest.raises(UserError, match="scorer: expected at least 1 normal picture, found none"):
+    with pytest.raises(UserError, match="scorer: expected at least 1 normal image, found none"):
         fitted(nothing)
 
 

@@ -14,8 +14,8 @@ def features_of(**levels):
 
 
 NORMAL = features_of(
-    a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a centre of (1, 2)
-    b=[[[[0.0], [10.0]]], [[[2.0], [12.0]]]],  # one centre of 6 for both locations
+    a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a center of (1, 2)
+    b=[[[[0.0], [10.0]]], [[[2.0], [12.0]]]],  # one center of 6 for both locations
 )
 FOUND = features_of(a=[[[[4.0, 6.0]]], [[[1.0, 2.0]]]], b=[[[[5.0], [8.0]]], [[[6.0], [9.0]]]])
 A = (9 + 16, 0)
@@ -31,7 +31,7 @@ def test_score_by_hand():
     assert Compactness(FeatureStream(NORMAL)).score(FOUND).tolist() == [(A[0] + B[0]) / 2, (A[1] + B[1]) / 2]
 
 
-def test_of_the_pooled_level_alone_it_is_equation_1_over_the_number_of_pictures():
+def test_of_the_pooled_level_alone_it_is_equation_1_over_the_number_of_images():
     normal, found = torch.randn(10, 5, generator=torch.Generator().manual_seed(0)).split((7, 3))
     compactness = Compactness(FeatureStream(features_of(pool=normal[:, None, None].tolist())))
     loss = sum(compactness.terms(features_of(pool=found[:, None, None].tolist())).values())
@@ -54,7 +54,7 @@ def test_the_schedule_is_that_of_the_papers_supplement():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_the_centre_is_that_of_all_pictures_however_they_come(batch_size):
+def test_the_center_is_that_of_all_images_however_they_come(batch_size):
     normal = stream_of(TinyExtractor(), 2, SIZE)
     whole, cut = Compactness(normal), Compactness(normal.cut(batch_size))
     torch.testing.assert_close(cut.score(normal.features), whole.score(normal.features))

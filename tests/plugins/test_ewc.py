@@ -8,12 +8,12 @@ from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
 from adkit import UserError
 from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.plugins.descents import features_of, nothing
 
 CONTEXT = Context(image_size=SIZE)
-NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)
+NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
 KINDS = ("ant", "bee", "cat", "dog", "elk")
 
@@ -35,13 +35,13 @@ def prepared(one, auxiliary=None, extractor=None):
 
 
 def labelled(extractor):
-    """Other pictures, of as many kinds as the classifier has classes."""
-    shown = (replace(batch, kinds=(*KINDS, "ant")) for batch in pictures(12, seed=3, batch_size=6))
+    """Other images, of as many kinds as the classifier has classes."""
+    shown = (replace(batch, kinds=(*KINDS, "ant")) for batch in sample_images(12, seed=3, batch_size=6))
     return replace(stream_of(extractor, 3, SIZE), shown=tuple(shown))
 
 
 def predicted(extractor, one):
-    """The Fisher information that it has from the normal pictures."""
+    """The Fisher information that it has from the normal images."""
     return fisher(extractor, one.stages()[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT)
 
 
@@ -55,7 +55,7 @@ def moved(one, by=1.0):
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"fisher": "uniform"}, {"penalty": "explicit"}, {"blocks": ["layer2"]}, {"fisher_pictures": 3}]
+    "params", [{}, {"fisher": "uniform"}, {"penalty": "explicit"}, {"blocks": ["layer2"]}, {"fisher_images": 3}]
 )
 def test_contract(params):
     check_component(adkit_adapters()[0], params)
@@ -88,7 +88,7 @@ def test_an_explicit_penalty_has_the_gradient_of_equation_4():
         extractor, one.stages()[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
     )
     parameters = moved(one, by=0.5)
-    (batch,) = pictures(5)
+    (batch,) = sample_images(5)
     found = torch.autograd.grad(one.loss(extractor, batch, extractor(batch.images))["penalty"], parameters)
     for gradient, values in zip(found, importance, strict=True):
         torch.testing.assert_close(gradient, 7 * values * 0.5)
@@ -98,7 +98,7 @@ def test_an_implicit_penalty_is_only_told():
     one = adapter(strength=7)
     extractor = prepared(one)
     moved(one, by=0.5)
-    (batch,) = pictures(5)
+    (batch,) = sample_images(5)
     penalty = one.loss(extractor, batch, extractor(batch.images))["penalty"]
     assert not penalty.requires_grad
     assert penalty.item() > 0
@@ -134,7 +134,7 @@ def descended(one, rate, steps=25, **optimizer):
     """The penalty after each of some steps from a weight that was moved."""
     extractor = prepared(one)
     parameters = moved(one, by=0.01)
-    rule, (batch,), found = torch.optim.SGD(parameters, rate, **optimizer), pictures(5), []
+    rule, (batch,), found = torch.optim.SGD(parameters, rate, **optimizer), sample_images(5), []
     for _ in range(steps):
         terms = one.loss(extractor, batch, extractor(batch.images))
         found.append(terms["penalty"].item())
@@ -182,7 +182,7 @@ def test_with_the_rate_at_which_gradients_act_it_rests_where_equation_4_is_least
     torch.testing.assert_close(bias.detach(), (5 * target + 2 * initial) / 7, atol=1e-3, rtol=0)
 
 
-def test_without_auxiliary_pictures_the_normal_ones_serve():
+def test_without_auxiliary_images_the_normal_ones_serve():
     one = adapter(strength=2, penalty="explicit")
     extractor = prepared(one)
     importance = fisher(
@@ -200,7 +200,7 @@ def penalty_of(one):
     return one.loss(TinyExtractor(), nothing(1), Features(levels, geometry))["penalty"]
 
 
-def test_with_auxiliary_pictures_a_second_category_computes_nothing(cache):
+def test_with_auxiliary_images_a_second_category_computes_nothing(cache):
     auxiliary = stream_of(TinyExtractor(), 3, SIZE)
     for seed in (2, 5):
         extractor = TinyExtractor()
@@ -215,7 +215,7 @@ def test_without_them_each_category_has_its_own(cache):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_labels_are_the_classes_of_auxiliary_pictures():
+def test_labels_are_the_classes_of_auxiliary_images():
     one = adapter(fisher="classes", strength=2, penalty="explicit")
     extractor = TinyExtractor()
     auxiliary = labelled(extractor)
@@ -248,7 +248,7 @@ def test_uniform_importance_needs_no_classifier():
 
 def test_the_papers_schedule_and_strength():
     one = adapter()
-    assert (one.schedule.minibatches, one.params.strength, one.params.fisher_pictures) == (7800, 1e4, 100 * 32)
+    assert (one.schedule.minibatches, one.params.strength, one.params.fisher_images) == (7800, 1e4, 100 * 32)
 
 
 def test_it_looks_at_features_alone_and_steps():

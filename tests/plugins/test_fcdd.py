@@ -8,7 +8,7 @@ from adkit_plugins.scorers.logit import Logit, LogitParams
 
 from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.plugins.descents import losses_of_descent, nothing, prepared
 
@@ -46,7 +46,7 @@ def test_levels_are_added_after_those_of_the_extractor():
 
 def test_added_levels_are_pseudo_huber_norms_of_a_projection():
     extractor = adapter(channels=3).extend(TinyExtractor())
-    (batch,) = pictures(2)
+    (batch,) = sample_images(2)
     with torch.no_grad():
         found = extractor(batch.images)
         projected = found["layer2"].double() @ extractor.head.weights[1].double().T
@@ -73,7 +73,7 @@ def test_loss_without_masks_by_hand():
 
 
 def test_loss_with_masks_by_hand():
-    """A cell that is changed is driven away by itself; at a level of one cell the picture is."""
+    """A cell that is changed is driven away by itself; at a level of one cell the image is."""
     features = made(a=[[[1.0, 3.0]]], b=[[[0.5]]])
     batch = replace(nothing(1), labels=torch.tensor([1]), masks=torch.tensor([[[True, False]]]))
     terms = reading(adapter(), "a", "b").loss(TinyExtractor(), batch, features)
@@ -117,7 +117,7 @@ def test_the_scorer_logit_gives_the_same_score():
 
 
 def test_about_the_share_of_a_step_is_changed_and_labelled_and_masked():
-    (normal,) = pictures(60, size=(32, 32))
+    (normal,) = sample_images(60, size=(32, 32))
     batch = adapter(share=0.3).batch(normal, None, torch.Generator().manual_seed(0))
     changed = (batch.images != normal.images).any(1)  # (n, H, W)
     assert torch.equal(changed.flatten(1).any(1), batch.labels == 1)
@@ -126,9 +126,9 @@ def test_about_the_share_of_a_step_is_changed_and_labelled_and_masked():
     assert batch.ids == normal.ids
 
 
-def test_pictures_of_auxiliary_take_the_place_of_changed_ones():
-    (normal,) = pictures(40)
-    (other,) = pictures(30, seed=1)
+def test_images_of_auxiliary_take_the_place_of_changed_ones():
+    (normal,) = sample_images(40)
+    (other,) = sample_images(30, seed=1)
     batch = adapter().batch(normal, other, torch.Generator().manual_seed(0))
     taken = batch.labels == 1
     assert 5 < int(taken.sum()) < 25 and not taken[30:].any()

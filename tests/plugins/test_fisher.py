@@ -9,8 +9,8 @@ from torch import nn
 
 from adkit import UserError
 from adkit.plugin import POOL, Batch, Context, Features
-from adkit.testing import TinyExtractor, pictures
-from adkit.testing.samples import SIZE, PicturedStream
+from adkit.testing import TinyExtractor, sample_images
+from adkit.testing.samples import SIZE, ImagedStream
 
 CONTEXT = Context(image_size=SIZE)
 KINDS = ("ant", "bee", "cat", "dog", "elk")
@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch):
 
 
 class Counting(TinyExtractor):
-    """Counts how many pictures it classified."""
+    """Counts how many images it classified."""
 
     classified = 0
 
@@ -33,7 +33,7 @@ class Counting(TinyExtractor):
 
 
 class Softmax(nn.Module):
-    """p(y|x) = softmax(W x + b) over the three channels of a picture of one pixel."""
+    """p(y|x) = softmax(W x + b) over the three channels of an image of one pixel."""
 
     def __init__(self):
         super().__init__()
@@ -50,12 +50,12 @@ class Softmax(nn.Module):
 
 def stream(*batches):
     nothing = Features({POOL: torch.zeros(sum(map(len, batches)), 1, 1, 1)}, {})
-    return PicturedStream(nothing, shown=batches)
+    return ImagedStream(nothing, shown=batches)
 
 
 def labelled(count=10, classes=5):
-    """Pictures of every kind, in batches of four."""
-    found = pictures(count, SIZE, 6, batch_size=4)
+    """Images of every kind, in batches of four."""
+    found = sample_images(count, SIZE, 6, batch_size=4)
     names = [KINDS[(3 * number) % classes] for number in range(count)]
     return stream(*(replace(b, kinds=tuple(names[4 * i : 4 * i + len(b)])) for i, b in enumerate(found)))
 
@@ -74,11 +74,11 @@ def computed(extractor, parameters, shown, labels, count=100, context=CONTEXT):
 
 
 def test_of_a_softmax_model_it_is_the_exact_fisher_information():
-    # Many pictures show the same, so that the mean over drawn labels comes to the sum over y of p(y|x) (∂ log p / ∂θ)²:
+    # Many images show the same, so that the mean over drawn labels comes to the sum over y of p(y|x) (∂ log p / ∂θ)²:
     # of b_j that is p_j (1 − p_j), and of W_jk the same times x_k².
     model, draws = Softmax(), 4000
     x = torch.tensor([0.9, 0.2, 0.5])
-    shown = stream(Batch(x.view(1, 3, 1, 1).expand(draws, -1, -1, -1), ("picture",) * draws))
+    shown = stream(Batch(x.view(1, 3, 1, 1).expand(draws, -1, -1, -1), ("image",) * draws))
     weight, bias = computed(model, [model.weight, model.bias], shown, "predicted", draws)
     p = model.classify(x.view(1, 3, 1, 1)).softmax(1)[0].detach()
     exact = p * (1 - p)
@@ -88,10 +88,10 @@ def test_of_a_softmax_model_it_is_the_exact_fisher_information():
 
 
 def test_labels_are_drawn_as_predicted():
-    # Every F of b_j is a mean of (1{y = j} − p_j)², from which the number of pictures drawn as j follows.
+    # Every F of b_j is a mean of (1{y = j} − p_j)², from which the number of images drawn as j follows.
     model, draws = Softmax(), 400
     x = torch.tensor([0.9, 0.2, 0.5]).view(1, 3, 1, 1)
-    shown = stream(Batch(x.expand(draws, -1, -1, -1), ("picture",) * draws))
+    shown = stream(Batch(x.expand(draws, -1, -1, -1), ("image",) * draws))
     (bias,) = computed(model, [model.bias], shown, "predicted", draws)
     p = model.classify(x).softmax(1)[0].detach().double()
     counts = draws * (bias.double() - p**2) / (1 - 2 * p)
@@ -99,7 +99,7 @@ def test_labels_are_drawn_as_predicted():
     assert counts.sum().item() == pytest.approx(draws, abs=0.1)
 
 
-def test_with_classes_it_is_the_mean_of_squared_gradients_picture_by_picture():
+def test_with_classes_it_is_the_mean_of_squared_gradients_image_by_image():
     extractor, shown = TinyExtractor(), labelled()
     squares = []
     for batch in shown.batches():
@@ -114,8 +114,8 @@ def test_with_classes_it_is_the_mean_of_squared_gradients_picture_by_picture():
 
 
 def test_batches_make_no_difference():
-    whole = pictures(10, SIZE, 6)
-    cut = pictures(10, SIZE, 6, batch_size=3)
+    whole = sample_images(10, SIZE, 6)
+    cut = sample_images(10, SIZE, 6, batch_size=3)
     found = []
     for batches in (whole, cut):
         extractor = TinyExtractor()
@@ -123,8 +123,8 @@ def test_batches_make_no_difference():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-def test_the_pictures_are_drawn_from_all_of_the_stream():
-    shown = stream(*pictures(200, SIZE, 6, batch_size=16))
+def test_the_images_are_drawn_from_all_of_the_stream():
+    shown = stream(*sample_images(200, SIZE, 6, batch_size=16))
     found = [batch.ids[0] for batch in Sampled(shown, 50, CONTEXT)]
     numbers = [int(name.partition("#")[2]) for name in found]
     assert numbers == sorted(set(numbers))
@@ -132,8 +132,8 @@ def test_the_pictures_are_drawn_from_all_of_the_stream():
     assert 70 < sum(numbers) / 50 < 130
 
 
-def test_another_seed_draws_other_pictures():
-    shown = stream(*pictures(200, SIZE, 6, batch_size=16))
+def test_another_seed_draws_other_images():
+    shown = stream(*sample_images(200, SIZE, 6, batch_size=16))
     one, other = ([batch.ids for batch in Sampled(shown, 50, replace(CONTEXT, seed=seed))] for seed in (0, 1))
     assert one != other
 
@@ -182,7 +182,7 @@ def brighter(shown):
 
 
 def renamed(shown):
-    """The same pictures, said to show something else."""
+    """The same images, said to show something else."""
     first, *others = shown.shown
     return replace(shown, shown=(replace(first, kinds=("bee", *first.kinds[1:])), *others))
 
@@ -198,7 +198,7 @@ def renamed(shown):
         {"count": 9},
         {"parameters": lambda extractor: list(extractor.head.parameters())},
     ],
-    ids=["weights", "pictures", "kinds", "labels", "seed", "count", "parameters"],
+    ids=["weights", "images", "kinds", "labels", "seed", "count", "parameters"],
 )
 def test_whatever_it_depends_on_makes_it_new(change):
     def found(extractor, shown=lambda shown: shown, labels="classes", context=CONTEXT, count=100, parameters=trained):
@@ -210,7 +210,7 @@ def test_whatever_it_depends_on_makes_it_new(change):
     assert found(**{"extractor": Counting(), **change}) > 0
 
 
-def test_kinds_of_pictures_that_are_not_drawn_number_the_classes_too():
+def test_kinds_of_images_that_are_not_drawn_number_the_classes_too():
     shown = labelled()
     (drawn,) = Sampled(shown, 1, CONTEXT)
     (other, *_) = (kind for kind in KINDS if (kind,) != drawn.kinds)
@@ -244,18 +244,18 @@ def refused(*arguments):
 def test_as_many_kinds_as_classes():
     extractor = TinyExtractor()
     assert refused(extractor, trained(extractor), labelled(classes=4), "classes") == (
-        "[auxiliary]: expected pictures of 5 kinds, one a class of the pretrained classifier, which "
+        "[auxiliary]: expected images of 5 kinds, one a class of the pretrained classifier, which "
         'adapter.fisher = "classes" needs, found 4: name the data set that the weights were trained on, or set '
         'adapter.fisher = "predicted"'
     )
 
 
-def test_a_picture_without_a_kind():
+def test_a_image_without_a_kind():
     extractor, shown = TinyExtractor(), labelled()
     unknown = replace(shown, shown=(replace(shown.shown[0], kinds=None), *shown.shown[1:]))
     assert refused(extractor, trained(extractor), unknown, "classes") == (
-        '[auxiliary]: expected pictures whose kinds are known, which adapter.fisher = "classes" needs, found '
-        'picture#0 without one: use a data set of classes, or set adapter.fisher = "predicted"'
+        '[auxiliary]: expected images whose kinds are known, which adapter.fisher = "classes" needs, found '
+        'image#0 without one: use a data set of classes, or set adapter.fisher = "predicted"'
     )
 
 
@@ -269,8 +269,8 @@ def test_gradients_that_are_not_finite():
     )
 
 
-def test_no_picture_that_can_be_read():
+def test_no_image_that_can_be_read():
     extractor = TinyExtractor()
     assert refused(extractor, trained(extractor), stream(), "predicted") == (
-        "data: expected pictures for the Fisher information, found none that can be read: add some"
+        "data: expected images for the Fisher information, found none that can be read: add some"
     )

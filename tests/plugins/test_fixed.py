@@ -6,7 +6,7 @@ from adkit.testing import TinyAdapter, check_component
 
 
 def untouchable():
-    pytest.fail("pictures were asked for")
+    pytest.fail("images were asked for")
     yield
 
 
@@ -18,7 +18,7 @@ def test_contract():
 def test_it_keeps_no_state_and_never_stops(progress):
     stopper = Fixed(FixedParams(), Context())
     verdict = stopper.check(progress, untouchable, TinyAdapter(), untouchable(), Context().generator("check"))
-    assert (verdict.keep, verdict.stop, verdict.figure) == (False, False, None)
+    assert (verdict.keep, verdict.stop, verdict.value) == (False, False, None)
 
 
 def test_it_holds_out_nothing():

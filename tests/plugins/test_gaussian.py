@@ -20,9 +20,9 @@ LEVELS = {
 }
 
 
-def mixed(pictures, seed):
-    """Features whose channels are correlated, with a mean a location."""
-    stream = feature_stream(LEVELS, pictures, seed, batch_size=5)
+def mixed(images, seed):
+    """Features whose channels are correlated, with a mean per location."""
+    stream = feature_stream(LEVELS, images, seed, batch_size=5)
     generator = torch.Generator().manual_seed(77)
     values = {}
     for name, level in LEVELS.items():
@@ -58,10 +58,10 @@ def solved(covariance, rule, normal, queries):
     """(n, h, w, c) twice → (n, h, w): Mahalanobis distances by scikit-learn and a float64 solve, place by place."""
     normal, queries = normal.double().numpy(), queries.double().numpy()
     mean = normal.mean((0, 1, 2) if covariance == "global" else 0, keepdims=True)
-    centred, away = normal - mean, queries - mean
+    centered, away = normal - mean, queries - mean
     distances = np.zeros(queries.shape[:3])
     for place in np.ndindex(queries.shape[1:3]):
-        rows = centred[:, *place] if covariance == "local" else centred.reshape(-1, centred.shape[3])
+        rows = centered[:, *place] if covariance == "local" else centered.reshape(-1, centered.shape[3])
         solution = np.linalg.solve(COVARIANCES[rule](rows), away[:, *place].T)
         distances[:, *place] = np.sqrt((away[:, *place].T * solution).sum(0))
     return distances
@@ -132,7 +132,7 @@ def test_order_and_size_of_batches_change_nothing(covariance, shrinkage):
 
 
 @pytest.mark.parametrize("covariance", ["global", "tied", "local"])
-def test_a_picture_alone_scores_as_it_does_among_others(covariance):
+def test_a_image_alone_scores_as_it_does_among_others(covariance):
     gaussian = fitted(covariance=covariance)
     alone = torch.cat([gaussian.score(one).image for one in FeatureStream(QUERIES, batch_size=1)])
     np.testing.assert_allclose(alone, gaussian.score(QUERIES).image, rtol=1e-6)
@@ -157,12 +157,12 @@ def said(caplog, normal, **params):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_fewer_pictures_than_channels_are_mended_and_said(caplog):
+def test_fewer_images_than_channels_are_mended_and_said(caplog):
     assert said(caplog, mixed(8, 0), covariance="local", shrinkage="none") == [
         "gaussian: level pool: 1 of 1 covariances are singular, and 1e-06 of the mean variance was added to their "
-        'diagonals: use shrinkage = "ledoit_wolf", or more normal pictures',
+        'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
         "gaussian: level b: 6 of 6 covariances are singular, and 1e-06 of the mean variance was added to their "
-        'diagonals: use shrinkage = "ledoit_wolf", or more normal pictures',
+        'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
     ]
 
 
@@ -171,7 +171,7 @@ def test_shrinkage_leaves_nothing_to_mend(caplog, rule):
     assert said(caplog, mixed(8, 0), covariance="local", shrinkage=rule) == []
 
 
-def test_a_single_picture_is_mended_and_said(caplog):
+def test_a_single_image_is_mended_and_said(caplog):
     messages = said(caplog, mixed(1, 0), covariance="local")
     assert [message.split(",")[0] for message in messages] == [
         "gaussian: level pool: nothing varies in 1 of 1 covariances",
@@ -204,7 +204,7 @@ class Alone(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["global", "tied", "local"])
-def test_export_traces_the_score_for_any_number_of_pictures(covariance):
+def test_export_traces_the_score_for_any_number_of_images(covariance):
     gaussian = fitted(covariance=covariance)
     inputs = [QUERIES[name] for name in ("a", "b", POOL)]
     batch = torch.export.Dim("batch", min=2, max=64)
@@ -231,7 +231,7 @@ HUGE = {"concat": Level(500, (400, 400), GEOMETRY)}
 
 def test_local_covariances_that_do_not_fit_are_refused_before_anything_is_read():
     with pytest.raises(UserError) as error:
-        fitted(SimpleNamespace(levels=HUGE, pictures=10), covariance="local")
+        fitted(SimpleNamespace(levels=HUGE, images=10), covariance="local")
     assert str(error.value).startswith("scorer: gaussian's local covariances of concat needs 321.9 GB of memory and ")
     assert str(error.value).endswith(
         ' is free on cpu: set scorer.covariance = "tied" (0.7 GB), keep fewer features.channels, or name levels with '
@@ -245,10 +245,10 @@ def test_memory_is_that_of_the_covariances():
     assert gaussian.memory(HUGE, 10) == gaussian.memory(HUGE, 10_000)
 
 
-def test_no_pictures_are_refused():
+def test_no_images_are_refused():
     for covariance in ("global", "tied", "local"):
         nothing = FeatureStream(Features({"a": torch.zeros(0, 2, 2, 3)}, {"a": GEOMETRY}))
-        with pytest.raises(UserError, match="scorer: expected at least 1 normal picture, found none"):
+        with pytest.raises(UserError, match="scorer: expected at least 1 normal image, found none"):
             fitted(nothing, covariance=covariance)
 
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from adkit import UserError
 from adkit.plugin import Batch, Context, FeaturesAdapter
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
-from adkit.testing.samples import SIZE, PicturedStream, stream_of
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
+from adkit.testing.samples import SIZE, ImagedStream, stream_of
 from tests.plugins.descents import features_of
 
 CONTEXT = Context(image_size=SIZE)
@@ -20,7 +20,7 @@ def adapter(**params):
 
 
 def auxiliary(extractor, kinds=KINDS):
-    """Twelve other pictures of these kinds, in turn."""
+    """Twelve other images of these kinds, in turn."""
     stream = stream_of(extractor, 3, SIZE)
     named = [
         replace(batch, kinds=tuple(kinds[(4 * i + j) % len(kinds)] for j in range(len(batch))))
@@ -54,14 +54,14 @@ class Third(TinyExtractor):
         return torch.tensor([[self.logit, torch.log(torch.tensor(2.0))]]).expand(len(images), 2)
 
 
-NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)
+NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
 
 
 def test_loss_and_score_by_hand():
-    extractor, (normal,) = Third(), pictures(2)
-    shown = tuple(replace(batch, kinds=("ant", "bee")) for batch in pictures(4, batch_size=2))
-    other = PicturedStream(NORMAL, shown=shown)
+    extractor, (normal,) = Third(), sample_images(2)
+    shown = tuple(replace(batch, kinds=("ant", "bee")) for batch in sample_images(4, batch_size=2))
+    other = ImagedStream(NORMAL, shown=shown)
     predicted, classes = adapter(alpha=0.5), adapter(alpha=0.5, labels="classes")
     for one in (predicted, classes):
         one.prepare(extractor, FeatureStream(NORMAL), other, None)
@@ -77,10 +77,10 @@ def test_loss_and_score_by_hand():
 
 
 def test_a_soft_label_is_what_was_predicted_before_adapting():
-    extractor, (normal,) = Third(), pictures(2)
-    shown = tuple(pictures(4, batch_size=2))
+    extractor, (normal,) = Third(), sample_images(2)
+    shown = tuple(sample_images(4, batch_size=2))
     one = adapter()
-    one.prepare(extractor, FeatureStream(NORMAL), PicturedStream(NORMAL, shown=shown), None)
+    one.prepare(extractor, FeatureStream(NORMAL), ImagedStream(NORMAL, shown=shown), None)
     extractor.logit = float(torch.tensor(6.0).log())  # now ¾ and ¼
     terms = one.loss(extractor, one.batch(normal, shown[1], torch.Generator()), FOUND)
     expected = -(torch.tensor(0.75).log() / 3 + 2 * torch.tensor(0.25).log() / 3)
@@ -94,7 +94,7 @@ def test_gradient_is_that_of_equation_2(labels):
     normal_stream = stream_of(extractor, 2, SIZE)
     one.prepare(extractor, normal_stream, others, None)
     centers = {name: values.mean((0, 1, 2)) for name, values in normal_stream.features.items()}
-    (normal,), other = pictures(5), others.shown[1]
+    (normal,), other = sample_images(5), others.shown[1]
     with torch.no_grad():
         soft = extractor.classify(other.images).softmax(1)
         extractor.layer2.weight.mul_(1.3)  # so that predictions are no longer the first ones
@@ -109,18 +109,18 @@ def test_gradient_is_that_of_equation_2(labels):
         torch.testing.assert_close(left, right)
 
 
-def test_a_step_shows_the_normal_pictures_and_brings_the_others():
-    (normal,), (other,) = pictures(5), pictures(3, seed=4)
+def test_a_step_shows_the_normal_images_and_brings_the_others():
+    (normal,), (other,) = sample_images(5), sample_images(3, seed=4)
     batch = adapter().batch(normal, other, torch.Generator())
     assert batch.images is normal.images
     assert batch.ids == normal.ids
     assert batch.auxiliary is other
 
 
-def test_the_other_pictures_may_be_fewer():
+def test_the_other_images_may_be_fewer():
     one = adapter()
     extractor = prepared(one)
-    (normal,) = pictures(5)
+    (normal,) = sample_images(5)
     other = auxiliary(extractor).shown[2]
     less = Batch(other.images[:1], other.ids[:1])
     terms = step(one, extractor, normal, less)
@@ -143,7 +143,7 @@ def test_the_classifier_stays_as_it_is():
 def test_descent_reduces_the_loss():
     one = adapter(alpha=10)
     extractor = prepared(one)
-    (normal,), other = pictures(6, seed=5), auxiliary(extractor).shown[0]
+    (normal,), other = sample_images(6, seed=5), auxiliary(extractor).shown[0]
     rule, losses = torch.optim.SGD(one.stages()[0].parameters, 0.001), []
     for _ in range(15):
         loss = sum(step(one, extractor, normal, other).values())
@@ -154,7 +154,7 @@ def test_descent_reduces_the_loss():
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_it_looks_at_pictures():
+def test_it_looks_at_images():
     assert not isinstance(adapter(), FeaturesAdapter)
 
 
@@ -163,8 +163,8 @@ def test_it_needs_an_auxiliary_table():
     with pytest.raises(UserError) as found:
         adapter().prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
     assert str(found.value) == (
-        "adapter.use: expected an [auxiliary] table for joint, one of pictures that the classifier is to go on to "
-        "recognize, found none: add it, or use ewc, which needs no other pictures"
+        "adapter.use: expected an [auxiliary] table for joint, one of images that the classifier is to go on to "
+        "recognize, found none: add it, or use ewc, which needs no other images"
     )
 
 
@@ -175,17 +175,17 @@ def test_classes_must_be_those_of_the_classifier():
             extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor, kinds=KINDS[:3]), None
         )
     assert str(found.value) == (
-        "[auxiliary]: expected pictures of 5 kinds, one a class of the pretrained classifier, which "
+        "[auxiliary]: expected images of 5 kinds, one a class of the pretrained classifier, which "
         'adapter.labels = "classes" needs, found 3: name the data set that the weights were trained on, or set '
         'adapter.labels = "predicted"'
     )
 
 
 def test_predictions_that_do_not_fit_are_refused():
-    class Endless(PicturedStream):
-        pictures = 10**14
+    class Endless(ImagedStream):
+        images = 10**14
 
     extractor = TinyExtractor()
     normal = stream_of(extractor, 2, SIZE)
-    with pytest.raises(UserError, match=r"^joint: what the classifier predicts for 1.* name fewer pictures there$"):
+    with pytest.raises(UserError, match=r"^joint: what the classifier predicts for 1.* name fewer images there$"):
         adapter().prepare(extractor, normal, Endless(normal.features, shown=normal.shown), None)

@@ -11,7 +11,7 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry, Level, NotFittedError
 from adkit.testing import FeatureStream, check_component, feature_stream
 
-QUERIES = feature_stream(pictures=6, seed=9).features
+QUERIES = feature_stream(images=6, seed=9).features
 
 
 def fitted(stream=None, seed=0, **params):
@@ -27,7 +27,7 @@ def pooled(values):
 
 
 def brute(stream, queries, level, k, metric="euclidean"):
-    """Mean distance to the k nearest of all locations of all pictures, (n, h, w), by SciPy in float64."""
+    """Mean distance to the k nearest of all locations of all images, (n, h, w), by SciPy in float64."""
     bank = stream.features[level].flatten(0, 2).double()
     distances = np.sort(cdist(queries[level].flatten(0, 2).double(), bank, metric), axis=1)[:, :k].mean(1)
     return distances.reshape(queries[level].shape[:3])
@@ -73,21 +73,21 @@ def test_score_is_the_mean_over_levels_of_the_largest_or_mean_distance(aggregati
     np.testing.assert_allclose(fitted(aggregation=aggregation).score(QUERIES).image, expected, rtol=1e-5)
 
 
-def test_a_training_picture_scores_exactly_zero_with_one_neighbour():
+def test_a_training_image_scores_exactly_zero_with_one_neighbor():
     assert fitted(k=1).score(feature_stream().features).image.tolist() == [0.0] * 24
 
 
-def test_sample_keeps_its_share_of_every_pictures_locations():
-    # 0.4 of 6×5 and of 3×3 cells: 12 and 4 of each of 24 pictures; a pooled feature is always kept.
+def test_sample_keeps_its_share_of_every_images_locations():
+    # 0.4 of 6×5 and of 3×3 cells: 12 and 4 of each of 24 images; a pooled feature is always kept.
     shapes = {name: tuple(rows.shape) for name, rows in fitted(sample=0.4).state_dict().items()}
     assert shapes == {"bank.pool": (24, 8), "bank.layer1": (288, 4), "bank.layer2": (96, 6)}
 
 
-def test_sample_draws_different_locations_from_different_pictures():
+def test_sample_draws_different_locations_from_different_images():
     places = torch.arange(30.0).view(1, 6, 5, 1).expand(24, 6, 5, 1)
     stream = FeatureStream(Features({"a": places}, {"a": Geometry((2.0, 2.0), (4.0, 4.0))}))
     drawn = fitted(stream, sample=0.2).state_dict()["bank.a"].view(24, 6)
-    assert all(len(set(picture.tolist())) == 6 for picture in drawn)
+    assert all(len(set(image.tolist())) == 6 for image in drawn)
     assert len(set(drawn.flatten().tolist())) == 30
 
 
@@ -112,7 +112,7 @@ def test_fewer_features_than_k_are_refused():
     with pytest.raises(UserError) as error:
         fitted(pooled([[0.0, 1.0], [2.0, 3.0]]), k=3)
     assert str(error.value) == (
-        "scorer.k: expected at most the 2 normal features of level pool, found 3: lower k or give more normal pictures"
+        "scorer.k: expected at most the 2 normal features of level pool, found 3: lower k or give more normal images"
     )
 
 
@@ -131,7 +131,7 @@ def test_fewer_centroids_than_k_are_refused():
 
 def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
     level = Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0)))
-    unreadable = SimpleNamespace(levels={"layer1": level}, pictures=10**6)
+    unreadable = SimpleNamespace(levels={"layer1": level}, images=10**6)
     with pytest.raises(UserError, match=r"^scorer: knn's bank of 1000000000000 normal features needs 4000000\.0 GB"):
         fitted(unreadable)
 

@@ -7,7 +7,7 @@ from adkit_plugins.scorers.knn import Knn, KnnParams
 
 from adkit import UserError
 from adkit.plugin import POOL, Context, NotFittedError, Scores
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
 
@@ -45,7 +45,7 @@ def test_loss_of_two_levels_by_hand():
 def test_terms_sum_to_the_mean_score():
     one = adapter()
     extractor = prepared(one, gaussian)
-    (batch,) = pictures(5)
+    (batch,) = sample_images(5)
     features = extractor(batch.images)
     terms = one.loss(extractor, batch, features)
     assert list(terms) == ["layer1", "layer2", POOL]
@@ -85,7 +85,7 @@ def test_a_scorer_that_says_nothing_of_levels_has_one_term():
 
     one = adapter()
     extractor = prepared(one, Plain)
-    (batch,) = pictures(3)
+    (batch,) = sample_images(3)
     features = extractor(batch.images)
     terms = one.loss(extractor, batch, features)
     assert list(terms) == ["score"]

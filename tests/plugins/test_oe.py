@@ -13,13 +13,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import adkit
 from adkit import Detector, UserError
 from adkit.plugin import POOL, Context, Features, Geometry
-from adkit.testing import TinyExtractor, check_component, pictures
+from adkit.testing import TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.data.categories import write_category
 from tests.plugins.descents import nothing
 
 NEEDED = (
-    "auxiliary: expected pictures that resemble the anomalies, for oe to learn to tell from the normal ones, found "
+    "auxiliary: expected images that resemble the anomalies, for oe to learn to tell from the normal ones, found "
     "none: add a table [auxiliary] with their format and root, or use an adapter that needs none, such as panda"
 )
 
@@ -59,15 +59,15 @@ def test_the_level_is_a_linear_function_of_the_levels_means():
     weight = torch.randn(extractor.head.weight.shape, generator=torch.Generator().manual_seed(0))
     extractor.head.load_state_dict({"weight": weight, "bias": torch.tensor(0.5)})
     with torch.no_grad():
-        found = extractor(pictures(3)[0].images)
+        found = extractor(sample_images(3)[0].images)
     means = torch.cat([found[name].double().mean((1, 2)) for name in ("layer1", "layer2", POOL)], 1)
     torch.testing.assert_close(found["logit"][:, 0, 0, 0].double(), means @ weight.double() + 0.5, rtol=1e-5, atol=1e-5)
 
 
-def test_it_starts_where_every_picture_is_as_likely_normal_as_not():
+def test_it_starts_where_every_image_is_as_likely_normal_as_not():
     extractor = adapter().extend(TinyExtractor())
     with torch.no_grad():
-        assert extractor(pictures(3)[0].images)["logit"].tolist() == [[[[0.0]]]] * 3
+        assert extractor(sample_images(3)[0].images)["logit"].tolist() == [[[[0.0]]]] * 3
 
 
 def test_loss_by_hand():
@@ -93,27 +93,27 @@ def test_loss_and_gradient_are_finite_far_out():
     assert gradient.flatten().tolist() == [0.25, 0.0, 0.0, -0.25]
 
 
-def test_pictures_without_labels_are_normal():
+def test_images_without_labels_are_normal():
     terms = adapter().loss(TinyExtractor(), nothing(1), logits(1.0))
     assert terms["normal"].item() == pytest.approx(log(1 + exp(1))) and terms["auxiliary"].item() == 0
 
 
-def test_a_step_sees_the_normal_pictures_and_then_the_others():
-    (normal,), (other,) = pictures(4), pictures(3, seed=1)
+def test_a_step_sees_the_normal_images_and_then_the_others():
+    (normal,), (other,) = sample_images(4), sample_images(3, seed=1)
     batch = adapter().batch(normal, other, torch.Generator())
     assert torch.equal(batch.images, torch.cat([normal.images, other.images]))
     assert batch.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert batch.ids == (*normal.ids, *other.ids)
 
 
-def test_without_auxiliary_pictures_it_is_refused():
+def test_without_auxiliary_images_it_is_refused():
     one = adapter()
     extractor = one.extend(TinyExtractor())
     with pytest.raises(UserError) as error:
         one.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
     assert str(error.value) == NEEDED
     with pytest.raises(UserError) as error:
-        one.batch(pictures(2)[0], None, torch.Generator())
+        one.batch(sample_images(2)[0], None, torch.Generator())
     assert str(error.value) == NEEDED
 
 
@@ -139,7 +139,7 @@ def test_the_score_is_the_logit_as_scorer_logit_has_it():
 def test_descent_tells_the_two_kinds_apart_and_moves_the_blocks():
     one = adapter(blocks="all")
     extractor = prepared(one)
-    (normal,), (other,) = pictures(6), pictures(6, seed=1)
+    (normal,), (other,) = sample_images(6), sample_images(6, seed=1)
     other = replace(other, images=other.images / 2)
     batch = one.batch(normal, other, torch.Generator())
     parameters = list(one.stages()[0].parameters)
@@ -162,7 +162,7 @@ def test_it_separates_what_logistic_regression_separates():
     """With the blocks as they are, its minimum is scikit-learn's."""
     one = adapter()
     extractor = prepared(one)
-    (normal,), (other,) = pictures(20), pictures(20, seed=1)
+    (normal,), (other,) = sample_images(20), sample_images(20, seed=1)
     batch = one.batch(normal, other, torch.Generator())
     with torch.no_grad():
         given = extractor.inner(batch.images)
@@ -200,11 +200,11 @@ def exposed(small_recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_like_the_anomalies_teach_what_an_anomaly_is(exposed, stripes):
+def test_images_like_the_anomalies_teach_what_an_anomaly_is(exposed, stripes):
     report = adkit.run(exposed)
     assert report.categories["stripes"].metrics["image_auroc"] == 1.0
-    looks = report.categories["stripes"].trainings[0].looks
-    assert looks[-1].loss < 0.1 * looks[1].loss and set(looks[1].terms) == {"normal", "auxiliary"}
+    checks = report.categories["stripes"].trainings[0].checks
+    assert checks[-1].loss < 0.1 * checks[1].loss and set(checks[1].terms) == {"normal", "auxiliary"}
     assert Path(report.folder, "detector").is_dir()
 
 
@@ -217,5 +217,5 @@ def test_a_detector_keeps_the_head(exposed, stripes):
 
 def test_a_run_without_the_table_is_refused(exposed):
     del exposed["auxiliary"]
-    with pytest.raises(UserError, match=r"auxiliary: expected pictures that resemble the anomalies"):
+    with pytest.raises(UserError, match=r"auxiliary: expected images that resemble the anomalies"):
         adkit.run(exposed)

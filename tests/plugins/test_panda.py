@@ -3,10 +3,10 @@ import torch
 from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 
 from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter, SteppingAdapter
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
 
-NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)
+NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
 
 
@@ -37,7 +37,7 @@ def test_the_two_last_blocks_are_trained():
 def test_gradient_is_that_of_equation_1():
     one = adapter()
     extractor = prepared(one)
-    (batch,) = pictures(5)
+    (batch,) = sample_images(5)
     centers = {name: values.mean((0, 1, 2)) for name, values in extractor(normal_images()).items()}
     parameters = list(extractor.layer2.parameters())
     found = torch.autograd.grad(sum(one.loss(extractor, batch, extractor(batch.images)).values()), parameters)
@@ -51,7 +51,7 @@ def test_gradient_is_that_of_equation_1():
 
 def normal_images():
     """Those that ``prepared`` shows."""
-    return torch.cat([batch.images for batch in pictures(12, seed=2, batch_size=4)])
+    return torch.cat([batch.images for batch in sample_images(12, seed=2, batch_size=4)])
 
 
 def test_descent_reduces_the_loss():

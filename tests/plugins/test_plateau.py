@@ -8,7 +8,7 @@ from adkit.testing import check_component
 
 
 class Brightness:
-    """Scores a picture by how bright it is, times ``scale``."""
+    """Scores an image by how bright it is, times ``scale``."""
 
     scale = 1.0
 
@@ -20,13 +20,13 @@ def features(images):
     return Features({POOL: images.mean((1, 2, 3))[:, None, None, None]}, {POOL: Geometry.covering((1, 1), (4, 4))})
 
 
-def grey(*levels):
-    """One batch of even pictures."""
+def gray(*levels):
+    """One batch of even images."""
     images = torch.tensor(levels, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 4, 4)
-    return Batch(images, tuple(f"grey{level}" for level in levels))
+    return Batch(images, tuple(f"gray{level}" for level in levels))
 
 
-HELD_OUT = [grey(0.25, 0.5), grey(0.75)]
+HELD_OUT = [gray(0.25, 0.5), gray(0.75)]
 
 
 def course(stopper, scales):
@@ -46,9 +46,9 @@ def test_contract():
     check_component(adkit_stoppers()[0], {"patience": 2})
 
 
-def test_its_figure_is_the_mean_over_pictures_not_over_batches():
+def test_its_figure_is_the_mean_over_images_not_over_batches():
     (verdict,) = course(plateau(), [1.0])
-    assert verdict.figure == pytest.approx((0.25 + 0.5 + 0.75) / 3)
+    assert verdict.value == pytest.approx((0.25 + 0.5 + 0.75) / 3)
     assert verdict.reason == "validation score 0.5 before the first step, the best so far"
 
 
@@ -67,9 +67,9 @@ def test_min_delta_is_what_a_fall_has_to_exceed():
 def test_scores_that_are_not_finite_are_worse_than_any(scale):
     verdicts = course(plateau(), [8.0, scale, 9.0, 7.0])
     assert [verdict.keep for verdict in verdicts] == [True, False, False, True]
-    assert verdicts[1].figure is None
+    assert verdicts[1].value is None
     assert verdicts[1].reason == (
-        "scores of held-out pictures became NaN or infinite after epoch 1, best 4 before the first step"
+        "scores of held-out images became NaN or infinite after epoch 1, best 4 before the first step"
     )
 
 
@@ -77,6 +77,6 @@ def test_it_holds_out_what_its_parameter_says():
     assert plateau(validation=0.3).validation == 0.3
 
 
-def test_without_pictures_it_says_so():
+def test_without_images_it_says_so():
     with pytest.raises(UserError, match=r"^stopper\.validation: expected .* found none held out"):
         plateau().check(Progress(0, 0.0, None), features, Brightness(), [], torch.Generator())

@@ -4,11 +4,11 @@ from adkit_plugins.adapters.panda import Panda, PandaParams
 from adkit_plugins.adapters.ses import Ses, SesParams, adkit_adapters
 
 from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.plugins.descents import features_of, nothing
 
-NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a centre of (1, 2)
+NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
 
 
@@ -29,7 +29,7 @@ def test_loss_and_score_by_hand():
 
 
 def test_it_trains_as_panda_does():
-    (batch,), gradients = pictures(5), []
+    (batch,), gradients = sample_images(5), []
     for one in (adapter(), Panda(PandaParams(), Context())):
         extractor = TinyExtractor()
         one.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
@@ -46,7 +46,7 @@ def test_the_largest_ratio_of_its_snapshots_counts():
     assert one.schedule.snapshot_epochs == 5
 
 
-def test_the_papers_length_is_150_000_pictures():
+def test_the_papers_length_is_150_000_images():
     schedule = adapter().schedule
     assert 0 <= schedule.minibatches * schedule.batch_size - 150_000 < schedule.batch_size
 

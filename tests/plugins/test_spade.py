@@ -10,10 +10,10 @@ from scipy.spatial.distance import cdist
 from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
-from adkit.toolkit.resample import cell_centres, resample
+from adkit.toolkit.resample import cell_centers, resample
 
-NORMAL = feature_stream(pictures=15)
-QUERIES = feature_stream(pictures=4, seed=9).features
+NORMAL = feature_stream(images=15)
+QUERIES = feature_stream(images=4, seed=9).features
 
 
 def fitted(stream=NORMAL, seed=0, **params):
@@ -26,8 +26,8 @@ def joined(features):
     """All spatial levels on the grid of ``layer1``, one descriptor a location."""
     first = features.geometry["layer1"]
     rows, columns = (
-        cell_centres(first.start[0], first.step[0], 6),
-        cell_centres(first.start[1], first.step[1], 5),
+        cell_centers(first.start[0], first.step[0], 6),
+        cell_centers(first.start[1], first.step[1], 5),
     )
     second = resample(features["layer2"], features.geometry["layer2"], rows, columns)
     return {"concat": torch.cat([features["layer1"], second], 3)}
@@ -38,7 +38,7 @@ def ensemble(features):
 
 
 def loops(describe, k, retrieve, kappa):
-    """SPADE as one would write it down: picture by picture, location by location, in float64."""
+    """SPADE as one would write it down: image by image, location by location, in float64."""
     bank, queries = describe(NORMAL.features), describe(QUERIES)
     pools, asked = (f[POOL].flatten(1).double().numpy() for f in (NORMAL.features, QUERIES))
     image, maps = [], {name: np.zeros(values.shape[:3]) for name, values in queries.items()}
@@ -94,17 +94,17 @@ def test_concatenated_map_lies_where_the_first_level_does():
     assert fitted(combine="concat").score(QUERIES).geometry == {"concat": NORMAL.features.geometry["layer1"]}
 
 
-def test_a_training_picture_finds_itself_in_its_map():
+def test_a_training_image_finds_itself_in_its_map():
     assert all(not m.any() for m in fitted(retrieve=1).score(NORMAL.features).maps.values())
 
 
-def test_all_pictures_are_searched_when_fewer_than_retrieve():
+def test_all_images_are_searched_when_fewer_than_retrieve():
     few, all_of_them = fitted(retrieve=50).score(QUERIES), fitted(retrieve=0).score(QUERIES)
     assert all(torch.equal(few.maps[name], all_of_them.maps[name]) for name in few.maps)
 
 
 def lloyd(level, start, iterations):
-    """Each location's centroids from the pictures ``start``, in float64."""
+    """Each location's centroids from the images ``start``, in float64."""
     values = NORMAL.features[level].double().numpy()
     centroids = values[start].copy()  # (m, h, w, c)
     for _ in range(iterations):
@@ -115,9 +115,9 @@ def lloyd(level, start, iterations):
     return centroids
 
 
-def chosen_pictures(level, count):
-    """Which pictures the centroids start from, read off the context's generator as Algorithm R uses it."""
-    draws = torch.rand(15, generator=Context().generator("spade", "pictures", level), dtype=torch.float64).tolist()
+def chosen_images(level, count):
+    """Which images the centroids start from, read off the context's generator as Algorithm R uses it."""
+    draws = torch.rand(15, generator=Context().generator("spade", "images", level), dtype=torch.float64).tolist()
     kept = list(range(count))
     for number in range(count, 15):
         place = int(draws[number] * (number + 1))
@@ -130,22 +130,22 @@ def chosen_pictures(level, count):
 def test_locations_are_compared_with_their_own_centroids(iterations):
     scores = fitted(centroids=4, iterations=iterations, kappa=2).score(QUERIES)
     for level, found in scores.maps.items():
-        centroids = lloyd(level, chosen_pictures(level, 4), iterations)
+        centroids = lloyd(level, chosen_images(level, 4), iterations)
         for i, j in np.ndindex(*found.shape[1:]):
             lengths = np.sort(cdist(QUERIES[level][:, i, j].double(), centroids[:, i, j]), axis=1)[:, :2]
             np.testing.assert_allclose(found[:, i, j], lengths.mean(1), rtol=1e-4)
 
 
-def test_centroids_leave_the_pictures_score_alone():
+def test_centroids_leave_the_images_score_alone():
     assert torch.equal(fitted(centroids=4).score(QUERIES).image, fitted().score(QUERIES).image)
 
 
-def test_as_few_pictures_as_centroids_are_kept():
+def test_as_few_images_as_centroids_are_kept():
     stored = fitted(centroids=15).state_dict()["locations.layer1"]
     assert torch.equal(stored.permute(2, 0, 1, 3), NORMAL.features["layer1"])
 
 
-def test_another_seed_starts_from_other_pictures():
+def test_another_seed_starts_from_other_images():
     first, second = (fitted(seed=seed, centroids=4).state_dict()["locations.layer1"] for seed in (0, 1))
     assert not torch.equal(first, second)
 
@@ -161,11 +161,11 @@ def test_levels_that_spade_needs_are_asked_for(names):
     )
 
 
-def test_fewer_pictures_than_k_are_refused():
+def test_fewer_images_than_k_are_refused():
     with pytest.raises(UserError) as error:
         fitted(k=16)
     assert str(error.value) == (
-        "scorer.k: expected at most the 15 normal pictures, found 16: lower k or give more normal pictures"
+        "scorer.k: expected at most the 15 normal images, found 16: lower k or give more normal images"
     )
 
 
@@ -185,34 +185,34 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
         "layer1": Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0))),
     }
     with pytest.raises(UserError) as error:
-        fitted(SimpleNamespace(levels=levels, pictures=1000))
-    assert str(error.value).startswith("scorer: spade's bank of 1000 normal pictures needs 4000.0 GB of memory")
+        fitted(SimpleNamespace(levels=levels, images=1000))
+    assert str(error.value).startswith("scorer: spade's bank of 1000 normal images needs 4000.0 GB of memory")
     assert str(error.value).endswith("set scorer.centroids to 250 or less, or name fewer or deeper extractor.levels")
 
 
-def state(pictures=4):
-    return {"pictures": torch.zeros(pictures, 8), "locations.a": torch.zeros(pictures, 6, 5, 3)}
+def state(images=4):
+    return {"images": torch.zeros(images, 8), "locations.a": torch.zeros(images, 6, 5, 3)}
 
 
 @pytest.mark.parametrize(
     ("state", "sentence"),
     [
-        ({}, "pictures to be there, found no tensors at all"),
-        ({"pictures": torch.zeros(4, 8)}, "locations.* to be there, found only pictures"),
-        ({"locations.a": torch.zeros(4, 6, 5, 3)}, "pictures to be there, found only locations.a"),
-        (state() | {"junk": torch.zeros(1)}, "junk to be named pictures or locations.*, found that name"),
+        ({}, "images to be there, found no tensors at all"),
+        ({"images": torch.zeros(4, 8)}, "locations.* to be there, found only images"),
+        ({"locations.a": torch.zeros(4, 6, 5, 3)}, "images to be there, found only locations.a"),
+        (state() | {"junk": torch.zeros(1)}, "junk to be named images or locations.*, found that name"),
         (
-            state() | {"pictures": torch.zeros(4, 1, 1, 8)},
-            "pictures to be 2-dimensional torch.float32, found (4, 1, 1, 8) torch.float32",
+            state() | {"images": torch.zeros(4, 1, 1, 8)},
+            "images to be 2-dimensional torch.float32, found (4, 1, 1, 8) torch.float32",
         ),
         (
             state() | {"locations.b": torch.zeros(6, 5, 3)},
             "locations.b to be 4-dimensional torch.float32, found (6, 5, 3) torch.float32",
         ),
-        (state() | {"pictures": torch.full((4, 8), torch.nan)}, "pictures to be finite, found NaN or inf in it"),
+        (state() | {"images": torch.full((4, 8), torch.nan)}, "images to be finite, found NaN or inf in it"),
         (
-            state() | {"pictures": torch.zeros(5, 8)},
-            "locations.a to be of 5 pictures in dimension 0, found (4, 6, 5, 3)",
+            state() | {"images": torch.zeros(5, 8)},
+            "locations.a to be of 5 images in dimension 0, found (4, 6, 5, 3)",
         ),
     ],
 )
@@ -227,14 +227,14 @@ def test_junk_is_refused_and_the_old_state_kept(state, sentence):
     assert torch.equal(spade.score(QUERIES).image, before)
 
 
-def test_saved_pictures_and_centroids_agree_in_count():
+def test_saved_images_and_centroids_agree_in_count():
     spade = fitted(centroids=4)
     with pytest.raises(
-        UserError, match=r"expected locations\.a to be of 4 pictures in dimension 2, found \(6, 5, 3, 3\)"
+        UserError, match=r"expected locations\.a to be of 4 images in dimension 2, found \(6, 5, 3, 3\)"
     ):
-        spade.load_state_dict({"pictures": torch.zeros(9, 8), "locations.a": torch.zeros(6, 5, 3, 3)})
+        spade.load_state_dict({"images": torch.zeros(9, 8), "locations.a": torch.zeros(6, 5, 3, 3)})
 
 
-def test_fewer_saved_pictures_than_k_are_refused():
-    with pytest.raises(UserError, match=r"^scorer\.k: expected at most the 1 normal pictures, found 2"):
-        fitted().load_state_dict(state(pictures=1))
+def test_fewer_saved_images_than_k_are_refused():
+    with pytest.raises(UserError, match=r"^scorer\.k: expected at most the 1 normal images, found 2"):
+        fitted().load_state_dict(state(images=1))

@@ -4,13 +4,13 @@ from adkit_plugins.adapters.svdd import Svdd, SvddParams, adkit_adapters
 from adkit_plugins.scorers.center import Center, CenterParams
 
 from adkit.plugin import Context
-from adkit.testing import FeatureStream, TinyExtractor, check_component, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
 
 NORMAL = features_of(
-    a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a centre of (1, 2)
-    b=[[[[0.0], [10.0]]], [[[2.0], [12.0]]]],  # centres of 1 and 11, or of 6 for both
+    a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a center of (1, 2)
+    b=[[[[0.0], [10.0]]], [[[2.0], [12.0]]]],  # centers of 1 and 11, or of 6 for both
 )
 FOUND = features_of(a=[[[[4.0, 6.0]]], [[[1.0, 2.0]]]], b=[[[[1.0], [15.0]]], [[[3.0], [11.0]]]])
 
@@ -29,7 +29,7 @@ def test_contract(params):
 @pytest.mark.parametrize(
     ("params", "a", "b"),
     [
-        # Picture by picture: at the one location of a, and at each of the two of b.
+        # Image by image: at the one location of a, and at each of the two of b.
         ({}, (7, 0), ((0 + 4) / 2, (2 + 0) / 2)),
         ({"distance": "l2"}, (5, 0), ((0 + 4) / 2, (2 + 0) / 2)),
         ({"distance": "squared_l2"}, (25, 0), ((0 + 16) / 2, (4 + 0) / 2)),
@@ -69,7 +69,7 @@ def test_the_scorer_center_gives_the_same_score():
 def test_terms_sum_to_the_mean_score():
     one = adapter()
     extractor = prepared(one)
-    (batch,) = pictures(5)
+    (batch,) = sample_images(5)
     features = extractor(batch.images)
     total = sum(one.loss(extractor, batch, features).values())
     assert total.item() == pytest.approx(one.score(features).mean().item())

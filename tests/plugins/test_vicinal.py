@@ -16,7 +16,7 @@ START = Progress(0, 0.0, None)
 
 
 def features(images):
-    """Each picture as one descriptor: its own pixels."""
+    """Each image as one descriptor: its own pixels."""
     return Features({POOL: images.flatten(1)[:, None, None]}, {POOL: Geometry.covering((1, 1), SIZE)})
 
 
@@ -31,12 +31,12 @@ class Scripted:
 
 
 def unlike_its_first_pixel(pixels):
-    """0 for an even picture; more for one that anything was drawn on."""
+    """0 for an even image; more for one that anything was drawn on."""
     return (pixels - pixels[:, :1]).abs().amax(1)
 
 
 def even(count, batch_size=4):
-    """Pictures of one grey each, a little brighter than the one before."""
+    """Images of one gray each, a little brighter than the one before."""
     levels = torch.linspace(0.2, 0.8, count)[:, None, None, None].expand(-1, 3, *SIZE)
     return [
         Batch(levels[i : i + batch_size], tuple(f"even#{n}" for n in range(i, min(i + batch_size, count))))
@@ -57,14 +57,14 @@ def test_contract(params):
     check_component(adkit_stoppers()[0], {"multiple": 3} | params)
 
 
-# The figure ----------------------------------------------------------------------------------------------
+# The value ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cutout", "confetti"])
-@pytest.mark.parametrize(("sign", "figure"), [(1, 1.0), (-1, 0.0), (0, 0.5)])
-def test_a_rule_that_sees_all_changes_has_1_its_opposite_0_and_a_blind_one_a_half(name, sign, figure):
+@pytest.mark.parametrize(("sign", "value"), [(1, 1.0), (-1, 0.0), (0, 0.5)])
+def test_a_rule_that_sees_all_changes_has_1_its_opposite_0_and_a_blind_one_a_half(name, sign, value):
     verdict = check(vicinal(augmentations=(name,)), lambda pixels: sign * unlike_its_first_pixel(pixels))
-    assert verdict.figure == figure
+    assert verdict.value == value
 
 
 @pytest.mark.parametrize("augmentations", [("augmix",), ("cutout",), ("confetti",), ("augmix", "cutout", "confetti")])
@@ -76,18 +76,18 @@ def test_the_figure_is_that_of_scikit_learn_over_the_draws(augmentations, batch_
     images = torch.cat([batch.images for batch in held_out])
     normal = [image for image, times in zip(images, draws.normal.tolist(), strict=True) for _ in range(times)]
     changed = [
-        vary(name, images[picture], torch.Generator().manual_seed(seed)).images
-        for picture, changes in draws.changed.items()
+        vary(name, images[image], torch.Generator().manual_seed(seed)).images
+        for image, changes in draws.changed.items()
         for name, seed in changes
     ]
     scores = rule(torch.stack(normal + changed).flatten(1))
     labels = [0] * len(normal) + [1] * len(changed)
-    assert check(stopper, rule, held_out).figure == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert check(stopper, rule, held_out).value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_severity_is_that_of_augmix():
     mild, strong = (
-        check(vicinal(augmentations=("augmix",), severity=severity, multiple=20), unlike_its_first_pixel).figure
+        check(vicinal(augmentations=("augmix",), severity=severity, multiple=20), unlike_its_first_pixel).value
         for severity in (1, 10)
     )
     assert mild < strong
@@ -101,7 +101,7 @@ def counts(draws):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "multiple", "share", "expected"),
+    ("images", "multiple", "share", "expected"),
     [
         (40, 10, 0.7, (120, 280)),
         (7, 3, 0.5, (11, 10)),  # 10.5 is rounded to the even number
@@ -110,13 +110,13 @@ def counts(draws):
         (1, 2, 0.01, (1, 1)),
     ],
 )
-def test_exactly_the_share_is_changed_and_both_kinds_are_there(pictures, multiple, share, expected):
-    assert counts(vicinal(share=share, multiple=multiple).draw(pictures, torch.Generator())) == expected
+def test_exactly_the_share_is_changed_and_both_kinds_are_there(images, multiple, share, expected):
+    assert counts(vicinal(share=share, multiple=multiple).draw(images, torch.Generator())) == expected
 
 
-def test_pictures_are_drawn_with_replacement_and_equal_chance():
+def test_images_are_drawn_with_replacement_and_equal_chance():
     draws = vicinal(multiple=10000).draw(5, torch.Generator().manual_seed(0))
-    often = [len(draws.changed[picture]) for picture in range(5)]
+    often = [len(draws.changed[image]) for image in range(5)]
     assert all(6600 < times < 7400 for times in often)  # 7000 ± 5 standard deviations of 75
     assert all(2750 < times < 3250 for times in draws.normal.tolist())
 
@@ -139,7 +139,7 @@ def test_one_augmentation_alone_is_the_only_one_drawn():
 
 
 def seen(stopper, seed):
-    """All pictures that one check takes through the extractor."""
+    """All images that one check takes through the extractor."""
     images = []
 
     def record(batch):
@@ -167,15 +167,15 @@ def test_redrawn_every_check_sees_draws_of_its_own_generator():
     assert first.shape != second.shape or not torch.equal(first, second)
 
 
-def test_an_unchanged_picture_goes_through_the_network_once_however_often_it_was_drawn():
-    # Of 6 pictures 60 draws: 42 changed, and 18 unchanged that show 6 pictures at most.
+def test_an_unchanged_image_goes_through_the_network_once_however_often_it_was_drawn():
+    # Of 6 images 60 draws: 42 changed, and 18 unchanged that show 6 images at most.
     assert len(seen(vicinal(), seed=0)) <= 42 + 6
 
 
 # Bounds --------------------------------------------------------------------------------------------------
 
 
-def test_no_more_pictures_are_held_than_a_few_batches():
+def test_no_more_images_are_held_than_a_few_batches():
     alive, most = weakref.WeakSet(), 0
 
     def record(images):
@@ -194,10 +194,10 @@ def test_padding_is_not_drawn_on():
     outside = torch.ones(3, *SIZE, dtype=torch.bool)
     outside[:, 4:12] = False
     verdict = check(vicinal(), lambda pixels: pixels[:, outside.flatten()].abs().amax(1), [batch])
-    assert verdict.figure == 0.5  # whoever looks at the padding alone sees no difference
+    assert verdict.value == 0.5  # whoever looks at the padding alone sees no difference
 
 
-def test_without_pictures_it_says_so():
+def test_without_images_it_says_so():
     with pytest.raises(UserError, match=r"^stopper\.validation: expected .* found none held out"):
         vicinal().check(START, features, Scripted(unlike_its_first_pixel), [], torch.Generator())
 
@@ -231,7 +231,7 @@ def test_scores_that_are_not_finite_count_as_a_collapse(value):
     stopper = vicinal(augmentations=("confetti",))
     check(stopper, lambda pixels: 0 * pixels[:, 0])
     verdict = check(stopper, lambda pixels: pixels[:, 0] + value, progress=Progress(9, 1.0, None))
-    assert (verdict.keep, verdict.figure) == (False, None)
+    assert (verdict.keep, verdict.value) == (False, None)
     assert verdict.reason == (
         "60 of 60 validation scores NaN or infinite after epoch 1, best 0.5 before the first step"
     )
@@ -242,5 +242,5 @@ def test_better_figures_are_kept():
     verdicts = [
         check(stopper, lambda pixels, sign=sign: sign * unlike_its_first_pixel(pixels)) for sign in (-1, 0, 0, 1)
     ]
-    assert [verdict.figure for verdict in verdicts] == [0.0, 0.5, 0.5, 1.0]
+    assert [verdict.value for verdict in verdicts] == [0.0, 0.5, 0.5, 1.0]
     assert [verdict.keep for verdict in verdicts] == [True, True, False, True]

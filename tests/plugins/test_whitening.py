@@ -18,9 +18,9 @@ CROSS = [[[[2 * SIDE, 0.0]]], [[[-2 * SIDE, 0.0]]], [[[0.0, SIDE]]], [[[0.0, -SI
 LEVELS = {POOL: Level(9, (1, 1), GEOMETRY), "a": Level(7, (5, 4), GEOMETRY)}
 
 
-def mixed(pictures, seed, levels=LEVELS):
+def mixed(images, seed, levels=LEVELS):
     """Features whose channels are correlated and far from 0."""
-    stream = feature_stream(levels, pictures, seed)
+    stream = feature_stream(levels, images, seed)
     generator = torch.Generator().manual_seed(77)
     values = {}
     for name, level in levels.items():
@@ -29,9 +29,9 @@ def mixed(pictures, seed, levels=LEVELS):
     return FeatureStream(Features(values, stream.features.geometry), batch_size=5)
 
 
-def wide(pictures, seed=0, channels=30):
+def wide(images, seed=0, channels=30):
     """One pooled level."""
-    return mixed(pictures, seed, {POOL: Level(channels, (1, 1), GEOMETRY)})
+    return mixed(images, seed, {POOL: Level(channels, (1, 1), GEOMETRY)})
 
 
 def fitted(normal, **params):
@@ -89,14 +89,14 @@ def test_it_is_scikit_learns_pca_and_a_norm(components, name):
         np.testing.assert_allclose(scores.maps["a"], expected, rtol=1e-6)
 
 
-def test_with_fewer_pictures_than_channels_it_still_is():
+def test_with_fewer_images_than_channels_it_still_is():
     normal, queries = wide(12), wide(5, seed=1)
     pca = PCA(11, whiten=True, svd_solver="full").fit(rows(normal))
     expected = np.linalg.norm(pca.transform(rows(queries)), axis=1)
     np.testing.assert_allclose(fitted(normal).score(queries.features).image, expected, rtol=1e-5)
 
 
-def test_with_fewer_pictures_than_channels_all_of_them_are_equally_far(caplog):
+def test_with_fewer_images_than_channels_all_of_them_are_equally_far(caplog):
     normal = wide(12)
     with caplog.at_level(logging.WARNING, logger="adkit"):
         scores = fitted(normal).score(normal.features)
@@ -153,14 +153,14 @@ def test_features_that_never_vary_are_refused(count):
     with pytest.raises(UserError) as error:
         fitted(stream([[[[1.0, 2.0]]]] * count))
     assert str(error.value) == (
-        f"scorer: expected normal features that vary, found level pool the same {count} times: add normal pictures, "
+        f"scorer: expected normal features that vary, found level pool the same {count} times: add normal images, "
         "name other extractor.levels or use another scorer, such as center"
     )
 
 
-def test_no_pictures_are_refused():
+def test_no_images_are_refused():
     nothing = FeatureStream(Features({"a": torch.zeros(0, 1, 1, 3)}, {"a": GEOMETRY}))
-    with pytest.raises(UserError, match="scorer: expected at least 1 normal picture, found none"):
+    with pytest.raises(UserError, match="scorer: expected at least 1 normal image, found none"):
         fitted(nothing)
 
 

@@ -1,4 +1,4 @@
-"""`adkit predict` gives the run's scores, row by row, whatever lies between the pictures."""
+"""`adkit predict` gives the run's scores, row by row, whatever lies between the images."""
 
 import csv
 import io
@@ -15,13 +15,13 @@ from PIL import Image
 import adkit
 from adkit import Detector, UserError
 from adkit.detector.regions import Region
-from adkit.predict.predict import find_pictures, heatmaps_of
+from adkit.predict.predict import find_images, heatmaps_of
 from adkit.predict.rows import Row, writing
 
 
 @pytest.fixture
 def fitted(small_recipe):
-    small_recipe["threshold"] = {"false_positive_rate": 0.34}  # what two calibration pictures support
+    small_recipe["threshold"] = {"false_positive_rate": 0.34}  # what two calibration images support
     return Path(adkit.run(small_recipe).folder)
 
 
@@ -44,17 +44,17 @@ def test_a_folder_gives_the_scores_of_the_run(fitted, stripes):
     assert found == pytest.approx(expected(fitted), rel=1e-5)
 
 
-def test_an_unreadable_picture_has_a_row_and_stops_nobody(fitted, stripes):
+def test_an_unreadable_image_has_a_row_and_stops_nobody(fitted, stripes):
     folder = stripes / "stripes" / "test" / "good"
     (folder / "001.png").write_bytes(b"junk")
     done, rows = command(fitted, folder)
     assert done.returncode == 0
     assert [bool(row["error"]) for row in rows] == [False, True, False]
-    assert "3 pictures" in done.stderr
+    assert "3 images" in done.stderr
     assert "1 unreadable" in done.stderr
 
 
-def test_a_sixteen_bit_picture_scores_as_it_does_from_python(fitted, tmp_path):
+def test_a_sixteen_bit_image_scores_as_it_does_from_python(fitted, tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (48, 48), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "sixteen.png")
     _, rows = command(fitted, tmp_path / "sixteen.png")
@@ -69,9 +69,9 @@ def test_fail_on_anomaly_exits_3(fitted, stripes):
 
 
 def test_a_list_on_standard_input(fitted, stripes):
-    picture = stripes / "stripes" / "test" / "good" / "000.png"
-    _, rows = command(fitted, "-", input=f"{picture}\n\n")
-    assert [row["path"] for row in rows] == [str(picture)]
+    image = stripes / "stripes" / "test" / "good" / "000.png"
+    _, rows = command(fitted, "-", input=f"{image}\n\n")
+    assert [row["path"] for row in rows] == [str(image)]
 
 
 def test_jsonl_into_a_folder(fitted, stripes, tmp_path):
@@ -80,21 +80,21 @@ def test_jsonl_into_a_folder(fitted, stripes, tmp_path):
     assert [set(json.loads(line)) for line in lines] == [{"path", "score", "p_value", "anomalous", "regions"}] * 3
 
 
-def test_find_pictures_in_folders_files_globs_and_lines(tmp_path):
+def test_find_images_in_folders_files_globs_and_lines(tmp_path):
     names = ["a/1.png", "a/b/2.jpg", "3.bmp", "notes.txt"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     paths = [str(tmp_path / "a"), str(tmp_path / "3.bmp"), str(tmp_path / "**" / "*.jpg"), "-"]
-    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(paths, [f"{tmp_path / 'x.png'}\n"])]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(paths, [f"{tmp_path / 'x.png'}\n"])]
     assert found == ["a/1.png", "a/b/2.jpg", "3.bmp", "a/b/2.jpg", "x.png"]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "*.png", "empty"])
-def test_a_path_with_no_picture(tmp_path, name):
+def test_a_path_with_no_image(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="expected a"):
-        list(find_pictures([str(tmp_path / name)], []))
+        list(find_images([str(tmp_path / name)], []))
 
 
 def test_a_row_is_on_disk_when_it_is_written(tmp_path):
@@ -126,7 +126,7 @@ def test_a_full_disk_is_told(tmp_path):
         pass
 
 
-def test_heatmaps_are_drawn_for_every_picture_and_not_read_again(fitted, stripes):
+def test_heatmaps_are_drawn_for_every_image_and_not_read_again(fitted, stripes):
     folder = stripes / "stripes" / "test"
     for _ in range(2):
         done, rows = command(fitted, folder, "--heatmaps", "--output", folder / "out")
@@ -139,15 +139,15 @@ def test_heatmaps_are_drawn_for_every_picture_and_not_read_again(fitted, stripes
 
 
 def test_heatmaps_need_an_output_and_maps(fitted, small_recipe, stripes):
-    picture = stripes / "stripes" / "test" / "good" / "000.png"
+    image = stripes / "stripes" / "test" / "good" / "000.png"
     detector = Detector.load(fitted)
     with pytest.raises(UserError, match=r"^--heatmaps: expected a folder to write to, found none; give one with"):
-        heatmaps_of(detector, "name", None, [str(picture)])
+        heatmaps_of(detector, "name", None, [str(image)])
     small_recipe["extractor"]["levels"] = ["pool"]
     small_recipe["run"]["name"] = "pooled"
     pooled = Detector.load(adkit.run(small_recipe).folder)
     with pytest.raises(UserError, match=r"^name: --heatmaps expected a detector that says where"):
-        heatmaps_of(pooled, "name", "out", [str(picture)])
+        heatmaps_of(pooled, "name", "out", [str(image)])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
         pass
 
 
-def test_fail_on_anomaly_exits_4_where_a_picture_cannot_be_judged(fitted, tmp_path):
+def test_fail_on_anomaly_exits_4_where_a_image_cannot_be_judged(fitted, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"junk")
     assert command(fitted, tmp_path / "broken.png", "--fail-on-anomaly")[0].returncode == 4
     assert command(fitted, tmp_path / "broken.png")[0].returncode == 0
@@ -193,7 +193,7 @@ def tree(tmp_path):
 
 
 def found(paths, lines=()):
-    return sorted(path.name for path in find_pictures(map(str, paths), lines))
+    return sorted(path.name for path in find_images(map(str, paths), lines))
 
 
 def test_a_glob_looks_into_the_folders_that_it_matches(tree):
@@ -201,7 +201,7 @@ def test_a_glob_looks_into_the_folders_that_it_matches(tree):
     assert found([f"{tree}/**"]) == ["one.png", "three.png", "two.png"]
 
 
-def test_a_glob_passes_over_what_is_no_picture_and_says_when_nothing_is_left(tree):
+def test_a_glob_passes_over_what_is_no_image_and_says_when_nothing_is_left(tree):
     assert found([f"{tree}/b/*"]) == ["two.png"]
     with pytest.raises(UserError, match="a glob that matches some, found nothing there"):
         found([f"{tree}/b/*.txt"])

@@ -19,14 +19,14 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.data.pictures import PictureError, read_picture
+from adkit.data.images import ImageError, read_image
 from adkit.predict.predict import watch
 from adkit.predict.rows import Row, listed_rows, writing
 from adkit.predict.watch import Watcher
 
 
 def encoded(index, format="PNG"):
-    """A picture of its own as a file's bytes."""
+    """An image of its own as a file's bytes."""
     pixels = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format)
@@ -51,9 +51,9 @@ class Watch:
         for _ in range(times):
             for arrival in self.watcher.look():
                 try:
-                    read_picture(arrival.path)
+                    read_image(arrival.path)
                     readable = True
-                except PictureError:
+                except ImageError:
                     readable = False
                 if self.watcher.settle(arrival, readable=readable):
                     self.rows.append((arrival.path.name, readable))
@@ -315,7 +315,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, text, jsonl):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A run on eight small pictures."""
+    """A run on eight small images."""
     root = tmp_path_factory.mktemp("run")
     (root / "parts" / "good").mkdir(parents=True)
     for index in range(8):

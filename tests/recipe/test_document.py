@@ -32,7 +32,7 @@ def test_a_key_left_to_its_default_gets_the_line_of_its_table(document):
 
 
 def test_a_sentence_about_no_key_stays_as_it_is(document):
-    assert located(document, "3 of 4 pictures cannot be read") == "3 of 4 pictures cannot be read"
+    assert located(document, "3 of 4 images cannot be read") == "3 of 4 images cannot be read"
 
 
 def test_a_path_is_not_taken_for_a_key(document):
@@ -40,4 +40,4 @@ def test_a_path_is_not_taken_for_a_key(document):
 
 
 def test_a_category_that_is_called_like_no_key_is_not_taken_for_one(document):
-    assert located(document, "parts: expected pictures", "data") == "parts: expected pictures"
+    assert located(document, "parts: expected images", "data") == "parts: expected images"

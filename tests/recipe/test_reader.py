@@ -20,7 +20,7 @@ def test_the_smallest_recipe_has_every_default():
         "bilinear",
         "adapted",
     )
-    assert (recipe.data.format, recipe.data.root) == ("mvtec", "pictures")
+    assert (recipe.data.format, recipe.data.root) == ("mvtec", "images")
     assert recipe.threshold.false_positive_rate == 0.05
     assert recipe.adapter is recipe.training is recipe.stopper is recipe.auxiliary is None
     assert recipe.path is None

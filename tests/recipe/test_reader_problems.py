@@ -40,7 +40,7 @@ epochs = inf
         "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold] "
         "(did you mean data?)",
         "recipes/tile.toml:6: data.root: missing; expected a string, not empty: "
-        "where the pictures lie, relative to the working directory",
+        "where the images lie, relative to the working directory",
         "recipes/tile.toml:8: data.calibration: expected a number from 0 to 0.9, found 1.5",
         "recipes/tile.toml:9: data.image_size: expected an integer from 8 to 8192, found a date",
         "recipes/tile.toml:13: scorer.k: expected an integer of at least 1, found 0",
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 def test_an_empty_recipe_lacks_its_two_tables(tile):
     assert problems(tile("")) == [
-        'recipes/tile.toml: data: missing; say where the pictures are: [data] with root = "folder"',
+        'recipes/tile.toml: data: missing; say where the images are: [data] with root = "folder"',
         "recipes/tile.toml: scorer.use: missing; name a scorer: center, every, knn",
     ]
 
@@ -197,7 +197,7 @@ def test_a_run_name_that_is_safe(name):
     assert read({**SMALLEST, "run": {"name": name}}).run.name == name
 
 
-def test_keys_that_auxiliary_pictures_cannot_use_are_refused():
+def test_keys_that_auxiliary_images_cannot_use_are_refused():
     tables = {
         **SMALLEST,
         "adapter": {"use": "ewc", "strength": 1.0},

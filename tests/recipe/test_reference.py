@@ -44,7 +44,7 @@ def test_a_kind_is_listed_alone(kind):
 
     registry = Registry([*COMPONENTS[:5], registered("smooth", "localizer", build=build)])
     assert plugins_text(registry, kind).splitlines() == [
-        "localizers: Where in the picture?",
+        "localizers: Where in the image?",
         "  smooth  Draws it",
         "          handmade 1.0 (handmade.plugin)",
     ]
@@ -72,7 +72,7 @@ def test_a_component_is_shown_as_a_block_to_paste():
         "[scorer]",
         'use = "knn"',
         "",
-        "# neighbours whose distances are averaged (an integer of at least 1)",
+        "# neighbors whose distances are averaged (an integer of at least 1)",
         "k = 2",
         "",
         '# distance between features (one of "l2", "cosine")',
@@ -128,7 +128,7 @@ def test_the_reference_has_a_section_for_every_table_format_and_component():
 
 def test_the_reference_has_a_row_for_every_key():
     text = reference_markdown(REGISTRY)
-    assert "| `k` | an integer of at least 1 | `2` | neighbours whose distances are averaged |" in text
+    assert "| `k` | an integer of at least 1 | `2` | neighbors whose distances are averaged |" in text
     assert "| `strength` | a number above 0 | required | weight of the penalty |" in text
     assert "| `maybe` | an integer of at least 1 | none | r |" in text
     for model in (RunTable, TrainingTable, ThresholdTable, *FORMATS.values()):

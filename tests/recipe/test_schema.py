@@ -108,7 +108,7 @@ def test_components_and_keys_are_described_with_range_and_default():
         "type": "integer",
         "minimum": 1,
         "default": 2,
-        "description": "neighbours whose distances are averaged",
+        "description": "neighbors whose distances are averaged",
     }
     assert SCHEMA["properties"]["scorer"]["properties"]["use"]["enum"] == ["center", "every", "knn"]
     assert SCHEMA["properties"]["extractor"]["properties"]["use"]["default"] == "timm"

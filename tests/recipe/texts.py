@@ -6,7 +6,7 @@ from adkit.errors import UserError
 from adkit.recipe.reader import read_recipe
 from tests.plugin.registries import REGISTRY
 
-SMALLEST = {"data": {"root": "pictures"}, "scorer": {"use": "knn"}}
+SMALLEST = {"data": {"root": "images"}, "scorer": {"use": "knn"}}
 FULL = """\
 [run]
 name = "tile"
@@ -24,7 +24,7 @@ use = "timm"
 levels = ["layer1", "layer2"]
 
 [features]
-neighbourhood = 3
+neighborhood = 3
 
 [adapter]
 use = "ewc"

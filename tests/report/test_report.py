@@ -3,13 +3,13 @@ import io
 import pytest
 from rich.console import Console
 
-from adkit.report.report import METRICS, CategoryReport, Pictures, Report, means
+from adkit.report.report import METRICS, CategoryReport, Images, Report, means
 from adkit.report.tables import metrics_table
 
 
 def category(**metrics):
-    pictures = Pictures(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0)
-    return CategoryReport(metrics=dict.fromkeys(METRICS) | metrics, pictures=pictures, threshold=None)
+    images = Images(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0)
+    return CategoryReport(metrics=dict.fromkeys(METRICS) | metrics, images=images, threshold=None)
 
 
 def report(**categories):
@@ -26,7 +26,7 @@ def report(**categories):
         device="cpu",
         precision="float32",
         components=[],
-        pictures=Pictures(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0),
+        images=Images(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0),
         unreadable=[],
         warnings=[],
     )

@@ -12,7 +12,7 @@ from adkit.runner.resume import State
 
 def finish_something(ledger):
     """As far as a run's folder looks: the first of three categories is done."""
-    state = State(categories=["a", "b", "c"], pictures=9, stored=False)
+    state = State(categories=["a", "b", "c"], images=9, stored=False)
     (ledger.folder / "state.json").write_text(state.model_dump_json())
     (ledger.folder / "finished").mkdir()
     (ledger.folder / "finished" / "000000.json").touch()

@@ -3,7 +3,7 @@
 import pytest
 
 from adkit import UserError
-from adkit.report.report import CategoryReport, Pictures
+from adkit.report.report import CategoryReport, Images
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.resume import Finished, Ledger, State
 
@@ -15,15 +15,15 @@ def ledger(tmp_path):
     return folder
 
 
-STATE = State(categories=["a", "b"], pictures=4, stored=False)
+STATE = State(categories=["a", "b"], images=4, stored=False)
 PRINT = Fingerprint(
     recipe={"scorer.k": 1}, versions={"torch": "2.4"}, machine={"device": "cpu"}, splits={}, weights=["ab"], files={}
 )
 
 
 def record(category):
-    counts = Pictures(train=1, calibration=0, test_normal=0, test_anomalous=0, unreadable=0)
-    report = CategoryReport(metrics={"image_auroc": 1 / 3}, pictures=counts, threshold=None, pixel_threshold=None)
+    counts = Images(train=1, calibration=0, test_normal=0, test_anomalous=0, unreadable=0)
+    report = CategoryReport(metrics={"image_auroc": 1 / 3}, images=counts, threshold=None, pixel_threshold=None)
     return Finished(
         category=category,
         report=report,
@@ -56,22 +56,22 @@ def test_a_damaged_record_is_refused(ledger):
 
 
 def test_a_workplace_lasts_until_its_category_is_finished(ledger):
-    (ledger.workplace(0) / "checkpoint").touch()
-    (ledger.workplace(1) / "checkpoint").touch()
-    assert (ledger.workplace(0) / "checkpoint").exists()
+    (ledger.workspace(0) / "checkpoint").touch()
+    (ledger.workspace(1) / "checkpoint").touch()
+    assert (ledger.workspace(0) / "checkpoint").exists()
     ledger.finish(0, record("a"), ledger.run)
     assert [path.name for path in (ledger.folder / "work").iterdir()] == ["000001"]
 
 
 def test_checkpoints_are_something_to_go_on_from(ledger):
     ledger.open(PRINT, STATE)
-    (ledger.workplace(0) / "checkpoint.pt").touch()
+    (ledger.workspace(0) / "checkpoint.pt").touch()
     assert ledger.summary() == "part of the training"
 
 
 def test_rows_of_frozen_blocks_are_something_to_go_on_from(ledger):
     ledger.open(PRINT, STATE)
-    rows = ledger.workplace(0) / "extractor-0" / "frozen"
+    rows = ledger.workspace(0) / "extractor-0" / "frozen"
     rows.mkdir(parents=True)
     (rows / "journal.jsonl").write_text('{"ids": ["x"], "unreadable": {}, "checksum": 0, "seconds": 1.0}\n')
     assert ledger.summary() == "part of the training"
@@ -79,7 +79,7 @@ def test_rows_of_frozen_blocks_are_something_to_go_on_from(ledger):
 
 def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
     ledger.open(PRINT, STATE)
-    ledger.workplace(0)
+    ledger.workspace(0)
     assert ledger.summary() is None
 
 
@@ -90,7 +90,7 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
         ({"recipe": {}}, "the recipe changed: scorer.k was 1 and is absent"),
         ({"versions": {"torch": "2.5"}}, "versions changed: torch was '2.4' and is '2.5'"),
         ({"machine": {"device": "cuda"}}, "the machine changed: device was 'cpu' and is 'cuda'"),
-        ({"files": {"x.png": (1, 2)}}, "1 picture joined the data (x.png)"),
+        ({"files": {"x.png": (1, 2)}}, "1 image joined the data (x.png)"),
         ({"weights": ["cd"]}, "the extractor's weights changed"),
         ({"splits": {"a": "0"}}, "splits, labels or masks changed in a"),
     ],

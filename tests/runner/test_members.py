@@ -1,4 +1,4 @@
-"""Detectors of several members: ensembles of backbones and folds of the normal pictures."""
+"""Detectors of several members: ensembles of backbones and folds of the normal images."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
 
 
 class Multiple:
-    """Scores a picture by ``factor`` times its highest feature."""
+    """Scores an image by ``factor`` times its highest feature."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -89,14 +89,14 @@ def test_an_ensemble_takes_the_mean_of_its_backbones(ensemble):
         recipe = ensemble | {"extractor": ensemble["extractor"] | {"backbone": backbone}, "run": ensemble["run"]}
         recipe["run"] = ensemble["run"] | {"name": backbone}
         alone.append(scores(adkit.run(recipe).folder))
-    for picture, score in scores(run.folder).items():
-        assert score == pytest.approx((alone[0][picture] + alone[1][picture]) / 2, rel=1e-6)
+    for image, score in scores(run.folder).items():
+        assert score == pytest.approx((alone[0][image] + alone[1][image]) / 2, rel=1e-6)
 
 
 def test_a_saved_ensemble_gives_the_scores_of_the_run(ensemble, stripes):
     run = Path(adkit.run(ensemble).folder)
     expected = scores(run)
-    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
     assert found.maps is not None
 
@@ -147,15 +147,15 @@ def crossed(small_recipe):
     return small_recipe
 
 
-def test_every_normal_picture_fits_and_calibrates(crossed):
+def test_every_normal_image_fits_and_calibrates(crossed):
     report = adkit.run(crossed)
-    counts = report.categories["stripes"].pictures
+    counts = report.categories["stripes"].images
     assert (counts.train, counts.calibration) == (8, 8)
     assert len(scores(report.folder, "calibration")) == 8
 
 
-def test_a_picture_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
-    """The distances of kNN with k = 1, from each picture of a fold to those outside of it, by brute force."""
+def test_a_image_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
+    """The distances of kNN with k = 1, from each image of a fold to those outside of it, by brute force."""
     crossed["extractor"]["levels"] = ["pool"]
     report = adkit.run(crossed)
     loaded = load_detector(Path(report.folder), "cpu")
@@ -165,33 +165,33 @@ def test_a_picture_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
     every = torch.cat(fit).unique(dim=0)
     assert [len(bank) for bank in fit] == [6, 6, 6, 6]
     assert len(every) == 8
-    for picture, score in found.items():
-        pictured = detector.predict(stripes / picture)
-        distances = [torch.cdist(bank, own(loaded, stripes / picture)).min() for bank in fit]
-        assert pictured.scores[0] == pytest.approx(float(sum(distances)) / 4, rel=1e-4)
-        # One member alone has not seen the picture.
+    for image, score in found.items():
+        imaged = detector.predict(stripes / image)
+        distances = [torch.cdist(bank, own(loaded, stripes / image)).min() for bank in fit]
+        assert imaged.scores[0] == pytest.approx(float(sum(distances)) / 4, rel=1e-4)
+        # One member alone has not seen the image.
         assert [distance > 1e-4 for distance in distances].count(True) == 1
         assert score == pytest.approx(float(max(distances)), rel=1e-4)
 
 
 def own(loaded, path):
-    from adkit.data.pictures import read_picture
+    from adkit.data.images import read_image
     from adkit.data.view import to_planes
 
     image = np.empty((3, *loaded.view.size), np.float32)
-    to_planes(loaded.view.image(read_picture(path)), image)
+    to_planes(loaded.view.input(read_image(path)), image)
     return loaded.embeddings[0](torch.from_numpy(image)[None])["pool"].flatten(1)
 
 
 def test_the_report_says_how_the_threshold_was_found(crossed):
     threshold = adkit.run(crossed).categories["stripes"].threshold
-    assert (threshold.method, threshold.folds, threshold.calibration_pictures) == ("cross", 4, 8)
+    assert (threshold.method, threshold.folds, threshold.calibration_images) == ("cross", 4, 8)
 
 
 def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
     run = Path(adkit.run(crossed).folder)
     expected = scores(run)
-    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
     assert [f"{p:.6g}" for p in found.p_values] == [row["p_value"] for row in rows(run)]
     manifest = json.loads((run / "detector" / "manifest.json").read_text())
@@ -217,12 +217,12 @@ def test_a_resolved_recipe_of_folds_reads_as_itself(crossed):
     assert read_recipe(again) == read_recipe(crossed)
 
 
-def test_one_normal_picture_gives_no_threshold_and_says_so(crossed, stripes):
+def test_one_normal_image_gives_no_threshold_and_says_so(crossed, stripes):
     for index in range(1, 8):
         (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
     report = adkit.run(crossed)
     assert report.categories["stripes"].threshold is None
-    assert any("too few normal pictures" in text for text in report.warnings)
+    assert any("too few normal images" in text for text in report.warnings)
 
 
 def samples(count):
@@ -233,12 +233,12 @@ def test_folds_differ_in_size_by_one_at_most():
     assert sorted(map(len, folded(samples(13), 5, 0, {}))) == [2, 2, 3, 3, 3]
 
 
-def test_every_picture_is_in_one_fold():
+def test_every_image_is_in_one_fold():
     every = [sample for fold in folded(samples(13), 5, 0, {}) for sample in fold]
     assert sorted(every, key=lambda sample: sample.id) == sorted(samples(13), key=lambda sample: sample.id)
 
 
-def test_pictures_of_equal_content_share_a_fold():
+def test_images_of_equal_content_share_a_fold():
     equal = {f"{index}.png": 0 for index in range(6)}
     folds = folded(samples(12), 3, 0, equal)
     assert len({number for number, fold in enumerate(folds) for sample in fold if sample.id in equal}) == 1
@@ -259,7 +259,7 @@ def test_the_pixel_threshold_is_taken_from_the_highest_values_of_normal_maps(sma
     run = Path(adkit.run(small_recipe).folder)
     detector = Detector.load(run, "cpu")
     normal = list(scores(run, "calibration"))
-    peaks = np.sort(detector.predict([stripes / picture for picture in normal], batch_size=4).maps.max((1, 2)))
+    peaks = np.sort(detector.predict([stripes / image for image in normal], batch_size=4).maps.max((1, 2)))
     assert len(peaks) == 2
     assert detector.pixel_threshold == peaks[1]  # ⌈3 · 0.6⌉ = 2nd smallest of 2
     assert Report.load(run / "report.json").categories["stripes"].pixel_threshold.value == peaks[1]
@@ -268,14 +268,14 @@ def test_the_pixel_threshold_is_taken_from_the_highest_values_of_normal_maps(sma
 def test_padding_has_no_part_in_the_pixel_threshold(small_recipe, stripes):
     from PIL import Image
 
-    for path in (stripes / "stripes").rglob("*.png"):  # wide pictures, with padding above and below
-        picture = Image.open(path)
-        picture.crop((0, 12, 48, 36)).save(path)
+    for path in (stripes / "stripes").rglob("*.png"):  # wide images, with padding above and below
+        image = Image.open(path)
+        image.crop((0, 12, 48, 36)).save(path)
     small_recipe["data"]["resize"] = "pad"
     small_recipe["localizer"]["smoothing"] = 0
     run = Path(adkit.run(small_recipe).folder)
     detector = Detector.load(run, "cpu")
-    maps = detector.predict([stripes / picture for picture in scores(run, "calibration")], batch_size=4).maps
+    maps = detector.predict([stripes / image for image in scores(run, "calibration")], batch_size=4).maps
     assert detector.pixel_threshold == maps[:, 16:48].max()
 
 

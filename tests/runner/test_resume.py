@@ -18,12 +18,12 @@ from tests.data.categories import write_category, write_classes
 
 
 class Watch(Display):
-    """Notes every stage, and interrupts as Ctrl-C would when one begins or has done so many pictures."""
+    """Notes every stage, and interrupts as Ctrl-C would when one begins or has done so many images."""
 
     def __init__(self, stop=None, after=0):
         super().__init__(quiet=True)
         self.stages = []
-        self.pictures = {}
+        self.images = {}
         self.said = []
         self._stop, self._after = stop, after
 
@@ -38,10 +38,10 @@ class Watch(Display):
         self.stages.append((name, subject))
         with super().stage(name, subject, total) as advance:
 
-            def count(pictures):
-                advance(pictures)
-                self.pictures[name] = self.pictures.get(name, 0) + pictures
-                if here and self.pictures[name] >= self._after:
+            def count(images):
+                advance(images)
+                self.images[name] = self.images.get(name, 0) + images
+                if here and self.images[name] >= self._after:
                     raise KeyboardInterrupt
 
             yield count
@@ -80,7 +80,7 @@ def recipe(tmp_path, **data):
 
 @pytest.fixture
 def three(tmp_path):
-    """A recipe with the categories a, b and c of 14 pictures each."""
+    """A recipe with the categories a, b and c of 14 images each."""
     for name in "abc":
         write_category(tmp_path / "three" / name, seed=ord(name))
     return recipe(tmp_path, format="mvtec", root=str(tmp_path / "three"))
@@ -88,7 +88,7 @@ def three(tmp_path):
 
 @pytest.fixture
 def classes(tmp_path):
-    """A recipe with the classes blue, green and red of 21 pictures together, extracted in batches of 4."""
+    """A recipe with the classes blue, green and red of 21 images together, extracted in batches of 4."""
     write_classes(tmp_path / "classes")
     return recipe(tmp_path, format="classes", root=str(tmp_path / "classes"), normal="*")
 
@@ -156,7 +156,7 @@ def test_starting_over_does_everything_again(three):
 def test_warnings_of_finished_categories_are_told_again(three):
     interrupt(three, "fit", "b")
     _, watch = go_on(three)
-    assert any(text.startswith("warning: a: 2 calibration pictures cannot promise") for text in watch.said)
+    assert any(text.startswith("warning: a: 2 calibration images cannot promise") for text in watch.said)
 
 
 def test_what_is_gone_on_with_is_told(three):
@@ -165,16 +165,16 @@ def test_what_is_gone_on_with_is_told(three):
     assert watch.said[0].endswith("small: going on after 1 of 3 categories")
 
 
-def test_unreadable_pictures_of_finished_categories_still_count(three, tmp_path):
+def test_unreadable_images_of_finished_categories_still_count(three, tmp_path):
     for name in "ac":
         (tmp_path / "three" / name / "test" / "good" / "000.png").write_bytes(b"")
-    three["data"]["max_bad_share"] = 0.04  # 1 of 42 pictures, and not 2
+    three["data"]["max_bad_share"] = 0.04  # 1 of 42 images, and not 2
     interrupt(three, "fit", "b")
-    with pytest.raises(UserError, match="2 of 42 pictures cannot be read"):
+    with pytest.raises(UserError, match="2 of 42 images cannot be read"):
         go_on(three)
 
 
-def test_unreadable_pictures_of_finished_categories_are_in_the_report(three, tmp_path):
+def test_unreadable_images_of_finished_categories_are_in_the_report(three, tmp_path):
     (tmp_path / "three" / "a" / "test" / "good" / "000.png").write_bytes(b"")
     expected = outcome(adkit.run(three, output=tmp_path / "undisturbed"))
     interrupt(three, "fit", "b")
@@ -202,29 +202,29 @@ def test_another_folder_by_another_name_is_the_same_run(three, tmp_path, monkeyp
     assert go_on(three)[0].resumed == 1
 
 
-def test_changed_pictures_are_refused(three, tmp_path):
+def test_changed_images_are_refused(three, tmp_path):
     interrupt(three, "fit", "b")
     path = tmp_path / "three" / "b" / "train" / "good" / "003.png"
     Image.open(path).rotate(90).save(path)
-    with pytest.raises(UserError, match=r"1 picture changed \(.*b/train/good/003\.png\)"):
+    with pytest.raises(UserError, match=r"1 image changed \(.*b/train/good/003\.png\)"):
         go_on(three)
 
 
-def test_pictures_that_came_and_went_are_refused(three, tmp_path):
+def test_images_that_came_and_went_are_refused(three, tmp_path):
     interrupt(three, "fit", "b")
     folder = tmp_path / "three" / "c" / "test" / "good"
     (folder / "000.png").rename(folder / "100.png")
-    with pytest.raises(UserError, match=r"1 picture left the data \(.*000\.png\); 1 picture joined the data \(.*100"):
+    with pytest.raises(UserError, match=r"1 image left the data \(.*000\.png\); 1 image joined the data \(.*100"):
         go_on(three)
 
 
-def test_other_labels_of_the_same_pictures_are_refused(three, tmp_path):
-    pictures = sorted((tmp_path / "three" / "a" / "train" / "good").iterdir())
+def test_other_labels_of_the_same_images_are_refused(three, tmp_path):
+    images = sorted((tmp_path / "three" / "a" / "train" / "good").iterdir())
 
     def write(labels):
-        lines = [f"{path},good,train,{name}" for name in "ab" for path in pictures[:4]]
+        lines = [f"{path},good,train,{name}" for name in "ab" for path in images[:4]]
         lines += [
-            f"{path},{label},test,{name}" for name in "ab" for path, label in zip(pictures[4:], labels, strict=True)
+            f"{path},{label},test,{name}" for name in "ab" for path, label in zip(images[4:], labels, strict=True)
         ]
         (tmp_path / "list.csv").write_text("\n".join(["path,label,split,category", *lines]))
 
@@ -236,17 +236,17 @@ def test_other_labels_of_the_same_pictures_are_refused(three, tmp_path):
         go_on(three)
 
 
-def test_classes_interrupted_while_their_pictures_are_extracted(classes, tmp_path):
+def test_classes_interrupted_while_their_images_are_extracted(classes, tmp_path):
     expected = outcome(adkit.run(classes, output=tmp_path / "undisturbed"))
     interrupt(classes, "extract", "small", after=9)  # in the third batch of four, which is not written any more
     report, watch = go_on(classes)
     assert outcome(report) == expected
-    assert watch.pictures["extract"] == 21 - 8
+    assert watch.images["extract"] == 21 - 8
 
 
-def test_extracted_pictures_are_told(classes):
+def test_extracted_images_are_told(classes):
     interrupt(classes, "extract", "small", after=9)
-    with pytest.raises(UserError, match=r"interrupted after the features of 8 of 21 pictures: go on with --resume"):
+    with pytest.raises(UserError, match=r"interrupted after the features of 8 of 21 images: go on with --resume"):
         adkit.run(classes)
 
 
@@ -255,10 +255,10 @@ def test_classes_interrupted_after_the_first(classes, tmp_path):
     interrupt(classes, "fit", "green")
     report, watch = go_on(classes)
     assert outcome(report) == expected
-    assert "extract" not in watch.pictures
+    assert "extract" not in watch.images
 
 
-def test_extracting_goes_on_when_no_picture_that_is_left_can_be_read(classes, tmp_path):
+def test_extracting_goes_on_when_no_image_that_is_left_can_be_read(classes, tmp_path):
     last = sorted((tmp_path / "classes" / "test" / "red").iterdir())[-1]  # alone in the last batch
     last.write_bytes(b"")
     classes["data"]["max_bad_share"] = 0.1
@@ -267,7 +267,7 @@ def test_extracting_goes_on_when_no_picture_that_is_left_can_be_read(classes, tm
     assert outcome(go_on(classes)[0]) == expected
 
 
-def test_broken_pictures_among_those_extracted_are_remembered(classes, tmp_path):
+def test_broken_images_among_those_extracted_are_remembered(classes, tmp_path):
     (tmp_path / "classes" / "train" / "blue" / "1.png").write_bytes(b"")
     classes["data"]["max_bad_share"] = 0.1
     expected = outcome(adkit.run(classes, output=tmp_path / "undisturbed"))
@@ -285,7 +285,7 @@ def test_a_run_interrupted_while_its_frozen_blocks_run(three, tmp_path):
         adkit.run(three)
     report, watch = go_on(three)
     assert outcome(report)[1] == outcome(expected)[1]
-    assert watch.pictures["frozen blocks"] == undisturbed.pictures["frozen blocks"] - 4
+    assert watch.images["frozen blocks"] == undisturbed.images["frozen blocks"] - 4
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Whole runs on small pictures with a real backbone of random weights."""
+"""Whole runs on small images with a real backbone of random weights."""
 
 import csv
 import json
@@ -39,15 +39,15 @@ def test_report_json_is_the_report(small_recipe):
 def test_report_json_has_the_promised_keys(small_recipe):
     report = adkit.run(small_recipe)
     data = json.loads((Path(report.folder) / "report.json").read_text())
-    promised = "schema name categories mean timings peak_memory_bytes versions seed device precision pictures warnings"
+    promised = "schema name categories mean timings peak_memory_bytes versions seed device precision images warnings"
     assert set(promised.split()) <= set(data)
     assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
     assert set(data["mean"]) == {*METRICS, "sem"}
     assert data["schema"] == "adkit.report.report/1"
 
 
-def test_pictures_are_counted(small_recipe):
-    counts = adkit.run(small_recipe).categories["stripes"].pictures
+def test_images_are_counted(small_recipe):
+    counts = adkit.run(small_recipe).categories["stripes"].images
     assert counts.model_dump() == {
         "train": 6,
         "stopping": 0,
@@ -107,14 +107,14 @@ def test_permuting_test_labels_changes_no_threshold(small_recipe, stripes):
     assert adkit.run(small_recipe).categories["stripes"].threshold.value == before
 
 
-def test_too_few_calibration_pictures_are_told(small_recipe):
+def test_too_few_calibration_images_are_told(small_recipe):
     report = adkit.run(small_recipe)
     threshold = report.categories["stripes"].threshold
     assert threshold.false_positive_rate_supported == pytest.approx(1 / 3)
-    assert any("2 calibration pictures cannot promise a false-positive rate of 0.05" in w for w in report.warnings)
+    assert any("2 calibration images cannot promise a false-positive rate of 0.05" in w for w in report.warnings)
 
 
-def test_the_false_alarms_seen_on_test_pictures_have_an_interval(small_recipe):
+def test_the_false_alarms_seen_on_test_images_have_an_interval(small_recipe):
     threshold = adkit.run(small_recipe).categories["stripes"].threshold
     low, high = threshold.test_false_positive_interval
     assert 0 <= low <= threshold.test_false_positive_rate <= high <= 1
@@ -127,21 +127,21 @@ def test_no_calibration_no_threshold(small_recipe):
     assert {row["split"] for row in rows(report)} == {"test"}
 
 
-def test_a_broken_picture_is_reported_and_left_out(small_recipe, stripes):
+def test_a_broken_image_is_reported_and_left_out(small_recipe, stripes):
     broken = stripes / "stripes" / "test" / "good" / "001.png"
     broken.write_bytes(broken.read_bytes()[:200])
     small_recipe["data"]["max_bad_share"] = 0.2
     report = adkit.run(small_recipe)
-    assert [item.picture for item in report.unreadable] == ["stripes/test/good/001.png"]
-    assert report.categories["stripes"].pictures.test_normal == 2
+    assert [item.image for item in report.unreadable] == ["stripes/test/good/001.png"]
+    assert report.categories["stripes"].images.test_normal == 2
     assert all(row["id"] != "stripes/test/good/001.png" for row in rows(report))
 
 
-def test_a_broken_picture_of_many_classes_is_listed_once(small_recipe, digits):
+def test_a_broken_image_of_many_classes_is_listed_once(small_recipe, digits):
     (digits / "test" / "red" / "0.png").write_bytes(b"")
     small_recipe["data"] = {"max_bad_share": 0.2}
     report = one_class(small_recipe, digits, "*")
-    assert report.pictures.unreadable == 1
+    assert report.images.unreadable == 1
     assert [item.categories for item in report.unreadable] == [["blue", "green", "red"]]
 
 
@@ -155,14 +155,14 @@ def test_defects_outside_the_crop_are_warned_of(small_recipe):
     small_recipe["extractor"]["levels"] = ["pool"]
     small_recipe["data"]["metric_size"] = 8
     warnings = adkit.run(small_recipe).warnings
-    assert any("anomalous pictures have no anomalous pixel where the extractor looks" in text for text in warnings)
+    assert any("anomalous images have no anomalous pixel where the extractor looks" in text for text in warnings)
 
 
 def test_a_single_override_may_be_a_string(small_recipe):
     assert adkit.run(small_recipe, "run.seed=7").seed == 7
 
 
-def test_too_many_broken_pictures_stop_the_run(small_recipe, stripes, tmp_path):
+def test_too_many_broken_images_stop_the_run(small_recipe, stripes, tmp_path):
     for path in (stripes / "stripes" / "test" / "good").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="max_bad_share"):
@@ -177,28 +177,28 @@ def two_categories(root, unreadable):
         (root / "a" / "train" / "good" / f"{index:03}.png").write_bytes(b"")
 
 
-def test_the_share_of_broken_pictures_is_that_of_the_whole_run(small_recipe, tmp_path):
+def test_the_share_of_broken_images_is_that_of_the_whole_run(small_recipe, tmp_path):
     two_categories(tmp_path / "two", unreadable=2)
     small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
-    assert adkit.run(small_recipe).pictures.unreadable == 2
+    assert adkit.run(small_recipe).images.unreadable == 2
 
 
-def test_more_broken_pictures_than_the_share_of_the_whole_run(small_recipe, tmp_path):
+def test_more_broken_images_than_the_share_of_the_whole_run(small_recipe, tmp_path):
     two_categories(tmp_path / "two", unreadable=3)
     small_recipe["data"] |= {"root": str(tmp_path / "two"), "max_bad_share": 0.05}
-    with pytest.raises(UserError, match="3 of 40 pictures cannot be read"):
+    with pytest.raises(UserError, match="3 of 40 images cannot be read"):
         adkit.run(small_recipe)
 
 
-def test_no_readable_training_picture_stops_the_run(small_recipe, stripes):
+def test_no_readable_training_image_stops_the_run(small_recipe, stripes):
     for path in (stripes / "stripes" / "train" / "good").iterdir():
         path.write_bytes(b"")
     small_recipe["data"]["max_bad_share"] = 0.9
-    with pytest.raises(UserError, match="expected at least one picture that can be read, found none"):
+    with pytest.raises(UserError, match="expected at least one image that can be read, found none"):
         adkit.run(small_recipe)
 
 
-def test_fewer_normal_pictures_than_k(small_recipe):
+def test_fewer_normal_images_than_k(small_recipe):
     small_recipe["extractor"]["levels"] = ["pool"]
     small_recipe["scorer"]["k"] = 50
     with pytest.raises(UserError, match=r"scorer\.k.*50"):
@@ -213,7 +213,7 @@ def test_the_same_file_in_training_and_test_is_warned_of(small_recipe, stripes):
 
 @pytest.fixture
 def digits(tmp_path):
-    """Pictures of three classes, told apart by colour."""
+    """Images of three classes, told apart by color."""
     write_classes(tmp_path / "classes")
     return tmp_path / "classes"
 
@@ -235,10 +235,10 @@ def one_class(small_recipe, root, normal):
 def test_every_class_against_the_rest_is_a_row(small_recipe, digits):
     report = one_class(small_recipe, digits, "*")
     assert list(report.categories) == ["blue", "green", "red"]
-    assert report.categories["red"].pictures.test_anomalous == 4
+    assert report.categories["red"].images.test_anomalous == 4
 
 
-def test_every_class_extracts_each_picture_once(small_recipe, digits):
+def test_every_class_extracts_each_image_once(small_recipe, digits):
     report = one_class(small_recipe, digits, "*")
     assert "extract" in report.timings
     assert not (Path(report.folder) / "features").exists()

@@ -15,7 +15,7 @@ from adkit import Detector, UserError
 
 @pytest.fixture
 def sampled(small_recipe):
-    """Eight normal pictures: two calibrate, one of the others tells the scales, five are trained on."""
+    """Eight normal images: two calibrate, one of the others tells the scales, five are trained on."""
     small_recipe["extractor"]["levels"] = ["pool"]
     small_recipe["adapter"] = {"use": "ses", "blocks": ["layer4"]}
     small_recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
@@ -43,14 +43,14 @@ def test_each_member_has_the_weights_of_its_snapshot(sampled):
     assert changed and all("layer4" in name for name in changed)
 
 
-def test_a_tenth_of_the_pictures_is_kept_for_the_scales(sampled):
-    assert adkit.run(sampled).categories["stripes"].pictures.train == 5
+def test_a_tenth_of_the_images_is_kept_for_the_scales(sampled):
+    assert adkit.run(sampled).categories["stripes"].images.train == 5
 
 
 def test_a_saved_detector_gives_the_scores_of_the_run(sampled, stripes):
     run = adkit.run(sampled).folder
     expected = rows(run, "test")
-    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 
 
@@ -68,7 +68,7 @@ def test_members_of_an_ensemble_are_those_of_each_backbone(sampled):
     assert backbones == ["resnet18", "resnet18", "resnet10t", "resnet10t"]
 
 
-def test_no_picture_to_spare_for_the_scales_is_refused(sampled, stripes):
+def test_no_image_to_spare_for_the_scales_is_refused(sampled, stripes):
     for path in sorted((stripes / "stripes" / "train" / "good").glob("*.png"))[1:]:
         path.unlink()
     sampled["data"]["calibration"] = 0

@@ -58,7 +58,7 @@ class NoScoreOfAdapter(TinyAdapter):
     score = None
 
 
-class LossAPicture(TinyAdapter):
+class LossAImage(TinyAdapter):
     def loss(self, extractor, batch, features):
         return self.score(features)
 
@@ -144,7 +144,7 @@ class RanksScores(TinyAdapter):
         ("shapes", NoLoss),
         ("loss", LossNeedsLabels),
         ("methods", NoScoreOfAdapter),
-        ("shapes", LossAPicture),
+        ("shapes", LossAImage),
         ("finite", InfiniteLoss),
         ("finite", InfiniteGradient),
         ("gradient", Detached),

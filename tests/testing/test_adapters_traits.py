@@ -30,7 +30,7 @@ class NamelessTerm(TinyAdapter):
         return {"": super().loss(extractor, batch, features)}
 
 
-class TermAPicture(TinyAdapter):
+class TermAImage(TinyAdapter):
     def loss(self, extractor, batch, features):
         return {"near": self.score(features)}
 
@@ -91,7 +91,7 @@ class ScoredPerhaps(TinyAdapter):
 
 
 class Brightens(TinyAdapter):
-    """Every other picture of a step is brighter, and said to be."""
+    """Every other image of a step is brighter, and said to be."""
 
     def batch(self, normal, auxiliary, generator):
         labels = (torch.rand(len(normal), generator=generator) < 0.5).long()
@@ -137,7 +137,7 @@ class LabelsOfFloat(Brightens):
 class NeedsOthers(Brightens):
     def batch(self, normal, auxiliary, generator):
         if auxiliary is None:
-            raise UserError("adapter.use: expected pictures of [auxiliary], found none")
+            raise UserError("adapter.use: expected images of [auxiliary], found none")
         return super().batch(auxiliary, None, generator)
 
 
@@ -199,7 +199,7 @@ def test_honest_adapter_passes(honest):
     [
         ("terms", NoTerms),
         ("terms", NamelessTerm),
-        ("shapes", TermAPicture),
+        ("shapes", TermAImage),
         ("finite", TermsThatCancel),
         ("types", ScheduleOfWords),
         ("schedule", UnknownOptimizer),

@@ -17,7 +17,7 @@ SIZE, SQUARE = (24, 20), (24, 24)
 
 
 class Described(Params):
-    k: int = Field(2, ge=1, description="neighbours")
+    k: int = Field(2, ge=1, description="neighbors")
 
 
 class Undescribed(Params):
@@ -25,7 +25,7 @@ class Undescribed(Params):
 
 
 class BadDefault(Params):
-    k: int = Field(0, ge=1, description="neighbours")
+    k: int = Field(0, ge=1, description="neighbors")
 
 
 def component(build, kind="scorer", params=Described):
@@ -103,7 +103,7 @@ def test_component_without_methods_trips(kind):
     trips("methods", lambda: check_component(component(lambda params, context: object(), kind)))
 
 
-@pytest.mark.parametrize("params", [{"k": 0}, {"neighbours": 3}, {"k": torch}])
+@pytest.mark.parametrize("params", [{"k": 0}, {"neighbors": 3}, {"k": torch}])
 def test_parameters_that_the_component_does_not_take_trip(params):
     trips("params", lambda: check_component(component(lambda params, context: Nearest()), params))
 

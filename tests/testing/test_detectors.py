@@ -63,7 +63,7 @@ def test_a_scorer_is_given_the_levels_of_its_stream():
 # Run and saving ------------------------------------------------------------------------------------------
 
 
-class RefusesPictures(Extractor):
+class RefusesImages(Extractor):
     def forward(self, images):
         raise ValueError("too square")
 
@@ -122,11 +122,11 @@ class SmoothsMore(Localizer):
 class CentersLargeBatches(Scorer):
     def score(self, features):
         scores = super().score(features)
-        return scores if features.pictures < 6 else replace(scores, image=scores.image - scores.image.mean())
+        return scores if features.count < 6 else replace(scores, image=scores.image - scores.image.mean())
 
 
 class PeaksInBatches(Localizer):
-    """Right scores, and maps that depend on how many pictures there are."""
+    """Right scores, and maps that depend on how many images there are."""
 
     def localize(self, scores, size):
         drawn = super().localize(scores, size)
@@ -136,7 +136,7 @@ class PeaksInBatches(Localizer):
 @pytest.mark.parametrize(
     ("check", "broken"),
     [
-        ("run", RefusesPictures),
+        ("run", RefusesImages),
         ("save_detector", ExtraState),
         ("load_detector", TensorsOfWeights),
         ("load_detector", LevelsOfWeights),
@@ -187,15 +187,15 @@ class ExportsNumpy(Scorer):
         return copied(self, UsesNumpy)
 
 
-class TwoPicturesOnly(Scorer):
+class TwoImagesOnly(Scorer):
     def score(self, features):
         scores = super().score(features)
-        return replace(scores, image=torch.stack([scores.image[number] for number in range(features.pictures)]))
+        return replace(scores, image=torch.stack([scores.image[number] for number in range(features.count)]))
 
 
-class ExportsTwoPictures(Scorer):
+class ExportsTwoImages(Scorer):
     def for_export(self):
-        return copied(self, TwoPicturesOnly)
+        return copied(self, TwoImagesOnly)
 
 
 class DiesOfExport(Scorer):
@@ -217,7 +217,7 @@ class SpoiledByExport(Scorer):
         ("for_export", ExportsOtherScores),
         ("for_export", SpoiledByExport),
         ("export", ExportsNumpy),
-        ("export", ExportsTwoPictures),
+        ("export", ExportsTwoImages),
     ],
 )
 def test_broken_export_trips(check, broken):

@@ -1,4 +1,4 @@
-"""Streams, pictures and tiny components that checks are made with."""
+"""Streams, images and tiny components that checks are made with."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adkit.plugin import POOL, Features, Geometry
-from adkit.testing import FeatureStream, TinyExtractor, check_extractor, feature_stream, pictures
+from adkit.testing import FeatureStream, TinyExtractor, check_extractor, feature_stream, sample_images
 
 
-def test_stream_hands_out_every_picture_once_whatever_the_batches():
-    stream = feature_stream(pictures=10)
+def test_stream_hands_out_every_image_once_whatever_the_batches():
+    stream = feature_stream(images=10)
     for size in (1, 3, 10, 64):
         together = torch.cat([features["layer1"] for features in stream.cut(size)])
         assert torch.equal(together, stream.features["layer1"])
@@ -36,8 +36,8 @@ def test_stream_over_features_with_gradients_gives_none():
     assert not features[POOL].requires_grad
 
 
-def test_pictures_are_named_apart_over_batches():
-    batches = pictures(5, batch_size=2)
+def test_images_are_named_apart_over_batches():
+    batches = sample_images(5, batch_size=2)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert len({name for batch in batches for name in batch.ids}) == 5
 
@@ -53,7 +53,7 @@ def test_tiny_extractor_classifies():
 
 
 def test_features_of_one_batch_are_views_so_that_changes_show():
-    stream = feature_stream(pictures=4, batch_size=2)
+    stream = feature_stream(images=4, batch_size=2)
     first = next(iter(stream))
     assert isinstance(first, Features)
     first[POOL].fill_(7)

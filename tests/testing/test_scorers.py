@@ -114,11 +114,11 @@ class LastBatchOnly(Nearest):
 
 
 class TrustsCount(Nearest):
-    """Invents values of announced pictures that did not come."""
+    """Invents values of announced images that did not come."""
 
     def fit(self, stream):
         super().fit(stream)
-        missing = stream.pictures * 30 - len(self.normal)
+        missing = stream.count * 30 - len(self.normal)
         self.normal = torch.cat([self.normal, torch.linspace(-5, 5, missing)])
 
 
@@ -346,7 +346,7 @@ class LearnsByGradient(Nearest):
         weight, count = torch.ones(4, requires_grad=True), 0
         for features in stream:
             (features["layer1"] * weight).square().sum().backward()
-            count += features.pictures
+            count += features.count
         self.normal = weight.grad / count
 
 

@@ -36,12 +36,12 @@ class NoReason(Reworded):
 
 class NanFigure(Reworded):
     def changed(self, verdict, generator):
-        return replace(verdict, figure=float("nan"))
+        return replace(verdict, value=float("nan"))
 
 
 class FigureOfText(Reworded):
     def changed(self, verdict, generator):
-        return replace(verdict, figure="0.5")
+        return replace(verdict, value="0.5")
 
 
 class ReasonIsNone(Reworded):
@@ -62,12 +62,12 @@ class OwnRandomness(Reworded):
     source = torch.Generator().manual_seed(0)
 
     def changed(self, verdict, generator):
-        return replace(verdict, figure=torch.rand((), generator=self.source).item())
+        return replace(verdict, value=torch.rand((), generator=self.source).item())
 
 
 class GlobalRandomness(Reworded):
     def changed(self, verdict, generator):
-        return replace(verdict, figure=torch.rand(()).item())
+        return replace(verdict, value=torch.rand(()).item())
 
 
 class Trains(Fixed):
@@ -111,6 +111,6 @@ def test_honest_stopper_passes():
 def test_stopper_may_draw_from_its_generator():
     class Draws(Reworded):
         def changed(self, verdict, generator):
-            return replace(verdict, figure=torch.rand((), generator=generator).item())
+            return replace(verdict, value=torch.rand((), generator=generator).item())
 
     check_stopper(Draws)

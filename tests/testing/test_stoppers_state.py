@@ -1,4 +1,4 @@
-"""What ``check_stopper`` asks of held-out pictures, of the first check and of a stopper's memory."""
+"""What ``check_stopper`` asks of held-out images, of the first check and of a stopper's memory."""
 
 import pytest
 
@@ -67,7 +67,7 @@ class NeedsLoss(Fixed):
         return Verdict(keep=False, stop=progress.loss > 1, reason="loss")
 
 
-class DarkensPictures(Fixed):
+class DarkensImages(Fixed):
     def check(self, progress, extractor, adapter, held_out, generator):
         for batch in held_out:
             batch.images.mul_(0.5)
@@ -92,7 +92,7 @@ class HoldsOutText(Fixed):
         ("load_state_dict", RefusesItsState),
         ("methods", NoState),
         ("check", NeedsLoss),
-        ("inputs", DarkensPictures),
+        ("inputs", DarkensImages),
         ("validation", HoldsOutAll),
         ("types", HoldsOutText),
     ],
@@ -105,22 +105,22 @@ def test_stopper_that_remembers_passes():
     check_stopper(Counting)
 
 
-def test_held_out_pictures_can_be_walked_twice():
+def test_held_out_images_can_be_walked_twice():
     class Twice(Fixed):
         def check(self, progress, extractor, adapter, held_out, generator):
             walks = [sum(len(batch) for batch in held_out) for _ in range(2)]
-            return Verdict(keep=False, stop=False, reason=f"{walks}", figure=float(walks[0] - walks[1]))
+            return Verdict(keep=False, stop=False, reason=f"{walks}", value=float(walks[0] - walks[1]))
 
-    figures = []
+    values = []
 
     class Recorded(Twice):
         def check(self, *arguments):
             verdict = super().check(*arguments)
-            figures.append((verdict.reason, verdict.figure))
+            values.append((verdict.reason, verdict.value))
             return verdict
 
     check_stopper(Recorded)
-    assert set(figures) == {("[12, 12]", 0.0)}
+    assert set(values) == {("[12, 12]", 0.0)}
 
 
 def test_the_features_that_a_stopper_sees_have_no_gradients():

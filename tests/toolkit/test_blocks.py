@@ -91,6 +91,6 @@ def test_blocks_below_the_last_level_get_no_gradient():
     assert [gradient is not None for gradient in gradients] == [True, True, False, False, False, False]
 
 
-def test_terms_sum_to_the_mean_over_pictures_and_levels():
+def test_terms_sum_to_the_mean_over_images_and_levels():
     terms = mean_terms({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([10.0, 0.0])})
     assert {name: term.item() for name, term in terms.items()} == {"a": 1.0, "b": 2.5}

@@ -6,14 +6,14 @@ from adkit.toolkit.centers import distances, fit_centers
 
 
 @pytest.mark.parametrize(("centers", "over"), [("level", (0, 1, 2)), ("location", (0,))])
-def test_centers_are_means_over_pictures_and_perhaps_locations(centers, over):
+def test_centers_are_means_over_images_and_perhaps_locations(centers, over):
     stream = feature_stream()
     found = fit_centers(stream.levels, stream, centers)
     for name, values in stream.features.items():
         torch.testing.assert_close(found[name], values.double().mean(over).float(), rtol=0, atol=1e-7)
 
 
-def test_without_pictures_there_are_none():
+def test_without_images_there_are_none():
     assert fit_centers(feature_stream().levels, [], "level") == {}
 
 
@@ -24,7 +24,7 @@ def test_distance_by_hand(distance, expected):
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2", "squared_l2"])
-def test_the_gradient_at_the_centre_is_zero(distance):
+def test_the_gradient_at_the_center_is_zero(distance):
     values = torch.ones(1, 1, 1, 3, requires_grad=True)
     distances(values, torch.ones(3), distance).sum().backward()
     assert values.grad.tolist() == [[[[0.0, 0.0, 0.0]]]]

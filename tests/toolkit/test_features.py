@@ -25,10 +25,10 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def features(levels: dict[str, Level] = LEVELS, pictures: int = 2) -> Features:
+def features(levels: dict[str, Level] = LEVELS, images: int = 2) -> Features:
     random = generator()
     tensors = {
-        name: torch.randn(pictures, *level.grid, level.channels, generator=random) for name, level in levels.items()
+        name: torch.randn(images, *level.grid, level.channels, generator=random) for name, level in levels.items()
     }
     return Features(tensors, {name: level.geometry for name, level in levels.items()})
 
@@ -41,10 +41,10 @@ def transform(levels: dict[str, Level] = LEVELS, **table: object) -> FeatureTran
     "table",
     [
         {},
-        {"neighbourhood": 3},
+        {"neighborhood": 3},
         {"combine": "concat"},
         {"channels": 2},
-        {"combine": "concat", "neighbourhood": 3, "channels": (4, 0)},
+        {"combine": "concat", "neighborhood": 3, "channels": (4, 0)},
     ],
 )
 def test_levels_state_what_calling_gives(table: dict[str, object]) -> None:
@@ -61,17 +61,17 @@ def test_the_default_changes_nothing() -> None:
     assert transform()(given) is given
 
 
-def test_neighbourhood_is_the_mean_of_the_cells_that_there_are() -> None:
+def test_neighborhood_is_the_mean_of_the_cells_that_there_are() -> None:
     given = features()
-    averaged = transform(neighbourhood=3)(given)
+    averaged = transform(neighborhood=3)(given)
     torch.testing.assert_close(averaged["fine"][:, 0, 0], given["fine"][:, :2, :2].mean((1, 2)))
     torch.testing.assert_close(averaged["fine"][:, 1, 2], given["fine"][:, 0:3, 1:4].mean((1, 2)))
     assert torch.equal(averaged["pool"], given["pool"])
 
 
-def test_a_neighbourhood_wider_than_the_grid_is_its_mean() -> None:
+def test_a_neighborhood_wider_than_the_grid_is_its_mean() -> None:
     given = features()
-    averaged = transform(neighbourhood=9)(given)["coarse"]
+    averaged = transform(neighborhood=9)(given)["coarse"]
     torch.testing.assert_close(averaged, given["coarse"].mean((1, 2), keepdim=True).expand_as(averaged))
 
 
@@ -86,7 +86,7 @@ def test_concat_reads_other_levels_at_the_first_ones_cells() -> None:
     joined = transform(combine="concat")(given)
     assert torch.equal(joined["concat"][..., :2], given["fine"])
     corner, right = given["coarse"][:, 0, 0], given["coarse"][:, 0, 1]
-    torch.testing.assert_close(joined["concat"][:, 0, 0, 2:], corner)  # before the first centre: clamped
+    torch.testing.assert_close(joined["concat"][:, 0, 0, 2:], corner)  # before the first center: clamped
     torch.testing.assert_close(joined["concat"][:, 0, 1, 2:], 0.75 * corner + 0.25 * right)  # 6 between 4 and 12
     assert torch.equal(joined["pool"], given["pool"])
 
@@ -102,8 +102,8 @@ def test_concat_follows_shifted_geometry() -> None:
 
 
 def test_thinning_before_or_after_concat_is_the_same() -> None:
-    whole = transform(combine="concat", neighbourhood=3)(features())["concat"]
-    thinned = transform(combine="concat", neighbourhood=3, channels=(4, 0, 3))(features())["concat"]
+    whole = transform(combine="concat", neighborhood=3)(features())["concat"]
+    thinned = transform(combine="concat", neighborhood=3, channels=(4, 0, 3))(features())["concat"]
     assert torch.equal(thinned, whole[..., [0, 3, 4]])
 
 
@@ -127,7 +127,7 @@ def test_gradients_flow_through() -> None:
     given = features()
     for tensor in given.values():
         tensor.requires_grad_()
-    transform(combine="concat", neighbourhood=3)(given)["concat"].sum().backward()
+    transform(combine="concat", neighborhood=3)(given)["concat"].sum().backward()
     assert given["fine"].grad is not None
     assert given["coarse"].grad is not None
 
@@ -153,7 +153,7 @@ def test_concat_without_a_spatial_level() -> None:
         transform({"pool": LEVELS["pool"]}, combine="concat")
 
 
-@pytest.mark.parametrize("table", [{"neighbourhood": 2}, {"neighbourhood": 0}, {"channels": 0}, {"channels": ()}])
+@pytest.mark.parametrize("table", [{"neighborhood": 2}, {"neighborhood": 0}, {"channels": 0}, {"channels": ()}])
 def test_out_of_range(table: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         FeaturesTable.model_validate(table)

@@ -8,7 +8,7 @@ from adkit.plugin import POOL, Context
 from adkit.plugin.component import Exportable
 from adkit.plugin.extractor import AdaptableExtractor, FoldableExtractor
 from adkit.plugin.types import Level
-from adkit.testing import TinyExtractor, TinyLevels, check_extractor, pictures
+from adkit.testing import TinyExtractor, TinyLevels, check_extractor, sample_images
 from adkit.toolkit.heads import ExtendedExtractor
 
 
@@ -38,7 +38,7 @@ def test_it_keeps_the_contract():
 
 
 def test_the_extractors_own_levels_are_bit_equal_and_come_first():
-    (batch,) = pictures(3, size=(64, 64))
+    (batch,) = sample_images(3, size=(64, 64))
     plain = resnet()
     with torch.no_grad():
         before, after = plain(batch.images), extended(plain)(batch.images)
@@ -51,11 +51,11 @@ def test_the_head_comes_last_among_the_blocks():
     network = extended(TinyExtractor())
     assert list(network.blocks()) == ["layer1", "layer2", "head", "sums"]
     assert network.blocks()["sums"] == [network.head.weight]
-    assert torch.equal(network.classify(pictures(2)[0].images), network.inner.classify(pictures(2)[0].images))
+    assert torch.equal(network.classify(sample_images(2)[0].images), network.inner.classify(sample_images(2)[0].images))
 
 
 def test_the_copy_for_inference_is_folded_has_the_features_and_takes_another_ones_state():
-    (batch,) = pictures(3, size=(64, 64))
+    (batch,) = sample_images(3, size=(64, 64))
     network = extended(resnet())
     network.head.weight.data.fill_(-3.0)
     folded, other = network.for_inference(), extended(resnet()).for_inference()
@@ -76,7 +76,7 @@ def test_over_an_extractor_that_offers_less_it_copies_or_refuses():
     inner = TinyLevels({POOL: TinyExtractor().levels[POOL]})
     assert not isinstance(inner, AdaptableExtractor | FoldableExtractor | Exportable)
     network = extended(inner, POOL)
-    (batch,) = pictures(2)
+    (batch,) = sample_images(2)
     with torch.no_grad():
         for copied in (network.for_inference(), network.for_export()):
             assert copied.inner is not inner
@@ -86,7 +86,7 @@ def test_over_an_extractor_that_offers_less_it_copies_or_refuses():
 
 
 def test_the_head_computes_in_float32_under_autocast():
-    (batch,) = pictures(2)
+    (batch,) = sample_images(2)
     network = extended(TinyExtractor())
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = network(batch.images)
@@ -101,7 +101,7 @@ def test_a_level_of_a_name_that_is_taken_is_refused():
 
 
 def test_torch_export_records_it():
-    (batch,) = pictures(2)
+    (batch,) = sample_images(2)
     network = extended(TinyExtractor()).for_export()
 
     class Plain(nn.Module):

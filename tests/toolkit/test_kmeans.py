@@ -15,8 +15,8 @@ def normal(*shape, seed=0):
 
 def blobs():
     """Four well separated groups of 50 points, and their exact means."""
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
-    points = centres[:, None] + 0.5 * normal(4, 50, 2)
+    centers = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    points = centers[:, None] + 0.5 * normal(4, 50, 2)
     return points.flatten(0, 1), points.mean(1)
 
 

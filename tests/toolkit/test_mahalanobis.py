@@ -45,9 +45,9 @@ def whitening_of(values):
 
 def solved(values, queries):
     """Distances as one would write them down."""
-    centred = queries.astype(np.float64) - values.mean(0, dtype=np.float64)
+    centered = queries.astype(np.float64) - values.mean(0, dtype=np.float64)
     covariance = np.cov(values.astype(np.float64), rowvar=False, bias=True)
-    return np.sqrt((centred * np.linalg.solve(covariance, centred.T).T).sum(1))
+    return np.sqrt((centered * np.linalg.solve(covariance, centered.T).T).sum(1))
 
 
 @pytest.mark.parametrize("make", [features, ill_conditioned])

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from adkit.toolkit import neighbors as neighbours
+from adkit.toolkit import neighbors as neighbors
 from adkit.toolkit.neighbors import Bank, RecordableBank, nearest, nearest_among, pairwise, prepared, recordable_among
 
 INDEXES = ["faiss", "torch"]
@@ -19,9 +19,9 @@ def normal(*shape, seed=0):
 
 def near_duplicates():
     """20 clusters of 60 rows, 1e-4 apart at a length of 70: float32 expansion cannot tell them apart."""
-    centres = 3 * normal(20, 500)
-    rows = (centres[:, None] + 1e-4 * normal(20, 60, 500, seed=1)).flatten(0, 1)
-    queries = centres.repeat(2, 1) + 1e-4 * normal(40, 500, seed=2)
+    centers = 3 * normal(20, 500)
+    rows = (centers[:, None] + 1e-4 * normal(20, 60, 500, seed=1)).flatten(0, 1)
+    queries = centers.repeat(2, 1) + 1e-4 * normal(40, 500, seed=2)
     return rows, queries
 
 
@@ -71,7 +71,7 @@ def test_a_row_is_at_distance_zero_from_itself(metric, index):
 
 
 @pytest.mark.parametrize("index", INDEXES)
-def test_neighbours_that_float32_expansion_confuses_are_found(index):
+def test_neighbors_that_float32_expansion_confuses_are_found(index):
     rows, queries = near_duplicates()
     expected = cdist(queries.double(), rows.double()).min(1)
     np.testing.assert_allclose(nearest(queries, rows, 1, index)[0][:, 0], expected, rtol=1e-5)
@@ -80,7 +80,7 @@ def test_neighbours_that_float32_expansion_confuses_are_found(index):
 def test_float32_expansion_does_confuse_them():
     """Without the search in float64 the test above would fail: it is not idle."""
     rows, queries = near_duplicates()
-    candidates = neighbours._expand(queries, rows, 1 + neighbours.SPARE, torch.float32)[1]
+    candidates = neighbors._expand(queries, rows, 1 + neighbors.SPARE, torch.float32)[1]
     expected = cdist(queries.double(), rows.double()).argmin(1)
     missed = (candidates != torch.from_numpy(expected)[:, None]).all(1)
     assert int(missed.sum()) > 5
@@ -96,7 +96,7 @@ def test_many_equal_rows_are_all_at_distance_zero(index):
 def test_small_blocks_find_the_same(index, monkeypatch):
     rows, queries = normal(500, 16), normal(90, 16, seed=1)
     expected = nearest(queries, rows, 6, index)
-    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 8 * 16 * 33)  # blocks of 33 rows
+    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 8 * 16 * 33)  # blocks of 33 rows
     found = nearest(queries, rows, 6, index)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
@@ -109,7 +109,7 @@ def test_all_rows_can_be_asked_for(index):
     torch.testing.assert_close(nearest(queries, rows, 5, index)[0], expected)
 
 
-def test_more_neighbours_than_rows_are_refused():
+def test_more_neighbors_than_rows_are_refused():
     with pytest.raises(ValueError, match="k: expected at most the 5 rows of the bank, found 6"):
         nearest(normal(2, 3), normal(5, 3), 6)
 
@@ -129,14 +129,14 @@ def test_queries_with_gradients_are_searched():
     assert Bank(normal(40, 4)).distances(queries, 2).requires_grad is False
 
 
-def test_among_chosen_pictures_by_brute_force(monkeypatch):
+def test_among_chosen_images_by_brute_force(monkeypatch):
     bank, queries, chosen = normal(12, 7, 5), normal(25, 5, seed=1), torch.tensor([3, 11, 0, 5])
-    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 7 * 5 * 3)  # 3 pictures a block
+    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 4 * 7 * 5 * 3)  # 3 images per block
     expected = np.sort(cdist(queries.double(), bank[chosen].flatten(0, 1).double()), axis=1)[:, :9]
     np.testing.assert_allclose(nearest_among(queries, bank, chosen, 9), expected, rtol=1e-5)
 
 
-def test_recordable_search_among_the_pictures_chosen_for_each_of_several():
+def test_recordable_search_among_the_images_chosen_for_each_of_several():
     queries, bank, chosen = normal(2, 7, 6), normal(8, 10, 6, seed=1), torch.tensor([[1, 6, 3], [0, 2, 7]])
     found = recordable_among(queries, bank, chosen, 15)
     for asked, numbers, row in zip(queries, chosen, found, strict=True):
@@ -145,7 +145,7 @@ def test_recordable_search_among_the_pictures_chosen_for_each_of_several():
 
 @pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
 def test_recordable_search_over_several_blocks_finds_the_same(metric, monkeypatch):
-    monkeypatch.setattr(neighbours, "RECORDED_ROWS", 128)
+    monkeypatch.setattr(neighbors, "RECORDED_ROWS", 128)
     rows, queries = prepared(normal(300, 20), metric), normal(50, 20, seed=1)
     expected_distances, expected_rows = Bank(rows, metric).search(queries, 5)
     distances, found = RecordableBank(rows, metric).search(queries, 5)
@@ -166,7 +166,7 @@ from adkit_plugins.scorers.knn import Knn, KnnParams
 whole = Geometry.covering((1, 1), (224, 224))
 
 class Stream:
-    levels, pictures = {"pool": Level(320, (1, 1), whole)}, 100_000
+    levels, images = {"pool": Level(320, (1, 1), whole)}, 100_000
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(0)

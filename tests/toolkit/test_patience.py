@@ -1,4 +1,4 @@
-"""Scripted figures: which states are kept, when it stops, and what it says."""
+"""Scripted values: which states are kept, when it stops, and what it says."""
 
 from math import nan
 
@@ -8,11 +8,11 @@ from adkit.plugin import Progress
 from adkit.toolkit.patience import Patience
 
 
-def course(patience, figures, first=0):
-    """The verdicts on one figure an epoch; None where there was none."""
+def course(patience, values, first=0):
+    """The verdicts on one value per epoch; None where there was none."""
     return [
-        patience.judge(Progress(10 * epoch, float(epoch), None), figure, "no figure")
-        for epoch, figure in enumerate(figures, start=first)
+        patience.judge(Progress(10 * epoch, float(epoch), None), value, "no value")
+        for epoch, value in enumerate(values, start=first)
     ]
 
 
@@ -52,7 +52,7 @@ def test_a_collapse_leaves_the_starting_state_the_best():
 def test_no_figure_is_worse_than_any():
     verdicts = course(Patience("loss", 9, lower_is_better=True), [1e30, None, 1e29])
     assert kept(verdicts) == [True, False, True]
-    assert verdicts[1].figure is None
+    assert verdicts[1].value is None
 
 
 def test_the_first_state_is_kept_even_without_a_figure_and_any_figure_beats_it():
@@ -60,7 +60,7 @@ def test_the_first_state_is_kept_even_without_a_figure_and_any_figure_beats_it()
 
 
 @pytest.mark.parametrize(
-    ("figures", "reason"),
+    ("values", "reason"),
     [
         ([0.95], "AUROC 0.95 before the first step, the best so far"),
         ([0.5, 0.9441], "AUROC 0.9441 after epoch 1, the best so far"),
@@ -70,12 +70,12 @@ def test_the_first_state_is_kept_even_without_a_figure_and_any_figure_beats_it()
             [0.5, 0.944, 0.6, 0.7],
             "AUROC 0.7 after epoch 3, best 0.944 after epoch 1, none better in 2 checks",
         ),
-        ([0.95, None], "no figure after epoch 1, best 0.95 before the first step"),
-        ([None, None], "no figure after epoch 1, best before the first step"),
+        ([0.95, None], "no value after epoch 1, best 0.95 before the first step"),
+        ([None, None], "no value after epoch 1, best before the first step"),
     ],
 )
-def test_reasons_are_sentences(figures, reason):
-    assert course(Patience("AUROC", 2), figures)[-1].reason == reason
+def test_reasons_are_sentences(values, reason):
+    assert course(Patience("AUROC", 2), values)[-1].reason == reason
 
 
 def test_a_part_of_an_epoch_is_said_so():
@@ -85,22 +85,22 @@ def test_a_part_of_an_epoch_is_said_so():
 
 def test_lower_figures_are_said_as_they_are():
     last = course(Patience("loss", 2, lower_is_better=True), [3.0, 4.0])[-1]
-    assert (last.figure, last.reason) == (4.0, "loss 4 after epoch 1, best 3 before the first step")
+    assert (last.value, last.reason) == (4.0, "loss 4 after epoch 1, best 3 before the first step")
 
 
 @pytest.mark.parametrize("lower_is_better", [False, True])
 @pytest.mark.parametrize("interrupted_after", range(6))
 def test_one_restored_from_its_state_goes_on_alike(lower_is_better, interrupted_after):
-    figures = [0.5, 0.7, None, 0.6, 0.8, 0.4, 0.3, 0.3]
+    values = [0.5, 0.7, None, 0.6, 0.8, 0.4, 0.3, 0.3]
 
     def fresh():
-        return Patience("figure", 3, lower_is_better)
+        return Patience("value", 3, lower_is_better)
 
     before, after = fresh(), fresh()
-    course(before, figures[:interrupted_after])
+    course(before, values[:interrupted_after])
     after.load_state_dict(before.state_dict())
-    rest = course(after, figures[interrupted_after:], first=interrupted_after)
-    assert rest == course(fresh(), figures)[interrupted_after:]
+    rest = course(after, values[interrupted_after:], first=interrupted_after)
+    assert rest == course(fresh(), values)[interrupted_after:]
 
 
 def test_its_state_is_numbers():

@@ -9,11 +9,11 @@ import torch
 from adkit.plugin.types import Geometry
 from adkit.toolkit.resample import (
     area_matrix,
-    cell_centres,
+    cell_centers,
     gaussian_matrix,
     gaussian_smooth,
     interpolation_matrix,
-    pixel_centres,
+    pixel_centers,
     resample,
 )
 
@@ -22,8 +22,8 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_pixels_are_centred_on_halves() -> None:
-    assert pixel_centres(3).tolist() == [0.5, 1.5, 2.5]
+def test_pixels_are_centered_on_halves() -> None:
+    assert pixel_centers(3).tolist() == [0.5, 1.5, 2.5]
 
 
 def test_interpolation_is_linear_between_cells_and_constant_beyond() -> None:
@@ -39,18 +39,18 @@ def test_area_is_averaged_over_what_of_a_cell_lies_on_the_pixels() -> None:
 
 
 def test_one_cell_is_constant() -> None:
-    assert interpolation_matrix(8, 16, 1, pixel_centres(4)).tolist() == [[1]] * 4
+    assert interpolation_matrix(8, 16, 1, pixel_centers(4)).tolist() == [[1]] * 4
 
 
 def test_an_even_tiling_resamples_as_torch_interpolates() -> None:
     maps, geometry = noise(2, 5, 7), Geometry.covering((5, 7), (40, 63))
     expected = torch.nn.functional.interpolate(maps[:, None], (40, 63), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(resample(maps, geometry, pixel_centres(40), pixel_centres(63)), expected)
+    torch.testing.assert_close(resample(maps, geometry, pixel_centers(40), pixel_centers(63)), expected)
 
 
 def test_a_linear_ramp_stays_where_the_geometry_puts_it() -> None:
-    rows, columns = cell_centres(0.5, 8, 6), cell_centres(3.5, 4, 9)
-    ramp = (2 * rows[:, None] - columns)[None]  # y and x of the cells' true centres
+    rows, columns = cell_centers(0.5, 8, 6), cell_centers(3.5, 4, 9)
+    ramp = (2 * rows[:, None] - columns)[None]  # y and x of the cells' true centers
     y, x = torch.tensor([1.0, 20.0, 40.0]), torch.tensor([4.0, 30.0])
     found = resample(ramp, Geometry((0.5, 3.5), (8, 4)), y, x)
     torch.testing.assert_close(found[0], 2 * y[:, None] - x)
@@ -58,7 +58,7 @@ def test_a_linear_ramp_stays_where_the_geometry_puts_it() -> None:
 
 def test_channels_are_resampled_one_by_one() -> None:
     maps, geometry = noise(2, 5, 7, 3), Geometry((1, 2), (3, 4))
-    y, x = pixel_centres(11), pixel_centres(13)
+    y, x = pixel_centers(11), pixel_centers(13)
     together = resample(maps, geometry, y, x)
     assert together.shape == (2, 11, 13, 3)
     for channel in range(3):
@@ -82,6 +82,6 @@ def test_no_smoothing_changes_nothing() -> None:
 def test_gradients_flow_to_the_maps() -> None:
     maps = noise(1, 4, 4).requires_grad_()
     geometry = Geometry.covering((4, 4), (8, 8))
-    gaussian_smooth(resample(maps, geometry, pixel_centres(8), pixel_centres(8)), 1.0).sum().backward()
+    gaussian_smooth(resample(maps, geometry, pixel_centers(8), pixel_centers(8)), 1.0).sum().backward()
     assert maps.grad is not None
     assert float(maps.grad.sum()) == pytest.approx(64, abs=1e-3)  # both keep the sum of weights a pixel at 1

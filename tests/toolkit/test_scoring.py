@@ -18,7 +18,7 @@ GEOMETRY = {name: Geometry((0.5, 0.5), (1.0, 1.0)) for name in MAPS}
     ("aggregation", "of_levels", "image"),
     [("max", {"pool": [6.0], "layer1": [4.0]}, [5.0]), ("mean", {"pool": [6.0], "layer1": [2.0]}, [4.0])],
 )
-def test_maps_become_scores_of_levels_and_their_mean_that_of_the_picture(aggregation, of_levels, image):
+def test_maps_become_scores_of_levels_and_their_mean_that_of_the_image(aggregation, of_levels, image):
     scores = scores_of(MAPS, GEOMETRY, aggregation)
     assert {name: values.tolist() for name, values in scores.levels.items()} == of_levels
     assert scores.image.tolist() == image

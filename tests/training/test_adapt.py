@@ -14,14 +14,14 @@ import adkit
 from adkit import Detector, Report
 from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
 from adkit.detector.load import load_detector
 from adkit.inference.assemble import assemble
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.recipe.reader import read_recipe
 from adkit.runner.evaluate import evaluate
-from adkit.runner.fit import Workplace, fit_and_calibrate
+from adkit.runner.fit import Workspace, fit_and_calibrate
 from adkit.testing import TinyAdapter
 from adkit.training.plan import scheduled
 from adkit.utils.progress import Display
@@ -47,12 +47,12 @@ def training(report):
     return one
 
 
-def workplace(recipe, tmp_path):
+def workspace(recipe, tmp_path):
     read = read_recipe(recipe)
     dataset = open_dataset(read.data, 0)
     parts = assemble(read)
-    source = PictureSource(parts, BadPictures(1.0), 100)
-    return dataset.categories[0], Workplace(source, parts, Display(quiet=True), tmp_path / "work")
+    source = ImageSource(parts, BadImages(1.0), 100)
+    return dataset.categories[0], Workspace(source, parts, Display(quiet=True), tmp_path / "work")
 
 
 def test_the_schedule_is_the_adapters_with_what_the_recipe_says_instead(tuned):
@@ -63,16 +63,16 @@ def test_the_schedule_is_the_adapters_with_what_the_recipe_says_instead(tuned):
 
 def test_the_report_has_the_course_of_the_training(tuned):
     report = Report.load(Path(adkit.run(tuned).folder) / "report.json")
-    looks = training(report).looks
-    assert [look.minibatches for look in looks] == [0, 2, 4, 6]  # 6 pictures to train on, 2 calibrate
-    assert looks[-1].loss < looks[1].loss
-    assert set(looks[1].terms) == {"layer1", "pool"}
+    checks = training(report).checks
+    assert [check.minibatches for check in checks] == [0, 2, 4, 6]  # 6 images to train on, 2 calibrate
+    assert checks[-1].loss < checks[1].loss
+    assert set(checks[1].terms) == {"layer1", "pool"}
 
 
 def test_the_detector_has_the_adapted_weights(tuned, stripes):
     run = Path(adkit.run(tuned).folder)
     expected = scores(run)
-    found = Detector.load(run, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 
 
@@ -89,7 +89,7 @@ def test_the_same_recipe_twice_gives_the_same_scores(tuned):
 
 
 def test_batch_norm_statistics_stay(tuned, tmp_path):
-    category, place = workplace(tuned, tmp_path)
+    category, place = workspace(tuned, tmp_path)
     fitted = fit_and_calibrate(category, place)
     assert fitted.trained == 6
     before = dict(place.parts.trainable[0].named_buffers())
@@ -97,9 +97,9 @@ def test_batch_norm_statistics_stay(tuned, tmp_path):
     assert all(torch.equal(before[name], again[name]) for name in before)
 
 
-def test_neither_adapting_nor_stopping_touches_a_test_picture(tuned, tmp_path):
+def test_neither_adapting_nor_stopping_touches_a_test_image(tuned, tmp_path):
     tuned["stopper"] = {"use": "vicinal", "validation": 0.4}
-    category, place = workplace(tuned, tmp_path)
+    category, place = workspace(tuned, tmp_path)
     missing = Sample("gone.png", tmp_path / "gone.png", 1, "gone")  # fails when it is touched
     category = replace(category, test=(missing,))
     fitted = fit_and_calibrate(category, place)
@@ -109,7 +109,7 @@ def test_neither_adapting_nor_stopping_touches_a_test_picture(tuned, tmp_path):
         category.train,
         fitted.source(place),
         place.parts,
-        lambda pictures: None,
+        lambda images: None,
         targets=False,
         peaks=False,
     )
@@ -119,20 +119,20 @@ def test_neither_adapting_nor_stopping_touches_a_test_picture(tuned, tmp_path):
             category.test,
             fitted.source(place),
             place.parts,
-            lambda pictures: None,
+            lambda images: None,
             targets=True,
             peaks=False,
         )
 
 
-def test_pictures_held_out_for_the_stopper_are_not_fitted_on(tuned):
+def test_images_held_out_for_the_stopper_are_not_fitted_on(tuned):
     tuned["stopper"] = {"use": "plateau", "validation": 0.5}
-    assert adkit.run(tuned).categories["stripes"].pictures.train == 3
+    assert adkit.run(tuned).categories["stripes"].images.train == 3
 
 
 @pytest.mark.slow
 def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_path):
-    """On a texture through pretrained weights, where the vicinal figure is high from the start."""
+    """On a texture through pretrained weights, where the vicinal value is high from the start."""
     recipe = {
         "run": {"name": "tuned", "output": str(tmp_path), "device": "cpu", "precision": "float32"},
         "data": {"format": "textures", "root": str(tmp_path / "data"), "category": "brick", "image_size": 64},
@@ -143,9 +143,9 @@ def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_pa
         "scorer": {"use": "gaussian", "fit": "initial"},
     }
     report = adkit.run(recipe)
-    (course,) = report.categories["brick"].trainings
-    assert course.kept_minibatches == 0
-    assert "best 0.9708 before the first step, none better in 3 checks" in course.ended
+    (state,) = report.categories["brick"].trainings
+    assert state.kept_minibatches == 0
+    assert "best 0.9708 before the first step, none better in 3 checks" in state.ended
     frozen = {name: table for name, table in recipe.items() if name not in ("adapter", "training", "stopper")}
     frozen |= {"run": recipe["run"] | {"name": "frozen"}, "scorer": {"use": "gaussian"}}
     one, other = (load_detector(Path(folder), "cpu") for folder in (report.folder, adkit.run(frozen).folder))
@@ -155,9 +155,9 @@ def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_pa
 
 def test_a_scorer_fitted_before_adapting_stays_so(tuned, tmp_path):
     tuned["scorer"] = {"use": "center", "fit": "initial", "centers": "level"}
-    category, place = workplace(tuned, tmp_path)
+    category, place = workspace(tuned, tmp_path)
     center = fit_and_calibrate(category, place).path.members[0].scorer.state_dict()["center.pool"]
-    train = [features["pool"] for features in place.source.stream(category.train, lambda pictures: None, targets=False)]
+    train = [features["pool"] for features in place.source.stream(category.train, lambda images: None, targets=False)]
     torch.testing.assert_close(center, torch.cat(train).mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_a_head_is_saved_with_the_detector(tuned, stripes):
     run = Path(adkit.run(tuned).folder)
     expected = scores(run)
     detector = Detector.load(run, "cpu")
-    found = detector.predict([stripes / picture for picture in expected], batch_size=4)
+    found = detector.predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
     assert found.maps.shape[1:] == (64, 64)
 
@@ -185,7 +185,7 @@ def test_an_ensemble_is_adapted_member_by_member(tuned, stripes):
     report = adkit.run(tuned)
     assert len(report.categories["stripes"].trainings) == 2
     expected = scores(report.folder)
-    found = Detector.load(report.folder, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(report.folder, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 
 
@@ -194,7 +194,7 @@ def test_folds_that_cross_are_adapted_one_by_one(tuned, stripes):
     report = adkit.run(tuned)
     assert len(report.categories["stripes"].trainings) == 2
     expected = scores(report.folder)
-    found = Detector.load(report.folder, "cpu").predict([stripes / picture for picture in expected], batch_size=4)
+    found = Detector.load(report.folder, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 
 
@@ -203,17 +203,17 @@ def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
 
     whole = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
     tuned["run"]["name"] = "killed"
-    looks = adkit.training.trainer._Trainer.look
+    checks = adkit.training.trainer._Trainer.check
 
     def interrupted(self):
-        looks(self)
+        checks(self)
         if self.minibatches == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(adkit.training.trainer._Trainer, "look", interrupted)
+    monkeypatch.setattr(adkit.training.trainer._Trainer, "check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         adkit.run(tuned)
-    monkeypatch.setattr(adkit.training.trainer._Trainer, "look", looks)
+    monkeypatch.setattr(adkit.training.trainer._Trainer, "check", checks)
     report = adkit.run(tuned, interrupted="resume")
     assert (Path(report.folder) / "scores.csv").read_bytes() == whole
 
@@ -224,10 +224,10 @@ def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
 def test_folds_give_means_and_standard_errors(small_recipe):
     small_recipe["run"]["folds"] = 3
     category = adkit.run(small_recipe).categories["stripes"]
-    figures = [fold["pixel_auroc"] for fold in category.folds]
-    assert len(figures) == 3
-    assert category.metrics["pixel_auroc"] == pytest.approx(np.mean(figures))
-    assert category.sem["pixel_auroc"] == pytest.approx(np.std(figures, ddof=1) / np.sqrt(3))
+    values = [fold["pixel_auroc"] for fold in category.folds]
+    assert len(values) == 3
+    assert category.metrics["pixel_auroc"] == pytest.approx(np.mean(values))
+    assert category.sem["pixel_auroc"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
 
 
 def test_scores_of_every_fold_are_written(small_recipe):
@@ -249,7 +249,7 @@ def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
     tuned["run"]["folds"] = 3
     tuned["stopper"] = {"use": "plateau"}
     category = adkit.run(tuned).categories["stripes"]
-    assert category.pictures.train == 4  # of 6, in folds of 2
+    assert category.images.train == 4  # of 6, in folds of 2
     assert len(category.trainings) == 3
 
 
@@ -263,7 +263,7 @@ def test_check_tells_of_the_training(tuned):
     text = check(tuned)
     assert "adapter    svdd" in text
     assert "training   adam, learning rate 0.001, batches of 4, at most 3 epochs" in text
-    assert "stopping   by 0.2 of the normal pictures" in text
+    assert "stopping   by 0.2 of the normal images" in text
 
 
 def test_the_detector_of_all_folds_is_judged_too(small_recipe, stripes):
@@ -276,20 +276,20 @@ def test_the_detector_of_all_folds_is_judged_too(small_recipe, stripes):
     assert report.categories["stripes"].fold_members["image_auroc"] is not None
 
 
-def test_one_normal_picture_makes_no_folds(small_recipe, stripes):
+def test_one_normal_image_makes_no_folds(small_recipe, stripes):
     for index in range(1, 8):
         (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
     small_recipe["run"]["folds"] = 2
-    with pytest.raises(adkit.UserError, match=r"run\.folds: expected at least 2 different normal training pictures"):
+    with pytest.raises(adkit.UserError, match=r"run\.folds: expected at least 2 different normal training images"):
         adkit.run(small_recipe)
 
 
-# Other pictures ----------------------------------------------------------------------------------------
+# Other images ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def exposed(tuned, tmp_path):
-    """With pictures of uniform noise as anomalies."""
+    """With images of uniform noise as anomalies."""
     folder = tmp_path / "other" / "good"
     folder.mkdir(parents=True)
     random = np.random.default_rng(7)
@@ -302,31 +302,31 @@ def exposed(tuned, tmp_path):
     return tuned
 
 
-def test_auxiliary_pictures_are_trained_on(exposed):
+def test_auxiliary_images_are_trained_on(exposed):
     first = scores(adkit.run(exposed).folder)
     del exposed["auxiliary"]
     assert scores(adkit.run(exposed).folder) != first
 
 
-def test_a_broken_auxiliary_picture_is_told_and_is_no_picture_of_the_data(exposed, tmp_path, stripes):
+def test_a_broken_auxiliary_image_is_told_and_is_no_image_of_the_data(exposed, tmp_path, stripes):
     (tmp_path / "other" / "good" / "000.png").write_bytes(b"junk")
     exposed["auxiliary"]["max_bad_share"] = 0.5
     report = adkit.run(exposed)
     assert report.unreadable == []
-    assert any("1 auxiliary pictures could not be read" in text for text in report.warnings)
+    assert any("1 auxiliary images could not be read" in text for text in report.warnings)
 
 
-def test_too_many_broken_auxiliary_pictures_stop_the_run(exposed, tmp_path):
+def test_too_many_broken_auxiliary_images_stop_the_run(exposed, tmp_path):
     for index in range(4):
         (tmp_path / "other" / "good" / f"{index:03}.png").write_bytes(b"junk")
-    with pytest.raises(adkit.UserError, match="4 of 6 pictures cannot be read"):
+    with pytest.raises(adkit.UserError, match="4 of 6 images cannot be read"):
         adkit.run(exposed)
 
 
-def test_an_auxiliary_picture_of_the_data_is_left_out(exposed, tmp_path, stripes):
+def test_an_auxiliary_image_of_the_data_is_left_out(exposed, tmp_path, stripes):
     shutil.copy(stripes / "stripes" / "test" / "good" / "000.png", tmp_path / "other" / "good" / "copy.png")
     report = adkit.run(exposed)
-    assert any("[auxiliary]: 1 picture of it is among those of [data]" in text for text in report.warnings)
+    assert any("[auxiliary]: 1 image of it is among those of [data]" in text for text in report.warnings)
 
 
 def test_a_head_of_its_own_is_not_scored_before_it_is_trained(exposed):

@@ -1,4 +1,4 @@
-"""The frozen part of an extractor: run once a picture, with the same training as through the whole."""
+"""The frozen part of an extractor: run once per image, with the same training as through the whole."""
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ import adkit
 import adkit.inference.store
 import adkit.training.frozen
 from adkit.data.dataset import open_dataset
-from adkit.data.loader import BadPictures
+from adkit.data.loader import BadImages
 from adkit.inference.assemble import assemble
-from adkit.inference.sources import PictureSource
+from adkit.inference.sources import ImageSource
 from adkit.plugin import Context
 from adkit.recipe.reader import read_recipe
 from adkit.testing import TinyAdapter, TinyExtractor
@@ -31,7 +31,7 @@ class Batching(OfFeatures):
 
 
 class Counting(nn.Module):
-    """Doubles the pictures, and counts them."""
+    """Doubles the images, and counts them."""
 
     def __init__(self):
         super().__init__()
@@ -44,17 +44,17 @@ class Counting(nn.Module):
 
 @pytest.fixture
 def made(small_recipe, tmp_path):
-    """Function: a trunk → what it gives for the pictures of a category, and those pictures."""
+    """Function: a trunk → what it gives for the images of a category, and those images."""
     parts = assemble(read_recipe(small_recipe))
     samples = open_dataset(parts.recipe.data, 0).categories[0].train
 
     def rows(trunk, chosen=samples):
-        source = PictureSource(parts, BadPictures(0), len(samples))
+        source = ImageSource(parts, BadImages(0), len(samples))
         cut = Cut(trunk, trunk, parts.context, "extractor")
         return Frozen(cut, 0, source, tmp_path).rows("frozen", chosen, lambda done: None), chosen
 
     def images(chosen):
-        (batch,) = parts.loader(chosen, BadPictures(0), len(chosen), False)
+        (batch,) = parts.loader(chosen, BadImages(0), len(chosen), False)
         return batch.images
 
     rows.images = images
@@ -73,18 +73,18 @@ def test_rows_come_back_in_any_order(made):
     assert torch.equal(batch.images, 2 * made.images(samples)[[3, 0, 3], 0])
 
 
-def test_rows_come_back_with_the_ids_of_their_pictures(made):
+def test_rows_come_back_with_the_ids_of_their_images(made):
     rows, samples = made(Counting())
     ids = [sample.id for sample in samples]
     assert [batch.ids for batch in rows.load([4, 1, 2], batch_size=2)] == [(ids[4], ids[1]), (ids[2],)]
 
 
-def test_the_trunk_sees_every_picture_once(made):
+def test_the_trunk_sees_every_image_once(made):
     trunk = Counting()
     rows, samples = made(trunk)
     for _ in range(3):
         list(rows.load(range(len(rows)), batch_size=2))
-    assert trunk.seen == len(samples) + 1  # and a picture of nothing, for the shape
+    assert trunk.seen == len(samples) + 1  # and an image of nothing, for the shape
 
 
 def test_rows_that_are_on_disk_are_not_computed_again(made):
@@ -106,7 +106,7 @@ def test_rows_that_are_torn_are_computed_again_and_no_others(made, tmp_path):
     assert torch.equal(next(rows.load(range(len(rows)), batch_size=len(rows))).images, expected[0])
 
 
-def test_no_pictures_make_no_rows(made):
+def test_no_images_make_no_rows(made):
     rows, _ = made(Counting(), [])
     assert list(rows.load(range(len(rows)), batch_size=2)) == []
 
@@ -126,7 +126,7 @@ def test_an_extractor_is_cut_below_what_is_trained():
 @pytest.mark.parametrize(
     ("adapter", "blocks"), [(TinyAdapter(), ["layer2"]), (Batching(), ["layer2"]), (OfFeatures(), ["layer1"])]
 )
-def test_an_adapter_that_needs_the_pictures_or_trains_everything_gets_the_whole(adapter, blocks):
+def test_an_adapter_that_needs_the_images_or_trains_everything_gets_the_whole(adapter, blocks):
     assert found(adapter, blocks) is None
 
 
@@ -139,14 +139,14 @@ def tail_trained(small_recipe):
     return small_recipe
 
 
-def looks(report):
-    return [look.loss for look in report.categories["stripes"].trainings[0].looks[1:]]
+def checks(report):
+    return [check.loss for check in report.categories["stripes"].trainings[0].checks[1:]]
 
 
 def test_training_the_tail_gives_what_training_through_the_whole_does(tail_trained, monkeypatch):
     through_tail = adkit.run(tail_trained)
 
-    monkeypatch.setattr(adkit.training.frozen, "fits", lambda folder, levels, pictures: False)
+    monkeypatch.setattr(adkit.training.frozen, "fits", lambda folder, levels, images: False)
     through_whole = adkit.run(tail_trained)
     assert "frozen blocks" in through_tail.timings
-    assert looks(through_tail) == pytest.approx(looks(through_whole), rel=1e-5)
+    assert checks(through_tail) == pytest.approx(checks(through_whole), rel=1e-5)

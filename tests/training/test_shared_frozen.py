@@ -1,4 +1,4 @@
-"""Classes of the same pictures: what the frozen blocks give is computed once for all of them."""
+"""Classes of the same images: what the frozen blocks give is computed once for all of them."""
 
 import csv
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_snapshots_of_ses_share_the_frozen_part_too(classes):
     assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)
 
 
-def test_the_frozen_part_sees_every_picture_once(classes, monkeypatch):
+def test_the_frozen_part_sees_every_image_once(classes, monkeypatch):
     seen = []
 
     def counting(parts):
@@ -63,7 +63,7 @@ def test_the_frozen_part_sees_every_picture_once(classes, monkeypatch):
 
     monkeypatch.setattr(adkit.runner.run, "shared_trunks", counting)
     report = adkit.run(classes)
-    checks = 2 * len(report.categories)  # two pictures of noise a class, to see that the cut is the same
+    checks = 2 * len(report.categories)  # two images of noise a class, to see that the cut is the same
     assert sum(seen) == 21 + checks
 
 
@@ -73,9 +73,9 @@ def test_there_is_no_pass_of_its_own_for_a_class(classes):
 
 def test_the_saved_detector_gives_the_scores_of_the_run(classes, tmp_path):
     report = adkit.run(classes)
-    expected = {picture: score for (name, picture), score in scores(report).items() if name == "red"}
+    expected = {image: score for (name, image), score in scores(report).items() if name == "red"}
     detector = Detector.load(Path(report.folder) / "detector" / "red", "cpu")
-    found = detector.predict([tmp_path / "classes" / picture for picture in expected])
+    found = detector.predict([tmp_path / "classes" / image for image in expected])
     assert found.scores.tolist() == pytest.approx(list(expected.values()), rel=1e-5)
 
 

@@ -28,7 +28,7 @@ def snapshot(at=0, train=1.0, anomalous=None):
     return SnapshotReport(minibatches=at, epochs=at, distances=distances, normalized=normalized, image_auroc=None)
 
 
-def course(*snapshots, kept=100):
+def state(*snapshots, kept=100):
     return TrainingReport(
         subject="stripes",
         schedule={},
@@ -36,7 +36,7 @@ def course(*snapshots, kept=100):
         kept_minibatches=kept,
         ended="",
         seconds=0,
-        looks=[],
+        checks=[],
         snapshots=list(snapshots),
     )
 
@@ -45,13 +45,13 @@ def test_there_is_one_before_training_and_one_every_so_many_epochs(traced):
     assert [one.epochs for one in snapshots(adkit.run(traced))] == [0, 2, 4]
 
 
-def test_every_group_of_pictures_has_its_distance(traced):
+def test_every_group_of_images_has_its_distance(traced):
     groups = {"train", "held_out", "test_normal", "test_anomalous"}
     assert all(set(one.distances) == groups for one in snapshots(adkit.run(traced)))
 
 
-def test_the_last_one_is_what_the_scorer_finds_around_the_first_centre(traced, tmp_path):
-    """With its centre fitted on ψ₀, the scorer's score is the adapter's own distance."""
+def test_the_last_one_is_what_the_scorer_finds_around_the_first_center(traced, tmp_path):
+    """With its center fitted on ψ₀, the scorer's score is the adapter's own distance."""
     traced["scorer"]["fit"] = "initial"
     report = adkit.run(traced)
     rows = (Path(report.folder) / "scores.csv").read_text().splitlines()
@@ -61,26 +61,26 @@ def test_the_last_one_is_what_the_scorer_finds_around_the_first_centre(traced, t
     assert snapshots(report)[-1].distances["test_normal"] == pytest.approx(sum(normal) / len(normal), rel=1e-4)
 
 
-def test_normalized_is_over_the_distance_of_training_pictures(traced):
+def test_normalized_is_over_the_distance_of_training_images(traced):
     one = snapshots(adkit.run(traced))[-1]
     assert one.normalized["held_out"] == pytest.approx(one.distances["held_out"] / one.distances["train"])
 
 
-def test_without_a_picture_held_out_there_is_no_such_group(traced):
+def test_without_a_image_held_out_there_is_no_such_group(traced):
     traced["data"]["calibration"] = 0
     first = snapshots(adkit.run(traced))[0]
     assert set(first.distances) == {"train", "test_normal", "test_anomalous"}
 
 
-def test_pictures_of_the_stopper_are_held_out_ones(traced):
+def test_images_of_the_stopper_are_held_out_ones(traced):
     traced["data"]["calibration"] = 0
     traced["stopper"] = {"use": "plateau", "validation": 0.25}
     report = adkit.run(traced)
-    looks = report.categories["stripes"].trainings[0].looks
-    assert snapshots(report)[0].distances["held_out"] == pytest.approx(looks[0].figure, rel=1e-4)
+    checks = report.categories["stripes"].trainings[0].checks
+    assert snapshots(report)[0].distances["held_out"] == pytest.approx(checks[0].value, rel=1e-4)
 
 
-def test_a_single_picture_has_no_spread_to_compare_with(traced, stripes):
+def test_a_single_image_has_no_spread_to_compare_with(traced, stripes):
     for path in sorted((stripes / "stripes" / "train" / "good").glob("*.png"))[1:]:
         path.unlink()
     traced["data"]["calibration"] = 0
@@ -100,25 +100,25 @@ def test_a_recipe_can_do_without(traced):
     assert snapshots(adkit.run(traced)) == []
 
 
-def test_many_pictures_are_thinned_from_the_first_to_the_last():
+def test_many_images_are_thinned_from_the_first_to_the_last():
     assert spread_over(range(10), 4) == [0, 3, 6, 9]
 
 
-def test_few_pictures_are_all_taken():
+def test_few_images_are_all_taken():
     assert spread_over(range(3), 4) == [0, 1, 2]
 
 
-def test_features_that_lie_at_the_centre_have_collapsed():
-    assert "collapsed" in collapse(course(snapshot(0, 1.0), snapshot(5, 1e-5)))
+def test_features_that_lie_at_the_center_have_collapsed():
+    assert "collapsed" in collapse(state(snapshot(0, 1.0), snapshot(5, 1e-5)))
 
 
-def test_anomalous_pictures_that_come_closer_than_at_first_are_told_with_the_figures():
-    text = collapse(course(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)))
+def test_anomalous_images_that_come_closer_than_at_first_are_told_with_the_figures():
+    text = collapse(state(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)))
     assert "was 2 before training, 4 after 5 minibatches and is 1.5 now" in text
 
 
 def test_what_became_of_states_after_the_one_that_was_kept_is_not_told():
-    assert collapse(course(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15), kept=5)) is None
+    assert collapse(state(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15), kept=5)) is None
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_what_became_of_states_after_the_one_that_was_kept_is_not_told():
         [snapshot(0, 1.0, 5.68), snapshot(5, 1.0, 5.67)],
         [snapshot(0, 0.0, 0.0), snapshot(5, -0.4, 0.4)],
     ],
-    ids=["none", "one", "the same ratio", "no test pictures", "hardly moved", "a logit"],
+    ids=["none", "one", "the same ratio", "no test images", "hardly moved", "a logit"],
 )
 def test_no_collapse_where_the_ratio_held_or_is_not_known(snapshots):
-    assert collapse(course(*snapshots)) is None
+    assert collapse(state(*snapshots)) is None
 
 
 def test_a_collapse_is_among_the_warnings_of_the_report(traced):

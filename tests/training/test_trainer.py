@@ -17,10 +17,10 @@ from tests.training.trainings import (
     TwoStages,
     images,
     interrupted,
-    lesson,
     minibatches,
     quiet,
     same,
+    task,
     weights,
 )
 
@@ -31,13 +31,13 @@ def test_training_lowers_the_loss():
             super().prepare(extractor, normal, auxiliary, scorer)
             self._center = self._center + 1
 
-    looks = train(lesson(Schedule(learning_rate=0.01, epochs=8, batch_size=BATCH), adapter=Far()), quiet).looks
-    assert looks[0].loss is None
-    assert looks[-1].loss < 0.5 * looks[1].loss
+    checks = train(task(Schedule(learning_rate=0.01, epochs=8, batch_size=BATCH), adapter=Far()), quiet).checks
+    assert checks[0].loss is None
+    assert checks[-1].loss < 0.5 * checks[1].loss
 
 
 def test_only_what_the_stages_name_is_trained():
-    one = lesson()
+    one = task()
     before = weights(one)
     train(one, quiet)
     after = weights(one)
@@ -49,18 +49,18 @@ def test_only_what_the_stages_name_is_trained():
 )
 def test_length(length, minibatches):
     done = []
-    course = train(lesson(Schedule(batch_size=BATCH, **length)), done.append)
-    assert course.looks[-1].minibatches == len(done) == minibatches
+    state = train(task(Schedule(batch_size=BATCH, **length)), done.append)
+    assert state.checks[-1].minibatches == len(done) == minibatches
 
 
 def test_the_stopper_looks_before_the_first_step_and_after_every_epoch():
     stopper = Scripted()
-    train(lesson(Schedule(batch_size=BATCH, minibatches=7), stopper), quiet)
-    assert [look.minibatches for look in stopper.asked] == [0, 3, 6, 7]
-    assert [look.epochs for look in stopper.asked] == pytest.approx([0, 1, 2, 7 / 3])
+    train(task(Schedule(batch_size=BATCH, minibatches=7), stopper), quiet)
+    assert [check.minibatches for check in stopper.asked] == [0, 3, 6, 7]
+    assert [check.epochs for check in stopper.asked] == pytest.approx([0, 1, 2, 7 / 3])
 
 
-def test_every_picture_is_seen_once_an_epoch():
+def test_every_image_is_seen_once_an_epoch():
     batches = list(itertools.islice(minibatches().since(0), 6))
     for epoch in (batches[:3], batches[3:]):
         assert sorted(name for batch in epoch for name in batch.ids) == sorted(images().ids)
@@ -68,51 +68,51 @@ def test_every_picture_is_seen_once_an_epoch():
 
 
 @pytest.mark.parametrize("first", range(7))
-def test_pictures_go_on_where_they_were(first):
+def test_images_go_on_where_they_were(first):
     whole = [batch.ids for batch in itertools.islice(minibatches().since(0), 9)]
     assert [batch.ids for batch in itertools.islice(minibatches().since(first), 9 - first)] == whole[first:]
 
 
 def test_the_state_that_was_kept_last_is_gone_back_to():
-    reference = lesson(Schedule(learning_rate=0.05, epochs=2, batch_size=BATCH))
+    reference = task(Schedule(learning_rate=0.05, epochs=2, batch_size=BATCH))
     train(reference, quiet)
-    one = lesson(stopper=Scripted(keep=(0, 2)))
-    course = train(one, quiet)
-    assert course.kept.minibatches == 6
+    one = task(stopper=Scripted(keep=(0, 2)))
+    state = train(one, quiet)
+    assert state.kept.minibatches == 6
     assert same(weights(one), weights(reference))
 
 
 def test_where_none_was_kept_the_last_state_counts():
-    reference, one = lesson(), lesson(stopper=Scripted())
+    reference, one = task(), task(stopper=Scripted())
     train(reference, quiet)
     train(one, quiet)
     assert same(weights(one), weights(reference))
 
 
 def test_a_stopper_ends_it():
-    course = train(lesson(stopper=Scripted(stop=2)), quiet)
-    assert course.looks[-1].minibatches == 6
-    assert course.ended == course.looks[-1].reason
+    state = train(task(stopper=Scripted(stop=2)), quiet)
+    assert state.checks[-1].minibatches == 6
+    assert state.ended == state.checks[-1].reason
 
 
 def test_a_loss_that_diverges_goes_back_to_what_was_kept():
-    one = lesson(Schedule(learning_rate=1e30, epochs=4, batch_size=BATCH), Scripted(keep=(0,)))
+    one = task(Schedule(learning_rate=1e30, epochs=4, batch_size=BATCH), Scripted(keep=(0,)))
     before = weights(one)
-    course = train(one, quiet)
+    state = train(one, quiet)
     assert same(weights(one), before)
-    assert "went back to the state of minibatch 0" in course.ended
+    assert "went back to the state of minibatch 0" in state.ended
 
 
 def test_a_loss_that_diverges_with_nothing_kept_is_refused():
     with pytest.raises(
         UserError, match=r"expected a finite loss, found (inf|nan) after .* lower training\.learning_rate"
     ):
-        train(lesson(Schedule(learning_rate=1e30, epochs=4, batch_size=BATCH)), quiet)
+        train(task(Schedule(learning_rate=1e30, epochs=4, batch_size=BATCH)), quiet)
 
 
 def test_gradients_are_clipped():
     schedule = Schedule(learning_rate=0.5, momentum=0.0, clip_norm=1e-3, minibatches=1, batch_size=BATCH)
-    one = lesson(schedule)
+    one = task(schedule)
     before = weights(one)
     train(one, quiet)
     after = weights(one)
@@ -126,7 +126,7 @@ def test_weight_decay_pulls_towards_zero():
             return 0 * super().loss(extractor, batch, features)
 
     schedule = Schedule(learning_rate=0.1, momentum=0.0, weight_decay=0.5, minibatches=1, batch_size=BATCH)
-    one = lesson(schedule, adapter=Still())
+    one = task(schedule, adapter=Still())
     before = weights(one)["layer2.weight"]
     train(one, quiet)
     torch.testing.assert_close(weights(one)["layer2.weight"], before * (1 - 0.1 * 0.5))
@@ -138,15 +138,15 @@ def test_terms_of_the_loss_are_summed_and_told():
             whole = super().loss(extractor, batch, features)
             return {"first": 0.25 * whole, "second": 0.75 * whole}
 
-    plain, one = lesson(), lesson(adapter=Terms())
-    looks, looked = train(plain, quiet).looks, train(one, quiet).looks
+    plain, one = task(), task(adapter=Terms())
+    checks, looked = train(plain, quiet).checks, train(one, quiet).checks
     assert looked[1].terms["second"] == pytest.approx(3 * looked[1].terms["first"])
-    assert looked[-1].loss == pytest.approx(looks[-1].loss, rel=1e-4)
+    assert looked[-1].loss == pytest.approx(checks[-1].loss, rel=1e-4)
 
 
 def test_stages_follow_each_other():
-    course = train(lesson(adapter=TwoStages(2, 3), stopper=Scripted()), quiet)
-    assert [look.minibatches for look in course.looks] == [0, 2, 5]
+    state = train(task(adapter=TwoStages(2, 3), stopper=Scripted()), quiet)
+    assert [check.minibatches for check in state.checks] == [0, 2, 5]
 
 
 def test_parameters_that_are_not_the_extractors_are_refused():
@@ -155,7 +155,7 @@ def test_parameters_that_are_not_the_extractors_are_refused():
             return [Stage([Group([torch.nn.Parameter(torch.zeros(1))])])]
 
     with pytest.raises(ValueError, match="an adapter that trains a head extends the extractor"):
-        train(lesson(adapter=Foreign()), quiet)
+        train(task(adapter=Foreign()), quiet)
 
 
 class Stepping(TinyAdapter):
@@ -175,7 +175,7 @@ class Stepping(TinyAdapter):
 
 def rates(**schedule):
     adapter = Stepping()
-    train(lesson(Schedule(learning_rate=0.01, minibatches=1, batch_size=BATCH, **schedule), adapter=adapter), quiet)
+    train(task(Schedule(learning_rate=0.01, minibatches=1, batch_size=BATCH, **schedule), adapter=adapter), quiet)
     return adapter.rates[0]
 
 
@@ -193,8 +193,8 @@ def test_adam_is_told_its_learning_rate():
 
 def test_what_clipping_takes_from_the_gradient_it_takes_from_the_rate():
     """By hand: the gradient of the first step, its norm, and the clip over it."""
-    one = lesson()
-    (batch,) = itertools.islice(one.pictures.since(0), 1)
+    one = task()
+    (batch,) = itertools.islice(one.normal.since(0), 1)
     one.extractor.requires_grad_(True)
     found = torch.autograd.grad(
         one.adapter.loss(one.extractor, batch, one.features(batch.images)), one.adapter._parameters
@@ -208,8 +208,8 @@ def test_what_an_adapter_changes_after_a_step_stays():
         def after_step(self, learning_rates):
             self._parameters[0].mul_(0.5)
 
-    plain, halving = lesson(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Stepping()), None
-    halving = lesson(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Halving())
+    plain, halving = task(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Stepping()), None
+    halving = task(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Halving())
     train(plain, quiet)
     train(halving, quiet)
     ratio = halving.extractor.layer2.weight / plain.extractor.layer2.weight
@@ -218,13 +218,13 @@ def test_what_an_adapter_changes_after_a_step_stays():
 
 def test_a_snapshot_is_kept_before_training_at_every_interval_and_at_the_end(tmp_path):
     schedule = Schedule(learning_rate=0.05, minibatches=8, batch_size=BATCH, snapshot_epochs=1)
-    course = train(lesson(schedule), quiet, tmp_path)
-    assert course.snapshots == [0, 3, 6, 8]
+    state = train(task(schedule), quiet, tmp_path)
+    assert state.snapshots == [0, 3, 6, 8]
 
 
 def test_a_snapshot_has_the_state_of_its_minibatch(tmp_path):
-    train(lesson(Schedule(learning_rate=0.05, minibatches=6, batch_size=BATCH, snapshot_epochs=1)), quiet, tmp_path)
-    shorter = lesson(Schedule(learning_rate=0.05, minibatches=3, batch_size=BATCH))
+    train(task(Schedule(learning_rate=0.05, minibatches=6, batch_size=BATCH, snapshot_epochs=1)), quiet, tmp_path)
+    shorter = task(Schedule(learning_rate=0.05, minibatches=3, batch_size=BATCH))
     train(shorter, quiet)
     kept = read_snapshot(tmp_path, 3)
     assert kept and same(kept, weights(shorter))
@@ -232,10 +232,10 @@ def test_a_snapshot_has_the_state_of_its_minibatch(tmp_path):
 
 def test_a_killed_training_goes_on_with_its_snapshots(tmp_path):
     def make():
-        return lesson(Schedule(learning_rate=0.05, minibatches=9, batch_size=BATCH, snapshot_epochs=1))
+        return task(Schedule(learning_rate=0.05, minibatches=9, batch_size=BATCH, snapshot_epochs=1))
 
     whole = train(make(), quiet, tmp_path / "whole").snapshots
-    _, course = interrupted(make, tmp_path / "killed", 5)
-    assert course.snapshots == whole
+    _, state = interrupted(make, tmp_path / "killed", 5)
+    assert state.snapshots == whole
     for at in whole:
         assert same(read_snapshot(tmp_path / "whole", at), read_snapshot(tmp_path / "killed", at))

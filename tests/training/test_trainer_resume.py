@@ -14,9 +14,9 @@ from tests.training.trainings import (
     TwoStages,
     interrupted,
     killed_after,
-    lesson,
     quiet,
     same,
+    task,
     weights,
 )
 
@@ -28,32 +28,32 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, op
 
     def make():
         schedule = Schedule(optimizer, learning_rate=0.02, weight_decay=1e-3, epochs=4, batch_size=BATCH)
-        return lesson(schedule, Scripted(keep=(1, 3)))
+        return task(schedule, Scripted(keep=(1, 3)))
 
     whole = make()
     expected = train(whole, quiet, tmp_path / "whole")
-    one, course = interrupted(make, tmp_path / "killed", after)
+    one, state = interrupted(make, tmp_path / "killed", after)
     assert same(weights(one), weights(whole))
-    assert course.looks == expected.looks
+    assert state.checks == expected.checks
 
 
 def test_stages_resume_where_they_were(tmp_path, monkeypatch):
     monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
 
     def make():
-        return lesson(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
+        return task(adapter=TwoStages(4, 4), stopper=Scripted(keep=(3,)))
 
     whole = make()
     expected = train(whole, quiet, tmp_path / "whole")
     for after in range(1, 8):
-        one, course = interrupted(make, tmp_path / str(after), after)
+        one, state = interrupted(make, tmp_path / str(after), after)
         assert same(weights(one), weights(whole))
-        assert course.looks == expected.looks
+        assert state.checks == expected.checks
 
 
 def test_what_a_kill_left_half_written_is_passed_over(tmp_path):
     def make():
-        return lesson(stopper=Scripted(keep=(1,)))
+        return task(stopper=Scripted(keep=(1,)))
 
     whole = make()
     train(whole, quiet, tmp_path / "whole")
@@ -66,13 +66,13 @@ def test_what_a_kill_left_half_written_is_passed_over(tmp_path):
 
 
 def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
-    first = lesson(stopper=Scripted(keep=(1,), stop=2))
+    first = task(stopper=Scripted(keep=(1,), stop=2))
     train(first, quiet, tmp_path)
     done = []
-    again = lesson(stopper=Scripted(keep=(1,), stop=2))
-    course = train(again, done.append, tmp_path)
+    again = task(stopper=Scripted(keep=(1,), stop=2))
+    state = train(again, done.append, tmp_path)
     assert same(weights(again), weights(first))
-    assert course.looks[-1].minibatches == 6
+    assert state.checks[-1].minibatches == 6
     assert sum(done) == 6 * BATCH  # told as done, not done again
 
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypa
     monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
 
     def make():
-        return lesson(stopper=Scripted(keep=(1,)))
+        return task(stopper=Scripted(keep=(1,)))
 
     whole = make()
     train(whole, quiet, tmp_path / "whole")
@@ -100,4 +100,4 @@ def test_blocks_behind_the_levels_are_refused():
             self._parameters = list(extractor.head.parameters())
 
     with pytest.raises(UserError, match=r"adapter\.blocks: expected blocks that the levels are made of"):
-        train(lesson(adapter=Behind()), quiet)
+        train(task(adapter=Behind()), quiet)

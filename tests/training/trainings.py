@@ -8,25 +8,25 @@ import torch
 from adkit.inference.pipeline import Embedding
 from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor
-from adkit.testing.samples import SIZE, pictures, stream_of
+from adkit.testing.samples import SIZE, sample_images, stream_of
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
-from adkit.training.trainer import Lesson, Pictures, train
+from adkit.training.trainer import Minibatches, TrainingTask, train
 
 CONTEXT = Context(image_size=SIZE)
-COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two pictures
+COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two images
 
 
 class Scripted:
-    """Keeps the state of the looks named, and stops at one of them."""
+    """Keeps the state of the checks named, and stops at one of them."""
 
     def __init__(self, keep=(), stop=None):
         self.keep, self.stop, self.asked = keep, stop, []
 
     def check(self, progress, extractor, adapter, held_out, generator):
-        look = len(self.asked)
+        check = len(self.asked)
         self.asked.append(progress)
         draw = float(torch.rand((), generator=generator))
-        return Verdict(look in self.keep, look == self.stop, f"look {look} drew {draw}", draw)
+        return Verdict(check in self.keep, check == self.stop, f"check {check} drew {draw}", draw)
 
     def state_dict(self):
         return {"asked": float(len(self.asked))}
@@ -54,7 +54,7 @@ class TwoStages(TinyAdapter):
 
 
 def images():
-    (batch,) = pictures(COUNT, SIZE, seed=1)
+    (batch,) = sample_images(COUNT, SIZE, seed=1)
     return batch
 
 
@@ -66,15 +66,15 @@ def minibatches(batch_size=BATCH, name="normal"):
             chosen = numbers[first : first + batch_size]
             yield Batch(batch.images[chosen], tuple(batch.ids[number] for number in chosen))
 
-    return Pictures(load, COUNT, batch_size, CONTEXT, name)
+    return Minibatches(load, COUNT, batch_size, CONTEXT, name)
 
 
-def lesson(schedule=None, stopper=None, adapter=None, extractor=None):
+def task(schedule=None, stopper=None, adapter=None, extractor=None):
     extractor = extractor or TinyExtractor()
     adapter = adapter or TinyAdapter()
     adapter.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
     transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
-    return Lesson(
+    return TrainingTask(
         extractor=extractor,
         embedding=Embedding(extractor, transform, CONTEXT),
         adapter=adapter,
@@ -82,7 +82,7 @@ def lesson(schedule=None, stopper=None, adapter=None, extractor=None):
         stopper=stopper,
         stages=list(adapter.stages()),
         forward=extractor,
-        pictures=minibatches(),
+        normal=minibatches(),
         auxiliary=None,
         held_out=[images()],
         context=CONTEXT,
@@ -97,8 +97,8 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def quiet(pictures):
-    """Takes the count of pictures that are done."""
+def quiet(images):
+    """Takes the count of images that are done."""
 
 
 class Killed(BaseException):
@@ -108,7 +108,7 @@ class Killed(BaseException):
 def killed_after(count):
     done = itertools.count(1)
 
-    def advance(pictures):
+    def advance(images):
         if next(done) == count:
             raise Killed
 

@@ -15,7 +15,7 @@ def test_plain_lines_when_not_on_a_terminal():
     console = shown()
     with Display(console) as display, display.stage("fit", "tile", 3) as advance:
         advance(3)
-    assert re.match(r"tile: fit: 3 pictures, \d+\.\d s", console.file.getvalue())
+    assert re.match(r"tile: fit: 3 images, \d+\.\d s", console.file.getvalue())
 
 
 def test_seconds_of_stages_of_one_name_add_up():

@@ -1,4 +1,4 @@
-"""Format ``arrays``: pictures as rows of idx files (as MNIST has them) or of an npz file."""
+"""Format ``arrays``: images as rows of idx files (as MNIST has them) or of an npz file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NPZ = {
     "train": (("train_images", "x_train"), ("train_labels", "y_train")),
     "test": (("test_images", "x_test"), ("test_labels", "y_test")),
 }
-_IDX_BYTES = 8  # the only type of idx element that pictures and labels come in
+_IDX_BYTES = 8  # the only type of idx element that images and labels come in
 _ROWS = 4096
 
 
@@ -61,7 +61,7 @@ class _Part:
 
 
 def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
-    """One category of the normal labels together, or with ``normal = "*"`` one a label."""
+    """One category of the normal labels together, or with ``normal = "*"`` one per label."""
     train, test = _parts(table)
     present = sorted({int(label) for label in np.unique(train.labels)})
     names = _names(table, sorted({*present, *(int(label) for label in np.unique(test.labels))}))
@@ -72,7 +72,7 @@ def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
         labels = (table.normal,) if isinstance(table.normal, int) else tuple(dict.fromkeys(table.normal))
         if absent := [str(label) for label in labels if label not in present]:
             notes.problems.append(
-                f"normal: expected labels of the training pictures in {train.images.path}, which are "
+                f"normal: expected labels of the training images in {train.images.path}, which are "
                 f"{some([str(label) for label in present], 20)}; found {some(absent)}"
             )
             return []
@@ -125,7 +125,7 @@ def _parts(table: ArraysTable) -> tuple[_Part, _Part]:
 
 def _idx_part(folder: Path, half: str) -> _Part:
     (images_path, images), (labels_path, labels) = (_read_idx(_idx_file(folder, stem)) for stem in _IDX[half])
-    return _part(ArrayFile(images_path, _IDX[half][0], _pictures(images, str(images_path))), labels, labels_path)
+    return _part(ArrayFile(images_path, _IDX[half][0], _images(images, str(images_path))), labels, labels_path)
 
 
 def _idx_file(folder: Path, stem: str) -> Path:
@@ -186,17 +186,17 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
             )
         keys.append(key)
     images, labels = keys
-    array = _pictures(archive[images], f"{path}: {images}")
+    array = _images(archive[images], f"{path}: {images}")
     return _part(ArrayFile(path, images, array), archive[labels], path)
 
 
-def _pictures(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+def _images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     """(n, h, w), (n, h, w, 1) or (n, h, w, 3) of any accepted type → uint8, (n, h, w) or (n, h, w, 3)."""
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)) or 0 in array.shape[1:]:
         raise UserError(
-            f"{where}: expected pictures of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), found {array.shape}"
+            f"{where}: expected images of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), found {array.shape}"
         )
     if array.dtype == np.uint8:
         return array
@@ -217,7 +217,7 @@ def _part(images: ArrayFile, labels: npt.NDArray[Any], path: Path) -> _Part:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "ui" or len(labels) != len(images.array):
         raise UserError(
-            f"{path}: expected {len(images.array):,} whole numbers as labels, one a picture of {images.key}, "
+            f"{path}: expected {len(images.array):,} whole numbers as labels, one per image of {images.key}, "
             f"found {labels.dtype} of shape {labels.shape}"
         )
     return _Part(images, labels.astype(np.int64))

@@ -18,34 +18,34 @@ Resize = Literal["squash", "short_side", "pad"]
 class DataTable(Params, ABC):
     """Keys that every format takes."""
 
-    format: str = Field(description="how the pictures lie on disk")
-    root: str = Field(min_length=1, description="where the pictures lie, relative to the working directory")
+    format: str = Field(description="how the images lie on disk")
+    root: str = Field(min_length=1, description="where the images lie, relative to the working directory")
     resize: Resize = Field(
         default="squash",
-        description="how a picture becomes square: squash both sides, fit the short side and crop, or pad",
+        description="how an image becomes square: squash both sides, fit the short side and crop, or pad",
     )
-    image_size: int = Field(default=224, ge=8, le=8192, description="side in pixels that pictures are resized to")
+    image_size: int = Field(default=224, ge=8, le=8192, description="side in pixels that images are resized to")
     crop: int | None = Field(
         default=None,
         ge=8,
         le=8192,
-        description="side of a centre crop after resizing; default: no further crop",
+        description="side of a center crop after resizing; default: no further crop",
     )
     metric_size: int | None = Field(
         default=None,
         ge=8,
         le=8192,
-        description="side of the grid of pixel metrics; default: the extractor's picture",
+        description="side of the grid of pixel metrics; default: the extractor's image",
     )
-    batch_size: int = Field(default=32, ge=1, le=65536, description="pictures in memory at a time")
+    batch_size: int = Field(default=32, ge=1, le=65536, description="images in memory at a time")
     calibration: float = Field(
         default=0.2,
         ge=0,
         le=0.9,
-        description="share of the normal training pictures kept for scale and threshold",
+        description="share of the normal training images kept for scale and threshold",
     )
     max_bad_share: float = Field(
-        default=0.05, ge=0, le=1, description="share of unreadable pictures above which the run stops"
+        default=0.05, ge=0, le=1, description="share of unreadable images above which the run stops"
     )
 
     @field_validator("crop")
@@ -68,16 +68,16 @@ class DataTable(Params, ABC):
 
 @dataclass(frozen=True)
 class Found:
-    """One category as it lies on disk, before pictures are held out."""
+    """One category as it lies on disk, before images are held out."""
 
     name: str
     normal: Sequence[Sample]
-    """Normal pictures to train on."""
+    """Normal images to train on."""
     test: Sequence[Sample]
     expected: str
-    """Where normal pictures were looked for, for the sentence that says that there are none."""
+    """Where normal images were looked for, for the sentence that says that there are none."""
     calibration: Sequence[Sample] | None = None
-    """Pictures that the layout itself sets apart for calibration; None where it says nothing of it."""
+    """Images that the layout itself sets apart for calibration; None where it says nothing of it."""
 
 
 @dataclass(frozen=True)

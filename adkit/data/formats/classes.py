@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from adkit.data.files import child, contents, folders_in, named, pictures_under, printable
+from adkit.data.files import child, contents, folders_in, images_under, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import Sample
 from adkit.utils.text import missing
@@ -17,7 +17,7 @@ from adkit.utils.text import missing
 class ClassesTable(DataTable):
     """``<root>/train/<class>/…`` and ``<root>/test/<class>/…``."""
 
-    format: Literal["classes"] = Field(default="classes", description="a folder a class")
+    format: Literal["classes"] = Field(default="classes", description="a folder per class")
     normal: str | tuple[str, ...] = Field(
         min_length=1, description='the normal class, a list of them, or "*": each class against the rest'
     )
@@ -31,7 +31,7 @@ class ClassesTable(DataTable):
 
 
 def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
-    """One category of the normal classes together, or with ``normal = "*"`` one a class."""
+    """One category of the normal classes together, or with ``normal = "*"`` one per class."""
     root = Path(table.root).expanduser()
     train, test = child(root, "train"), child(root, "test")
     if train is None or test is None:
@@ -44,7 +44,7 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
         return []
     classes = {printable(folder.name): folder for folder in folders_in(train)}
     if not classes:
-        notes.problems.append(f"root: expected a folder a class in {train}, {contents(train)}; check the path")
+        notes.problems.append(f"root: expected a folder per class in {train}, {contents(train)}; check the path")
         return []
     wanted: list[tuple[str, ...]]
     if table.normal == "*":
@@ -74,4 +74,4 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
 
 def _samples(folder: Path, root: Path) -> list[Sample]:
     kind = printable(folder.name)
-    return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in pictures_under(folder)]
+    return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in images_under(folder)]

@@ -1,4 +1,4 @@
-"""Format ``csv``: a file that lists pictures, one a line, with what they are for."""
+"""Format ``csv``: a file that lists images, one per line, with what they are for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = 20
 class CsvTable(DataTable):
     """A csv file with the columns path, label and split, and if wanted mask and category."""
 
-    format: Literal["csv"] = Field(default="csv", description="a list of pictures")
+    format: Literal["csv"] = Field(default="csv", description="a list of images")
 
     def find(self, seed: int, notes: Notes) -> list[Found]:
         return find_csv(self, notes)
@@ -95,7 +95,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
         except _RowError as error:
             problems.append(f"{path}:{reader.line_num}: {error}")
     if empty:
-        problems.append(f"{path}: expected a line a picture below the names of the columns, found none")
+        problems.append(f"{path}: expected a line per image below the names of the columns, found none")
     return categories
 
 
@@ -111,21 +111,21 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
     if not normal and split != "test":
         raise _RowError(
             f"label: expected good, ok, normal or 0 in the split {values['split']}, which is of normal "
-            f"pictures alone, found {values['label']}; give it the split test"
+            f"images alone, found {values['label']}; give it the split test"
         )
-    picture = folder / values["path"]
+    image = folder / values["path"]
     mask = folder / values["mask"] if values["mask"] else None
-    for key, file in (("path", picture), ("mask", mask)):
+    for key, file in (("path", image), ("mask", mask)):
         if file is not None and not file.is_file():
             raise _RowError(f"{key}: expected a file at {file}, found none; paths start from the csv's folder")
-    id = _id(picture, folder)
+    id = _id(image, folder)
     if (first := rows.lines.setdefault(id, line)) != line:
-        raise _RowError(f"path: {id} is on line {first} already; list each picture once")
+        raise _RowError(f"path: {id} is on line {first} already; list each image once")
     kind = NORMAL_KIND if normal else values["label"]
-    rows.samples[split].append(Sample(id, picture, 0 if normal else 1, kind, mask))
+    rows.samples[split].append(Sample(id, image, 0 if normal else 1, kind, mask))
 
 
-def _id(picture: Path, folder: Path) -> str:
+def _id(image: Path, folder: Path) -> str:
     """One for a file, however its path is written: from the csv's folder, as on every machine."""
-    path, top = (Path(os.path.abspath(each)) for each in (picture, folder))
+    path, top = (Path(os.path.abspath(each)) for each in (image, folder))
     return printable(Path(os.path.relpath(path, top)) if path.drive == top.drive else path)

@@ -1,7 +1,7 @@
-"""Defects drawn into a picture of a texture, each with the exact mask of the pixels it was drawn on.
+"""Defects drawn into an image of a texture, each with the exact mask of the pixels it was drawn on.
 
-They keep to the picture's own range of brightness, so that they show in structure and colour and not in the
-picture's brightness statistics.
+They keep to the image's own range of brightness, so that they show in structure and color and not in the
+image's brightness statistics.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.floating[Any]]
 
@@ -20,38 +20,38 @@ FAINTEST = 0.15
 """Opacity below which a soft edge is cut off: what would be in the mask but not be seen."""
 
 
-def draw(kind: str, picture: Picture, donor: Picture, rng: np.random.Generator) -> tuple[Picture, Mask]:
+def draw(kind: str, image: Pixels, donor: Pixels, rng: np.random.Generator) -> tuple[Pixels, Mask]:
     """Draw one defect.
 
     Args:
         kind: One of ``KINDS``.
-        picture: (h, w, 3) a picture without defects; it is left as it is.
-        donor: (h, w, 3) another picture, from which ``cut_paste`` takes its piece.
+        image: (h, w, 3) an image without defects; it is left as it is.
+        donor: (h, w, 3) another image, from which ``cut_paste`` takes its piece.
         rng: Every choice comes from it.
 
     Returns:
-        The picture with the defect, equal to ``picture`` outside the mask, and the mask (h, w).
+        The image with the defect, equal to ``image`` outside the mask, and the mask (h, w).
     """
-    opacity, paint = KINDS[kind](picture.astype(np.float64), donor.astype(np.float64), rng)
+    opacity, paint = KINDS[kind](image.astype(np.float64), donor.astype(np.float64), rng)
     opacity = np.where(opacity < FAINTEST, 0.0, opacity)[..., None]  # (h, w, 1)
-    low, high = picture.min(), picture.max()
-    mixed = picture + opacity * (np.clip(paint, low, high) - picture)
+    low, high = image.min(), image.max()
+    mixed = image + opacity * (np.clip(paint, low, high) - image)
     return np.rint(mixed).astype(np.uint8), opacity[..., 0] > 0
 
 
-def _stain(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
+def _stain(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
     """Something spilt: darker, browner or paler, uneven, the texture still showing through."""
-    opacity = _blob(picture.shape[:2], rng, share=(0.02, 0.045), softness=0.25)
+    opacity = _blob(image.shape[:2], rng, share=(0.02, 0.045), softness=0.25)
     if rng.random() < 0.6:
-        spilt = picture * rng.uniform(0.45, 0.6) * np.array([1.05, 0.97, 0.85])  # oil, coffee
+        spilt = image * rng.uniform(0.45, 0.6) * np.array([1.05, 0.97, 0.85])  # oil, coffee
     else:
-        spilt = picture * 0.3 + rng.uniform(0.6, 0.75) * np.percentile(picture, 98)  # lime, paint
+        spilt = image * 0.3 + rng.uniform(0.6, 0.75) * np.percentile(image, 98)  # lime, paint
     return opacity * rng.uniform(0.85, 1.0), spilt
 
 
-def _scratch(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
+def _scratch(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
     """Two or three thin grooves side by side, one flank of each in the light and the other in the shade."""
-    size = picture.shape[:2]
+    size = image.shape[:2]
     length = rng.uniform(0.55, 0.8) * min(size)
     along, across = _coordinates(size, rng, reach=0.5 * length)
     t = 2 * along / length  # -1 at one end, 1 at the other
@@ -64,29 +64,29 @@ def _scratch(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Pl
     side = off - nearest * apart  # pixels from the middle of the nearest groove
     half = rng.uniform(1.3, 1.9) * np.clip(1 - np.abs(t) ** 3, 0, 1)  # thinner towards its ends
 
-    dark, light = np.percentile(picture, (1, 99), axis=(0, 1)).mean(axis=1)  # bare material, without colour
+    dark, light = np.percentile(image, (1, 99), axis=(0, 1)).mean(axis=1)  # bare material, without color
     lit = np.clip(side + rng.uniform(0, 0.6), -1, 1)[..., None] / 2 + 0.5  # (h, w, 1)
     opacity = np.where(np.abs(t) < 1, np.clip(half + 0.5 - np.abs(side), 0, 1), 0)
     return opacity, dark + lit * (light - dark)
 
 
-def _cut_paste(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
+def _cut_paste(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
     """A piece of another material stuck on, with the brightness of what it covers."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     area = rng.uniform(0.02, 0.05) * height * width
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area * np.array([aspect, 1 / aspect])) / 2
     y, x = _coordinates((height, width), rng, reach=float(np.hypot(*half)))
     inside = (np.abs(y) <= half[0]) & (np.abs(x) <= half[1])
-    piece = donor - donor[inside].mean(axis=0) + picture[inside].mean(axis=0)
+    piece = donor - donor[inside].mean(axis=0) + image[inside].mean(axis=0)
     return inside.astype(np.float64), piece
 
 
-def _hole(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
+def _hole(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
     """A pit: as dark as the darkest gaps of the texture, with a lit edge on the side away from the light."""
-    size = picture.shape[:2]
+    size = image.shape[:2]
     opacity = _blob(size, rng, share=(0.008, 0.03), softness=0.12)
-    dark, light = np.percentile(picture, 1, axis=(0, 1)), np.percentile(picture, 97, axis=(0, 1))
+    dark, light = np.percentile(image, 1, axis=(0, 1)), np.percentile(image, 97, axis=(0, 1))
     rim = np.clip(1 - np.abs(opacity - 0.5) * 2, 0, 1)
     y, x = np.mgrid[: size[0], : size[1]]
     middle = np.argwhere(opacity > 0.5).mean(axis=0)
@@ -94,12 +94,12 @@ def _hole(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane
     return opacity, dark + (rim * below)[..., None] * (light - dark) * 0.8
 
 
-def _colour_shift(picture: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """A discoloured patch: another hue, the same luminance and the same texture."""
-    opacity = _blob(picture.shape[:2], rng, share=(0.015, 0.045), softness=0.3)
+def _color_shift(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
+    """A discolored patch: another hue, the same luminance and the same texture."""
+    opacity = _blob(image.shape[:2], rng, share=(0.015, 0.045), softness=0.3)
     hues = np.array([[1.2, -0.5, -0.1], [0.7, -0.5, 0.8], [-0.5, -0.1, 1.4], [0.9, -0.1, -1.5]])
     shift = hues[rng.integers(len(hues))] * rng.uniform(36, 50)
-    return opacity, picture + shift - shift @ np.array([0.299, 0.587, 0.114])
+    return opacity, image + shift - shift @ np.array([0.299, 0.587, 0.114])
 
 
 KINDS: dict[str, Callable[[Plane, Plane, np.random.Generator], tuple[Plane, Plane]]] = {
@@ -107,22 +107,22 @@ KINDS: dict[str, Callable[[Plane, Plane, np.random.Generator], tuple[Plane, Plan
     "scratch": _scratch,
     "cut_paste": _cut_paste,
     "hole": _hole,
-    "colour_shift": _colour_shift,
+    "colour_shift": _color_shift,
 }
-"""Name → (picture, donor, generator) → opacity (h, w) in [0, 1] and paint (h, w, 3)."""
+"""Name → (image, donor, generator) → opacity (h, w) in [0, 1] and paint (h, w, 3)."""
 
 
 def _coordinates(size: tuple[int, int], rng: np.random.Generator, reach: float) -> tuple[Plane, Plane]:
-    """Turned (y, x) of every pixel about a random centre that is at least ``reach`` from every border."""
+    """Turned (y, x) of every pixel about a random center that is at least ``reach`` from every border."""
     margin = np.minimum(reach, np.array(size) / 2)
-    centre = rng.uniform(margin, np.array(size) - margin)
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5 - centre[:, None, None]
+    center = rng.uniform(margin, np.array(size) - margin)
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5 - center[:, None, None]
     angle = rng.uniform(0, 2 * np.pi)
     return y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
 
 
 def _blob(size: tuple[int, int], rng: np.random.Generator, share: tuple[float, float], softness: float) -> Plane:
-    """Opacity (h, w) of an irregular round shape that covers about ``share`` of the picture."""
+    """Opacity (h, w) of an irregular round shape that covers about ``share`` of the image."""
     waves = np.arange(2, 7)
     height, phase = rng.uniform(0, 0.35 / waves), rng.uniform(0, 2 * np.pi, len(waves))
     aspect = np.exp(rng.uniform(0, 0.35))

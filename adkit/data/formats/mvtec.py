@@ -13,9 +13,9 @@ from adkit.data.files import (
     child,
     contents,
     folders_in,
+    images_in,
+    images_under,
     named,
-    pictures_in,
-    pictures_under,
     printable,
 )
 from adkit.data.formats.base import DataTable, Found, Notes
@@ -74,7 +74,7 @@ def _category(folder: Path, root: Path, notes: Notes) -> Found:
     name = printable(folder.resolve().name)
     train = child(folder, "train") or folder / "train"
     normal = child(train, *NORMAL_NAMES) or train / "good"
-    if other := [path.name for path in folders_in(train) if path != normal and pictures_under(path)]:
+    if other := [path.name for path in folders_in(train) if path != normal and images_under(path)]:
         notes.warnings.append(f"{name}: left out of training, for only {normal} is normal: {some(other)}")
     validation = child(folder, "validation")
     kept = child(validation, *NORMAL_NAMES) if validation else None  # MVTec LOCO's habit
@@ -91,7 +91,7 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
     test = child(folder, "test")
     if test is None:
         return []
-    if loose := pictures_in(test):
+    if loose := images_in(test):
         notes.warnings.append(
             f"{name}: left out, for they lie in {test} itself and not in a folder that says their kind "
             f"(good, crack, …): {some([path.name for path in loose])}"
@@ -101,9 +101,9 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
     for kind in folders_in(test):
         masks = child(truth, kind.name) if truth else None
         samples += _samples(kind, root, masks)
-    if truth and pictures_under(truth) and all(sample.mask is None for sample in samples):
+    if truth and images_under(truth) and all(sample.mask is None for sample in samples):
         notes.warnings.append(
-            f"{name}: none of the pictures in {truth} is the mask of a test picture: for test/crack/x.png "
+            f"{name}: none of the images in {truth} is the mask of a test image: for test/crack/x.png "
             "it is ground_truth/crack/x.png or x_mask.png"
         )
     return samples
@@ -120,5 +120,5 @@ def _samples(folder: Path, root: Path, masks: Path | None = None) -> list[Sample
             kind=NORMAL_KIND if normal else printable(folder.name),
             mask=lookup.of(path.relative_to(folder)) if lookup else None,
         )
-        for path in pictures_under(folder)
+        for path in images_under(folder)
     ]

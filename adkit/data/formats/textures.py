@@ -1,6 +1,6 @@
 """A small real data set on every machine: three photographs from inside scikit-image, with drawn defects.
 
-Training, calibration and test pictures are crops from disjoint regions of each photograph.
+Training, calibration and test images are crops from disjoint regions of each photograph.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Photograph = NDArray[np.uint8]
 
 TEXTURES = ("brick", "grass", "gravel")
 SIZE = 160
-"""Height and width of every picture, in pixels of the photograph."""
+"""Height and width of every image, in pixels of the photograph."""
 GOOD = {"train": 80, "validation": 40, "test": 30}
 BAD = 10
-"""Test pictures with a defect, of each kind."""
+"""Test images with a defect, of each kind."""
 
 _MIDDLE = 118.0
 _TONES = {"brick": (1.10, 0.96, 0.88), "grass": (0.95, 1.06, 0.84), "gravel": (1.02, 1.0, 0.95)}
@@ -43,16 +43,16 @@ Crops of the brick, grass and gravel photographs that ship inside scikit-image, 
 brightness and contrast. Crops for training, calibration (validation) and test come from disjoint regions of
 each photograph. The defects are drawn; ground_truth holds the exact pixels that each was drawn on.
 
-To use pictures of your own, lay them out like these, and name this folder's replacement in the recipe:
+To use images of your own, lay them out like these, and name this folder's replacement in the recipe:
 
     [data]
     format = "mvtec"
     root = "path/to/your/folder"
 
-    <name>/train/good/         pictures without defects, to learn from
+    <name>/train/good/         images without defects, to learn from
     <name>/validation/good/    optional: more of them, for the threshold alone
-    <name>/test/good/          pictures without defects, to measure with
-    <name>/test/<kind>/        pictures with a defect, a folder a kind
+    <name>/test/good/          images without defects, to measure with
+    <name>/test/<kind>/        images with a defect, a folder per kind
     <name>/ground_truth/<kind>/<stem>_mask.png    optional: white where the defect is
 """
 
@@ -85,7 +85,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """One picture before it is drawn."""
+    """One image before it is drawn."""
 
     texture: str
     split: str
@@ -116,7 +116,7 @@ def regions() -> dict[str, Box]:
 
 
 def plans(seed: int) -> Iterator[Plan]:
-    """Every picture that ``write_textures`` writes, in its order."""
+    """Every image that ``write_textures`` writes, in its order."""
     for t, texture in enumerate(TEXTURES):
         for s, (split, region) in enumerate(regions().items()):
             kinds = ("good", *defects.KINDS) if split == "test" else ("good",)
@@ -128,18 +128,18 @@ def plans(seed: int) -> Iterator[Plan]:
 
 
 def photographs() -> dict[str, Photograph]:
-    """Texture → the photograph (512, 512), grey."""
+    """Texture → the photograph (512, 512), gray."""
     import skimage.data  # slow to import
 
     return {texture: getattr(skimage.data, texture)() for texture in TEXTURES}
 
 
-def draw_picture(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Picture, defects.Picture, defects.Mask]:
-    """Draw one picture.
+def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pixels, defects.Pixels, defects.Mask]:
+    """Draw one image.
 
     Returns:
-        The picture before the defect (SIZE, SIZE, 3), with it, and its mask (SIZE, SIZE), empty where the
-        picture is good.
+        The image before the defect (SIZE, SIZE, 3), with it, and its mask (SIZE, SIZE), empty where the
+        image is good.
     """
     rng = np.random.default_rng((*plan.seeds, 1))
     clean = _snapshot(photos[plan.texture], plan.box, _TONES[plan.texture], rng)
@@ -166,8 +166,8 @@ def write_textures(root: Path, seed: int) -> None:
         partial.mkdir(parents=True)
         photos = photographs()
         for plan in plans(seed):
-            _, picture, mask = draw_picture(plan, photos)
-            _save(partial / plan.path, picture)
+            _, image, mask = draw_image(plan, photos)
+            _save(partial / plan.path, image)
             if plan.kind != "good":
                 _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
         (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
@@ -187,17 +187,17 @@ def _crop(region: Box, rng: np.random.Generator) -> Box:
 
 def _snapshot(
     photo: Photograph, box: Box, tone: tuple[float, float, float], rng: np.random.Generator
-) -> defects.Picture:
+) -> defects.Pixels:
     """Part of a photograph, toned, mirrored by chance, in the light of the moment."""
-    grey = photo[box.top : box.bottom, box.left : box.right]  # (SIZE, SIZE)
+    gray = photo[box.top : box.bottom, box.left : box.right]  # (SIZE, SIZE)
     if rng.random() < 0.5:
-        grey = grey[:, ::-1]
+        gray = gray[:, ::-1]
     contrast, brightness = rng.uniform(0.9, 1.1), rng.uniform(-12, 12)
-    light = _MIDDLE + brightness + contrast * (grey - _MIDDLE)
+    light = _MIDDLE + brightness + contrast * (gray - _MIDDLE)
     toned: NDArray[np.float64] = light[..., None] * np.array(tone)  # (SIZE, SIZE, 3)
     return np.clip(np.rint(toned), 0, 255).astype(np.uint8)
 
 
-def _save(path: Path, picture: NDArray[np.uint8]) -> None:
+def _save(path: Path, image: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)

@@ -157,7 +157,7 @@ class TimmExtractor(nn.Module):
         return {name: inside[name] for name in self._params.levels}
 
     def _probe(self) -> dict[str, Tap]:
-        """Look at the levels once; what they are at this picture size does not change."""
+        """Look at the levels once; what they are at this image size does not change."""
         names = {name for name, _ in self.model.named_modules() if name} | {POOL}
         unknown = [name for name in self._params.levels if name not in names]
         if unknown:
@@ -180,7 +180,7 @@ class TimmExtractor(nn.Module):
 
 
 def _backbone(params: TimmParams, context: Context) -> nn.Module:
-    """The model, made for pictures of the context's size where that is not the one that it was trained on."""
+    """The model, made for images of the context's size where that is not the one that it was trained on."""
     from .weights import create_backbone
 
     size, seed = context.image_size, context.seed_for("timm", params.backbone)
@@ -211,13 +211,13 @@ def _blaming_size(model: Any, backbone: str, size: tuple[int, int]) -> Iterator[
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"data.image_size: {backbone} does not take pictures of {size[0]} × {size[1]} pixels ({reason}): use "
+            f"data.image_size: {backbone} does not take images of {size[0]} × {size[1]} pixels ({reason}): use "
             f"{native[0]} × {native[1]}, which it was trained on, or another size that its patches divide"
         ) from error
 
 
 def _same_features(one: TimmExtractor, other: TimmExtractor, size: tuple[int, int]) -> bool:
-    """Whether two extractors agree on a picture of noise up to rounding."""
+    """Whether two extractors agree on an image of noise up to rounding."""
     if not other.has_levels():
         return False
     noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(one.mean.device)

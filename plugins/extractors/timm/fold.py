@@ -36,7 +36,7 @@ def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
 
 
 def redraw(network: nn.Module, generator: torch.Generator) -> None:
-    """Give the network weights under which no layer is nearly the identity, and no picture grows out of bounds.
+    """Give the network weights under which no layer is nearly the identity, and no image grows out of bounds.
 
     Fresh batch norms change next to nothing, so that a wrong fold of theirs would not be seen.
 
@@ -57,7 +57,7 @@ def redraw(network: nn.Module, generator: torch.Generator) -> None:
 def keep_float32(network: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
     """Compute the convolutions and linear layers that own any of ``parameters`` in float32 under autocast, in place.
 
-    The first layers see smooth pictures, of which they take differences; rounding those to 8 bits of mantissa is
+    The first layers see smooth images, of which they take differences; rounding those to 8 bits of mantissa is
     most of what a network loses in bfloat16, and keeping these few layers in float32 costs little.
     """
     kept = {id(parameter) for parameter in parameters}

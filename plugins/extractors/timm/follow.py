@@ -1,4 +1,4 @@
-"""Where in the picture the cells of a network's maps lie."""
+"""Where in the image the cells of a network's maps lie."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _WINDOWS: dict[Any, tuple[str, ...]] = {
 
 
 class Follow(TorchFunctionMode):
-    """While entered, follows the cells of every tensor that is made from ``picture`` (1, 3, H, W).
+    """While entered, follows the cells of every tensor that is made from ``image`` (1, 3, H, W).
 
     Convolution and pooling shift and widen cells, and padding shifts them too: that is how networks ported
     from TensorFlow come by cells half a stride beside those of PyTorch's own. Whatever else happens to a
     tensor is taken to leave its cells where the first operand has them.
     """
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self._size = (picture.shape[2], picture.shape[3])
+        self._size = (image.shape[2], image.shape[3])
         self._cells: MutableMapping[Tensor, Geometry] = WeakTensorKeyDictionary()
-        self._cells[picture] = Geometry((0.5, 0.5), (1.0, 1.0))
+        self._cells[image] = Geometry((0.5, 0.5), (1.0, 1.0))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -56,7 +56,7 @@ class Follow(TorchFunctionMode):
         found = self._cells.get(tensor)
         if found is None or grid == (1, 1):
             return tiling
-        # Reshaping can merge cells, as Swin does: then what was followed no longer spans the picture.
+        # Reshaping can merge cells, as Swin does: then what was followed no longer spans the image.
         spans = (math.log2(tiling.step[axis] / found.step[axis]) for axis in (0, 1))
         return found if all(abs(span) < 0.5 for span in spans) else tiling
 

@@ -82,19 +82,19 @@ def capture(
 def probe(
     modules: Mapping[str, nn.Module], run: Callable[[Tensor], object], size: Size, prefix: int, last: bool
 ) -> dict[str, Tap]:
-    """How to read each of ``modules`` when ``run`` is given pictures of ``size``.
+    """How to read each of ``modules`` when ``run`` is given images of ``size``.
 
     Args:
-        prefix: tokens that stand before those of the picture.
+        prefix: tokens that stand before those of the image.
         last: whether a map whose shape leaves it open has its channels last.
 
     Raises:
         UserError: a module does not run, or gives what is no map, sequence or vector.
     """
     with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
-        picture = torch.zeros(1, 3, *size)
-        with Follow(picture) as follow:
-            found = capture(modules, lambda _, output: (output, _version(output)), lambda: run(picture))
+        image = torch.zeros(1, 3, *size)
+        with Follow(image) as follow:
+            found = capture(modules, lambda _, output: (output, _version(output)), lambda: run(image))
     taps = {}
     for name in modules:
         if name not in found:
@@ -107,7 +107,7 @@ def probe(
         if tap is None:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
-                f"extractor.levels: expected {name!r} to give a map, patch tokens or a vector a picture, "
+                f"extractor.levels: expected {name!r} to give a map, patch tokens or a vector per image, "
                 f"found {shape}: name another module"
             )
         taps[name] = Tap(tap.level, tap.layout, overwritten=_version(output) != version)
@@ -137,11 +137,11 @@ def _tap(output: Any, size: Size, prefix: int, last: bool, follow: Follow) -> Ta
 
 
 def _fold(count: int, size: Size) -> Size:
-    """The grid of ``count`` cells that is nearest in shape to a picture of ``size``."""
+    """The grid of ``count`` cells that is nearest in shape to an image of ``size``."""
     grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
     return min(grids, key=lambda grid: _stretch(grid, size), default=(1, max(count, 1)))
 
 
 def _stretch(grid: Size, size: Size) -> float:
-    """How far a grid is from the picture's shape: 0 the same, 1 twice as wide or as tall."""
+    """How far a grid is from the image's shape: 0 the same, 1 twice as wide or as tall."""
     return abs(math.log2(grid[0] * size[1] / (grid[1] * size[0])))

@@ -1,4 +1,4 @@
-"""A network cut in two: what an adapter leaves alone, which then runs once a picture, and what it trains."""
+"""A network cut in two: what an adapter leaves alone, which then runs once per image, and what it trains."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def cut(
     """(trunk, tail) of an extractor, cut at the last tensor that comes before the first use of ``parameters`` and that
     everything behind it, and every level, follows from.
 
-    The network is run once on a symbol instead of pictures, which records what calls what. Both halves call the
-    extractor's own modules; they are compared with it on pictures of noise before they are given away.
+    The network is run once on a symbol instead of images, which records what calls what. Both halves call the
+    extractor's own modules; they are compared with it on images of noise before they are given away.
 
     Args:
         extractor: in evaluation mode.
-        run: pictures → whatever, by way of ``sources``; as the extractor runs, without looking at the pictures' shape.
+        run: images → whatever, by way of ``sources``; as the extractor runs, without looking at the images' shape.
         sources: level name → the module whose first output becomes it.
         taps: level name → how it is made of that output; in the order of the features.
         blocks: modules between which a cut may lie; they are not looked into, but for levels.
         parameters: what will be trained.
-        size: (height, width) of the pictures.
+        size: (height, width) of the images.
 
     Returns:
         None where no such tensor is there before ``parameters``, or the network cannot be recorded.
@@ -73,7 +73,7 @@ def cut(
         TypeError,
         ValueError,
     ):
-        return None  # it ran on pictures before, so it does what a symbol does not allow: it looks at values or shapes
+        return None  # it ran on images before, so it does what a symbol does not allow: it looks at values or shapes
     levels = [recorder.read[name] for name in taps if name in recorder.read]
     if len(levels) < len(taps):
         return None
@@ -144,7 +144,7 @@ def _first_use(nodes: Sequence[Node], whole: nn.Module, parameters: Sequence[nn.
 def _place(nodes: Sequence[Node], levels: Sequence[Node], first: int) -> int | None:
     """Where to cut: the last node before ``first`` that no later node, and no level, reaches back over."""
     places = {node: place for place, node in enumerate(nodes)}
-    moving: dict[Node, int] = {}  # node that depends on the pictures → the first such node that it is made of
+    moving: dict[Node, int] = {}  # node that depends on the images → the first such node that it is made of
     for node in nodes:
         inputs = [places[given] for given in node.all_input_nodes if given in moving]
         if node.op == "placeholder" or inputs:
@@ -168,14 +168,14 @@ def _halves(nodes: Sequence[Node], levels: Sequence[Node], place: int) -> tuple[
     known = {nodes[place]: tail.placeholder("given")}
     for node in nodes[: max(nodes.index(level) for level in levels) + 1]:
         of_known = node.op != "placeholder" and all(given in known for given in node.all_input_nodes)
-        if of_known and node not in known:  # also what stands before the cut and does not depend on pictures
+        if of_known and node not in known:  # also what stands before the cut and does not depend on images
             known[node] = tail.node_copy(node, known.__getitem__)
     tail.output(tuple(known[level] for level in levels))
     return trunk, tail
 
 
 def _same(extractor: nn.Module, trunk: nn.Module, tail: Tail, size: Size) -> bool:
-    """Whether the halves give what the extractor gives, also for pictures in another order behind the trunk."""
+    """Whether the halves give what the extractor gives, also for images in another order behind the trunk."""
     order = [2, 0, 1]
     with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
         noise = torch.rand(len(order), 3, *size, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import pytest
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.arrays import ArraysTable, find_arrays
 from adkit.data.formats.base import Notes
-from adkit.data.loader import BadPictures, Loader
+from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import ArrayItem, Dataset
 from adkit.data.view import View
 from adkit.errors import UserError
@@ -99,11 +99,11 @@ def test_npz_of_floats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, TRAIN[[1, 4]])
 
 
-def test_npz_in_colour_is_loaded(tmp_path: Path) -> None:
-    colour = np.zeros((6, 8, 8, 3), np.uint8)
-    colour[..., 0] = 255
-    dataset = opened(write_npz(tmp_path / "a.npz", colour, colour[:3]))
-    (batch,) = Loader(dataset.categories[0].train, View("squash", 8, 8), 4, BadPictures(0))
+def test_npz_in_color_is_loaded(tmp_path: Path) -> None:
+    color = np.zeros((6, 8, 8, 3), np.uint8)
+    color[..., 0] = 255
+    dataset = opened(write_npz(tmp_path / "a.npz", color, color[:3]))
+    (batch,) = Loader(dataset.categories[0].train, View("squash", 8, 8), 4, BadImages(0))
     assert batch.images.amax(dim=(0, 2, 3)).tolist() == [1, 0, 0]
 
 
@@ -203,7 +203,7 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
 def test_wrong_shape(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "a.npz", TRAIN.reshape(6, 20))
     assert problem(path) == (
-        f"{path}: train_images: expected pictures of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), found (6, 20)"
+        f"{path}: train_images: expected images of shape (n, h, w), (n, h, w, 1) or (n, h, w, 3), found (6, 20)"
     )
 
 
@@ -223,13 +223,13 @@ def test_floats_out_of_range(tmp_path: Path, worst: float, shown: str) -> None:
 def test_labels_of_another_number(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "a.npz", TRAIN[:5])
     assert problem(path) == (
-        f"{path}: expected 5 whole numbers as labels, one a picture of train_images, found uint8 of shape (6,)"
+        f"{path}: expected 5 whole numbers as labels, one per image of train_images, found uint8 of shape (6,)"
     )
 
 
 def test_label_that_is_not_there(tmp_path: Path) -> None:
     assert problem(write_idx(tmp_path), (1, 7)) == (
-        "normal: expected labels of the training pictures in "
+        "normal: expected labels of the training images in "
         f"{tmp_path / 'train-images-idx3-ubyte'}, which are 0, 1, 2; found 7"
     )
 

@@ -34,7 +34,7 @@ def test_every_key_is_described_in_a_line(table: type[DataTable]) -> None:
 
 
 def test_defaults() -> None:
-    table = FolderTable(root="pictures")
+    table = FolderTable(root="images")
     assert (table.resize, table.image_size, table.crop, table.metric_size) == ("squash", 224, None, None)
     assert (table.batch_size, table.calibration, table.max_bad_share) == (32, 0.2, 0.05)
 

@@ -66,10 +66,10 @@ def test_class_that_is_not_there(root: Path) -> None:
     )
 
 
-def test_class_without_pictures(root: Path) -> None:
+def test_class_without_images(root: Path) -> None:
     (root / "train" / "eel").mkdir()
     assert problems(root, "*") == (
-        f"eel: expected normal training pictures in {root / 'train/eel'}, found an empty folder",
+        f"eel: expected normal training images in {root / 'train/eel'}, found an empty folder",
     )
 
 

@@ -16,7 +16,7 @@ HEAD = "path,label,split,mask\n"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number in range(4):
-        save(tmp_path / "pictures" / f"{number}.png", number)
+        save(tmp_path / "images" / f"{number}.png", number)
     save(tmp_path / "masks" / "3.png", square((8, 8), 0, 0, 2))
     return tmp_path
 
@@ -38,47 +38,47 @@ def problems(path: Path) -> tuple[str, ...]:
 
 
 def test_a_list(folder: Path) -> None:
-    lines = "pictures/0.png,good,train,\npictures/1.png,0,test,\npictures/3.png,crack,test,masks/3.png\n"
+    lines = "images/0.png,good,train,\nimages/1.png,0,test,\nimages/3.png,crack,test,masks/3.png\n"
     (category,) = opened(written(folder, HEAD + lines))
     assert category.name == "list"
-    assert [sample.id for sample in category.train] == ["pictures/0.png"]
+    assert [sample.id for sample in category.train] == ["images/0.png"]
     assert [(s.id, s.label, s.kind, s.mask) for s in category.test] == [
-        ("pictures/1.png", 0, "good", None),
-        ("pictures/3.png", 1, "crack", folder / "masks" / "3.png"),
+        ("images/1.png", 0, "good", None),
+        ("images/3.png", 1, "crack", folder / "masks" / "3.png"),
     ]
 
 
 def test_categories(folder: Path) -> None:
-    text = "path,label,split,category\npictures/0.png,ok,train,b\npictures/1.png,ok,train,a\n"
+    text = "path,label,split,category\nimages/0.png,ok,train,b\nimages/1.png,ok,train,a\n"
     assert [category.name for category in opened(written(folder, text))] == ["b", "a"]
 
 
 @pytest.mark.parametrize("split", ["calibration", "validation"])
 def test_calibration_of_the_list(folder: Path, split: str) -> None:
-    path = written(folder, HEAD + f"pictures/0.png,ok,train,\npictures/1.png,ok,{split},\n")
+    path = written(folder, HEAD + f"images/0.png,ok,train,\nimages/1.png,ok,{split},\n")
     (category,) = opened(path, calibration=0.5)
-    assert [sample.id for sample in category.calibration] == ["pictures/1.png"]
+    assert [sample.id for sample in category.calibration] == ["images/1.png"]
     (category,) = opened(path, calibration=0)
-    assert [sample.id for sample in category.train] == ["pictures/0.png", "pictures/1.png"]
+    assert [sample.id for sample in category.train] == ["images/0.png", "images/1.png"]
 
 
-@pytest.mark.parametrize("written_as", ["pictures/0.png", "./pictures/0.png", "masks/../pictures/0.png", "{}/0.png"])
+@pytest.mark.parametrize("written_as", ["images/0.png", "./images/0.png", "masks/../images/0.png", "{}/0.png"])
 def test_one_file_has_one_id(folder: Path, written_as: str) -> None:
-    line = written_as.format(folder / "pictures")
+    line = written_as.format(folder / "images")
     (category,) = opened(written(folder, f"{HEAD}{line},good,train,\n"))
-    assert [sample.id for sample in category.train] == ["pictures/0.png"]
-    path = written(folder, f"{HEAD}pictures/0.png,good,train,\n{line},good,test,\n")
-    assert problems(path) == (f"{path}:3: path: pictures/0.png is on line 2 already; list each picture once",)
+    assert [sample.id for sample in category.train] == ["images/0.png"]
+    path = written(folder, f"{HEAD}images/0.png,good,train,\n{line},good,test,\n")
+    assert problems(path) == (f"{path}:3: path: images/0.png is on line 2 already; list each image once",)
 
 
 def test_id_of_a_file_beside_the_folder_of_the_list(folder: Path) -> None:
     (folder / "lists").mkdir()
-    (category,) = opened(written(folder / "lists", HEAD + "../pictures/0.png,good,train,\n"))
-    assert [sample.id for sample in category.train] == ["../pictures/0.png"]
+    (category,) = opened(written(folder / "lists", HEAD + "../images/0.png,good,train,\n"))
+    assert [sample.id for sample in category.train] == ["../images/0.png"]
 
 
 def test_byte_order_mark_of_spreadsheets(folder: Path) -> None:
-    (category,) = opened(written(folder, "\ufeff" + HEAD + "pictures/0.png,good,train,\n"))
+    (category,) = opened(written(folder, "\ufeff" + HEAD + "images/0.png,good,train,\n"))
     assert len(category.train) == 1
 
 
@@ -93,7 +93,7 @@ def test_folder_of_that_name(tmp_path: Path) -> None:
 
 
 def test_missing_column(folder: Path) -> None:
-    path = written(folder, "file,label,split\npictures/0.png,good,train\n")
+    path = written(folder, "file,label,split\nimages/0.png,good,train\n")
     assert problems(path) == (
         f"{path}:1: expected the columns path, label and split (and if wanted mask, category), "
         "found no path among file, label, split; the first line names the columns",
@@ -102,7 +102,7 @@ def test_missing_column(folder: Path) -> None:
 
 def test_no_lines(folder: Path) -> None:
     path = written(folder, HEAD)
-    assert problems(path) == (f"{path}: expected a line a picture below the names of the columns, found none",)
+    assert problems(path) == (f"{path}: expected a line per image below the names of the columns, found none",)
 
 
 def test_not_text(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_not_text(tmp_path: Path) -> None:
     )
 
 
-def test_no_normal_training_pictures(folder: Path) -> None:
-    path = written(folder, HEAD + "pictures/0.png,good,test,\n")
+def test_no_normal_training_images(folder: Path) -> None:
+    path = written(folder, HEAD + "images/0.png,good,test,\n")
     assert problems(path) == (
-        f"list: expected normal training pictures as lines of {path} labelled good, ok, normal or 0 in the "
+        f"list: expected normal training images as lines of {path} labelled good, ok, normal or 0 in the "
         "split train, found none",
     )
 
@@ -124,37 +124,37 @@ def test_no_normal_training_pictures(folder: Path) -> None:
     ("line", "sentence"),
     [
         (",good,train,", "expected a value for path, found none"),
-        ("pictures/1.png,good", "expected a value for split, found none"),
-        ("pictures/1.png,good,train,,,", "expected 4 values, found more; put commas in double quotes"),
+        ("images/1.png,good", "expected a value for split, found none"),
+        ("images/1.png,good,train,,,", "expected 4 values, found more; put commas in double quotes"),
         (
-            "pictures/1.png,good,tran,",
+            "images/1.png,good,tran,",
             "split: expected one of train, test, calibration, validation, found tran (did you mean train?)",
         ),
         (
-            "pictures/1.png,crack,train,",
-            "label: expected good, ok, normal or 0 in the split train, which is of normal pictures alone, "
+            "images/1.png,crack,train,",
+            "label: expected good, ok, normal or 0 in the split train, which is of normal images alone, "
             "found crack; give it the split test",
         ),
         (
-            "pictures/0.png,good,test,",
-            "path: pictures/0.png is on line 2 already; list each picture once",
+            "images/0.png,good,test,",
+            "path: images/0.png is on line 2 already; list each image once",
         ),
     ],
 )
 def test_line_with_a_problem(folder: Path, line: str, sentence: str) -> None:
-    path = written(folder, f"{HEAD}pictures/0.png,good,train,\n{line}\n")
+    path = written(folder, f"{HEAD}images/0.png,good,train,\n{line}\n")
     assert problems(path) == (f"{path}:3: {sentence}",)
 
 
-@pytest.mark.parametrize(("key", "line"), [("path", "{},good,train,"), ("mask", "pictures/1.png,crack,test,{}")])
+@pytest.mark.parametrize(("key", "line"), [("path", "{},good,train,"), ("mask", "images/1.png,crack,test,{}")])
 def test_file_that_is_not_there(folder: Path, key: str, line: str) -> None:
-    path = written(folder, f"{HEAD}pictures/0.png,good,train,\n{line.format('nowhere.png')}\n")
+    path = written(folder, f"{HEAD}images/0.png,good,train,\n{line.format('nowhere.png')}\n")
     assert problems(path) == (
         f"{path}:3: {key}: expected a file at {folder / 'nowhere.png'}, found none; paths start from the csv's folder",
     )
 
 
 def test_only_so_many_lines_are_named(folder: Path) -> None:
-    path = written(folder, HEAD + "pictures/0.png,good,train,\n" + "x.png,good,train,\n" * 30)
+    path = written(folder, HEAD + "images/0.png,good,train,\n" + "x.png,good,train,\n" * 30)
     assert len(problems(path)) == 21
     assert problems(path)[-1] == f"{path}: 10 more lines have problems"

@@ -37,7 +37,7 @@ def test_normal_only(tmp_path: Path) -> None:
     assert (len(category.train), len(category.calibration), len(category.test)) == (8, 2, 0)
 
 
-def test_a_share_of_the_normal_pictures_is_tested_on(tmp_path: Path) -> None:
+def test_a_share_of_the_normal_images_is_tested_on(tmp_path: Path) -> None:
     parts(tmp_path)
     category = only(FolderTable(root=str(tmp_path), anomalous="bad", test_share=0.3, calibration=0))
     assert [(sample.label, sample.kind) for sample in category.test] == [(0, "good")] * 3 + [(1, "bad")] * 2
@@ -45,7 +45,7 @@ def test_a_share_of_the_normal_pictures_is_tested_on(tmp_path: Path) -> None:
     assert not {s.id for s in category.train} & {s.id for s in category.test}
 
 
-def test_normal_test_pictures_of_their_own(tmp_path: Path) -> None:
+def test_normal_test_images_of_their_own(tmp_path: Path) -> None:
     parts(tmp_path)
     save(tmp_path / "fine" / "0.png", 90)
     category = only(FolderTable(root=str(tmp_path), anomalous="bad", test_normal="fine", calibration=0))
@@ -71,14 +71,14 @@ def test_subfolders_say_the_kind(tmp_path: Path) -> None:
     assert category.train[-1].id == "good/monday/0.png"
 
 
-def test_pictures_in_the_root_itself(tmp_path: Path) -> None:
+def test_images_in_the_root_itself(tmp_path: Path) -> None:
     parts(tmp_path)
     save(tmp_path / "0.png", 90)
     table = FolderTable(root=str(tmp_path), normal=".", anomalous="bad", masks="masks", test_share=0, calibration=0)
     assert [sample.id for sample in only(table).train] == ["0.png", *(f"good/{n}.png" for n in range(10))]
 
 
-def test_masks_below_the_anomalous_pictures_are_no_pictures(tmp_path: Path) -> None:
+def test_masks_below_the_anomalous_images_are_no_images(tmp_path: Path) -> None:
     parts(tmp_path)
     (tmp_path / "masks").rename(tmp_path / "bad" / "masks")
     category = only(FolderTable(root=str(tmp_path), anomalous="bad", masks="bad/masks", test_share=0))
@@ -87,7 +87,7 @@ def test_masks_below_the_anomalous_pictures_are_no_pictures(tmp_path: Path) -> N
 
 def test_missing_root(tmp_path: Path) -> None:
     assert problems(FolderTable(root=str(tmp_path / "x"))) == (
-        f"root: expected a folder of pictures at {tmp_path / 'x'}, found no such folder; check the path",
+        f"root: expected a folder of images at {tmp_path / 'x'}, found no such folder; check the path",
     )
 
 
@@ -95,24 +95,24 @@ def test_every_missing_subfolder_is_named(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     table = FolderTable(root=str(tmp_path), anomalous="bad", masks="masks", test_normal="fine")
     assert problems(table) == (
-        f"anomalous: expected pictures in {tmp_path / 'bad'}, found no such folder; check the name",
-        f"masks: expected pictures in {tmp_path / 'masks'}, found no such folder; check the name",
-        f"test_normal: expected pictures in {tmp_path / 'fine'}, found no such folder; check the name",
-        f"{tmp_path.name}: expected normal training pictures in {tmp_path / 'good'}, found an empty folder",
+        f"anomalous: expected images in {tmp_path / 'bad'}, found no such folder; check the name",
+        f"masks: expected images in {tmp_path / 'masks'}, found no such folder; check the name",
+        f"test_normal: expected images in {tmp_path / 'fine'}, found no such folder; check the name",
+        f"{tmp_path.name}: expected normal training images in {tmp_path / 'good'}, found an empty folder",
     )
 
 
-def test_masks_without_anomalous_pictures(tmp_path: Path) -> None:
+def test_masks_without_anomalous_images(tmp_path: Path) -> None:
     parts(tmp_path)
     assert problems(FolderTable(root=str(tmp_path), masks="masks")) == (
-        "masks: expected the key anomalous beside it, found none; masks are of anomalous pictures",
+        "masks: expected the key anomalous beside it, found none; masks are of anomalous images",
     )
 
 
-def test_masks_of_which_none_has_the_name_of_a_picture(tmp_path: Path) -> None:
+def test_masks_of_which_none_has_the_name_of_a_image(tmp_path: Path) -> None:
     parts(tmp_path)
     for mask in (tmp_path / "masks").iterdir():
         mask.rename(mask.with_name(f"mask_{mask.name}"))
     (problem,) = problems(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
     assert problem.startswith(f"masks: expected x.png or x_mask.png in {tmp_path / 'masks'} for bad/x.png, ")
-    assert problem.endswith("rename the masks after their pictures")
+    assert problem.endswith("rename the masks after their images")

@@ -87,7 +87,7 @@ def test_mask_of_another_extension(tmp_path: Path) -> None:
     assert only(tmp_path).test[0].mask == mask
 
 
-def test_folder_of_masks_for_a_picture(tmp_path: Path) -> None:
+def test_folder_of_masks_for_a_image(tmp_path: Path) -> None:
     truth = mvtec(tmp_path) / "ground_truth" / "crack"
     (truth / "0_mask.png").unlink()
     save(truth / "0" / "000.png", square((8, 8), 0, 0, 2))
@@ -95,7 +95,7 @@ def test_folder_of_masks_for_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".hidden.png", "._0.png", "Thumbs.db", "notes.txt", ".git/0.png"])
-def test_what_is_no_picture_is_passed_over(tmp_path: Path, name: str) -> None:
+def test_what_is_no_image_is_passed_over(tmp_path: Path, name: str) -> None:
     path = mvtec(tmp_path) / "train" / "good" / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
@@ -116,12 +116,12 @@ def test_validation_folder_joins_training_where_no_calibration_is_wanted(tmp_pat
     assert len(category.train) == 4
 
 
-def test_without_test_pictures(tmp_path: Path) -> None:
+def test_without_test_images(tmp_path: Path) -> None:
     shutil.rmtree(mvtec(tmp_path) / "test")
     assert only(tmp_path).test == ()
 
 
-def test_anomalous_pictures_in_train_are_left_out(tmp_path: Path) -> None:
+def test_anomalous_images_in_train_are_left_out(tmp_path: Path) -> None:
     save(mvtec(tmp_path) / "train" / "crack" / "0.png")
     dataset = opened(tmp_path)
     assert len(dataset.categories[0].train) == 3
@@ -130,7 +130,7 @@ def test_anomalous_pictures_in_train_are_left_out(tmp_path: Path) -> None:
     )
 
 
-def test_loose_test_pictures_are_left_out(tmp_path: Path) -> None:
+def test_loose_test_images_are_left_out(tmp_path: Path) -> None:
     save(mvtec(tmp_path) / "test" / "0.png")
     assert opened(tmp_path).warnings == (
         f"tile: left out, for they lie in {tmp_path / 'tile/test'} itself and not in a folder that says "
@@ -176,29 +176,29 @@ def test_category_that_is_not_there(tmp_path: Path) -> None:
     )
 
 
-def test_no_normal_pictures(tmp_path: Path) -> None:
+def test_no_normal_images(tmp_path: Path) -> None:
     shutil.rmtree(mvtec(tmp_path) / "train" / "good")
     assert problems(tmp_path) == (
-        f"tile: expected normal training pictures in {tmp_path / 'tile/train/good'} (or ok, normal), "
+        f"tile: expected normal training images in {tmp_path / 'tile/train/good'} (or ok, normal), "
         "found no such folder",
     )
 
 
-def test_empty_folder_of_normal_pictures(tmp_path: Path) -> None:
+def test_empty_folder_of_normal_images(tmp_path: Path) -> None:
     good = mvtec(tmp_path) / "train" / "good"
     shutil.rmtree(good)
     good.mkdir()
     assert problems(tmp_path) == (
-        f"tile: expected normal training pictures in {good} (or ok, normal), found an empty folder",
+        f"tile: expected normal training images in {good} (or ok, normal), found an empty folder",
     )
 
 
-def test_folder_of_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_folder_of_files_that_are_no_images(tmp_path: Path) -> None:
     good = mvtec(tmp_path) / "train" / "good"
     for path in good.iterdir():
         path.rename(path.with_suffix(".dcm"))
     assert problems(tmp_path)[0].endswith(
-        "found 3 files, none of which is a picture (bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp)"
+        "found 3 files, none of which is an image (bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp)"
     )
 
 

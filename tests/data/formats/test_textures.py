@@ -13,7 +13,7 @@ from adkit.data.formats.textures import (
     GOOD,
     SIZE,
     TEXTURES,
-    draw_picture,
+    draw_image,
     photographs,
     plans,
     regions,
@@ -38,8 +38,8 @@ def photos():
 
 
 def read(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def files(root):
@@ -58,9 +58,9 @@ def test_layout(root, texture):
 
 
 @pytest.mark.parametrize("path", [Path("train/good/000.png"), Path("test/hole/009.png")])
-def test_pictures_are_rgb(root, path):
-    picture = read(root / "brick" / path)
-    assert (picture.shape, picture.dtype) == ((SIZE, SIZE, 3), np.uint8)
+def test_images_are_rgb(root, path):
+    image = read(root / "brick" / path)
+    assert (image.shape, image.dtype) == ((SIZE, SIZE, 3), np.uint8)
 
 
 def test_every_defect_has_its_mask(root):
@@ -95,25 +95,25 @@ def test_crops_stay_in_their_split(seed):
 
 def test_what_is_written_is_what_is_planned(root, photos):
     for plan in plans(0):
-        _, picture, mask = draw_picture(plan, photos)
-        assert np.array_equal(read(root / plan.path), picture)
+        _, image, mask = draw_image(plan, photos)
+        assert np.array_equal(read(root / plan.path), image)
         if plan.kind != "good":
             assert np.array_equal(read(root / plan.mask_path) > 0, mask)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_is_unaltered_outside_its_mask_and_altered_inside(photos, kind):
+def test_a_image_is_unaltered_outside_its_mask_and_altered_inside(photos, kind):
     for plan in plans(0):
         if plan.kind == kind:
-            clean, picture, mask = draw_picture(plan, photos)
-            differs = (clean != picture).any(axis=-1)
+            clean, image, mask = draw_image(plan, photos)
+            differs = (clean != image).any(axis=-1)
             assert not (differs & ~mask).any()
             assert differs[mask].mean() > 0.95  # paint may happen to equal what it covers
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_each_defect_covers_between_0_3_and_6_percent(photos, seed):
-    shares = [draw_picture(plan, photos)[2].mean() for plan in plans(seed) if plan.kind != "good"]
+    shares = [draw_image(plan, photos)[2].mean() for plan in plans(seed) if plan.kind != "good"]
     assert 0.003 <= min(shares) <= max(shares) <= 0.06
 
 
@@ -126,16 +126,16 @@ def test_brightness_does_not_give_the_defects_away(root, texture, statistic):
     assert max(auroc, 1 - auroc) <= 0.80
 
 
-def test_a_defect_keeps_to_the_range_of_the_picture(photos):
+def test_a_defect_keeps_to_the_range_of_the_image(photos):
     for plan in plans(0):
         if plan.kind != "good":
-            clean, picture, _ = draw_picture(plan, photos)
-            assert clean.min() <= picture.min() <= picture.max() <= clean.max()
+            clean, image, _ = draw_image(plan, photos)
+            assert clean.min() <= image.min() <= image.max() <= clean.max()
 
 
-def test_drawing_leaves_the_clean_picture_as_it_was(photos):
+def test_drawing_leaves_the_clean_image_as_it_was(photos):
     plan = next(plan for plan in plans(0) if plan.kind == "stain")
-    clean = draw_picture(plan, photos)[0]
+    clean = draw_image(plan, photos)[0]
     before = clean.copy()
     defects.draw("hole", clean, clean, np.random.default_rng(0))
     assert np.array_equal(clean, before)
@@ -147,8 +147,8 @@ def test_one_seed_gives_the_same_bytes(root, tmp_path):
     assert files(tmp_path / "again") == files(root)
 
 
-def test_another_seed_gives_other_pictures(photos):
-    first, other = (draw_picture(next(plans(seed)), photos)[1] for seed in (0, 1))
+def test_another_seed_gives_other_images(photos):
+    first, other = (draw_image(next(plans(seed)), photos)[1] for seed in (0, 1))
     assert not np.array_equal(first, other)
 
 
@@ -169,8 +169,8 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     save = textures._save
     written = []
 
-    def interrupted_at_the_tenth(path, picture):
-        save(path, picture)
+    def interrupted_at_the_tenth(path, image):
+        save(path, image)
         written.append(path)
         if len(written) == 10:
             raise KeyboardInterrupt

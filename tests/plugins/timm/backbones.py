@@ -1,4 +1,4 @@
-"""Backbones of ``timm``, small pictures for them, and what is said when one cannot be built."""
+"""Backbones of ``timm``, small images for them, and what is said when one cannot be built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(
     return TimmExtractor(params, Context(image_size=size, seed=seed))
 
 
-def pictures(number: int, size: tuple[int, int] = (64, 64)) -> Tensor:
+def sample_images(number: int, size: tuple[int, int] = (64, 64)) -> Tensor:
     return torch.rand(number, 3, *size, generator=torch.Generator().manual_seed(1))
 
 

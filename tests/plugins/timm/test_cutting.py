@@ -10,7 +10,7 @@ from torch import nn
 
 from adkit.plugin import POOL, Context, Features, Geometry, Level
 from adkit.plugin.extractor import SplittableExtractor
-from adkit.testing import TinyLevels, pictures
+from adkit.testing import TinyLevels, sample_images
 from adkit.toolkit.heads import ExtendedExtractor
 
 SIZE = (64, 64)
@@ -41,7 +41,7 @@ def ids(parameters):
 
 
 def images_of(count=3, size=SIZE):
-    return pictures(count, size, seed=7)[0].images
+    return sample_images(count, size, seed=7)[0].images
 
 
 def require_equal(found, expected):
@@ -202,7 +202,7 @@ def test_one_whose_recording_differs_from_it_is_not_cut():
     assert Counts().split() is None
 
 
-def test_one_whose_pictures_look_at_each_other_is_not_cut():
+def test_one_whose_images_look_at_each_other_is_not_cut():
     class Mixes(Network):
         def between(self, values):
             return values + torch.arange(3)[:, None, None, None]

@@ -12,10 +12,10 @@ from adkit.plugin.types import Geometry
 
 
 def followed(network: nn.Module, size: tuple[int, int]) -> Geometry:
-    picture = torch.zeros(1, 3, *size)
-    follow = Follow(picture)
+    image = torch.zeros(1, 3, *size)
+    follow = Follow(image)
     with torch.no_grad(), follow:
-        output = network(picture)
+        output = network(image)
     return follow.geometry(output, (output.shape[2], output.shape[3]))
 
 
@@ -24,12 +24,12 @@ def seen(network: nn.Module, size: tuple[int, int]) -> list[tuple[int, float, fl
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.ones_(module.weight)
-    picture = torch.ones(1, 3, *size, requires_grad=True)
-    output = network(picture)
+    image = torch.ones(1, 3, *size, requires_grad=True)
+    output = network(image)
     found = []
     for beside in (0, 1):
         row, column = output.shape[2] // 2 + beside, output.shape[3] // 2 + beside
-        (gradient,) = torch.autograd.grad(output[0, 0, row, column], picture, retain_graph=True)
+        (gradient,) = torch.autograd.grad(output[0, 0, row, column], image, retain_graph=True)
         for axis, index in ((0, row), (1, column)):
             weight = gradient[0].sum(0).sum(1 - axis)
             centroid = (weight * (torch.arange(size[axis]) + 0.5)).sum() / weight.sum()
@@ -64,7 +64,7 @@ class Padded(nn.Module):
     ],
     ids=str,
 )
-def test_cells_are_centred_on_what_they_see(network: nn.Module) -> None:
+def test_cells_are_centered_on_what_they_see(network: nn.Module) -> None:
     size = (64, 48)
     geometry = followed(network, size)
     for axis, index, centroid in seen(network, size):
@@ -85,7 +85,7 @@ def test_cells_stay_where_the_first_operand_has_them() -> None:
     assert followed(Residual(), (8, 8)) == Geometry((1, 1), (2, 2))
 
 
-def test_merged_cells_tile_the_picture() -> None:
+def test_merged_cells_tile_the_image() -> None:
     class Merge(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.reshape(1, 3, 4, 2, 6, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 12, 4, 6)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adkit import UserError
 from adkit.plugin import AdaptableExtractor, Geometry
-from tests.plugins.timm.backbones import LITE, RESNET, SWIN, VIT, make, pictures, refusal
+from tests.plugins.timm.backbones import LITE, RESNET, SWIN, VIT, make, refusal, sample_images
 
 # --- levels
 
@@ -38,7 +38,7 @@ def test_levels_state_what_calling_gives(
     backbone: str, size: tuple[int, int], levels: dict[str, tuple[int, int, int]]
 ) -> None:
     extractor = make(backbone, *levels, size=size)
-    features = extractor(pictures(2, size))
+    features = extractor(sample_images(2, size))
     assert list(features) == list(levels)
     for name, (channels, height, width) in levels.items():
         assert features[name].shape == (2, height, width, channels)
@@ -49,36 +49,36 @@ def test_levels_state_what_calling_gives(
 
 
 def test_levels_come_in_the_order_of_the_recipe() -> None:
-    assert list(make(RESNET, "layer2", "pool", "layer1")(pictures(1))) == ["layer2", "pool", "layer1"]
+    assert list(make(RESNET, "layer2", "pool", "layer1")(sample_images(1))) == ["layer2", "pool", "layer1"]
 
 
 def test_pool_is_what_the_classifier_reads() -> None:
     extractor = make(weights="packaged")
-    pooled = extractor(pictures(2))["pool"][:, 0, 0]
-    torch.testing.assert_close(extractor.model.classifier(pooled), extractor.classify(pictures(2)))
+    pooled = extractor(sample_images(2))["pool"][:, 0, 0]
+    torch.testing.assert_close(extractor.model.classifier(pooled), extractor.classify(sample_images(2)))
 
 
 def test_channels_last_map_is_the_modules_output() -> None:
     extractor = make(RESNET, "layer1")
-    model, images = extractor.model, (pictures(2) - extractor.mean) / extractor.std
+    model, images = extractor.model, (sample_images(2) - extractor.mean) / extractor.std
     expected = model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(images)))))
-    torch.testing.assert_close(extractor(pictures(2))["layer1"], expected.permute(0, 2, 3, 1))
+    torch.testing.assert_close(extractor(sample_images(2))["layer1"], expected.permute(0, 2, 3, 1))
 
 
 def test_tokens_fold_row_by_row_without_the_class_token() -> None:
     extractor = make("test_vit", "blocks.0", size=(32, 48))
     tokens = extractor.model.forward_intermediates(
-        (pictures(1, (32, 48)) - extractor.mean) / extractor.std,
+        (sample_images(1, (32, 48)) - extractor.mean) / extractor.std,
         indices=[0],
         output_fmt="NLC",
         intermediates_only=True,
     )[0]  # (1, 6, 192)
-    torch.testing.assert_close(extractor(pictures(1, (32, 48)))["blocks.0"][0, 1, 2], tokens[0, 5])
+    torch.testing.assert_close(extractor(sample_images(1, (32, 48)))["blocks.0"][0, 1, 2], tokens[0, 5])
 
 
 def test_a_level_is_copied_where_the_backbone_writes_into_it() -> None:
     extractor = make(RESNET, "bn1", "layer1")
-    assert extractor(pictures(1))["bn1"].min() < 0  # the ReLU that follows works in place
+    assert extractor(sample_images(1))["bn1"].min() < 0  # the ReLU that follows works in place
 
 
 def test_nothing_runs_behind_the_deepest_level() -> None:
@@ -86,7 +86,7 @@ def test_nothing_runs_behind_the_deepest_level() -> None:
     ran: list[str] = []
     for name, module in extractor.model.named_children():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    extractor(pictures(1))
+    extractor(sample_images(1))
     assert ran == ["conv1", "bn1", "act1", "maxpool", "layer1", "layer2"]
 
 
@@ -95,16 +95,16 @@ def test_a_copy_reads_its_own_weights() -> None:
     other = copy.deepcopy(extractor)
     for parameter in other.parameters():
         parameter.data.zero_()
-    assert other(pictures(1))["layer1"].abs().max() == 0
-    assert extractor(pictures(1))["layer1"].abs().max() > 0
+    assert other(sample_images(1))["layer1"].abs().max() == 0
+    assert extractor(sample_images(1))["layer1"].abs().max() > 0
 
 
 @pytest.mark.parametrize("backbone", [LITE, "test_vit"])
-def test_a_picture_gives_the_same_features_in_any_batch(backbone: str) -> None:
+def test_a_image_gives_the_same_features_in_any_batch(backbone: str) -> None:
     size = (64, 64)
     level = "blocks.1"
     extractor = make(backbone, level, "pool", size=size, weights="packaged" if backbone == LITE else "none")
-    images = pictures(16, size)
+    images = sample_images(16, size)
     with torch.inference_mode():
         whole = extractor(images)
         for split in (1, 7):
@@ -118,7 +118,7 @@ def test_gradients_reach_the_parameters_that_are_set_free() -> None:
     extractor = make(RESNET, "layer1", "pool")
     for parameter in extractor.blocks()["layer4"]:
         parameter.requires_grad_(True)
-    extractor(pictures(1))["pool"].sum().backward()
+    extractor(sample_images(1))["pool"].sum().backward()
     assert all(parameter.grad is not None for parameter in extractor.blocks()["layer4"])
     assert all(parameter.grad is None for parameter in extractor.blocks()["layer3"])
 
@@ -149,7 +149,7 @@ def averaging(extractor: TimmExtractor) -> TimmExtractor:
         (LITE, "blocks.4", (383, 357)),
     ],
 )
-def test_geometry_is_the_centre_of_what_a_cell_sees(backbone: str, level: str, size: tuple[int, int]) -> None:
+def test_geometry_is_the_center_of_what_a_cell_sees(backbone: str, level: str, size: tuple[int, int]) -> None:
     extractor = averaging(make(backbone, level, size=size))
     images = torch.ones(1, 3, *size, requires_grad=True)
     rows, columns = extractor.levels[level].grid
@@ -157,12 +157,12 @@ def test_geometry_is_the_centre_of_what_a_cell_sees(backbone: str, level: str, s
     assert images.grad is not None
     seen = images.grad[0].sum(0).abs()  # (H, W)
     seen = seen / seen.sum()
-    centre = [float((seen.sum(1 - axis) * (torch.arange(size[axis]) + 0.5)).sum()) for axis in (0, 1)]
+    center = [float((seen.sum(1 - axis) * (torch.arange(size[axis]) + 0.5)).sum()) for axis in (0, 1)]
     geometry = extractor.levels[level].geometry
     expected = [
         geometry.start[axis] + cell * geometry.step[axis] for axis, cell in enumerate((rows // 2, columns // 2))
     ]
-    assert centre == pytest.approx(expected, abs=0.5)
+    assert center == pytest.approx(expected, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_geometry_by_hand(backbone: str, level: str, size: tuple[int, int], star
     assert geometry == Geometry((start, start), (step, step))
 
 
-def test_pool_covers_the_picture() -> None:
+def test_pool_covers_the_image() -> None:
     assert make(RESNET, "pool", size=(64, 96)).levels["pool"].geometry == Geometry((32, 48), (64, 96))
 
 
@@ -248,21 +248,21 @@ def test_a_module_that_gives_no_map_is_no_level() -> None:
     assert message.startswith("extractor.levels: expected 'stage2' to give a map, patch tokens or a vector")
 
 
-def test_a_picture_size_that_the_backbone_refuses() -> None:
+def test_a_image_size_that_the_backbone_refuses() -> None:
     message = refusal("test_maxvit", size=(100, 100))
-    assert message.startswith("data.image_size: test_maxvit does not take pictures of 100 × 100 pixels")
+    assert message.startswith("data.image_size: test_maxvit does not take images of 100 × 100 pixels")
     assert "use 160 × 160, which it was trained on" in message
 
 
 def test_building_in_inference_mode_changes_nothing() -> None:
     with torch.inference_mode():
         extractor = make(RESNET, "layer1")
-        assert extractor(pictures(1))["layer1"].shape == (1, 16, 16, 32)
+        assert extractor(sample_images(1))["layer1"].shape == (1, 16, 16, 32)
 
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected shape \(n, 3, 64, 64\), found \(1, 3, 32, 32\)"):
-        make(RESNET)(pictures(1, (32, 32)))
+        make(RESNET)(sample_images(1, (32, 32)))
 
 
 @pytest.mark.parametrize("levels", [(), ("layer1", "layer1")])
@@ -289,18 +289,18 @@ class Whole(nn.Module):
     ("backbone", "level"),
     [(RESNET, "layer2"), ("test_vit", "blocks.0"), ("test_convnext", "stages.1"), (LITE, "blocks.2")],
 )
-def test_the_copy_for_export_can_be_recorded_for_any_number_of_pictures(backbone: str, level: str) -> None:
+def test_the_copy_for_export_can_be_recorded_for_any_number_of_images(backbone: str, level: str) -> None:
     extractor = make(backbone, level).for_inference()
     sizes = ({0: torch.export.Dim("n", min=1)},)
     with torch.no_grad():
         recorded = torch.export.export(
-            Whole(extractor.for_export()), (pictures(2),), dynamic_shapes=sizes, strict=False
+            Whole(extractor.for_export()), (sample_images(2),), dynamic_shapes=sizes, strict=False
         )
-        for images in (pictures(1), pictures(3)):
+        for images in (sample_images(1), sample_images(3)):
             torch.testing.assert_close(recorded.module()(images), dict(extractor(images)))
 
 
 def test_the_copy_for_export_computes_in_one_precision() -> None:
     copied = make().for_inference().for_export()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert copied.model.conv_stem(pictures(1)).dtype == torch.bfloat16
+        assert copied.model.conv_stem(sample_images(1)).dtype == torch.bfloat16

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from adkit import UserError
-from tests.plugins.timm.backbones import RESNET, make, pictures, refusal
+from tests.plugins.timm.backbones import RESNET, make, refusal, sample_images
 
 
 def test_weights_without_classifier_do_not_classify(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_weights_without_classifier_do_not_classify(tmp_path: Path) -> None:
     safetensors.torch.save_file(timm.create_model(RESNET, num_classes=0).state_dict(), file)
     extractor = make(RESNET, weights=str(file))
     with pytest.raises(UserError, match="expected weights of test_resnet with a classifier"):
-        extractor.classify(pictures(1))
+        extractor.classify(sample_images(1))
 
 
 @pytest.mark.parametrize(("photograph", "number"), [("chelsea", 285), ("coffee", 967)])
@@ -67,7 +67,7 @@ def test_weights_from_a_file(tmp_path: Path, wrap: str) -> None:
 
 def test_a_file_may_have_another_number_of_classes(tmp_path: Path) -> None:
     torch.save(timm.create_model(RESNET, num_classes=7).state_dict(), tmp_path / "seven.pth")
-    assert make(RESNET, weights=str(tmp_path / "seven.pth")).classify(pictures(2)).shape == (2, 7)
+    assert make(RESNET, weights=str(tmp_path / "seven.pth")).classify(sample_images(2)).shape == (2, 7)
 
 
 def test_a_file_of_another_backbone_names_tensors(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_file_of_another_backbone_names_tensors(tmp_path: Path) -> None:
 def test_a_file_of_other_shapes_says_which(tmp_path: Path) -> None:
     state = timm.create_model(RESNET).state_dict()
     state["conv1.0.weight"] = torch.zeros(16, 1, 3, 3)
-    torch.save(state, tmp_path / "grey.pth")
-    message = refusal(RESNET, weights=str(tmp_path / "grey.pth"))
+    torch.save(state, tmp_path / "gray.pth")
+    message = refusal(RESNET, weights=str(tmp_path / "gray.pth"))
     assert "found 1 that do not fit (conv1.0.weight is 16×1×3×3, expected 16×3×3×3)" in message
 
 

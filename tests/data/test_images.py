@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from adkit.data.pictures import PIXEL_LIMIT, PictureError, picture_size, read_picture
+from adkit.data.images import PIXEL_LIMIT, ImageError, image_size, read_image
 from adkit.data.samples import ArrayFile, ArrayItem
 from tests.data.image_files import save
 
@@ -17,13 +17,13 @@ RED, GREY = (200, 40, 10), 77
 
 
 def reason(path: Path) -> str:
-    with pytest.raises(PictureError) as caught:
-        read_picture(path)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
     return caught.value.reason
 
 
 def first_pixel(path: Path) -> object:
-    return read_picture(path).getpixel((0, 0))
+    return read_image(path).getpixel((0, 0))
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -38,7 +38,7 @@ def test_rgb_of_every_lossless_format(tmp_path: Path, extension: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     path = tmp_path / f"a.{extension}"
     Image.fromarray(pixels).save(path, **({"lossless": True} if extension == "webp" else {}))
-    np.testing.assert_array_equal(np.asarray(read_picture(path)), pixels)
+    np.testing.assert_array_equal(np.asarray(read_image(path)), pixels)
 
 
 def test_rgb_of_jpeg(tmp_path: Path) -> None:
@@ -46,15 +46,15 @@ def test_rgb_of_jpeg(tmp_path: Path) -> None:
     assert first_pixel(tmp_path / "a.jpg") == pytest.approx(RED, abs=3)
 
 
-def test_grey_stays_one_band(tmp_path: Path) -> None:
-    picture = read_picture(save(tmp_path / "a.png", GREY))
-    assert picture.mode == "L"
-    assert picture.getpixel((0, 0)) == GREY
+def test_gray_stays_one_band(tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "a.png", GREY))
+    assert image.mode == "L"
+    assert image.getpixel((0, 0)) == GREY
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[False, True]])).save(tmp_path / "a.png")
-    assert np.asarray(read_picture(tmp_path / "a.png")).tolist() == [[0, 255]]
+    assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[0, 255]]
 
 
 def test_palette(tmp_path: Path) -> None:
@@ -67,19 +67,19 @@ def test_half_transparent_lies_over_white(tmp_path: Path) -> None:
     assert first_pixel(tmp_path / "a.png") == (127, 127, 127)
 
 
-def test_grey_with_transparency_lies_over_white(tmp_path: Path) -> None:
+def test_gray_with_transparency_lies_over_white(tmp_path: Path) -> None:
     Image.new("LA", (4, 4), (50, 0)).save(tmp_path / "a.png")
     assert first_pixel(tmp_path / "a.png") == (255, 255, 255)
 
 
-def test_transparent_colour_of_a_palette_lies_over_white(tmp_path: Path) -> None:
+def test_transparent_color_of_a_palette_lies_over_white(tmp_path: Path) -> None:
     Image.new("P", (4, 4), 0).save(tmp_path / "a.png", transparency=0)
     assert first_pixel(tmp_path / "a.png") == (255, 255, 255)
 
 
-def test_transparent_value_of_a_grey_png_lies_over_white(tmp_path: Path) -> None:
+def test_transparent_value_of_a_gray_png_lies_over_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[9, 50]], np.uint8)).save(tmp_path / "a.png", transparency=9)
-    assert np.asarray(read_picture(tmp_path / "a.png"))[0].tolist() == [[255] * 3, [50] * 3]
+    assert np.asarray(read_image(tmp_path / "a.png"))[0].tolist() == [[255] * 3, [50] * 3]
 
 
 @pytest.mark.parametrize("extension", ["jpg", "tif"])
@@ -91,14 +91,14 @@ def test_cmyk(tmp_path: Path, extension: str) -> None:
 @pytest.mark.parametrize("extension", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, extension: str) -> None:
     Image.fromarray(np.array([[0, 257, 300, 65535]], np.uint16)).save(tmp_path / f"a.{extension}")
-    picture = read_picture(tmp_path / f"a.{extension}")
-    assert picture.mode == "F"
-    np.testing.assert_allclose(np.asarray(picture), [[0, 1, 300 / 257, 255]], rtol=1e-6)
+    image = read_image(tmp_path / f"a.{extension}")
+    assert image.mode == "F"
+    np.testing.assert_allclose(np.asarray(image), [[0, 1, 300 / 257, 255]], rtol=1e-6)
 
 
 def test_float_of_zero_to_one(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "a.tif")
-    assert np.asarray(read_picture(tmp_path / "a.tif")).tolist() == [[0, 127.5, 255]]
+    assert np.asarray(read_image(tmp_path / "a.tif")).tolist() == [[0, 127.5, 255]]
 
 
 @pytest.mark.parametrize("worst", [-0.1, 1.5, 255.0, np.nan])
@@ -109,7 +109,7 @@ def test_float_outside_its_range(tmp_path: Path, worst: float) -> None:
 
 def test_integers_outside_their_range(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "a.tif")
-    assert reason(tmp_path / "a.tif") == "an integer picture has values from 0 to 70000: expected 0 to 65535"
+    assert reason(tmp_path / "a.tif") == "an integer image has values from 0 to 70000: expected 0 to 65535"
 
 
 def turned(path: Path, orientation: int) -> Path:
@@ -124,22 +124,22 @@ def turned(path: Path, orientation: int) -> Path:
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "tif", "webp"])
 def test_rotation_of_the_camera_is_applied(tmp_path: Path, extension: str) -> None:
-    picture = read_picture(turned(tmp_path / f"a.{extension}", 6)).convert("L")  # 6: turn clockwise by 90°
-    assert picture.size == (16, 24)
-    assert [picture.getpixel(at) > 200 for at in [(2, 2), (13, 2), (2, 21), (13, 21)]] == [0, 1, 0, 0]
+    image = read_image(turned(tmp_path / f"a.{extension}", 6)).convert("L")  # 6: turn clockwise by 90°
+    assert image.size == (16, 24)
+    assert [image.getpixel(at) > 200 for at in [(2, 2), (13, 2), (2, 21), (13, 21)]] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("extension", ["jpg", "png", "tif", "webp"])
 def test_header_tells_the_size_as_seen(tmp_path: Path, extension: str, orientation: int) -> None:
     path = turned(tmp_path / f"a.{extension}", orientation)
-    picture = read_picture(path)
-    assert picture_size(path) == (picture.height, picture.width)
+    image = read_image(path)
+    assert image_size(path) == (image.height, image.width)
 
 
-def test_damaged_exif_leaves_the_picture_as_it_lies(tmp_path: Path) -> None:
+def test_damaged_exif_leaves_the_image_as_it_lies(tmp_path: Path) -> None:
     Image.new("L", (16, 8), GREY).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
-    assert read_picture(tmp_path / "a.jpg").size == (16, 8)
+    assert read_image(tmp_path / "a.jpg").size == (16, 8)
 
 
 @pytest.mark.parametrize("extension", ["gif", "tif", "webp", "png"])
@@ -157,8 +157,8 @@ def test_content_counts_not_the_extension(tmp_path: Path) -> None:
 
 def test_item_of_an_array() -> None:
     array = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
-    picture = read_picture(ArrayItem(ArrayFile(Path("a.npz"), "x", array), 1))
-    np.testing.assert_array_equal(np.asarray(picture), array[1])
+    image = read_image(ArrayItem(ArrayFile(Path("a.npz"), "x", array), 1))
+    np.testing.assert_array_equal(np.asarray(image), array[1])
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "bmp", "tif", "webp", "gif", "ppm"])
@@ -168,7 +168,7 @@ def test_truncated(tmp_path: Path, extension: str, share: float) -> None:
     save(path, np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    assert reason(path).startswith(("the file is truncated (", "the picture is damaged ("))
+    assert reason(path).startswith(("the file is truncated (", "the image is damaged ("))
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg"])
@@ -183,10 +183,10 @@ def test_zero_bytes(tmp_path: Path) -> None:
     assert reason(tmp_path / "a.png") == "the file is empty (0 bytes)"
 
 
-def test_not_a_picture(tmp_path: Path) -> None:
+def test_not_a_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html><body>404")
     assert reason(tmp_path / "a.png") == (
-        "not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM picture: it begins with b'<html><b'"
+        "not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with b'<html><b'"
     )
 
 
@@ -211,14 +211,14 @@ def test_limit_holds_where_pillow_has_none(tmp_path: Path, monkeypatch: pytest.M
     assert "more than the 178,956,970" in reason(tmp_path / "a.png")
 
 
-def test_large_picture_below_the_limit_warns_nobody(tmp_path: Path) -> None:
+def test_large_image_below_the_limit_warns_nobody(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_header(12_000, 12_000))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert picture_size(tmp_path / "a.png") == (12_000, 12_000)
+        assert image_size(tmp_path / "a.png") == (12_000, 12_000)
 
 
 def test_settings_of_pillow_are_left_alone(tmp_path: Path) -> None:
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-    read_picture(save(tmp_path / "a.png"))
+    read_image(save(tmp_path / "a.png"))
     assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)

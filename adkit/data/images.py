@@ -1,6 +1,6 @@
-"""Decoding: from a file of any usual kind to grey or RGB pixels, or a sentence on why not.
+"""Decoding: from a file of any usual kind to gray or RGB pixels, or a sentence on why not.
 
-Pillow's ``Image.open`` is left aside on purpose. It warns of large pictures through process-wide filters,
+Pillow's ``Image.open`` is left aside on purpose. It warns of large images through process-wide filters,
 which threads cannot change safely, its limit is a global that others may lift, and it tries every format that
 it knows, some of which start other programs. Here the first bytes choose among seven formats.
 """
@@ -28,7 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from adkit.data.samples import ArrayItem, Source
 
 PIXEL_LIMIT = 178_956_970
-"""Pictures of more pixels are refused from their header alone; half a gigabyte once decoded."""
+"""Images of more pixels are refused from their header alone; half a gigabyte once decoded."""
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -45,26 +45,26 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 _ORIENTATION = 0x0112
 
 
-class PictureError(Exception):
-    """A file that cannot be read as a picture; ``reason`` ends the sentence "PATH: …"."""
+class ImageError(Exception):
+    """A file that cannot be read as an image; ``reason`` ends the sentence "PATH: …"."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
 
 
-def read_picture(source: Source) -> Image.Image:
-    """Decode a picture as it is meant to be seen.
+def read_image(source: Source) -> Image.Image:
+    """Decode an image as it is meant to be seen.
 
     Transparent pixels show a white background, a camera's rotation (EXIF) is applied, of several frames the
-    first counts, and colour profiles are not applied.
+    first counts, and color profiles are not applied.
 
     Returns:
-        Mode ``L`` or ``RGB`` of 0 to 255, or for grey pictures of more than 8 bits mode ``F`` of 0 to 255
+        Mode ``L`` or ``RGB`` of 0 to 255, or for gray images of more than 8 bits mode ``F`` of 0 to 255
         with fractions: 16-bit values are divided by 65535 / 255, floats must lie in [0, 1].
 
     Raises:
-        PictureError: missing, empty, truncated, not a picture, too large, or values outside their range.
+        ImageError: missing, empty, truncated, not an image, too large, or values outside their range.
     """
     if isinstance(source, ArrayItem):
         return Image.fromarray(source.pixels)
@@ -72,19 +72,19 @@ def read_picture(source: Source) -> Image.Image:
 
 
 def read_raw(path: Path) -> Image.Image:
-    """Decode a file in its own mode, turned as it is meant to be seen; raises PictureError."""
+    """Decode a file in its own mode, turned as it is meant to be seen; raises ImageError."""
     try:
         with path.open("rb") as file:
             image = _open(file)
             image.load()
             return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:  # decoders of broken files raise nearly anything
-        raise PictureError(_reason(error)) from error
+        raise ImageError(_reason(error)) from error
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """(height, width) as it is meant to be seen, from the header alone.
 
     A PNG that states a rotation behind its pixels is the exception: only decoding tells its size.
@@ -98,24 +98,24 @@ def picture_size(path: Path) -> tuple[int, int]:
             if isinstance(image, PngImageFile) and "exif" not in image.info:  # asking would decode it
                 return height, width
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:  # as above
-        raise PictureError(_reason(error)) from error
+        raise ImageError(_reason(error)) from error
 
 
 def _open(file: BinaryIO) -> ImageFile:
     head = file.read(16)
     file.seek(0)
     if not head:
-        raise PictureError("the file is empty (0 bytes)")
+        raise ImageError("the file is empty (0 bytes)")
     reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
     if reader is None:
-        raise PictureError(f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM picture: it begins with {head[:8]!r}")
+        raise ImageError(f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with {head[:8]!r}")
     image = reader(file)
     width, height = image.size
     if width * height > PIXEL_LIMIT:
-        raise PictureError(
+        raise ImageError(
             f"{width:,} × {height:,} pixels are more than the {PIXEL_LIMIT:,} that adkit decodes: "
             "cut it into tiles or make it smaller"
         )
@@ -126,7 +126,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except (SyntaxError, ValueError, KeyError, struct.error):
-        return 1  # a block that cannot be parsed states no rotation; viewers show such a picture as it lies
+        return 1  # a block that cannot be parsed states no rotation; viewers show such an image as it lies
     return value if value in range(1, 9) else 1
 
 
@@ -137,11 +137,11 @@ def _reason(error: Exception) -> str:
         return f"the file cannot be read: {os.strerror(error.errno)}"
     text = str(error) or type(error).__name__
     truncated = isinstance(error, EOFError) or "truncated" in text.lower() or "eof" in text.lower()
-    return f"the file is truncated ({text})" if truncated else f"the picture is damaged ({text})"
+    return f"the file is truncated ({text})" if truncated else f"the image is damaged ({text})"
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Bring a decoded picture to one of the modes that ``read_picture`` gives; raises PictureError."""
+    """Bring a decoded image to one of the modes that ``read_image`` gives; raises ImageError."""
     mode = image.mode
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
         white = Image.new("RGBA", image.size, "white")
@@ -161,12 +161,12 @@ def flatten(image: Image.Image) -> Image.Image:
 def _from_integers(values: npt.NDArray[np.integer]) -> Image.Image:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise PictureError(f"an integer picture has values from {low} to {high}: expected 0 to 65535")
+        raise ImageError(f"an integer image has values from {low} to {high}: expected 0 to 65535")
     return Image.fromarray(values.astype(np.float32) / np.float32(257))  # 65535 / 255
 
 
 def _from_floats(values: npt.NDArray[np.floating]) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # false for nan, too
-        raise PictureError(f"a float picture has values from {low:g} to {high:g}: expected 0 to 1")
+        raise ImageError(f"a float image has values from {low:g} to {high:g}: expected 0 to 1")
     return Image.fromarray(values.astype(np.float32) * np.float32(255))
