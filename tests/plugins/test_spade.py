@@ -117,7 +117,7 @@ def lloyd(level, start, iterations):
 
 def chosen_images(level, count):
     """Which images the centroids start from, read off the context's generator as Algorithm R uses it."""
-    draws = torch.rand(15, generator=Context().generator("spade", "images", level), dtype=torch.float64).tolist()
+    draws = torch.rand(15, generator=Context().generator("spade", "pictures", level), dtype=torch.float64).tolist()
     kept = list(range(count))
     for number in range(count, 15):
         place = int(draws[number] * (number + 1))
