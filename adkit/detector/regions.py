@@ -81,6 +81,6 @@ def _extent(
 
 def _stretch(axis: Axis, first: int, end: int) -> tuple[int, int]:
     """From pixels of the input that show the image to those of the image that they cover, at least one."""
-    edges = axis.to_input(np.array([first, end], np.float64) + axis.start)
+    edges = axis.to_image(np.array([first, end], np.float64) + axis.start)
     begin = min(max(math.floor(edges[0] + ROUNDING), 0), axis.length - 1)
     return begin, max(min(math.ceil(edges[1] - ROUNDING), axis.length), begin + 1)

@@ -82,7 +82,7 @@ def test_positions_agree_with_the_resampling(resize: str, axis: int) -> None:
     y, x = view.axes(size)
     along = (y, x)[axis]
     rows = np.arange(along.start + 3, along.stop - 3)  # the kernel is cut off at the image's edge
-    expected = along.to_input(rows + 0.5)
+    expected = along.to_image(rows + 0.5)
     line = image[:, 20] if axis == 0 else image[20]
     np.testing.assert_allclose(line[rows], expected, atol=0.1)  # in pixels of the image
 
@@ -91,7 +91,7 @@ def test_positions_agree_with_the_resampling(resize: str, axis: int) -> None:
 def test_there_and_back(resize: str) -> None:
     for axis in View(resize, 64, 40).axes((90, 150)):  # type: ignore[arg-type]
         positions = np.linspace(0, 90, 7)
-        np.testing.assert_allclose(axis.to_input(axis.to_input(positions)), positions, atol=1e-9)
+        np.testing.assert_allclose(axis.to_image(axis.to_input(positions)), positions, atol=1e-9)
 
 
 def test_mask_of_equal_size_is_itself() -> None:

@@ -231,7 +231,7 @@ HUGE = {"concat": Level(500, (400, 400), GEOMETRY)}
 
 def test_local_covariances_that_do_not_fit_are_refused_before_anything_is_read():
     with pytest.raises(UserError) as error:
-        fitted(SimpleNamespace(levels=HUGE, images=10), covariance="local")
+        fitted(SimpleNamespace(levels=HUGE, count=10), covariance="local")
     assert str(error.value).startswith("scorer: gaussian's local covariances of concat needs 321.9 GB of memory and ")
     assert str(error.value).endswith(
         ' is free on cpu: set scorer.covariance = "tied" (0.7 GB), keep fewer features.channels, or name levels with '

@@ -131,7 +131,7 @@ def test_fewer_centroids_than_k_are_refused():
 
 def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
     level = Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0)))
-    unreadable = SimpleNamespace(levels={"layer1": level}, images=10**6)
+    unreadable = SimpleNamespace(levels={"layer1": level}, count=10**6)
     with pytest.raises(UserError, match=r"^scorer: knn's bank of 1000000000000 normal features needs 4000000\.0 GB"):
         fitted(unreadable)
 

@@ -185,7 +185,7 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
         "layer1": Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0))),
     }
     with pytest.raises(UserError) as error:
-        fitted(SimpleNamespace(levels=levels, images=1000))
+        fitted(SimpleNamespace(levels=levels, count=1000))
     assert str(error.value).startswith("scorer: spade's bank of 1000 normal images needs 4000.0 GB of memory")
     assert str(error.value).endswith("set scorer.centroids to 250 or less, or name fewer or deeper extractor.levels")
 

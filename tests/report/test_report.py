@@ -3,12 +3,12 @@ import io
 import pytest
 from rich.console import Console
 
-from adkit.report.report import METRICS, CategoryReport, Images, Report, means
+from adkit.report.report import METRICS, CategoryReport, ImageCounts, Report, means
 from adkit.report.tables import metrics_table
 
 
 def category(**metrics):
-    images = Images(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0)
+    images = ImageCounts(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0)
     return CategoryReport(metrics=dict.fromkeys(METRICS) | metrics, images=images, threshold=None)
 
 
@@ -26,7 +26,7 @@ def report(**categories):
         device="cpu",
         precision="float32",
         components=[],
-        images=Images(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0),
+        images=ImageCounts(train=1, calibration=0, test_normal=1, test_anomalous=1, unreadable=0),
         unreadable=[],
         warnings=[],
     )

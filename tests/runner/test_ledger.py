@@ -3,7 +3,7 @@
 import pytest
 
 from adkit import UserError
-from adkit.report.report import CategoryReport, Images
+from adkit.report.report import CategoryReport, ImageCounts
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.resume import Finished, Ledger, State
 
@@ -22,7 +22,7 @@ PRINT = Fingerprint(
 
 
 def record(category):
-    counts = Images(train=1, calibration=0, test_normal=0, test_anomalous=0, unreadable=0)
+    counts = ImageCounts(train=1, calibration=0, test_normal=0, test_anomalous=0, unreadable=0)
     report = CategoryReport(metrics={"image_auroc": 1 / 3}, images=counts, threshold=None, pixel_threshold=None)
     return Finished(
         category=category,
