@@ -7,9 +7,9 @@ folder of categories in MVTec layout, ``--fashion`` holds the four idx files of 
 on the CPU, with one thread. What a checkout left in ``DIR/before`` or ``DIR/after`` is not computed again, so that an
 interrupted comparison goes on.
 
-``scores.csv`` must be the same byte for byte, but for the names of columns in ``COLUMNS``. Every tensor of every detector
-must be equal in dtype, shape and value, under the names of ``TENSORS``. Every metric and threshold must be equal. The exit
-status is 1 where anything differs.
+``scores.csv`` must be the same byte for byte, but for the names of columns in ``COLUMNS``. Every tensor of every
+detector must be equal in dtype, shape and value, under the names of ``TENSORS``. Every metric and threshold must be
+equal. The exit status is 1 where anything differs.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ from adkit.toolkit.features import FeaturesTable
 FOLDER: Final = "detector"
 """Of a run's folder, where its detectors are."""
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = "adkit.detector.detector/2"
+SCHEMA: Final = "adkit.detector/3"
+OLDER: Final = ("adkit.detector/1", "adkit.detector/2")
+"""Schemas of adkit 0.1."""
 LIMIT = 16 * 2**20
 """Bytes above which no manifest is read: it holds 600,000 calibration scores, and takes 40 times as much as objects."""
 FLOAT32_MAX = 3.4028234663852886e38
@@ -97,7 +99,7 @@ class FileEntry(_Part):
 
 class Manifest(_Part):
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.detector.detector/2"] = Field(alias="schema")
+    schema_version: Literal["adkit.detector/3"] = Field(alias="schema")
     adkit: str
     category: str
     versions: dict[str, str]
@@ -169,8 +171,11 @@ def read_manifest(file: Path) -> Manifest:
     if not isinstance(values, dict):
         raise refusal(file, "a JSON object", f"a {type(values).__name__}", "name the folder of a detector")
     if values.get("schema") != SCHEMA:
-        found = repr(values.get("schema"))[:60]
-        raise refusal(file, f'schema "{SCHEMA}"', found, "load it with the version of adkit that wrote it")
+        found = values.get("schema")
+        advice = "load it with the version of adkit that wrote it"
+        if found in OLDER:
+            advice = "it was made by adkit 0.1: run the recipe again"
+        raise refusal(file, f'schema "{SCHEMA}"', repr(found)[:60], advice)
     stated = values.pop("digest", None)
     try:
         if stated != digest_of(values):

@@ -26,7 +26,7 @@ from adkit.utils.environment import versions
 
 LIMIT: Final = 1e-3
 """Deviation above which nothing is exported."""
-SCHEMA: Final = "adkit.export/1"
+SCHEMA: Final = "adkit.export/2"
 STATEMENT: Final = "model.json"
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
 """What is compared when nothing else is named: images of this name lie in scikit-image's package."""

@@ -139,7 +139,7 @@ class Report(_Part):
     """A whole run; ``report.json`` is this, and ``Report.load`` reads it back."""
 
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.report.report/1"] = Field("adkit.report.report/1", alias="schema")
+    schema_version: Literal["adkit.report/2"] = Field("adkit.report/2", alias="schema")
     name: str
     folder: str
     categories: dict[str, CategoryReport]

@@ -110,13 +110,15 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_changes_nothing(folder, strip
     [
         ("", "expected JSON"),
         ("[1, 2]", "found a list"),
-        ('{"schema": "adkit.report.report/1"}', "found 'adkit.report.report/1'"),
+        ('{"schema": "adkit.report/2"}', "found 'adkit.report/2'"),
+        ('{"schema": "adkit.detector/2"}', "found 'adkit.detector/2'; it was made by adkit 0.1: run the recipe again"),
+        ('{"schema": "adkit.detector/4"}', "load it with the version of adkit that wrote it"),
         ("[" * 100_000, "expected JSON"),
-        ('{"schema": "adkit.detector.detector/2", "seed": 1e999}', "expected the values of a detector"),
-        ('{"schema": "adkit.detector.detector/2", "digest": 3}', "found another"),
+        ('{"schema": "adkit.detector/3", "seed": 1e999}', "expected the values of a detector"),
+        ('{"schema": "adkit.detector/3", "digest": 3}', "found another"),
         ("\udcff", "expected JSON"),
     ],
-    ids=["empty", "list", "report", "deep", "infinite", "digest", "bytes"],
+    ids=["empty", "list", "report", "older", "newer", "deep", "infinite", "digest", "bytes"],
 )
 def test_foreign_json_is_refused(folder, text, found):
     (folder / "manifest.json").write_text(text, errors="surrogateescape")

@@ -183,7 +183,7 @@ def test_classes_must_be_those_of_the_classifier():
 
 def test_predictions_that_do_not_fit_are_refused():
     class Endless(ImagedStream):
-        images = 10**14
+        count = 10**14
 
     extractor = TinyExtractor()
     normal = stream_of(extractor, 2, SIZE)

@@ -43,7 +43,7 @@ def test_report_json_has_the_promised_keys(small_recipe):
     assert set(promised.split()) <= set(data)
     assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
     assert set(data["mean"]) == {*METRICS, "sem"}
-    assert data["schema"] == "adkit.report.report/1"
+    assert data["schema"] == "adkit.report/2"
 
 
 def test_images_are_counted(small_recipe):
