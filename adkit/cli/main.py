@@ -82,8 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"adkit {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     for each in (run, check, predict, export, plugins, schema):
         each.add_parser(commands)
+
+    def show_help(options: argparse.Namespace) -> int:
+        parser.print_help()
+        return 0
+
+    parser.set_defaults(command=show_help)  # of `adkit` alone; a command has a function of its own
     return parser

@@ -180,6 +180,19 @@ def test_help_takes_less_than_0_35_s_of_cpu_time(tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35
 
 
+def test_the_command_alone_prints_its_help(tmp_path):
+    alone = adkit(cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout == adkit("--help", cwd=tmp_path).stdout
+    assert "adkit run" in alone.stdout
+
+
+def test_an_option_without_a_command_is_refused(tmp_path):
+    done = adkit("--resume", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unrecognized arguments: --resume" in done.stderr
+
+
 def test_help_imports_no_torch(tmp_path):
     code = "import sys; from adkit.cli.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
