@@ -29,11 +29,13 @@ docs: $(INSTALLED)
 
 check: lint types test
 
-# The stamp is newer than pyproject.toml exactly when the environment has what pyproject.toml asks for.
+# The stamp is newer than pyproject.toml exactly when the environment has what pyproject.toml asks for. What an older
+# checkout was installed as, adkit, goes first: beside adkit-ignite, every component would be there twice.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'adkit needs Python 3.11 or newer; name one: make PYTHON=python3.12')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	rm -rf *.egg-info && $(BIN)/python -m pip uninstall -qq --yes adkit
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 

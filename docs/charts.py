@@ -1,4 +1,4 @@
-"""The course of trainings as charts, from what ``report.json`` says of them; needs matplotlib (``adkit[docs]``)."""
+"""The course of trainings as charts, from what ``report.json`` says; needs matplotlib (``adkit-ignite[docs]``)."""
 
 from __future__ import annotations
 

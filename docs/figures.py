@@ -5,7 +5,7 @@ python docs/figures.py heatmaps                            one of them
 python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
 python docs/figures.py --distances runs/*/report.json      the distances along the first training of each category
 
-The last two need matplotlib: pip install "adkit[docs]".
+The last two need matplotlib: pip install "adkit-ignite[docs]".
 """
 
 from __future__ import annotations

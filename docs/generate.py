@@ -14,6 +14,7 @@ from adkit.plugin.component import KINDS
 from adkit.plugin.registry import Registry, discover
 from adkit.recipe.reference import reference_markdown
 from adkit.recipe.schema import recipe_schema
+from adkit.utils.environment import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- generated from the parameter models by docs/generate.py: edit those -->\n"
@@ -23,7 +24,7 @@ def built_in() -> Registry:
     """What adkit itself brings, whatever else is installed beside it."""
     registry = discover()
     return Registry(
-        [entry for kind in KINDS for entry in registry.found(kind) if entry.origin.distribution == "adkit"], []
+        [entry for kind in KINDS for entry in registry.found(kind) if entry.origin.distribution == DISTRIBUTION], []
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Run
+from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
 
 
@@ -47,7 +48,7 @@ def format_named(name: str) -> Format:
     if missing:
         raise UserError(
             f"format {name}: expected the packages {', '.join(wanted.packages)}, found no {', '.join(missing)}: "
-            f"pip install 'adkit[{name}]'"
+            f"pip install '{DISTRIBUTION}[{name}]'"
         )
     return wanted
 

@@ -23,7 +23,7 @@ from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 
 def who(choice: Choice) -> str:
-    """``scorer knn of adkit 0.1.0 (adkit_plugins.scorers.knn)``, for messages."""
+    """``scorer knn of adkit-ignite 0.1.0 (adkit_plugins.scorers.knn)``, for messages."""
     return f"{choice.registered.component.kind} {choice.name} of {choice.registered.origin}"
 
 

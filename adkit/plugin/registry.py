@@ -22,6 +22,7 @@ from adkit.errors import UserError
 from adkit.plugin import hooks
 from adkit.plugin.component import KINDS, Component, Kind
 from adkit.plugin.params import Params, first_sentence, model_schema
+from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
 
 GROUP: Final = "adkit"
@@ -96,15 +97,16 @@ class Registry:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            origins = " and ".join(str(entry.origin) for entry in matches)
-            raise UserError(f'{len(matches)} {kind}s are named "{name}": {origins}; uninstall all but one')
+            origins = [entry.origin for entry in matches]
+            named = " and ".join(map(str, origins))
+            raise UserError(f'{len(matches)} {kind}s are named "{name}": {named}; {_advice(origins)}')
         raise UserError(self._not_there(kind, name))
 
     def _not_there(self, kind: Kind, name: str) -> str:
         if not self._registered and not self.failures:
             return (
                 f'no {kind} "{name}": no plugins are installed (no package has an entry point in the group '
-                f'"{GROUP}"); install adkit with pip, which registers the built-in ones: pip install adkit'
+                f'"{GROUP}"); install adkit with pip, which registers the built-in ones: pip install {DISTRIBUTION}'
             )
         names = list(dict.fromkeys(entry.component.name for entry in self.found(kind)))
         there = f"{kind}s here: {', '.join(names)}" if names else f"there are no {kind}s here"
@@ -116,6 +118,20 @@ class Registry:
             sentence += "; it may be in one of the plugins that are broken:"
             sentence += "".join(f"\n  {failure}" for failure in self.failures)
         return sentence
+
+
+def _advice(origins: Sequence[Origin]) -> str:
+    """What to do about components of one name."""
+    distributions = list(dict.fromkeys(origin.distribution for origin in origins))
+    if len({origin.module for origin in origins}) > 1 or len(distributions) == 1:
+        return "uninstall all but one"
+    # One module of two distributions, as a distribution that was renamed leaves it: to uninstall one of them may take
+    # away the files of the other.
+    kept = DISTRIBUTION if DISTRIBUTION in distributions else "one of them"
+    return (
+        f"they are one module: pip uninstall {' '.join(distributions)}, remove the *.egg-info folders of a checkout, "
+        f"and install {kept} again"
+    )
 
 
 def question(kind: Kind) -> str:

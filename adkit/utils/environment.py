@@ -6,9 +6,13 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
+from typing import Final
+
+DISTRIBUTION: Final = "adkit-ignite"
+"""What pip calls adkit: on PyPI, `adkit` is somebody else's."""
 
 PACKAGES = (
-    "adkit",
+    DISTRIBUTION,
     "torch",
     "timm",
     "pytorch-ignite",

@@ -304,14 +304,14 @@ def test_a_broken_plugin_says_why(folder):
     known = discover()
     knn = known.get("scorer", "knn")
     others = [entry for kind in ("extractor", "localizer") for entry in known.found(kind)]
-    with pytest.raises(UserError, match=r"found that adkit .*: no module torch: pip install adkit=="):
+    with pytest.raises(UserError, match=r"found that adkit-ignite .*: no module torch: pip install adkit-ignite=="):
         load_detector(folder, "cpu", Registry(others, [Failure(knn.origin, "no module torch")]))
 
 
 def test_another_version_is_taken_with_a_warning(folder, stripes, caplog):
     forge(folder, lambda values: values["scorer"].update(version="0.0.7"))
     Detector.load(folder, "cpu")
-    assert "saved by scorer knn of adkit 0.0.7" in caplog.text
+    assert "saved by scorer knn of adkit-ignite 0.0.7" in caplog.text
 
 
 def test_another_version_that_refuses_the_parameters_is_named(folder):
@@ -319,9 +319,9 @@ def test_another_version_that_refuses_the_parameters_is_named(folder):
         folder,
         lambda values: values["scorer"].update(version="0.0.7", params={"neighbors": 3}),
     )
-    refused(folder, "knn of adkit 0.0.7", "neighbors: unknown key", "pip install adkit==0.0.7")
+    refused(folder, "knn of adkit-ignite 0.0.7", "neighbors: unknown key", "pip install adkit-ignite==0.0.7")
 
 
 def test_parameters_that_the_component_refuses_are_named(folder):
     forge(folder, lambda values: values["extractors"][0]["component"]["params"].update(backbone="resnet"))
-    refused(folder, "manifest.json", "extractor timm of adkit", "'resnet'")
+    refused(folder, "manifest.json", "extractor timm of adkit-ignite", "'resnet'")

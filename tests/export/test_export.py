@@ -265,7 +265,7 @@ def test_a_missing_package_is_told_before_any_work(monkeypatch, capsys, format, 
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["export", "no detector", "--format", format]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert f"found no {package}: pip install 'adkit[{format}]'" in sentence
+    assert f"found no {package}: pip install 'adkit-ignite[{format}]'" in sentence
 
 
 def test_an_unknown_format_is_refused(capsys):

@@ -29,7 +29,7 @@ def test_a_component_comes_with_its_origin(site):
 
 
 def test_an_empty_group_says_so_and_how_to_install(site):
-    with pytest.raises(UserError, match=r"no plugins are installed .* pip install adkit"):
+    with pytest.raises(UserError, match=r"no plugins are installed .* pip install adkit-ignite"):
         discover([str(site)]).get("scorer", "knn")
 
 
@@ -57,8 +57,21 @@ def test_one_module_under_two_entry_points_is_one(site):
 def test_two_distributions_with_one_module_are_told_apart(site):
     install(site, "original", SCORER.format(name="a"))
     install(site, "fork", None, entry="it = original_plugin")
-    with pytest.raises(UserError, match=r'2 scorers are named "a": fork 1\.0 .* and original 1\.0 .*; uninstall'):
+    with pytest.raises(UserError, match=r"pip uninstall fork original, .*, and install one of them again$") as caught:
         discover([str(site)]).get("scorer", "a")
+    assert str(caught.value).startswith('2 scorers are named "a": fork 1.0 (original_plugin) and original 1.0 (orig')
+
+
+def test_an_older_name_of_adkit_beside_its_own_says_which_to_keep(site):
+    install(site, "adkit-ignite", SCORER.format(name="a"))
+    install(site, "adkit", None, entry="it = adkit_ignite_plugin")
+    with pytest.raises(UserError) as caught:
+        discover([str(site)]).get("scorer", "a")
+    assert str(caught.value) == (
+        '2 scorers are named "a": adkit 1.0 (adkit_ignite_plugin) and adkit-ignite 1.0 (adkit_ignite_plugin); they are '
+        "one module: pip uninstall adkit adkit-ignite, remove the *.egg-info folders of a checkout, and install "
+        "adkit-ignite again"
+    )
 
 
 def test_an_entry_point_may_name_an_object_in_a_module(site):
