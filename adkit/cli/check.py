@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adkit.cli.options import add_set
+from adkit.cli.options import RECIPE, add_set, parse_first
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """The command and its arguments."""
     parser = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE)
     add_set(parser)
     parser.set_defaults(command=check_recipe)
 
 
 def check_recipe(options: argparse.Namespace) -> int:
-    from adkit.recipe.document import parse_toml
-
-    parse_toml(Path(options.recipe))
-
+    parse_first(options.recipe)
     print(check(Path(options.recipe), options.overrides))
     return 0
 

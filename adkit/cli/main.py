@@ -10,13 +10,14 @@ import traceback
 from collections.abc import Sequence
 
 from adkit import __version__
-from adkit.cli import check, export, plugins, predict, run, schema
+from adkit.cli import check, export, plugins, predict, recipes, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
 from adkit.errors import PluginError, UserError
 
 EXAMPLES = """examples:
-  adkit run recipes/quickstart.toml
-  adkit run recipes/dn2.toml --set data.root=my/images --set scorer.k=5
+  adkit run quickstart
+  adkit run dn2 --set data.root=my/images --set scorer.k=5
+  adkit recipes padim > my-recipe.toml
   adkit check my-recipe.toml
   adkit predict runs/quickstart/detector/brick new-images/
   adkit export runs/quickstart/detector/brick --format onnx
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    for each in (run, check, predict, export, plugins, schema):
+    for each in (run, check, predict, export, recipes, plugins, schema):
         each.add_parser(commands)
 
     def show_help(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_FAULT, EXIT_USER, complain
-from adkit.cli.options import add_set
+from adkit.cli.options import RECIPE, add_set, parse_first
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """The command and its arguments."""
     parser = commands.add_parser("run", help="carry out recipes and leave a folder with the report of each")
-    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="a TOML file")
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help=RECIPE)
     add_set(parser)
     parser.add_argument("--output", metavar="DIR", help="folder of the runs (default: the recipe's, else runs)")
     parser.add_argument(
@@ -36,10 +36,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def run_recipes(options: argparse.Namespace) -> int:
-    from adkit.recipe.document import parse_toml
-
-    for path in options.recipes:  # a file that is not TOML is told before torch is imported
-        parse_toml(Path(path))
+    for path in options.recipes:
+        parse_first(path)
 
     from adkit.plugin.registry import discover
     from adkit.recipe.reader import read_recipe

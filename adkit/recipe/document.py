@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from adkit.errors import UserError
-from adkit.utils.text import did_you_mean, is_text, toml_key
+from adkit.recipe.shipped import ShippedRecipe, find_recipe, no_such_recipe
+from adkit.utils.text import is_text, toml_key
 
 _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 
@@ -30,7 +31,8 @@ class Document:
     """The values of a recipe, from a file or from Python, with the ``--set`` arguments laid over them."""
 
     values: dict[str, Any]
-    path: Path | None = None
+    path: Path | ShippedRecipe | None = None
+    """Where they were read; None where they come from Python."""
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
     """Key path → the argument that set it, the last one last."""
@@ -82,6 +84,10 @@ class Problem:
 def read_document(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Document:
     """Read a recipe's values, without a look at what they mean.
 
+    Args:
+        source: a file, the name of a recipe that ships with adkit, or the recipe's tables.
+        overrides: ``"scorer.k=5"`` and the like.
+
     Raises:
         UserError: a file that cannot be read or is not TOML, or an override that is not ``key=value``.
     """
@@ -90,7 +96,7 @@ def read_document(source: Path | str | Mapping[str, Any], overrides: Sequence[st
     if isinstance(source, Mapping):
         path, text, values = None, "", _plain(source)
     else:
-        path = Path(source)
+        path = find_recipe(Path(source))
         text = _read(path)
         values = _parse(path, text)
     problems: list[str] = []
@@ -105,12 +111,13 @@ def read_document(source: Path | str | Mapping[str, Any], overrides: Sequence[st
 
 
 def parse_toml(path: Path | str) -> dict[str, Any]:
-    """The values of a TOML file.
+    """The values of a TOML file, or of a recipe that ships with adkit.
 
     Raises:
         UserError: a file that cannot be read, or ``tile.toml:12:5: not valid TOML: …``.
     """
-    return _parse(Path(path), _read(Path(path)))
+    found = find_recipe(Path(path))
+    return _parse(found, _read(found))
 
 
 def dotted_key(path: KeyPath) -> str:
@@ -119,17 +126,8 @@ def dotted_key(path: KeyPath) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _read(path: Path) -> str:
-    try:
-        if path.is_dir():
-            names = ", ".join(other.name for other in sorted(path.glob("*.toml")))
-            raise UserError(f"{path}: a folder, not a recipe; recipes in it: {names or 'none'}")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        others = [other.name for other in sorted(path.parent.glob("*.toml"))]
-        raise UserError(f"{path}: no such recipe{did_you_mean(path.name, others)}") from None
-    except OSError as error:
-        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+def _read(path: Path | ShippedRecipe) -> str:
+    data = path.read_bytes() if isinstance(path, ShippedRecipe) else _bytes(path)
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -139,7 +137,19 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            names = ", ".join(other.name for other in sorted(path.glob("*.toml")))
+            raise UserError(f"{path}: a folder, not a recipe; recipes in it: {names or 'none'}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(no_such_recipe(path)) from None
+    except OSError as error:
+        raise UserError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+
+
+def _parse(path: Path | ShippedRecipe, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:

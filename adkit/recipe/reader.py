@@ -14,6 +14,7 @@ from adkit.plugin.params import Params, found
 from adkit.plugin.registry import Registered, Registry, discover
 from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_document
 from adkit.recipe.problems import check
+from adkit.recipe.shipped import ShippedRecipe
 from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.text import did_you_mean, near, toml_value
@@ -94,7 +95,8 @@ class Recipe:
     threshold: ThresholdTable
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Path | ShippedRecipe | None:
+        """Where it was read; None where its tables come from Python."""
         return self.document.path
 
     @property
@@ -116,7 +118,7 @@ def read_recipe(
     """Read a recipe.
 
     Args:
-        source: a file, or the recipe's tables.
+        source: a file, the name of a recipe that ships with adkit, or the recipe's tables.
         overrides: ``"scorer.k=5"`` and the like: a dotted key and a TOML value, or else a bare string.
         registry: the components to choose from; default: those of the installed plugins.
 

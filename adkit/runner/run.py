@@ -50,7 +50,7 @@ def run(
     """Carry out a recipe and leave ``<output>/<name>/``.
 
     Args:
-        recipe: a recipe's path, its tables, or a Recipe that was read before.
+        recipe: a recipe's path, the name of one that ships with adkit, its tables, or a Recipe that was read before.
         overrides: ``"scorer.k=5"`` and the like, as ``--set`` takes them.
         output: folder of the runs; default: the recipe's ``[run] output``.
         display: where to show progress; default: nowhere.

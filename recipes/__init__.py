@@ -1,0 +1,1 @@
+"""The ready recipes, installed as ``adkit_recipes``, so that ``adkit run padim`` finds one by its name."""
