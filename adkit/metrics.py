@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from adkit.errors import UserError
 
 Scores = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
-
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max", "image_fpr95")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro")
 
 PRO_LIMIT = 0.3
 """The false-positive rate to which PRO is integrated."""
@@ -49,8 +46,7 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
     if anomalous.all() or not anomalous.any():
         return dict.fromkeys(IMAGE_METRICS)
     ranking = _rank(np.sort(scores[~anomalous]), np.sort(scores[anomalous]))
-    values = (_auroc(ranking), _average_precision(ranking), _f1max(ranking), _fpr95(ranking))
-    return dict(zip(IMAGE_METRICS, values, strict=True))
+    return {name: metric.function(ranking) for name, metric in IMAGE_METRICS.items()}
 
 
 class PixelMetrics:
@@ -102,10 +98,9 @@ class PixelMetrics:
         normal.sort()
         anomalous, sizes = np.concatenate(self._anomalous), np.concatenate(self._sizes)
         order = np.argsort(anomalous, kind="stable")
-        ranking = _rank(normal, anomalous[order])
-        weights = 1 / (sizes[order] * np.float64(self._components))  # their sum is 1
-        values = (_auroc(ranking), _average_precision(ranking), _aupro(ranking, weights))
-        return dict(zip(PIXEL_METRICS, values, strict=True))
+        weights = 1 / (sizes[order] * np.float64(self._components))
+        ranking = _PixelRanking(**vars(_rank(normal, anomalous[order])), weights=weights)
+        return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
 
 
 def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -137,6 +132,14 @@ class _Ranking:
     @property
     def positives(self) -> int:
         return len(self.found)
+
+
+@dataclass(frozen=True)
+class _PixelRanking(_Ranking):
+    """A ranking of pixels that also says how much each anomalous one counts for its connected component."""
+
+    weights: NDArray[np.float64]
+    """(p,) 1 / (size of the pixel's component · components); their sum is 1."""
 
 
 def _rank(negatives: Scores, positives: Scores) -> _Ranking:
@@ -171,7 +174,7 @@ def _fpr95(ranking: _Ranking) -> float:
     return float(ranking.alarms[enough][-1] / ranking.negatives)
 
 
-def _aupro(ranking: _Ranking, weights: NDArray[np.float64]) -> float:
+def _aupro(ranking: _PixelRanking) -> float:
     """∫ of (mean share of each component found) over the false-positive rate in [0, 0.3], divided by 0.3.
 
     The curve is the sum of one ramp a positive: its weight 1 / (size of its component · components) is gained
@@ -183,7 +186,31 @@ def _aupro(ranking: _Ranking, weights: NDArray[np.float64]) -> float:
     reached = PRO_LIMIT - (a + b) / 2
     cut = b > PRO_LIMIT  # the limit lies on the ramp, or before it
     reached[cut] = np.maximum(PRO_LIMIT - a[cut], 0) ** 2 / np.maximum(2 * (b[cut] - a[cut]), 1e-300)
-    return min(float(weights @ reached) / PRO_LIMIT, 1.0)  # rounding alone could exceed 1
+    return min(float(ranking.weights @ reached) / PRO_LIMIT, 1.0)  # rounding alone could exceed 1
+
+
+class Metric(NamedTuple):
+    """A metric's title and the function that computes it."""
+
+    title: str
+    """The head of its column in a table, as the field writes it."""
+    function: Callable[[Any], float]
+    """Takes the ranking: a ``_Ranking`` of images, or a ``_PixelRanking``."""
+
+
+IMAGE_METRICS: Final[Mapping[str, Metric]] = {
+    "image_auroc": Metric("image\nAUROC", _auroc),
+    "image_ap": Metric("image\nAP", _average_precision),
+    "image_f1max": Metric("image\nF1-max", _f1max),
+    "image_fpr95": Metric("image\nFPR95", _fpr95),
+}
+PIXEL_METRICS: Final[Mapping[str, Metric]] = {
+    "pixel_auroc": Metric("pixel\nAUROC", _auroc),
+    "pixel_ap": Metric("pixel\nAP", _average_precision),
+    "pixel_aupro": Metric("pixel\nAUPRO", _aupro),
+}
+METRICS: Final[Mapping[str, Metric]] = {**IMAGE_METRICS, **PIXEL_METRICS}
+"""Every metric by its name, in the order in which a report and a table show them."""
 
 
 def _component_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:

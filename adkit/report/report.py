@@ -3,27 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
-
-if TYPE_CHECKING:
-    pass
-
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max", "image_fpr95")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro")
-"""Null where there is no mask or no map."""
-METRICS = IMAGE_METRICS + PIXEL_METRICS
-TITLES = {
-    "image_auroc": "image\nAUROC",
-    "image_ap": "image\nAP",
-    "image_f1max": "image\nF1-max",
-    "image_fpr95": "image\nFPR95",
-    "pixel_auroc": "pixel\nAUROC",
-    "pixel_ap": "pixel\nAP",
-    "pixel_aupro": "pixel\nAUPRO",
-}
-"""Column heads, as the field writes them."""
 
 
 class _Part(BaseModel):
@@ -107,7 +89,7 @@ class TrainingReport(_Part):
 
 class CategoryReport(_Part):
     metrics: dict[str, float | None]
-    """With ``run.folds``, means over the folds."""
+    """Those of pixels are null where there is no mask or no map. With ``run.folds``, means over the folds."""
     sem: dict[str, float | None] | None = None
     """Standard errors of those means."""
     folds: list[dict[str, float | None]] = []
@@ -171,7 +153,7 @@ class Report(_Part):
 
 def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:
     """Mean of each metric over the categories that have it, and under ``sem`` its standard error."""
-    from adkit.metrics import mean_and_sem
+    from adkit.metrics import METRICS, mean_and_sem  # brings NumPy, which nobody needs who reads a report
 
     table: dict[str, Any] = {}
     errors: dict[str, float | None] = {}

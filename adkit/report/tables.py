@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adkit.report.report import METRICS, TITLES, Report
+from adkit.metrics import METRICS
+from adkit.report.report import Report
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +16,7 @@ def metrics_table(report: Report) -> Table | None:
     shown = [metric for metric in METRICS if report.mean[metric] is not None]
     if not shown:
         return None
-    result = _table(report.name, "category", *(TITLES[metric] for metric in shown))
+    result = _table(report.name, "category", *(METRICS[metric].title for metric in shown))
     for name, category in report.categories.items():
         result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
     only = next(iter(report.categories.values()))

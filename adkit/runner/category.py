@@ -11,8 +11,8 @@ from adkit.data.splits import folded
 from adkit.detector.save import Fitted
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.metrics import image_metrics, mean_and_sem
-from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, ImageCounts, ThresholdReport, TrainingReport
+from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
+from adkit.report.report import CategoryReport, ImageCounts, ThresholdReport, TrainingReport
 from adkit.runner.evaluate import Evaluation, FloatArray, Labels, evaluate
 from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 import adkit
 from adkit import UserError
-from adkit.report.report import METRICS, Report
+from adkit.metrics import METRICS
+from adkit.report.report import Report
 from tests.data.categories import write_category, write_classes
 
 
