@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -16,10 +15,11 @@ from adkit.utils.text import is_text, toml_value
 class Params(BaseModel):
     """Base of every parameter model: no coercion, no unknown keys, no inf or nan, no later change.
 
-    Give every field a range and a one-line description:
+    Give every field a range and a one-line description, and one without a default an example to show:
 
         class KnnParams(Params):
             k: int = Field(2, ge=1, description="neighbors whose distances are averaged")
+            level: str = Field(examples=["layer2"], description="level whose features are compared")
     """
 
     model_config = ConfigDict(
@@ -162,53 +162,6 @@ def _list(schema: Mapping[str, Any], many: bool) -> str:
 def _or(parts: Iterable[str]) -> str:
     *first, last = parts
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def example(schema: Mapping[str, Any]) -> Any:
-    """A value that the schema allows; its default where it has one."""
-    if "default" in schema:
-        return schema["default"]
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "const" in schema or "enum" in schema:
-        return schema.get("enum", [schema.get("const")])[0]
-    if parts := schema.get("anyOf") or schema.get("oneOf"):
-        return example(parts[0])
-    match schema.get("type"):
-        case "integer":
-            return _number(schema, 1)
-        case "number":
-            return float(_number(schema, 0))
-        case "boolean":
-            return False
-        case "array":
-            items = schema.get("items", {})
-            return (
-                [example(item) for item in items]
-                if isinstance(items, list)
-                else [example(items) for _ in range(max(1, schema.get("minItems", 1)))]
-            )
-        case "object":
-            return {key: example(schema["properties"][key]) for key in schema.get("required", ())}
-        case _:
-            return "name".ljust(schema.get("minLength", 0), "_")[: schema.get("maxLength")]
-
-
-def _number(schema: Mapping[str, Any], grain: int) -> Any:
-    """The least number that is allowed, or the largest, or the middle of an open range; 1 where all are."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    step = schema.get("multipleOf", grain)
-    if low is None and above is not None:
-        ends = [end for end in (high, below) if end is not None]
-        low = math.floor(above) + grain if grain else (above + ends[0]) / 2 if ends else above + 1
-    if low is not None:
-        return math.ceil(low / step) * step if step else low
-    if high is None and below is not None:
-        high = math.ceil(below) - grain if grain else below - 1
-    if high is not None:
-        return math.floor(high / step) * step if step else high
-    return step or 1
 
 
 def first_sentence(text: str | None) -> str:

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
@@ -272,35 +272,46 @@ def _params_fault(params: Any, reserved: tuple[str, ...]) -> str | None:
         schema = model_schema(params)
     except (PydanticUserError, ValueError) as error:
         return f"{params.__name__} cannot be written in TOML: {str(error).splitlines()[0]}"
+    examples: dict[str, Any] = {}
     for key, field in schema.get("properties", {}).items():
         if key in reserved:
             return f"{params.__name__}.{key}: the key {key} belongs to adkit; name the parameter otherwise"
         if not field.get("description"):
             return f'{params.__name__}.{key} has no description: Field(..., description="one line")'
-    return _defaults_fault(params)
+        if key in schema.get("required", ()):
+            if not (isinstance(field.get("examples"), list) and field["examples"]):
+                return f"{params.__name__}.{key} is required and has no example: Field(examples=[a value to show], ...)"
+            examples[key] = field["examples"][0]
+    return _values_fault(params, examples)
 
 
-def _defaults_fault(params: type[Params]) -> str | None:
-    """Pydantic does not validate defaults, but a resolved recipe spells them out and is read again."""
-    fields = params.model_fields.items()
+def _values_fault(params: type[Params], examples: Mapping[str, Any]) -> str | None:
+    """Pydantic validates neither defaults nor examples, but resolved recipes and blocks to paste spell them out."""
     defaults = {
         field.validation_alias or name: field.get_default(call_default_factory=True)
-        for name, field in fields
+        for name, field in params.model_fields.items()
         if not field.is_required()
     }
     try:
-        params.model_validate_json(json.dumps(to_jsonable_python(defaults)))
+        params.model_validate_json(json.dumps(to_jsonable_python({**defaults, **examples})))
     except PydanticSerializationError as error:
         return f"{params.__name__} has a default that TOML cannot write: {error}"
     except ValidationError as error:
-        wrong = [fault for fault in error.errors(include_url=False) if fault["type"] != "missing"]
-        if wrong:
-            place = ".".join(map(str, (params.__name__, *wrong[0]["loc"])))
-            return f"{place}: its default is not a value that it takes: {wrong[0]['msg']}"
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (params.__name__, *wrong["loc"])))
+        what = "example" if wrong["loc"] and wrong["loc"][0] in examples else "default"
+        return f"{place}: its {what} is not a value that it takes: {wrong['msg']}"
+    except Exception as error:  # noqa: BLE001  a stranger's validator may raise anything
+        return f"{params.__name__}: its defaults and examples are not values that it takes: {_last_line(error)}"
     return None
 
 
-def _kind(text: str) -> Kind:
+def kind_named(text: str) -> Kind:
+    """The kind that a user means: ``scorer`` or ``scorers``.
+
+    Raises:
+        UserError: there is no such kind.
+    """
     name = text.removesuffix("s")
     if name not in KINDS:
         hint = did_you_mean(text, KINDS)

@@ -8,8 +8,8 @@ from typing import Any
 from adkit.data.formats import FORMATS
 from adkit.data.formats.base import DataTable
 from adkit.plugin.component import KINDS, Kind
-from adkit.plugin.params import example, expected, first_sentence, model_schema
-from adkit.plugin.registry import Registered, Registry, _kind, question
+from adkit.plugin.params import expected, first_sentence, model_schema
+from adkit.plugin.registry import Registered, Registry, kind_named, question
 from adkit.recipe.reader import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
 from adkit.recipe.tables import ScorerTable
 from adkit.utils.text import toml_key, toml_value
@@ -23,7 +23,7 @@ def plugins_text(registry: Registry, kind: str | None = None, name: str | None =
     """
     if kind is None:
         return "\n".join(_overview(registry))
-    chosen = _kind(kind)
+    chosen = kind_named(kind)
     if name is None:
         return "\n".join((*_kind_lines(registry, chosen), *_failure_lines(registry)))
     return "\n".join(_block(chosen, registry.get(chosen, name)))
@@ -46,7 +46,7 @@ def reference_markdown(registry: Registry) -> str:
                 "",
             ]
         else:
-            lines += _component_reference(registry, _kind(table))
+            lines += _component_reference(registry, kind_named(table))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -107,7 +107,8 @@ def _block(kind: Kind, entry: Registered) -> Iterator[str]:
         said = "required; " if key in required else "optional; " if optional else ""
         yield ""
         yield f"# {field['description']} ({said}{expected(field)})"
-        yield f"{'# ' if optional else ''}{toml_key(key)} = {toml_value(example(field))}"
+        values = [field["default"]] if "default" in field else field.get("examples", [])[:1]
+        yield f"{'# ' if optional else ''}{toml_key(key)} = {''.join(map(toml_value, values))}".rstrip()
 
 
 def _data_reference() -> Iterator[str]:

@@ -74,25 +74,29 @@ def check_component(
 
 
 def check_params(component: Component[Any]) -> None:
-    """The kind is one of the five, and every parameter is described and valid by default."""
+    """The kind is one of the five, and every parameter is described and valid by default or, required, by example."""
     require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
     model = component.params
     is_model = isinstance(model, type) and issubclass(model, Params)
     require(is_model, "params", "a subclass of adkit.plugin.Params", model)
     for name, field in model.model_fields.items():
         require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
-        if not field.is_required():
-            _check_default(model, name, field.get_default(call_default_factory=True))
+        if field.is_required():
+            examples = field.examples or []
+            require(bool(examples), "examples", f"field {name}, which is required, to have one", "none")
+            _check_value(model, name, examples[0], "example")
+        else:
+            _check_value(model, name, field.get_default(call_default_factory=True), "default")
 
 
-def _check_default(model: type[Params], name: str, default: object) -> None:
-    with running(f"defaults({name})"):
-        written = TypeAdapter(Any).dump_json({name: default})
+def _check_value(model: type[Params], name: str, value: object, what: str) -> None:
+    with running(f"{what}s({name})"):
+        written = TypeAdapter(Any).dump_json({name: value})
     try:
         model.model_validate_json(written)
     except ValidationError as error:
         wrong = [problem["msg"] for problem in error.errors() if problem["loc"][:1] == (name,)]
-        require(not wrong, "defaults", f"{name} valid by default", f"{default!r}: {'; '.join(wrong)}")
+        require(not wrong, f"{what}s", f"{name} valid by {what}", f"{value!r}: {'; '.join(wrong)}")
 
 
 def _factory(component: Component[Any], params: Mapping[str, object], context: Context) -> Callable[[], Any]:

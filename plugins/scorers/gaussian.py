@@ -68,6 +68,7 @@ class GaussianParams(Params):
     components: Annotated[int, Field(ge=1)] | Share | None = Field(
         None,
         validate_default=True,
+        examples=[50],
         description="components that reduction keeps: a count such as 50, or a share of variance such as 0.99",
     )
 

@@ -39,7 +39,7 @@ epochs = inf
         "recipes/tile.toml:5: datas: unknown table; a recipe has [run], [data], [extractor], [features], "
         "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold] "
         "(did you mean data?)",
-        "recipes/tile.toml:6: data.root: missing; expected a string, not empty: "
+        'recipes/tile.toml:6: data.root: missing; expected a string such as "path/to/images": '
         "where the images lie, relative to the working directory",
         "recipes/tile.toml:8: data.calibration: expected a number from 0 to 0.9, found 1.5",
         "recipes/tile.toml:9: data.image_size: expected an integer from 8 to 8192, found a date",

@@ -38,7 +38,7 @@ class ArraysTable(DataTable):
 
     format: Literal["arrays"] = Field(default="arrays", description="idx files or an npz file")
     normal: int | tuple[int, ...] | Literal["*"] = Field(
-        description='the normal label, a list of them, or "*": each label against the rest'
+        examples=[0], description='the normal label, a list of them, or "*": each label against the rest'
     )
     names: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="names of the labels 0, 1, 2 and so on; default: the numbers"

@@ -19,7 +19,11 @@ class DataTable(Params, ABC):
     """Keys that every format takes."""
 
     format: str = Field(description="how the images lie on disk")
-    root: str = Field(min_length=1, description="where the images lie, relative to the working directory")
+    root: str = Field(
+        min_length=1,
+        examples=["path/to/images"],
+        description="where the images lie, relative to the working directory",
+    )
     resize: Resize = Field(
         default="squash",
         description="how an image becomes square: squash both sides, fit the short side and crop, or pad",

@@ -19,7 +19,9 @@ class ClassesTable(DataTable):
 
     format: Literal["classes"] = Field(default="classes", description="a folder per class")
     normal: str | tuple[str, ...] = Field(
-        min_length=1, description='the normal class, a list of them, or "*": each class against the rest'
+        min_length=1,
+        examples=["cat"],
+        description='the normal class, a list of them, or "*": each class against the rest',
     )
 
     def find(self, seed: int, notes: Notes) -> list[Found]:
