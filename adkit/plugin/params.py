@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
-from adkit.utils.text import is_text, toml_value
+from adkit.utils.text import is_text, joined, toml_value
 
 
 class Params(BaseModel):
@@ -94,7 +94,7 @@ def expected(schema: Mapping[str, Any], many: bool = False) -> str:
         options = [toml_value(option) for option in schema.get("enum", [schema.get("const")])]
         return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
     if parts := schema.get("anyOf") or schema.get("oneOf"):
-        return _or(dict.fromkeys(expected(part, many) for part in parts))
+        return joined(dict.fromkeys(expected(part, many) for part in parts), "or")
     match schema.get("type"):
         case "integer":
             return ("integers" if many else "an integer") + _range(schema)
@@ -157,11 +157,6 @@ def _list(schema: Mapping[str, Any], many: bool) -> str:
         count = f"at least {low} " if low > 1 else ""
     words = f"{words} of {count}{expected(items, True)}"
     return f"{words}, not empty" if low == 1 and high is None else words
-
-
-def _or(parts: Iterable[str]) -> str:
-    *first, last = parts
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 def first_sentence(text: str | None) -> str:

@@ -57,13 +57,17 @@ def check(model: type[P], table: Mapping[str, Any], taker: str) -> tuple[P | Non
     return None, tuple(faults.values())
 
 
-def unknown_key(key: str, schema: Schema, taker: str) -> str:
-    """``unknown key; knn takes k, metric, index (did you mean k?)``."""
+def unknown_key(key: str, schema: Schema, taker: str, belongs_to: str = "") -> str:
+    """``unknown key; knn takes k, metric, index (did you mean k?)``.
+
+    Args:
+        belongs_to: who does take the key, which is then said instead of a near match.
+    """
     properties: Schema = schema.get("properties", {})
     if not properties:
         return f"unknown key; {taker} takes no keys"
     match = near(key, properties) or _described_as(key, properties)
-    hint = f" (did you mean {match}?)" if match else ""
+    hint = f" ({key} belongs to {belongs_to})" if belongs_to else f" (did you mean {match}?)" if match else ""
     return f"unknown key; {taker} takes {', '.join(properties)}{hint}"
 
 

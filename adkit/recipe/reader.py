@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from adkit.errors import UserError
 from adkit.plugin.component import Kind
-from adkit.plugin.params import Params, found
+from adkit.plugin.params import Params, found, model_schema
 from adkit.plugin.registry import Registered, Registry, discover
 from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_document
-from adkit.recipe.problems import check
+from adkit.recipe.problems import check, unknown_key
 from adkit.recipe.shipped import ShippedRecipe
 from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
-from adkit.utils.text import did_you_mean, near, toml_value
+from adkit.utils.text import did_you_mean, joined, near, toml_value
 
 if TYPE_CHECKING:
     from adkit.data.formats.base import DataTable
@@ -265,7 +265,14 @@ class _Reader:
             options = ", ".join(map(toml_value, FORMATS))
             self.problem((name, "format"), f"expected one of {options}, found {found(chosen)}{hint}")
             return None
-        return self.check(name, FORMATS[chosen], table, f'[{name}] of format "{chosen}"')
+        model, taker = FORMATS[chosen], f'[{name}] of format "{chosen}"'
+        homes = {key: [other for other, keys in FORMATS.items() if key in keys.model_fields] for key in table}
+        elsewhere = {key: others for key, others in homes.items() if others and chosen not in others}
+        for key, others in elsewhere.items():
+            belongs_to = f"format{'s' * (len(others) > 1)} {joined(others, 'and')}"
+            self.problem((name, key), unknown_key(key, model_schema(model), taker, belongs_to))
+        own = {key: value for key, value in table.items() if key not in elsewhere}
+        return self.check(name, model, own, taker)
 
     def auxiliary(self) -> DataTable | None:
         table = self.document.values["auxiliary"]

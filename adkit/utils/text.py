@@ -50,6 +50,12 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f" (did you mean {match}?)" if match else ""
 
 
+def joined(names: Iterable[str], word: str) -> str:
+    """``a, b or c``: names with a word before the last one."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:limit])
