@@ -19,7 +19,7 @@ from adkit.recipe.reader import resolved
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 
-SCHEMA: Final = "adkit.runner.fingerprint/2"
+SCHEMA: Final = "adkit.fingerprint/2"
 
 
 class Fingerprint(RootModel[dict[str, Any]]):
