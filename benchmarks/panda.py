@@ -37,6 +37,7 @@ from adkit.runner.fit import Workspace
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
+from adkit.utils.atomic import whole_file
 from adkit.utils.progress import Display
 
 RECIPES: Final = Path(__file__).parents[1] / "recipes"
@@ -149,10 +150,8 @@ def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def tables(options: argparse.Namespace) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +20,7 @@ from adkit.errors import UserError
 from adkit.export.formats import Format, format_named
 from adkit.export.graph import INPUT, Graph, reason
 from adkit.export.parity import Parity, Run, parity
+from adkit.utils.atomic import whole_folder
 from adkit.utils.environment import versions
 
 LIMIT: Final = 1e-3
@@ -231,15 +230,8 @@ def _check_free(folder: Path) -> None:
 def _written(folder: Path) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``folder`` when the block ends well and else is gone."""
     try:
-        place = next(parent for parent in folder.absolute().parents if parent.is_dir())
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=place) as work:
-            partial = Path(work, "new")
-            partial.mkdir()
+        with whole_folder(folder, replace=True) as partial:
             yield partial
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                os.rename(folder, Path(work, "old"))
-            os.rename(partial, folder)
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder that the export can be written to, found: {error.strerror or error}; "

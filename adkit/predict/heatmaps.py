@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from adkit.data.images import ImageError, read_image
 from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
+from adkit.utils.atomic import whole_file
 
 FOLDER = "heatmaps"
 """Of the output, where they lie."""
@@ -160,14 +160,9 @@ class Heatmaps:
         return None
 
     def _write(self, drawn: Image.Image, path: Path) -> None:
-        part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                drawn.save(part, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            with whole_file(path) as draft:
+                drawn.save(draft, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
         except OSError as error:
             raise UserError(
                 f"{path}: expected a heatmap that can be written, found: {error.strerror or error}; choose another "

@@ -11,7 +11,6 @@ A run's working folder holds
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from adkit.errors import UserError
 from adkit.inference.store import JOURNAL, stored_images
 from adkit.report.report import CategoryReport
 from adkit.runner.fingerprint import Fingerprint
+from adkit.utils.atomic import sync, whole_file
 from adkit.utils.text import some
 
 START_OVER: Final = "start over with --fresh"
@@ -132,8 +132,7 @@ class Ledger:
             saved: folder of its detector, which is whole.
         """
         for path in sorted(saved.iterdir()):
-            _sync(path)  # or else a power cut could leave the record without what it speaks of
-        self._finished.mkdir(exist_ok=True)
+            sync(path)  # or else a power cut could leave the record without what it speaks of
         _write(self._finished / f"{number:06}.json", record)
         shutil.rmtree(self._work / f"{number:06}", ignore_errors=True)
 
@@ -147,7 +146,7 @@ class Ledger:
         """See to it that all of the run is on disk before it gets its name; detectors are already."""
         for path in self.run.iterdir():
             if path.is_file():
-                _sync(path)
+                sync(path)
 
     def clear(self) -> None:
         """Remove the folder; killed on the way, it leaves one that holds nothing finished."""
@@ -170,13 +169,6 @@ def _read(path: Path, model: type[M]) -> M:
 
 
 def _write(path: Path, values: BaseModel) -> None:
-    """Write the file whole or, if killed, not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(values.model_dump_json(), encoding="utf-8")
-    _sync(draft)
-    draft.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:  # Windows flushes only what may be written to
-        os.fsync(file.fileno())
+    with whole_file(path) as draft:
+        draft.write_text(values.model_dump_json(), encoding="utf-8")
+        sync(draft)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from adkit.utils.atomic import sync, whole_file
 
 VARIABLE = "ADKIT_CACHE"
 """The environment variable that names another folder."""
@@ -40,7 +41,9 @@ def cached(kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dic
     if found is None:
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
         try:
-            _write(found, path)
+            with whole_file(path) as draft:  # whoever else writes the same
+                draft.write_bytes(safetensors.torch.save(found, {"sha256": _digest(found)}))
+                sync(draft)
         except OSError as error:
             logger.warning(
                 "%s: the %s could not be kept there (%s) and will be computed again: set %s to a folder that can be "
@@ -81,18 +84,3 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         return found
     logger.warning("%s: damaged (%s): computed again", path, reason)
     return None
-
-
-def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Whole or not at all, whoever else writes the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(safetensors.torch.save(dict(tensors), {"sha256": _digest(tensors)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

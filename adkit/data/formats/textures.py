@@ -5,9 +5,6 @@ Training, calibration and test images are crops from disjoint regions of each ph
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from adkit.data.formats import defects
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.formats.mvtec import find_mvtec
 from adkit.errors import UserError
+from adkit.utils.atomic import whole_folder
 
 Photograph = NDArray[np.uint8]
 
@@ -153,30 +151,25 @@ def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pi
 def write_textures(root: Path, seed: int) -> None:
     """Write the data set in MVTec AD's layout, with MVTec LOCO's ``validation`` folder beside.
 
-    It is written beside ``root`` under a temporary name and renamed when whole. One seed gives one set of
-    files, byte for byte.
+    It is there whole or not at all. One seed gives one set of files, byte for byte.
 
     Raises:
         UserError: ``root`` is there already, or cannot be written.
     """
     if root.exists():
         raise UserError(f"{root}: expected a folder yet to be made for the textures, found one: name another")
-    partial = root.with_name(f".{root.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.mkdir(parents=True)
-        photos = photographs()
-        for plan in plans(seed):
-            _, image, mask = draw_image(plan, photos)
-            _save(partial / plan.path, image)
-            if plan.kind != "good":
-                _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
-        (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
-        os.rename(partial, root)
+        with whole_folder(root) as partial:
+            photos = photographs()
+            for plan in plans(seed):
+                _, image, mask = draw_image(plan, photos)
+                _save(partial / plan.path, image)
+                if plan.kind != "good":
+                    _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
+            (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{root}: cannot write the textures there ({reason}): free space or name another") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # gone already where all went well
 
 
 def _crop(region: Box, rng: np.random.Generator) -> Box:
