@@ -60,7 +60,8 @@ def predict_images(options: argparse.Namespace) -> int:
     from adkit.detector.detector import Detector
     from adkit.predict.predict import find_images, heatmaps_of, predict, watch
     from adkit.predict.rows import listed_rows, writing
-    from adkit.predict.watch import Watcher, stopping
+    from adkit.predict.watch import Watcher
+    from adkit.utils.signals import stopping
 
     detector = Detector.load(options.detector, options.device)
     if options.fail_on_anomaly and detector.threshold is None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,28 +191,6 @@ class Watcher:
         gone = [path for path in self._known if path not in there and path.startswith(root)]
         for path in gone[: max(0, len(gone) - REMEMBERED // 2)]:
             del self._known[path]
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM ask a watch to end in good order; a second one interrupts it where it is.
-
-    Yields:
-        Whether they did.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _roots(folders: Iterable[str]) -> dict[str, str]:

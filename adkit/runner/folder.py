@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from adkit.errors import UserError
 from adkit.runner.resume import START_OVER, Ledger
+from adkit.utils.signals import undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
 """What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""
@@ -69,7 +68,7 @@ def run_folder(
             ledger.run.mkdir(parents=True, exist_ok=True)
             with _log_to(ledger.log):
                 yield ledger
-            with _undisturbed():
+            with undisturbed():
                 ledger.settle()
                 _keep_aside(final)
                 ledger.run.rename(final)
@@ -82,7 +81,7 @@ def run_folder(
         except BaseException as error:
             raise RunFault(_save_log(ledger, final), error) from error
         finally:
-            with _undisturbed():
+            with undisturbed():  # what a first Ctrl-C left is removed whole
                 if kept := ledger.summary():
                     say(f"{final}: kept {kept}; adkit run --resume goes on from there")
                 else:
@@ -136,20 +135,6 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
         refuse_interrupted(final)
     else:
         say(f"{final}: going on after {kept}")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C wait until what the first one left is gone."""
-    if threading.current_thread() is not threading.main_thread():  # where Python runs no signal handlers
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _inside(partial: Path, error: OSError) -> bool:
