@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-import torch
 from pydantic import RootModel
 from torch import nn
 
@@ -16,6 +15,7 @@ from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding
 from adkit.recipe.reader import resolved
+from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 
@@ -118,8 +118,7 @@ def _weights(embedding: Embedding) -> str:
     digest = hashlib.sha256()
     extractor = embedding.extractor
     for name, tensor in extractor.state_dict().items() if isinstance(extractor, nn.Module) else ():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_tensor(digest, name, tensor)
     return digest.hexdigest()
 
 

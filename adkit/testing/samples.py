@@ -10,6 +10,7 @@ import torch
 from adkit.data.samples import in_order
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import POOL, Batch, Features, Geometry, Level
+from adkit.toolkit.scoring import levels_of
 
 SIZE = (24, 20)
 """(height, width) of the images that ``feature_stream``'s levels cover."""
@@ -26,10 +27,7 @@ class FeatureStream:
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        return {
-            name: Level(values.shape[3], (values.shape[1], values.shape[2]), self.features.geometry[name])
-            for name, values in self.features.items()
-        }
+        return levels_of(self.features)
 
     @property
     def count(self) -> int:
