@@ -66,17 +66,17 @@ def unknown_key(key: str, schema: Schema, taker: str, belongs_to: str = "") -> s
     properties: Schema = schema.get("properties", {})
     if not properties:
         return f"unknown key; {taker} takes no keys"
-    match = near(key, properties) or _described_as(key, properties)
-    hint = f" ({key} belongs to {belongs_to})" if belongs_to else f" (did you mean {match}?)" if match else ""
+    matches = near(key, properties) or _described_as(key, properties)
+    hint = f" ({key} belongs to {belongs_to})" if belongs_to else f" (did you mean {matches[0]}?)" if matches else ""
     return f"unknown key; {taker} takes {', '.join(properties)}{hint}"
 
 
-def _described_as(key: str, properties: Schema) -> str | None:
-    """The one property whose description uses a word like ``key``."""
+def _described_as(key: str, properties: Schema) -> list[str]:
+    """The property whose description uses a word like ``key``, if it is the only one."""
     matches = [
         name for name, field in properties.items() if near(key, field.get("description", "").split(), likeness=0.85)
     ]
-    return matches[0] if len(matches) == 1 else None
+    return matches if len(matches) == 1 else []
 
 
 def _is_foreign(value: Any) -> bool:

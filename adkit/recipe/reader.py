@@ -336,7 +336,7 @@ class _Reader:
             self.problem((kind, "use"), sentence)
             return
         typo = near("use", table)
-        hint = f" (did you mean use where it says {typo}?)" if typo else ""
+        hint = f" (did you mean use where it says {typo[0]}?)" if typo else ""
         self.problem((kind, "use"), f"missing; name {_a(kind)}: {names}{hint}", at=(kind,))
 
     def unknown_tables(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ from pydantic import Field
 from adkit.data.files import contents, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.utils.text import some
+from adkit.utils.text import did_you_mean, some
 
 _REQUIRED = ("path", "label", "split")
 _OPTIONAL = ("mask", "category")
@@ -104,8 +103,7 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
         raise _RowError(f"expected a value for {some(blank)}, found none")
     split = _SPLITS.get(values["split"].casefold())
     if split is None:
-        near = get_close_matches(values["split"].casefold(), _SPLITS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(values["split"], _SPLITS)
         raise _RowError(f"split: expected one of {', '.join(_SPLITS)}, found {values['split']}{hint}")
     normal = values["label"].casefold() in _NORMAL_LABELS
     if not normal and split != "test":
