@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from adkit.errors import UserError
 from adkit.runner.resume import START_OVER, Ledger
-from adkit.utils.signals import undisturbed
+from adkit.utils.signals import deferred, undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
 """What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""
@@ -94,8 +94,20 @@ def _alone(final: Path) -> Iterator[None]:
     path = final.with_name(f".{final.name}.lock")
     lock = FileLock(path, PATIENCE)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _take(lock, final)
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes no file that is open
+                path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes anew
+            lock.release()
+
+
+def _take(lock: FileLock, final: Path) -> None:
+    try:
+        with deferred():  # between the file that is made and the lock that knows of it
+            final.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise UserError(
             f"{final}: expected to be the only run of this name, found another at work in .{final.name}.partial beside "
@@ -103,12 +115,6 @@ def _alone(final: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise _disk_error(final, error) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no file that is open
-            path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes a new one
-        lock.release()
 
 
 def refuse_interrupted(final: Path) -> None:

@@ -33,6 +33,18 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
+def deferred() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block, which is to be short."""
+    came: list[int] = []
+    try:
+        with handling(lambda number, frame: came.append(number), *ENDING):
+            yield
+    finally:
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM ask the block to end in good order; a second one interrupts it where it is.
 

@@ -1,9 +1,10 @@
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
-from adkit.utils.signals import ENDING, handling, stopping, undisturbed
+from adkit.utils.signals import ENDING, deferred, handling, stopping, undisturbed
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +28,14 @@ def test_other_signals_are_left_as_they_are(handlers):
         assert signal.getsignal(signal.SIGINT) == handlers[signal.SIGINT]
 
 
-@pytest.mark.parametrize("block", [lambda: handling(signal.SIG_IGN, *ENDING), undisturbed, stopping])
+@pytest.mark.parametrize("block", [lambda: handling(signal.SIG_IGN, *ENDING), undisturbed, deferred, stopping])
 def test_the_handlers_of_before_come_back(handlers, block):
     with pytest.raises(ZeroDivisionError), block():
         raise ZeroDivisionError
     assert {number: signal.getsignal(number) for number in ENDING} == handlers
 
 
-@pytest.mark.parametrize("block", [undisturbed, stopping])
+@pytest.mark.parametrize("block", [undisturbed, deferred, stopping])
 def test_another_thread_runs_the_block_and_changes_no_handler(handlers, block):
     found = []
 
@@ -52,6 +53,19 @@ def test_another_thread_runs_the_block_and_changes_no_handler(handlers, block):
 def test_what_must_not_be_disturbed_is_not(number):
     with undisturbed():
         signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_waits_for_the_end_of_the_block_however_it_ends(number, error):
+    taken, reached = [], []
+    with handling(lambda number, frame: taken.append(number), *ENDING), suppress(ZeroDivisionError):
+        with deferred():
+            signal.raise_signal(number)
+            reached.append(list(taken))
+            if error is not None:
+                raise error
+    assert (reached, taken) == ([[]], [number])
 
 
 @pytest.mark.parametrize("number", ENDING)
