@@ -59,12 +59,11 @@ def test_what_must_not_be_disturbed_is_not(number):
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_waits_for_the_end_of_the_block_however_it_ends(number, error):
     taken, reached = [], []
-    with handling(lambda number, frame: taken.append(number), *ENDING), suppress(ZeroDivisionError):
-        with deferred():
-            signal.raise_signal(number)
-            reached.append(list(taken))
-            if error is not None:
-                raise error
+    with handling(lambda number, frame: taken.append(number), *ENDING), suppress(ZeroDivisionError), deferred():
+        signal.raise_signal(number)
+        reached.append(list(taken))
+        if error is not None:
+            raise error
     assert (reached, taken) == ([[]], [number])
 
 
