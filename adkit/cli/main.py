@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """Raised by SIGTERM, which ends a run as Ctrl-C does."""
 
 
 def command() -> None:
-    """The console script: ``main``, then exit with its status."""
+    """Run the console script: call ``main``, and exit with its status."""
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated

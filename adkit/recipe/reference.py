@@ -1,4 +1,4 @@
-"""What there is to write in a recipe: for ``adkit plugins``, and as the reference in the documentation."""
+"""Describes what a recipe can contain, for ``adkit plugins`` and for the reference in the documentation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from adkit.utils.text import toml_key, toml_value
 
 
 def plugins_text(registry: Registry, kind: str | None = None, name: str | None = None) -> str:
-    """All components, those of a kind, or one with its parameters as a TOML block to paste.
+    """A list of all components or of a kind's, or one component with its parameters as a TOML block to paste.
 
     Raises:
-        UserError: no such kind or component.
+        UserError: there is no such kind or component.
     """
     if kind is None:
         return "\n".join(_overview(registry))
@@ -30,7 +30,7 @@ def plugins_text(registry: Registry, kind: str | None = None, name: str | None =
 
 
 def reference_markdown(registry: Registry) -> str:
-    """Every table, in a recipe's order, and every component with its keys: Markdown of levels 2 and 3."""
+    """The reference of recipes in Markdown: a heading for every table, and below it one for every component."""
     lines: list[str] = []
     for table in TABLES:
         lines += [f"## `[{table}]`", ""]
@@ -41,8 +41,9 @@ def reference_markdown(registry: Registry) -> str:
             lines += _data_reference()
         elif table == "auxiliary":
             lines += [
-                "Images beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they "
-                "are. They become images as those do, and one that is among those, too, is left out.",
+                "Other images than the normal ones, which only an adapter sees. The table takes the keys of `[data]` "
+                "that say where images are. They are resized as those of `[data]`, and an image that is also among "
+                "those is left out.",
                 "",
             ]
         else:
@@ -53,7 +54,7 @@ def reference_markdown(registry: Registry) -> str:
 def _component_reference(registry: Registry, kind: Kind) -> Iterator[str]:
     yield from (question(kind), "")
     if kind == "scorer":
-        yield from ("Beside `use`, every scorer takes:", "", *_rows(model_schema(ScorerTable)))
+        yield from ("Besides `use`, every scorer takes:", "", *_rows(model_schema(ScorerTable)))
     for entry in registry.found(kind):
         default = ", the default" if DEFAULT_USE.get(kind) == entry.component.name else ""
         yield from (f"### `use = {toml_value(entry.component.name)}`{default}", "")
@@ -114,7 +115,7 @@ def _block(kind: Kind, entry: Registered) -> Iterator[str]:
 def _data_reference() -> Iterator[str]:
     common = model_schema(DataTable)["properties"]
     del common["format"]
-    yield from ("Which images, and how they are resized. Beside `format`, all formats take:", "")
+    yield from ("Which images, and how they are resized. Besides `format`, all formats take:", "")
     yield from _rows({"properties": common, "required": ["root"]})
     for name, model in FORMATS.items():
         schema = model_schema(model)
@@ -128,7 +129,7 @@ def _data_reference() -> Iterator[str]:
 
 
 def _rows(schema: Mapping[str, Any]) -> Iterator[str]:
-    """A Markdown table of a schema's keys, and an empty line."""
+    """The lines of a Markdown table of a schema's keys, and an empty one."""
     properties = schema.get("properties", {})
     if not properties:
         yield from ("No further keys.", "")

@@ -96,7 +96,7 @@ def test_an_entry_point_may_name_an_object_in_a_module(site):
         ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*bad_plugin\.py:2\)$"),
         ("raise SystemExit(3)", r"could not be loaded: SystemExit: 3"),
         ("def broken(:", r"SyntaxError: invalid syntax \(.*bad_plugin\.py:1\)$"),
-        ("x = 1", r"it has no hook: mark a function @hookimpl, of the name adkit_extractors or "),
+        ("x = 1", r"it has no hook: decorate a function named adkit_extractors or "),
         ("def adkit_scorers(): return []", r"adkit_scorers lacks @hookimpl"),
         (
             f"{HEAD}@hookimpl\ndef adkit_scorer(): return []",

@@ -34,7 +34,7 @@ epochs = inf
 """
     )
     assert problems(path, "threshold.false_positive_rate=1") == [
-        "recipes/tile.toml:1: seed: this key stands in no table; write it under [run]",
+        "recipes/tile.toml:1: seed: this key is in no table; write it under [run]",
         "recipes/tile.toml:3: run.seed: expected an integer from 0 to 4294967295, found -1",
         "recipes/tile.toml:5: datas: unknown table; a recipe has [run], [data], [extractor], [features], "
         "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold] "
@@ -243,4 +243,4 @@ def test_keys_that_auxiliary_images_cannot_use_are_refused():
 def test_folds_of_the_run_and_of_the_threshold_are_refused_together():
     tables = {**SMALLEST, "run": {"folds": 5}, "threshold": {"method": "cross"}}
     (problem,) = problems(tables)
-    assert 'run.folds: expected 1 beside threshold.method = "cross"' in problem
+    assert 'run.folds: expected 1 with threshold.method = "cross"' in problem

@@ -45,7 +45,7 @@ def test_a_kind_is_listed_alone(kind):
 
     registry = Registry([*COMPONENTS[:5], registered("smooth", "localizer", build=build)])
     assert plugins_text(registry, kind).splitlines() == [
-        "localizers: Where in the image?",
+        "localizers: Where is the image anomalous?",
         "  smooth  Draws it",
         "          handmade 1.0 (handmade.plugin)",
     ]

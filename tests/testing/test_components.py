@@ -1,4 +1,4 @@
-"""A whole component is checked as its kind, with its parameters and as a fresh instance a call."""
+"""A whole component is checked as its kind, with its parameters and as a fresh instance at each call."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
 import pytest
 
-from adkit.utils.text import did_you_mean, missing, near
+from adkit.utils.text import counted, did_you_mean, missing, near
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,12 @@ def test_two_names_may_be_near_to_what_is_missing():
 
 def test_what_is_missing_where_nothing_is():
     assert missing("tile", []) == "found none"
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1000, "1,000 images")])
+def test_a_noun_agrees_with_its_number(number, text):
+    assert counted(number, "image") == text
+
+
+def test_an_irregular_plural_is_given():
+    assert [counted(number, "category", "categories") for number in (1, 2)] == ["1 category", "2 categories"]
