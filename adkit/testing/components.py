@@ -74,7 +74,7 @@ def check_component(
 
 
 def check_params(component: Component[Any]) -> None:
-    """Require that the kind is one of the five, and that every parameter is described and valid by default or example."""
+    """Require that the kind is one of the five and every parameter described and valid, by default or by example."""
     require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
     model = component.params
     is_model = isinstance(model, type) and issubclass(model, Params)
