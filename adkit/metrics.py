@@ -16,15 +16,18 @@ Scores = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
 PRO_LIMIT = 0.3
-"""The false-positive rate to which PRO is integrated."""
+"""False-positive rate up to which PRO is integrated."""
 
 
 def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | None]:
-    """Metrics over images; every one is ``None`` where normal or anomalous images are missing.
+    """Compute the metrics over images; every one is ``None`` where normal or anomalous images are missing.
 
     Args:
         scores: (n,) raw scores, higher is more anomalous.
         labels: (n,) 0 normal, 1 anomalous.
+
+    Returns:
+        Name of each metric → its value in [0, 1].
 
     Raises:
         UserError: a score is not finite, or the two arrays do not fit together.
@@ -50,9 +53,9 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
 
 
 class PixelMetrics:
-    """Metrics over the pixels of all test images together, added a batch at a time.
+    """Metrics over the pixels of all test images together, which are added batch by batch.
 
-    Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes a normal pixel, 8 an
+    Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
     anomalous one. ``compute`` sorts the normal ones in place and needs some 100 bytes more for each anomalous
     one. More images can be added after it.
     """
@@ -65,7 +68,7 @@ class PixelMetrics:
         self._sizes: list[NDArray[np.int32]] = []
 
     def add(self, maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
-        """Take in n images.
+        """Add the maps and masks of n images.
 
         Args:
             maps: (n, h, w) float32 raw scores, higher is more anomalous.
@@ -91,7 +94,7 @@ class PixelMetrics:
                 self._components += components
 
     def compute(self) -> dict[str, float | None]:
-        """ROC AUC, average precision and PRO; ``None`` where normal or anomalous pixels are missing."""
+        """Compute ROC AUC, average precision and PRO; each is ``None`` where normal or anomalous pixels are missing."""
         normal = self._normal.values
         if not len(normal) or not self._anomalous:
             return dict.fromkeys(PIXEL_METRICS)
@@ -104,10 +107,10 @@ class PixelMetrics:
 
 
 def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """The mean and its standard error (sample standard deviation / √n) of the values that are not ``None``.
+    """Compute the mean and its standard error (sample standard deviation / √n) of the values that are not ``None``.
 
     Returns:
-        The mean, ``None`` of no value; the standard error, ``None`` of fewer than two.
+        The mean, ``None`` where there is no value; the standard error, ``None`` where there are fewer than two.
     """
     known = [value for value in values if value is not None]
     mean = fmean(known) if known else None
@@ -122,12 +125,13 @@ class _Ranking:
     """
 
     found: Counts
-    """(p,) positives that score at least as much."""
+    """(p,) number of positives that score at least as high as each positive."""
     alarms: Counts
-    """(p,) negatives that score at least as much."""
+    """(p,) number of negatives that score at least as high."""
     alarms_above: Counts
-    """(p,) negatives that score more."""
+    """(p,) number of negatives that score higher."""
     negatives: int
+    """Number of all negatives."""
 
     @property
     def positives(self) -> int:
@@ -143,7 +147,7 @@ class _PixelRanking(_Ranking):
 
 
 def _rank(negatives: Scores, positives: Scores) -> _Ranking:
-    """Both sorted in ascending order, neither empty."""
+    """Rank positives against negatives; both are sorted in ascending order and neither is empty."""
     return _Ranking(
         found=len(positives) - np.searchsorted(positives, positives, side="left"),
         alarms=len(negatives) - np.searchsorted(negatives, positives, side="left"),
@@ -175,9 +179,9 @@ def _fpr95(ranking: _Ranking) -> float:
 
 
 def _aupro(ranking: _PixelRanking) -> float:
-    """∫ of (mean share of each component found) over the false-positive rate in [0, 0.3], divided by 0.3.
+    """The mean share of each component that is found, averaged over false-positive rates in [0, 0.3] (PRO).
 
-    The curve is the sum of one ramp a positive: its weight 1 / (size of its component · components) is gained
+    The curve is the sum of one ramp per positive: its weight 1 / (size of its component · components) is gained
     while the false-positive rate rises from a (negatives above its score) to b (those tied with it, too).
     Each ramp is integrated in closed form.
     """
@@ -214,7 +218,7 @@ METRICS: Final[Mapping[str, Metric]] = {**IMAGE_METRICS, **PIXEL_METRICS}
 
 
 def _component_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """For each pixel of ``mask[mask]`` the size of its 8-connected component, and how many there are."""
+    """Find the size of the 8-connected component of each pixel of ``mask[mask]``, and the number of components."""
     from skimage.measure import label  # slow to import, and only needed where there is an anomaly
 
     named: tuple[NDArray[np.intp], int] = label(  # type: ignore[no-untyped-call]
@@ -226,7 +230,7 @@ def _component_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
 
 
 class _Growing:
-    """Floats appended to one array that is enlarged in place; a list of chunks is held twice while joined."""
+    """Floats appended to one array that is enlarged in place, since joining a list of chunks would hold them twice."""
 
     def __init__(self) -> None:
         self._room = np.empty(0, dtype=np.float32)
@@ -246,7 +250,7 @@ class _Growing:
 
 
 def _require_finite(values: Scores, where: str, what: str, first: int = 0) -> None:
-    """Raise naming the first image, counted from 1, with a value that is inf or nan."""
+    """Raise UserError, naming the first image (counted from 1) with a value that is inf or nan."""
     finite = np.isfinite(values)
     if not finite.all():
         index = int(np.argwhere(~finite)[0][0])

@@ -19,7 +19,7 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
-from adkit.training.adapt import Adapted, Job, adapt
+from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Snapshots
 from adkit.utils.progress import Display
@@ -149,7 +149,7 @@ def _adapted(
     for index in range(count):
         title = f"{subject}, extractor {index + 1} of {count}" if count > 1 else subject
         work = folder / f"extractor-{index}"
-        found.append(adapt(Job(index, train, held_out, place.source, parts, place.display, title, work)))
+        found.append(adapt(AdaptationJob(index, train, held_out, place.source, parts, place.display, title, work)))
     return found
 
 

@@ -17,24 +17,25 @@ from torch import Tensor
 from adkit.utils.atomic import sync, whole_file
 
 VARIABLE = "ADKIT_CACHE"
-"""The environment variable that names another folder."""
+"""The environment variable that names another folder for the cache."""
 
 logger = logging.getLogger("adkit")
 
 
 def cache_folder() -> Path:
-    """Where adkit keeps what can be made again; it may be removed at any time."""
+    """The folder where adkit keeps what can be computed again; it may be removed at any time."""
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("adkit"))
 
 
 def cached(kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """What ``make`` gives, on the CPU: from the cache where it is there, whole.
+    """Return the tensors that ``make`` gives, on the CPU; read from the cache where they are there and intact.
 
-    A file that is damaged, and a folder that cannot be written, are warned of; neither ends a run.
+    A damaged file and a folder that cannot be written cause a warning; neither ends a run.
 
     Args:
-        kind: what it is, the name of its folder.
-        key: digest of everything that it depends on.
+        kind: what the tensors are, which is the name of their folder.
+        key: digest of everything that the tensors depend on.
+        make: computes the tensors where the cache does not have them.
     """
     path = cache_folder() / kind / f"{key}.safetensors"
     found = _read(path)

@@ -140,7 +140,7 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
 
 
 def test_features_without_a_fitted_level_are_refused():
-    with pytest.raises(UserError, match="scorer: fitted on level layer1, layer2, which the features lack"):
+    with pytest.raises(UserError, match="scorer: fitted on levels layer1, layer2, which the features lack"):
         fitted().score(Features({POOL: QUERIES[POOL]}, QUERIES.geometry))
 
 

@@ -33,7 +33,7 @@ class ClassesTable(DataTable):
 
 
 def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
-    """One category of the normal classes together, or with ``normal = "*"`` one per class."""
+    """Find one category of all normal classes together or, with ``normal = "*"``, one per class."""
     root = Path(table.root).expanduser()
     train, test = child(root, "train"), child(root, "test")
     if train is None or test is None:

@@ -27,13 +27,14 @@ TEXTURES = ("brick", "grass", "gravel")
 SIZE = 160
 """Height and width of every image, in pixels of the photograph."""
 GOOD = {"train": 80, "validation": 40, "test": 30}
+"""Split → number of images without a defect, per texture."""
 BAD = 10
-"""Test images with a defect, of each kind."""
+"""Number of test images with a defect, per texture and kind of defect."""
 
 _MIDDLE = 118.0
 _TONES = {"brick": (1.10, 0.96, 0.88), "grass": (0.95, 1.06, 0.84), "gravel": (1.02, 1.0, 0.95)}
 _DONORS = {"brick": "gravel", "grass": "brick", "gravel": "brick"}
-"""Whose pieces are pasted: gravel in grass would hardly be seen."""
+"""Texture → the texture whose pieces are pasted into it; gravel in grass would hardly be seen."""
 _README = """\
 Textures, made by adkit (seed {seed}).
 
@@ -93,7 +94,7 @@ class Plan:
     box: Box
     """Where in the photograph it is cropped."""
     seeds: tuple[int, ...]
-    """Of the generator that makes every further choice."""
+    """Seeds of the generator that makes every further choice."""
 
     @property
     def path(self) -> Path:
@@ -126,14 +127,14 @@ def plans(seed: int) -> Iterator[Plan]:
 
 
 def photographs() -> dict[str, Photograph]:
-    """Texture → the photograph (512, 512), gray."""
+    """Texture → its photograph, (512, 512) gray."""
     import skimage.data  # slow to import
 
     return {texture: getattr(skimage.data, texture)() for texture in TEXTURES}
 
 
 def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pixels, defects.Pixels, defects.Mask]:
-    """Draw one image.
+    """Draw one planned image.
 
     Returns:
         The image before the defect (SIZE, SIZE, 3), with it, and its mask (SIZE, SIZE), empty where the
@@ -149,7 +150,7 @@ def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pi
 
 
 def write_textures(root: Path, seed: int) -> None:
-    """Write the data set in MVTec AD's layout, with MVTec LOCO's ``validation`` folder beside.
+    """Write the data set in MVTec AD's layout, with a ``validation`` folder as MVTec LOCO has it.
 
     It is there whole or not at all. One seed gives one set of files, byte for byte.
 
@@ -181,7 +182,7 @@ def _crop(region: Box, rng: np.random.Generator) -> Box:
 def _snapshot(
     photo: Photograph, box: Box, tone: tuple[float, float, float], rng: np.random.Generator
 ) -> defects.Pixels:
-    """Part of a photograph, toned, mirrored by chance, in the light of the moment."""
+    """Cut out part of a photograph, toned, mirrored at random, with random brightness and contrast."""
     gray = photo[box.top : box.bottom, box.left : box.right]  # (SIZE, SIZE)
     if rng.random() < 0.5:
         gray = gray[:, ::-1]
