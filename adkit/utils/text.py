@@ -65,16 +65,6 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun in the form that it calls for: ``1 image``, ``1,000 images``, ``0 categories``.
-
-    Args:
-        noun: what is counted, in the singular.
-        plural: its plural; default: ``noun`` with an s.
-    """
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:limit])
