@@ -183,7 +183,7 @@ def test_zero_bytes(tmp_path: Path) -> None:
     assert reason(tmp_path / "a.png") == "the file is empty (0 bytes)"
 
 
-def test_not_a_image(tmp_path: Path) -> None:
+def test_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html><body>404")
     assert reason(tmp_path / "a.png") == (
         "not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with b'<html><b'"

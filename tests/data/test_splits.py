@@ -56,7 +56,7 @@ def test_a_new_image_moves_at_most_one() -> None:
     assert len(before - after) <= 1
 
 
-def test_a_image_that_a_kept_one_equals_is_not_held_out():
+def test_an_image_that_a_kept_one_equals_is_not_held_out():
     whole = samples(20)
     equal = {sample.id: number // 2 for number, sample in enumerate(whole)}
     kept, held = hold_out(whole, 0.3, 0, "stopper", equal)

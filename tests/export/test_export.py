@@ -284,7 +284,7 @@ def test_a_detector_that_is_not_there_is_told(tmp_path, capsys):
     assert "expected the manifest of a detector, found no file" in capsys.readouterr().err
 
 
-def test_a_image_that_cannot_be_read_is_named(small_recipe, tmp_path):
+def test_an_image_that_cannot_be_read_is_named(small_recipe, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     run = trained(small_recipe, scorer={"use": "center"})
     before = files(run)

@@ -35,7 +35,7 @@ def test_features_come_back_bit_for_bit_in_any_order(tmp_path):
         assert torch.equal(back[name], torch.stack([two.features[0][name][0], one.features[0][name][0]]))
 
 
-def test_a_image_that_never_came_is_left_out_of_streams(tmp_path):
+def test_an_image_that_never_came_is_left_out_of_streams(tmp_path):
     store = FeatureStore(tmp_path, [LEVELS])
     store.fill([embedded("a", "c")], {})
     stream = StoredStream(store, samples("a", "b", "c"), [0], 2, "cpu", lambda images: None)

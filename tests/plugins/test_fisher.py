@@ -250,7 +250,7 @@ def test_as_many_kinds_as_classes():
     )
 
 
-def test_a_image_without_a_kind():
+def test_an_image_without_a_kind():
     extractor, shown = TinyExtractor(), labelled()
     unknown = replace(shown, shown=(replace(shown.shown[0], kinds=None), *shown.shown[1:]))
     assert refused(extractor, trained(extractor), unknown, "classes") == (

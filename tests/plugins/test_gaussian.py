@@ -132,7 +132,7 @@ def test_order_and_size_of_batches_change_nothing(covariance, shrinkage):
 
 
 @pytest.mark.parametrize("covariance", ["global", "tied", "local"])
-def test_a_image_alone_scores_as_it_does_among_others(covariance):
+def test_an_image_alone_scores_as_it_does_among_others(covariance):
     gaussian = fitted(covariance=covariance)
     alone = torch.cat([gaussian.score(one).image for one in FeatureStream(QUERIES, batch_size=1)])
     np.testing.assert_allclose(alone, gaussian.score(QUERIES).image, rtol=1e-6)

@@ -95,7 +95,7 @@ def test_a_box_at_the_edge_of_the_image_is_closed():
 
 
 @pytest.mark.parametrize("side", [1, 2, 5])
-def test_a_image_of_a_few_pixels_is_drawn(side):
+def test_an_image_of_a_few_pixels_is_drawn(side):
     image = Image.new("L", (side, side))
     assert overlay(image, bump(2), SAME, 1.0, (Region(0, 0, side, side, 2.0),)).size == (side, side)
 
@@ -126,7 +126,7 @@ def test_every_image_has_a_heatmap_of_its_own(heatmaps, tmp_path):
     assert paths[0] == tmp_path / "out" / "heatmaps" / "a" / "b" / "x.png.png"
 
 
-def test_a_image_from_outside_of_the_base_keeps_its_whole_path(heatmaps, tmp_path):
+def test_an_image_from_outside_of_the_base_keeps_its_whole_path(heatmaps, tmp_path):
     expected = tmp_path.joinpath("out", "heatmaps", "_", *(tmp_path / "x.png").parts[1:-1], "x.png.png")
     assert heatmaps.path_of(tmp_path / "in" / ".." / "x.png") == expected
 
@@ -140,7 +140,7 @@ def test_a_heatmap_is_a_png_of_the_images_size_and_nothing_else_is_left(heatmaps
         assert (file.name, drawn.format, drawn.size) == ("x.bmp.png", "PNG", (50, 40))
 
 
-def test_a_image_that_went_away_or_changed_is_told(heatmaps, tmp_path):
+def test_an_image_that_went_away_or_changed_is_told(heatmaps, tmp_path):
     assert heatmaps.draw(tmp_path / "gone.png", (40, 50), bump(2)) == "the file is not there"
     Image.new("L", (50, 40)).save(tmp_path / "x.bmp")
     assert heatmaps.draw(tmp_path / "x.bmp", (40, 60), bump(2)) == ("the image changed from 60 × 40 to 50 × 40 pixels")

@@ -177,7 +177,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
         pass
 
 
-def test_fail_on_anomaly_exits_4_where_a_image_cannot_be_judged(fitted, tmp_path):
+def test_fail_on_anomaly_exits_4_where_an_image_cannot_be_judged(fitted, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"junk")
     assert command(fitted, tmp_path / "broken.png", "--fail-on-anomaly")[0].returncode == 4
     assert command(fitted, tmp_path / "broken.png")[0].returncode == 0

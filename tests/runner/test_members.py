@@ -154,7 +154,7 @@ def test_every_normal_image_fits_and_calibrates(crossed):
     assert len(scores(report.folder, "calibration")) == 8
 
 
-def test_a_image_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
+def test_an_image_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
     """The distances of kNN with k = 1, from each image of a fold to those outside of it, by brute force."""
     crossed["extractor"]["levels"] = ["pool"]
     report = adkit.run(crossed)

@@ -66,7 +66,7 @@ def test_normalized_is_over_the_distance_of_training_images(traced):
     assert one.normalized["held_out"] == pytest.approx(one.distances["held_out"] / one.distances["train"])
 
 
-def test_without_a_image_held_out_there_is_no_such_group(traced):
+def test_without_an_image_held_out_there_is_no_such_group(traced):
     traced["data"]["calibration"] = 0
     first = snapshots(adkit.run(traced))[0]
     assert set(first.distances) == {"train", "test_normal", "test_anomalous"}

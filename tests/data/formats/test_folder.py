@@ -109,7 +109,7 @@ def test_masks_without_anomalous_images(tmp_path: Path) -> None:
     )
 
 
-def test_masks_of_which_none_has_the_name_of_a_image(tmp_path: Path) -> None:
+def test_masks_of_which_none_has_the_name_of_an_image(tmp_path: Path) -> None:
     parts(tmp_path)
     for mask in (tmp_path / "masks").iterdir():
         mask.rename(mask.with_name(f"mask_{mask.name}"))

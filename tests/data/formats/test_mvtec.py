@@ -87,7 +87,7 @@ def test_mask_of_another_extension(tmp_path: Path) -> None:
     assert only(tmp_path).test[0].mask == mask
 
 
-def test_folder_of_masks_for_a_image(tmp_path: Path) -> None:
+def test_folder_of_masks_for_an_image(tmp_path: Path) -> None:
     truth = mvtec(tmp_path) / "ground_truth" / "crack"
     (truth / "0_mask.png").unlink()
     save(truth / "0" / "000.png", square((8, 8), 0, 0, 2))

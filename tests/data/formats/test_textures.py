@@ -102,7 +102,7 @@ def test_what_is_written_is_what_is_planned(root, photos):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_image_is_unaltered_outside_its_mask_and_altered_inside(photos, kind):
+def test_an_image_is_unaltered_outside_its_mask_and_altered_inside(photos, kind):
     for plan in plans(0):
         if plan.kind == kind:
             clean, image, mask = draw_image(plan, photos)

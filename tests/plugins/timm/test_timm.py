@@ -100,7 +100,7 @@ def test_a_copy_reads_its_own_weights() -> None:
 
 
 @pytest.mark.parametrize("backbone", [LITE, "test_vit"])
-def test_a_image_gives_the_same_features_in_any_batch(backbone: str) -> None:
+def test_an_image_gives_the_same_features_in_any_batch(backbone: str) -> None:
     size = (64, 64)
     level = "blocks.1"
     extractor = make(backbone, level, "pool", size=size, weights="packaged" if backbone == LITE else "none")
@@ -248,7 +248,7 @@ def test_a_module_that_gives_no_map_is_no_level() -> None:
     assert message.startswith("extractor.levels: expected 'stage2' to give a map, patch tokens or a vector")
 
 
-def test_a_image_size_that_the_backbone_refuses() -> None:
+def test_an_image_size_that_the_backbone_refuses() -> None:
     message = refusal("test_maxvit", size=(100, 100))
     assert message.startswith("data.image_size: test_maxvit does not take images of 100 × 100 pixels")
     assert "use 160 × 160, which it was trained on" in message

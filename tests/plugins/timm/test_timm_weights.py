@@ -239,7 +239,7 @@ def test_a_hub_out_of_reach_is_asked_once(tmp_path: Path) -> None:
             asked.append(self.client_address)
 
     code = (
-        "from adkit import Context\n"
+        "from adkit.plugin import Context\n"
         "from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams\n"
         "try: TimmExtractor(TimmParams(backbone='resnet18', weights='hub'), Context())\n"
         "except Exception as error: print(type(error).__name__, error)\n"
