@@ -303,7 +303,8 @@ def _line(check: CheckReport) -> str:
 
 def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
     if not isinstance(found, Tensor):
-        raise TypeError(f"loss: expected a tensor or terms, found {type(found).__name__} of none")
+        what = "no terms" if isinstance(found, Mapping) else type(found).__name__
+        raise TypeError(f"loss: expected a tensor or terms, found {what}: return a tensor, or a tensor per name")
     return found
 
 
