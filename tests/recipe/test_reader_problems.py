@@ -40,7 +40,7 @@ epochs = inf
         "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold] "
         "(did you mean data?)",
         "recipes/tile.toml:6: data.root: missing; expected a string, not empty: "
-        "where the images lie, relative to the working directory",
+        "where the images are, relative to the working directory",
         "recipes/tile.toml:8: data.calibration: expected a number from 0 to 0.9, found 1.5",
         "recipes/tile.toml:9: data.image_size: expected an integer from 8 to 8192, found a date",
         "recipes/tile.toml:13: scorer.k: expected an integer of at least 1, found 0",
