@@ -285,14 +285,14 @@ class _Trainer:
         )
         now = time.perf_counter()
         state.seconds, self.started = state.seconds + now - self.started, now
-        if line := _line(state.checks[-1]):
+        if line := _describe(state.checks[-1]):
             task.say(line)
         if verdict.stop:
             state.ended = verdict.reason
             self.engine.terminate()
 
 
-def _line(check: CheckReport) -> str:
+def _describe(check: CheckReport) -> str:
     """Describe a check in a line for the display; empty where there is neither a loss nor a stopper's reason."""
     if check.loss is None and not check.reason:
         return ""
