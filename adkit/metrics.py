@@ -164,7 +164,7 @@ def _auroc(ranking: _Ranking) -> float:
 
 
 def _average_precision(ranking: _Ranking) -> float:
-    """Σ (recall gained at a threshold) · (precision there); a positive gains 1/p at its own score."""
+    """Average precision, Σ (recall gained at a threshold) · (precision there); a positive gains 1/p at its score."""
     return float(np.mean(ranking.found / (ranking.found + ranking.alarms)))
 
 

@@ -16,13 +16,13 @@ from adkit.toolkit.memory import check_memory
 from adkit.utils.text import counted
 
 BYTES_PER_PIXEL: Final = 512
-"""Memory that an image takes in a network and its localizer; ResNets, VGG and EfficientNet-Lite took 220 to 440."""
+"""Bytes that a pixel takes in a network and its localizer; ResNets, VGG and EfficientNet-Lite took 220 to 440."""
 COPIES: Final = 2
 """Number of copies of a file's tensors in memory: as they were read, and in their component."""
 NETWORKS: Final = 3
 """Multiple of its saved state that a network may register when built: with a classifier, at another input size."""
 SPARE: Final = 64 * 2**20
-"""Bytes that it may register besides, for classifiers of small networks."""
+"""Bytes that a network may register on top of that, for classifiers of small networks."""
 
 
 def check_image(file: Path, side: int) -> None:

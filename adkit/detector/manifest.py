@@ -217,4 +217,4 @@ def _json(file: Path) -> Any:
     except OSError as error:
         raise refusal(file, "a file that can be read", error.strerror or str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise refusal(file, "JSON", f"what is none ({error})") from error
+        raise refusal(file, "JSON", f"something else ({error})") from error

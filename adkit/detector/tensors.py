@@ -69,7 +69,7 @@ def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor
     except OSError as error:
         raise refusal(path, "a file that can be read", error.strerror or str(error)) from error
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise refusal(path, "safetensors", f"what is none ({error})") from error
+        raise refusal(path, "safetensors", f"something else ({error})") from error
     for key, tensor in tensors.items():
         if tensor.is_complex() or tensor.is_quantized:
             raise refusal(path, f"{key} to be of real numbers", str(tensor.dtype))

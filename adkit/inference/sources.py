@@ -24,7 +24,7 @@ class EmbeddedStream(Stream, Protocol):
 
 
 class Source(Protocol):
-    """Where features come from: gives streams, and remembers which images could not be read."""
+    """The contract of sources of features: they give streams, and remember which images could not be read."""
 
     @property
     def bad(self) -> BadImages:

@@ -56,7 +56,7 @@ class _Entry(BaseModel):
     checksum: int
     """CRC-32 of the batch's features, level by level."""
     seconds: float
-    """Time that the batch took."""
+    """Seconds that the batch took."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class FeatureStore:
         self.unreadable: dict[str, str] = {}
         """Images that cannot be read, and why, from the batches that were there when the store was opened."""
         self.seconds = 0.0
-        """Time that those batches took."""
+        """Seconds that those batches took."""
         self._journal = folder / JOURNAL
         self._groups = [
             [_LevelFile(folder / f"{group}.{index}.float32", *item) for index, item in enumerate(one.items())]
@@ -134,12 +134,12 @@ class FeatureStore:
         return samples[last + 1 :]
 
     def fill(self, embedded: Iterable[Embedded], unreadable: Mapping[str, str]) -> None:
-        """Add every image of ``embedded``; those that never come stay unknown.
+        """Add every image of ``embedded`` to the store; images that never come stay unknown to it.
 
         Args:
             unreadable: images that cannot be read, and why, which grows as ``embedded`` is walked.
         """
-        # Written as files and mapped afterwards: a disk that fills up is then an error and not a bus fault.
+        # Written as files and mapped afterward: a disk that fills up is then an error and not a bus fault.
         with ExitStack() as stack:
             files = [[stack.enter_context(file.path.open("ab")) for file in group] for group in self._groups]
             journal = stack.enter_context(self._journal.open("ab"))

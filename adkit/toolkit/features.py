@@ -58,7 +58,7 @@ class FeaturesTable(Params):
 
 
 class FeatureTransform:
-    """Makes the features that a scorer reads from those of an extractor, as a ``FeaturesTable`` says.
+    """The step from the features of an extractor to those that a scorer reads, as a ``FeaturesTable`` says.
 
     The joined level is named ``concat``; a ``pool`` level stays a level of its own and is only thinned. Channels that
     are kept stay in ascending order.

@@ -11,7 +11,7 @@ from adkit.utils.text import counted
 
 
 class Patience:
-    """Keeps every state that is better than all before it, and stops after a number of checks without a better one.
+    """A rule that keeps every state better than all before it, and stops after a number of checks without one.
 
     The first state is kept whatever its value, so that a training that only does harm goes back to where it began.
     A subclass is a stopper once it has a ``check`` that computes the value and calls ``judge``.

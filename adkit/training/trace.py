@@ -35,13 +35,13 @@ TRAIN, NORMAL, ANOMALOUS = "train", "test_normal", "test_anomalous"
 """Names of the groups of images that have a meaning of their own; other groups are held-out normal images."""
 
 MATERIAL: Final = 0.9
-"""Share of its first value below which the anomalous images' distance counts as fallen."""
+"""Share of its first value below which the mean distance of anomalous images counts as fallen."""
 
 ROUNDING: Final = 1e-9
 """Share of the largest distance below which that of training images is rounding, as for a single image."""
 
 COLLAPSED: Final = 1e-4
-"""Share of its first value below which the distance of training images counts as gone."""
+"""Share of its first value below which the mean distance of training images counts as gone."""
 
 
 @dataclass(frozen=True)

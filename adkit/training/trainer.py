@@ -285,14 +285,14 @@ class _Trainer:
         )
         now = time.perf_counter()
         state.seconds, self.started = state.seconds + now - self.started, now
-        if line := _line(state.checks[-1]):
+        if line := _describe(state.checks[-1]):
             task.say(line)
         if verdict.stop:
             state.ended = verdict.reason
             self.engine.terminate()
 
 
-def _line(check: CheckReport) -> str:
+def _describe(check: CheckReport) -> str:
     """Describe a check in a line for the display; empty where there is neither a loss nor a stopper's reason."""
     if check.loss is None and not check.reason:
         return ""
@@ -303,7 +303,8 @@ def _line(check: CheckReport) -> str:
 
 def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
     if not isinstance(found, Tensor):
-        raise TypeError(f"loss: expected a tensor or terms, found {type(found).__name__} of none")
+        what = "no terms" if isinstance(found, Mapping) else type(found).__name__
+        raise TypeError(f"loss: expected a tensor or terms, found {what}: return a tensor, or a tensor per name")
     return found
 
 

@@ -35,7 +35,7 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """Shows each stage of a run as it goes, and adds up the seconds that stages of one name took.
+    """A display that shows each stage of a run as it goes, and adds up the seconds that stages of one name took.
 
     Use it as a context manager around the run; ``console`` defaults to standard error, so that what a run
     prints as its result can be piped.

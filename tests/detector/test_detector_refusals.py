@@ -195,7 +195,7 @@ def test_a_huge_shape_is_refused_before_memory_is_taken(folder):
     header = json.dumps({"bank.layer1": {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 2**62]}}).encode()
     (folder / "scorer.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     forge(folder, lambda values: None)
-    refused(folder, "scorer.safetensors", "expected safetensors, found what is none")
+    refused(folder, "scorer.safetensors", "expected safetensors, found something else")
 
 
 def test_a_pickle_is_not_run(folder):
@@ -207,7 +207,7 @@ def test_a_pickle_is_not_run(folder):
 
     torch.save(Runs(), folder / "scorer.safetensors")
     forge(folder, lambda values: None)
-    refused(folder, "scorer.safetensors", "expected safetensors, found what is none")
+    refused(folder, "scorer.safetensors", "expected safetensors, found something else")
     assert not marker.exists()
 
 

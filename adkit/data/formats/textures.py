@@ -89,7 +89,7 @@ class Plan:
     texture: str
     split: str
     kind: str
-    """``good``, or a kind of defect."""
+    """What the image shows: ``good``, or a kind of defect."""
     number: int
     box: Box
     """Where in the photograph it is cropped."""
