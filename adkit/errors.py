@@ -1,4 +1,4 @@
-"""Errors that a user can mend, as sentences: where, what was expected, what was found, what to do."""
+"""Errors that a user can fix, as sentences: where, what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. Commands print its sentences without a traceback and exit with status 2."""
+    """Input that adkit refuses; commands print its sentences without a traceback and exit with status 2."""
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)

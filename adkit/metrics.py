@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,19 @@ from adkit.errors import UserError
 Scores = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max", "image_fpr95")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro")
-
 PRO_LIMIT = 0.3
-"""The false-positive rate to which PRO is integrated."""
+"""False-positive rate up to which PRO is integrated."""
 
 
 def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | None]:
-    """Metrics over images; every one is ``None`` where normal or anomalous images are missing.
+    """Compute the metrics over images; every one is ``None`` where normal or anomalous images are missing.
 
     Args:
         scores: (n,) raw scores, higher is more anomalous.
         labels: (n,) 0 normal, 1 anomalous.
+
+    Returns:
+        Name of each metric → its value in [0, 1].
 
     Raises:
         UserError: a score is not finite, or the two arrays do not fit together.
@@ -49,14 +49,13 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
     if anomalous.all() or not anomalous.any():
         return dict.fromkeys(IMAGE_METRICS)
     ranking = _rank(np.sort(scores[~anomalous]), np.sort(scores[anomalous]))
-    values = (_auroc(ranking), _average_precision(ranking), _f1max(ranking), _fpr95(ranking))
-    return dict(zip(IMAGE_METRICS, values, strict=True))
+    return {name: metric.function(ranking) for name, metric in IMAGE_METRICS.items()}
 
 
 class PixelMetrics:
-    """Metrics over the pixels of all test images together, added a batch at a time.
+    """Metrics over the pixels of all test images together, which are added batch by batch.
 
-    Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes a normal pixel, 8 an
+    Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
     anomalous one. ``compute`` sorts the normal ones in place and needs some 100 bytes more for each anomalous
     one. More images can be added after it.
     """
@@ -69,7 +68,7 @@ class PixelMetrics:
         self._sizes: list[NDArray[np.int32]] = []
 
     def add(self, maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
-        """Take in n images.
+        """Add the maps and masks of n images.
 
         Args:
             maps: (n, h, w) float32 raw scores, higher is more anomalous.
@@ -95,24 +94,23 @@ class PixelMetrics:
                 self._components += components
 
     def compute(self) -> dict[str, float | None]:
-        """ROC AUC, average precision and PRO; ``None`` where normal or anomalous pixels are missing."""
+        """Compute ROC AUC, average precision and PRO; each is ``None`` where normal or anomalous pixels are missing."""
         normal = self._normal.values
         if not len(normal) or not self._anomalous:
             return dict.fromkeys(PIXEL_METRICS)
         normal.sort()
         anomalous, sizes = np.concatenate(self._anomalous), np.concatenate(self._sizes)
         order = np.argsort(anomalous, kind="stable")
-        ranking = _rank(normal, anomalous[order])
-        weights = 1 / (sizes[order] * np.float64(self._components))  # their sum is 1
-        values = (_auroc(ranking), _average_precision(ranking), _aupro(ranking, weights))
-        return dict(zip(PIXEL_METRICS, values, strict=True))
+        weights = 1 / (sizes[order] * np.float64(self._components))
+        ranking = _PixelRanking(**vars(_rank(normal, anomalous[order])), weights=weights)
+        return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
 
 
 def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """The mean and its standard error (sample standard deviation / √n) of the values that are not ``None``.
+    """Compute the mean and its standard error (sample standard deviation / √n) of the values that are not ``None``.
 
     Returns:
-        The mean, ``None`` of no value; the standard error, ``None`` of fewer than two.
+        The mean, ``None`` where there is no value; the standard error, ``None`` where there are fewer than two.
     """
     known = [value for value in values if value is not None]
     mean = fmean(known) if known else None
@@ -127,20 +125,29 @@ class _Ranking:
     """
 
     found: Counts
-    """(p,) positives that score at least as much."""
+    """(p,) number of positives that score at least as high as each positive."""
     alarms: Counts
-    """(p,) negatives that score at least as much."""
+    """(p,) number of negatives that score at least as high."""
     alarms_above: Counts
-    """(p,) negatives that score more."""
+    """(p,) number of negatives that score higher."""
     negatives: int
+    """Number of all negatives."""
 
     @property
     def positives(self) -> int:
         return len(self.found)
 
 
+@dataclass(frozen=True)
+class _PixelRanking(_Ranking):
+    """A ranking of pixels that also says how much each anomalous one counts for its connected component."""
+
+    weights: NDArray[np.float64]
+    """(p,) 1 / (size of the pixel's component · components); their sum is 1."""
+
+
 def _rank(negatives: Scores, positives: Scores) -> _Ranking:
-    """Both sorted in ascending order, neither empty."""
+    """Rank positives against negatives; both are sorted in ascending order and neither is empty."""
     return _Ranking(
         found=len(positives) - np.searchsorted(positives, positives, side="left"),
         alarms=len(negatives) - np.searchsorted(negatives, positives, side="left"),
@@ -171,10 +178,10 @@ def _fpr95(ranking: _Ranking) -> float:
     return float(ranking.alarms[enough][-1] / ranking.negatives)
 
 
-def _aupro(ranking: _Ranking, weights: NDArray[np.float64]) -> float:
-    """∫ of (mean share of each component found) over the false-positive rate in [0, 0.3], divided by 0.3.
+def _aupro(ranking: _PixelRanking) -> float:
+    """The mean share of each component that is found, averaged over false-positive rates in [0, 0.3] (PRO).
 
-    The curve is the sum of one ramp a positive: its weight 1 / (size of its component · components) is gained
+    The curve is the sum of one ramp per positive: its weight 1 / (size of its component · components) is gained
     while the false-positive rate rises from a (negatives above its score) to b (those tied with it, too).
     Each ramp is integrated in closed form.
     """
@@ -183,11 +190,35 @@ def _aupro(ranking: _Ranking, weights: NDArray[np.float64]) -> float:
     reached = PRO_LIMIT - (a + b) / 2
     cut = b > PRO_LIMIT  # the limit lies on the ramp, or before it
     reached[cut] = np.maximum(PRO_LIMIT - a[cut], 0) ** 2 / np.maximum(2 * (b[cut] - a[cut]), 1e-300)
-    return min(float(weights @ reached) / PRO_LIMIT, 1.0)  # rounding alone could exceed 1
+    return min(float(ranking.weights @ reached) / PRO_LIMIT, 1.0)  # rounding alone could exceed 1
+
+
+class Metric(NamedTuple):
+    """A metric's title and the function that computes it."""
+
+    title: str
+    """The head of its column in a table, as the field writes it."""
+    function: Callable[[Any], float]
+    """Takes the ranking: a ``_Ranking`` of images, or a ``_PixelRanking``."""
+
+
+IMAGE_METRICS: Final[Mapping[str, Metric]] = {
+    "image_auroc": Metric("image\nAUROC", _auroc),
+    "image_ap": Metric("image\nAP", _average_precision),
+    "image_f1max": Metric("image\nF1-max", _f1max),
+    "image_fpr95": Metric("image\nFPR95", _fpr95),
+}
+PIXEL_METRICS: Final[Mapping[str, Metric]] = {
+    "pixel_auroc": Metric("pixel\nAUROC", _auroc),
+    "pixel_ap": Metric("pixel\nAP", _average_precision),
+    "pixel_aupro": Metric("pixel\nAUPRO", _aupro),
+}
+METRICS: Final[Mapping[str, Metric]] = {**IMAGE_METRICS, **PIXEL_METRICS}
+"""Every metric by its name, in the order in which a report and a table show them."""
 
 
 def _component_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """For each pixel of ``mask[mask]`` the size of its 8-connected component, and how many there are."""
+    """Find the size of the 8-connected component of each pixel of ``mask[mask]``, and the number of components."""
     from skimage.measure import label  # slow to import, and only needed where there is an anomaly
 
     named: tuple[NDArray[np.intp], int] = label(  # type: ignore[no-untyped-call]
@@ -199,7 +230,7 @@ def _component_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
 
 
 class _Growing:
-    """Floats appended to one array that is enlarged in place; a list of chunks is held twice while joined."""
+    """Floats appended to one array that is enlarged in place, since joining a list of chunks would hold them twice."""
 
     def __init__(self) -> None:
         self._room = np.empty(0, dtype=np.float32)
@@ -219,7 +250,7 @@ class _Growing:
 
 
 def _require_finite(values: Scores, where: str, what: str, first: int = 0) -> None:
-    """Raise naming the first image, counted from 1, with a value that is inf or nan."""
+    """Raise UserError, naming the first image (counted from 1) with a value that is inf or nan."""
     finite = np.isfinite(values)
     if not finite.all():
         index = int(np.argwhere(~finite)[0][0])

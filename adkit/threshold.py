@@ -1,10 +1,10 @@
-"""When is a score high enough to call an image anomalous? Conformal thresholds with a stated rate.
+"""Conformal thresholds: from which score on an image counts as anomalous, at a stated rate of false alarms.
 
-All of it rests on one assumption: the held-out normal images and the normal images to come are
-exchangeable, and the held-out ones served nothing else. Scores from folds (cross-conformal) keep to that but
+Everything here rests on one assumption: the held-out normal images and the normal images to come are
+exchangeable, and the held-out ones were used for nothing else. Scores from folds (cross-conformal) meet it only
 roughly: each comes from the members that had not seen the image, while a new image is scored by the mean of all.
 No theorem covers that exactly; the closest, for comparisons fold by fold, promises twice the rate (Barber et al.,
-Predictive inference with the jackknife+, Annals of Statistics 2021). ``docs/results.md`` has what was measured.
+Predictive inference with the jackknife+, Annals of Statistics 2021). ``docs/results.md`` has the measurements.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Scores = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Threshold:
-    """An image is anomalous where its score is above ``value``."""
+    """A threshold on raw scores: an image is anomalous where its score is above ``value``."""
 
     value: float
     calibration: int
-    """Held-out normal images it was taken from, m."""
+    """Number m of held-out normal images that it was computed from."""
     asked: float
-    """The false-alarm rate asked for, α."""
+    """The false-alarm rate α that was asked for."""
     supported: float
-    """The false-alarm rate it keeps: j / (m + 1) for the largest whole j that is at most α·(m + 1), and
+    """The false-alarm rate that it keeps: j / (m + 1) for the largest whole j that is at most α·(m + 1), and
     1 / (m + 1), which is above ``asked``, where m is too small for α."""
 
     @property
@@ -43,10 +43,14 @@ class Threshold:
 
 
 def conformal(scores: Scores, false_positive_rate: float) -> Threshold:
-    """Split conformal: the ⌈(m + 1)(1 − α)⌉-th smallest of m held-out normal scores.
+    """Compute the split-conformal threshold: the ⌈(m + 1)(1 − α)⌉-th smallest of m held-out normal scores.
 
     Of the normal images to come, a share of at most ``supported`` scores higher on average over held-out
     sets, and exactly that share where no two scores tie. With fewer than 1/α − 1 scores it is the largest.
+
+    Args:
+        scores: (m,) raw scores of the held-out normal images.
+        false_positive_rate: the rate of false alarms to allow, α in (0, 1).
 
     Raises:
         UserError: no scores, a score that is not finite, or a rate outside (0, 1).
@@ -66,7 +70,14 @@ def conformal(scores: Scores, false_positive_rate: float) -> Threshold:
 
 
 def p_values(scores: Scores, calibration: Scores) -> NDArray[np.float64]:
-    """(n,) scores → (n,) share (1 + held-out scores at least as high) / (m + 1), in [1 / (m + 1), 1].
+    """Compute the conformal p-value of each score: (1 + held-out scores at least as high) / (m + 1).
+
+    Args:
+        scores: (n,) raw scores.
+        calibration: (m,) raw scores of the held-out normal images.
+
+    Returns:
+        (n,) float64 in [1 / (m + 1), 1].
 
     Raises:
         UserError: no calibration scores, or a score that is not finite.
@@ -84,7 +95,7 @@ def p_values(scores: Scores, calibration: Scores) -> NDArray[np.float64]:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share counted as ``successes`` out of ``n``; (0, 1) where n is 0.
+    """Compute Wilson's score interval of a share counted as ``successes`` out of ``n``; (0, 1) where n is 0.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference (1927).
 

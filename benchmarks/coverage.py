@@ -1,12 +1,12 @@
-"""Does the threshold keep its promise? Mean false-alarm rate over random splits beside its exact expectation.
+"""Compares the mean false-alarm rate of the threshold over random splits with its exact expectation.
 
     python benchmarks/coverage.py --root data/mtd [--splits 200] [--rate 0.05] [--calibration 99 76] [--cross 99 400]
 
-All good images of a category, for training and for testing alike, are extracted once. Each split draws disjoint
-sets from them: `calibration` images, 200 to test on, the rest to fit DN2 on. With m calibration images and
-k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable image lies above the threshold with a chance of (m + 1 − k) / (m + 1).
+The features of all good images of a category, from training and test alike, are extracted once. Each split draws
+disjoint sets of them: `calibration` images, 200 to test on, and the rest to fit DN2 on. With m calibration images and
+k = ⌈(m + 1)(1 − rate)⌉ a new exchangeable image is above the threshold with probability (m + 1 − k) / (m + 1).
 
-With --cross, sets of so many normal images both fit and calibrate in five folds, as threshold.method = "cross" does.
+For each number of --cross, so many normal images fit and calibrate in five folds, as threshold.method = "cross" does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from adkit.plugin.types import Features
 from adkit.recipe.reader import read_recipe
 from adkit.testing import FeatureStream
 from adkit.threshold import conformal
+from adkit.utils.text import counted
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
 TEST = 200
@@ -48,7 +49,8 @@ def main() -> None:
     good = [*category.train, *(sample for sample in category.test if not sample.label)]
     source = ImageSource(parts, BadImages(0), len(good))
     pooled = torch.cat([features["pool"] for features in source.stream(good, lambda count: None, targets=False)])
-    print(f"{category.name}: {len(pooled)} good images, {options.splits} splits, rate {options.rate:g}")
+    images, splits = counted(len(pooled), "good image"), counted(options.splits, "split")
+    print(f"{category.name}: {images}, {splits}, rate {options.rate:g}")
 
     generator = torch.Generator().manual_seed(0)
     geometry = parts.embeddings[0].levels["pool"].geometry

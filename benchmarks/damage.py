@@ -20,7 +20,7 @@ from adkit.detector.manifest import MANIFEST, digest_of
 
 @dataclass
 class Folder:
-    """A copy of a detector that is being damaged; only what is written to is really copied."""
+    """A copy of a detector's folder that is being damaged; only files that are written to are really copied."""
 
     path: Path
     random: np.random.Generator
@@ -43,7 +43,7 @@ class Folder:
         self.write(self.path / MANIFEST, json.dumps(values).encode())
 
     def forge(self, values: dict[str, Any] | None = None) -> None:
-        """Recompute every digest."""
+        """Recompute every digest, so that the damage does not show in them."""
         values = self.manifest if values is None else values
         values.pop("digest", None)
         for name, entry in values["files"].items():
@@ -70,7 +70,7 @@ def truncation(folder: Folder) -> None:
 
 
 def swapped(folder: Folder) -> None:
-    """Tensors exchanged within a file, files exchanged, or one tensor taken away, renamed, retyped or reshaped."""
+    """Exchange tensors or files, or remove, rename, retype or reshape one tensor."""
     files = sorted(folder.path.glob("*.safetensors"))
     path = folder.choice(files)
     if folder.random.random() < 0.2:
@@ -131,7 +131,7 @@ def paths(folder: Folder) -> None:
 
 
 def huge(folder: Folder) -> None:
-    """Shapes, sizes, counts and networks that would take more memory than there is."""
+    """Write shapes, sizes, counts or networks that would take more memory than there is."""
     values = folder.manifest
     way = folder.choice(["header", "image", "whole image", "network", "numbers", "bytes", "long list", "levels"])
     size = folder.choice([1024, 2048, 4096, 8192])
@@ -162,7 +162,7 @@ def huge(folder: Folder) -> None:
 
 
 def _scaled_geometry(level: dict[str, Any], by: float) -> dict[str, Any]:
-    """Of an image ``by`` times as large; a spatial level gets more cells, a pooled one larger ones."""
+    """The geometry for an input ``by`` times as large: spatial levels get more cells, pooled ones larger ones."""
     if level["grid"] == [1, 1]:
         return {key: [value * by for value in pair] for key, pair in level["geometry"].items()}
     level["grid"] = [round(cells * by) for cells in level["grid"]]
@@ -170,7 +170,7 @@ def _scaled_geometry(level: dict[str, Any], by: float) -> dict[str, Any]:
 
 
 def foreign(folder: Folder) -> None:
-    """Something else in the place of a file."""
+    """Put something else in the place of a file."""
     path = folder.tensor_file() if folder.random.random() < 0.4 else folder.path / MANIFEST
     deep = folder.choice(['[{"a":', "["]) * int(folder.random.integers(10, 10**6))
     contents: list[bytes] = [
@@ -193,7 +193,7 @@ def foreign(folder: Folder) -> None:
 
 @dataclass
 class Runs:
-    """A pickle of it makes a folder when it is read."""
+    """An object whose pickle makes a folder when it is read."""
 
     marker: str
 
@@ -202,7 +202,7 @@ class Runs:
 
 
 def value(folder: Folder) -> None:
-    """One value of the manifest replaced by another, perhaps of another kind."""
+    """Replace one or two values of the manifest by others, perhaps of another type."""
     values = folder.manifest
     strange = [None, -1, 0, 1, True, 0.5, 2**70, 1e308, "", "../x", "a\nb", "\x1b[31m", "\0", [], {}, [[1]], "knn", [0]]
     for _ in range(int(folder.random.integers(1, 3))):

@@ -1,10 +1,10 @@
-"""Damage and forge detectors in a thousand ways, and count what loading makes of them.
+"""Damages and forges detectors in a thousand ways, and counts what loading makes of them.
 
     python benchmarks/fuzz_detectors.py --cases 1000 --seed 0
 
-Every case is loaded and asked for scores in a process of its own, whose peak memory and time are taken. It must be
-refused with one sentence, or be the same in effect. Where every digest was recomputed, the damage may also have made
-another valid detector; such are counted apart. Anything else is a fault, and the exit status is 1.
+Every case is loaded and asked for scores in a process of its own, whose peak memory and time are measured. It must be
+refused with one sentence, or have the same effect. Where every digest was recomputed, the damage may also have made
+another valid detector; these cases are counted separately. Anything else is a fault, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from PIL import Image
 import adkit
 from adkit import Detector, UserError
 from adkit.plugin.registry import discover
+from adkit.utils.text import counted
 
 SECONDS = 60
 MEMORY = 2e9
-"""Bytes of resident memory that a worker may reach; what Python and torch take is 0.6e9 of it."""
+"""Bytes of resident memory that a worker may reach, of which Python and torch take 0.6e9."""
 FREE = int(1.2e9)
-"""Bytes that workers are told are free, so that what is refused for its size does not depend on the machine."""
+"""Bytes that workers take to be free, so that what is refused for its size does not depend on the machine."""
 OUTCOMES = ("refused", "identical", "changed")
 SMALL = {"use": "timm", "backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2"]}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -55,10 +56,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Found:
-    """What became of the cases."""
+    """The outcomes of the cases."""
 
     counts: Counter[tuple[str, bool, str]] = field(default_factory=Counter)
-    """By damage, whether every digest was recomputed, and outcome."""
+    """Number of cases by damage, whether every digest was recomputed, and outcome."""
     faults: list[str] = field(default_factory=list)
     peak: float = 0.0
     slowest: float = 0.0
@@ -72,7 +73,7 @@ class Original:
 
 
 def make_originals(work: Path, names: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """A detector of each recipe, fitted on a few images of noise: its folder, an image, and what it says of that."""
+    """A detector of each recipe, fitted on a few images of noise: folder, image, and the result for that image."""
     random = np.random.default_rng(0)
     for split, count in (("train/good", 8), ("test/good", 2)):
         folder = work / "data" / "noise" / split
@@ -96,7 +97,7 @@ def make_originals(work: Path, names: list[str]) -> list[tuple[str, str, dict[st
 
 
 def effect(folder: Path, image: Path) -> dict[str, Any]:
-    """What a detector says of an image, or the sentence that refuses it."""
+    """The result of a detector for an image, or the sentence that refuses the detector."""
     try:
         detector = Detector.load(folder, "cpu")
     except UserError as error:
@@ -144,7 +145,7 @@ def fuzz(cases: int, seed: int, work: Path, names: list[str] | None = None) -> F
 
 
 def apply(damage: str, folder: Folder, *, forge: bool) -> bool:
-    """Damage a folder; whether every digest fits afterwards."""
+    """Damage a folder, and return whether every digest fits afterwards."""
     DAMAGE[damage](folder)
     if forge:
         try:
@@ -155,7 +156,7 @@ def apply(damage: str, folder: Folder, *, forge: bool) -> bool:
 
 
 def judged(answer: dict[str, Any] | str, expected: dict[str, Any], forged: bool) -> tuple[str, str]:
-    """The outcome, and what is wrong with it."""
+    """The outcome of a case, and what is wrong with it, or nothing."""
     if isinstance(answer, str):
         return "fault", answer
     if "refused" in answer:
@@ -172,7 +173,7 @@ def judged(answer: dict[str, Any] | str, expected: dict[str, Any], forged: bool)
 
 
 def apart(work: Callable[[], Any]) -> Any:
-    """What ``work`` gives in a fork of this process, which so stays small itself."""
+    """The result of ``work`` in a fork of this process, which itself stays small that way."""
     answer, _ = in_worker(work, seconds=600)
     if isinstance(answer, str):
         raise RuntimeError(answer)
@@ -180,7 +181,7 @@ def apart(work: Callable[[], Any]) -> Any:
 
 
 def in_worker(work: Callable[[], Any], seconds: float = SECONDS) -> tuple[Any, float]:
-    """What ``work`` gives in a fork of this process, or what went wrong, and the fork's peak memory in bytes."""
+    """The result of ``work`` in a fork of this process, or what went wrong, and the fork's peak memory in bytes."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -236,7 +237,7 @@ def main() -> int:
     print(table(found))
     print(f"\npeak memory {found.peak / 1e9:.2f} GB (the process that they are forked from: {own:.2f} GB)")
     print(f"slowest case {found.slowest:.1f} s")
-    print("\n".join([f"{len(found.faults)} faults", *found.faults]))
+    print("\n".join([counted(len(found.faults), "fault"), *found.faults]))
     return 1 if found.faults else 0
 
 

@@ -1,12 +1,12 @@
-"""Gaussian fine-tuning on folds, in the shape of tables 1 to 4 of Rippel et al. (2021).
+"""Runs Gaussian fine-tuning on folds, for tables like 1 to 4 of Rippel et al. (2021).
 
     python benchmarks/gaussian_finetuning.py train --root data/mtd --output figures/mtd [--objectives tied-max svdd]
     python benchmarks/gaussian_finetuning.py tables --output figures/mtd
 
-Every objective is trained once per fold, for all of its epochs, and every rule of stopping judges the same training, as
-each would have by itself: a rule sees the fold that was left out and never stops another one. The states that the rules
-kept are then measured on the test images, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold
-that is on disk is not trained again, so a run that was interrupted goes on when it is started again.
+Every objective is trained once per fold, for all of its epochs. Every stopping rule judges the same training as it
+would by itself: a rule sees the fold that was left out and never stops another one. The states that the rules kept are
+then measured on the test images, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold that is on
+disk is not trained again, so an interrupted run goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ OBJECTIVES: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 WHOLE: Final = "tied-max"
-"""The objective by which rules of stopping are compared: the paper's own."""
+"""The objective by which stopping rules are compared: the paper's own."""
 AUGMENTATIONS: Final = ("augmix", "cutout", "confetti")
 FIGURES: Final = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
 def rules(multiple: int, whole: bool) -> dict[str, dict[str, Any]]:
-    """Name → table of a stopper."""
+    """Stopping rule → its table ``[stopper]``."""
     found: dict[str, dict[str, Any]] = {"vicinal": {"use": "vicinal", "multiple": multiple}}
     if whole:
         found["plateau"] = {"use": "plateau"}
@@ -76,12 +76,12 @@ def rules(multiple: int, whole: bool) -> dict[str, dict[str, Any]]:
 
 
 class Several:
-    """A stopper that lets several judge one training, and keeps the states that they keep."""
+    """A stopper that lets several stoppers judge one training, and keeps the states that they keep."""
 
     def __init__(self, stoppers: Mapping[str, Stopper]) -> None:
         self.stoppers = stoppers
         self.kept: dict[str, int] = {}
-        """Rule → the minibatch of the state that it kept last."""
+        """Rule → the minibatch at which it kept a state last."""
         self.states: dict[int, dict[str, Tensor]] = {}
         self.figures: list[dict[str, float | None]] = []
 
@@ -181,7 +181,7 @@ def measured(
     source: ImageSource,
     parts: Assembled,
 ) -> dict[str, dict[str, float | None]]:
-    """Figures on the test images of one state, with the scorer fitted on ψ₀ and with one fitted on the state."""
+    """Metrics of one state on the test images, with the scorer fitted on ψ₀ and with one fitted on the state."""
     recipe = parts.recipe
     choice, adapter = recipe.adapter, new_adapter(parts)
     assert choice is not None and adapter is not None
@@ -228,7 +228,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Mean ± standard error over folds, and over categories where there are several, of every objective and rule."""
+    """Print mean ± standard error over folds, or over categories if there are several, by objective and rule."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for path in sorted(options.output.glob("*.json")):
         objective, rest = path.stem.split(" ", 1)
@@ -245,7 +245,7 @@ def tables(options: argparse.Namespace) -> None:
 
 
 def _epochs(categories: Mapping[str, list[dict[str, Any]]], rule: str) -> str:
-    """At which epochs a rule's states were, over all folds."""
+    """The range of epochs at which a rule kept its states, over all folds."""
     all_folds = [fold for folds in categories.values() for fold in folds]
     per = [fold["kept"]["fixed"] / fold["checks"][-1]["epochs"] for fold in all_folds]
     at = sorted(fold["kept"][rule] / minibatches for fold, minibatches in zip(all_folds, per, strict=True))
@@ -262,7 +262,7 @@ def _row(categories: Mapping[str, list[dict[str, Any]]], rule: str, fit: str) ->
         if any(value is None for values in means for value in values):
             cells.append("")
             continue
-        # Over categories where there are several, of each one's mean over its folds; else over folds.
+        # Over categories if there are several, of the mean of each over its folds; else over folds.
         several = [sum(values) / len(values) for values in means]
         mean, sem = mean_and_sem(several if len(several) > 1 else means[0])
         cells.append(f"{mean:.3f}" if sem is None else f"{mean:.3f} ± {sem:.3f}")
@@ -282,12 +282,12 @@ def main() -> None:
     training.add_argument("--epochs", type=int, default=6)
     training.add_argument("--learning-rate", type=float, default=1e-4)
     training.add_argument("--image-size", type=int, default=128)
-    training.add_argument("--multiple", type=int, default=4, help="draws of vicinal, in held-out images")
+    training.add_argument("--multiple", type=int, default=4, help="draws of vicinal per held-out image")
     training.add_argument("--seed", type=int, default=0)
     writing = commands.add_parser("tables")
     writing.set_defaults(run=tables)
     for command in (training, writing):
-        command.add_argument("--output", type=Path, required=True, help="folder of the figures, one file a fold")
+        command.add_argument("--output", type=Path, required=True, help="folder of the values, with one file per fold")
     options = parser.parse_args()
     options.run(options)
 

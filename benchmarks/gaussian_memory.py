@@ -1,9 +1,9 @@
-"""Peak memory of the whole process while `gaussian` is fitted, which the number of images must not change.
+"""Measures the peak memory of a process that fits `gaussian`, which must not depend on the number of images.
 
     python benchmarks/gaussian_memory.py [--images 2000 8000] [--covariance tied]
 
-A process for each number of images; features of the shapes of EfficientNet-Lite 0 at 224 are drawn as they are asked
-for.
+Each number of images gets a process of its own. Features of the shapes of EfficientNet-Lite 0 at 224 are drawn at
+random as they are needed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
 
 from adkit.plugin import Context, Features, Geometry, Level
 from adkit.utils.environment import peak_memory_bytes
+from adkit.utils.text import counted
 
 SHAPES = {"blocks.1": (24, 56), "blocks.2": (40, 28), "blocks.4": (112, 14), "blocks.6": (320, 7), "pool": (1280, 1)}
-"""Level → channels and side of its grid."""
+"""Level → its channels and the side of its grid."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A stream that holds no more than one batch."""
+    """A stream of random features that holds no more than one batch."""
 
-    images: int
+    count: int
     batch_size: int = 32
 
     @property
@@ -50,14 +51,15 @@ class Drawn:
 
 
 def fit(images: int, covariance: str) -> None:
-    """Fit once in this process, print what that took."""
+    """Fit once in this process, and print the memory and time that it took."""
     imports = peak_memory_bytes()
     scorer = Gaussian(GaussianParams.model_validate({"covariance": covariance}), Context())
     started = time.perf_counter()
     scorer.fit(Drawn(images))
     seconds = time.perf_counter() - started
     peak = peak_memory_bytes()
-    print(f"{images:6d} images: peak {peak / 1e6:.1f} MB, of which imports {imports / 1e6:.1f} MB; {seconds:.0f} s")
+    fitted = counted(images, "image")
+    print(f"{fitted:>14}: peak {peak / 1e6:.1f} MB, of which imports {imports / 1e6:.1f} MB; {seconds:.0f} s")
 
 
 def main() -> None:

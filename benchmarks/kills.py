@@ -3,15 +3,15 @@
     python benchmarks/kills.py [--kills 200] [--seed 0]
     python benchmarks/kills.py --each-operation
 
-The first kills at random moments: half of them anywhere in a run, half in its second half; one in ten hits a process
-that was started cold, imports included, the others one that was forked with its imports done. A run that goes on is
-killed again in two of five cases. The second kills once before each file operation of a run, one after the other.
-Both do so to a run of three categories, to one of three classes that share their features, to one that trains anew for
-each of two categories, to one of snapshots that are trained on what the frozen blocks gave once for all classes, and to
-one whose Fisher information is cached, half of the time beside an older run of the same name.
+The first command kills at random moments: half of them anywhere in a run, half in its second half. One kill in ten
+hits a process that was started cold, imports included; the others hit one that was forked with its imports done. A
+resumed run is killed again in two of five cases. The second command kills once before each file operation of a run, one
+after the other. Both do so to five runs: of three categories; of three classes that share their features; with a
+training for each of two categories; of snapshots trained on what the frozen blocks gave once for all classes; and with
+a cached Fisher information. Half of the time there is an older run of the same name.
 
-After each kill, whatever has a run's name must be a whole run. In the end every run must have resumed to the same
-scores, metrics and detectors, byte for byte, and have left nothing else behind.
+After each kill, every folder of a run's name must be a whole run. In the end every run must have resumed to the same
+scores, metrics and detectors, byte for byte, and must have left nothing else behind.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from adkit.cli.main import main as command
 from adkit.runner.resume import Ledger
 from adkit.toolkit.augment import Augmentation, vary
 from adkit.toolkit.cache import VARIABLE
+from adkit.utils.text import counted
 
 NAME = "small"
 COMMON = {
@@ -66,13 +67,13 @@ TAIL = {
 SES = COMMON | TAIL | {"adapter": {"use": "ses", "blocks": ["layer4"]}}
 EWC = COMMON | TAIL | {"adapter": {"use": "ewc", "blocks": ["layer4"], "fisher_images": 6}}
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
-"""What Python tells audit hooks of before it does it."""
+"""The file operations that Python reports to audit hooks before it does them."""
 WHOLE = "a whole run"
-"""A kill came after the last rename; nothing is unfinished then, and whoever says --resume starts another run."""
+"""What is left by a kill after the last rename: nothing is unfinished then, and --resume starts another run."""
 UNCHANGED = {"timings", "folder", "resumed", "peak_memory_bytes", "git"}
 """Keys of a report that may differ between two runs of one recipe."""
 LASTED = {"seconds"}
-"""Keys of a training that may differ so."""
+"""Keys of a training that may differ between two runs of one recipe."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def image(random_: np.random.Generator, channel: int) -> Image.Image:
 
 
 def write_images(root: Path, names: list[str], splits: dict[str, int]) -> None:
-    """``root/<name>`` with so many images in each split, where ``{}`` stands for the name."""
+    """Write as many images for each name as ``splits`` says: folder, where ``{}`` stands for the name → count."""
     random_ = np.random.default_rng(0)
     for channel, name in enumerate(names):
         for split, count in splits.items():
@@ -128,7 +129,7 @@ def write_recipes(folder: Path) -> list[Path]:
 
 
 def vary_once() -> None:
-    """Import what changing images takes."""
+    """Import everything that changing images needs."""
     for name in get_args(Augmentation):
         vary(name, torch.zeros(1, 3, 32, 32), torch.Generator().manual_seed(0))
 
@@ -148,7 +149,7 @@ def fork(work: Callable[[], int], log: Path) -> int:
 
 
 def start(arguments: list[str], log: Path, *, cold: bool = False) -> int:
-    """``adkit`` with these arguments; the number of its process."""
+    """Start ``adkit`` with these arguments, and return the number of its process."""
     if cold:
         out = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         command_line = [sys.executable, "-m", "adkit", *arguments]
@@ -157,19 +158,19 @@ def start(arguments: list[str], log: Path, *, cold: bool = False) -> int:
 
 
 def status(number: int) -> int:
-    """Wait for a process; its exit status, negative for a signal."""
+    """Wait for a process, and return its exit status, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
 def kill_after(seconds: float, number: int) -> bool:
-    """Whether the process was still at work."""
+    """Kill a process after so many seconds, and return whether it was still at work."""
     time.sleep(seconds)
     os.kill(number, signal.SIGKILL)
     return status(number) == -signal.SIGKILL
 
 
 def killing_at(operation: int, folder: Path, work: Callable[[], int]) -> Callable[[], int]:
-    """``work``, killed before its ``operation``-th file operation in ``folder``."""
+    """A function like ``work`` that is killed before its ``operation``-th file operation in ``folder``."""
 
     def killed() -> int:
         seen = 0
@@ -188,7 +189,7 @@ def killing_at(operation: int, folder: Path, work: Callable[[], int]) -> Callabl
 
 
 def outcome(folder: Path) -> dict[str, object]:
-    """All that must be the same in any two runs of one recipe."""
+    """Everything that must be the same in any two runs of one recipe."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     report = Report.load(folder / "report.json").model_dump(exclude=UNCHANGED)
     for category in report["categories"].values():
@@ -204,7 +205,7 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 def check_whole(output: Path, case: Case) -> None:
-    """Whatever has a run's name is a whole run."""
+    """Require that every folder of a run's name is a whole run."""
     expected = outcome(case.undisturbed)
     for folder in output.glob("[!.]*"):
         found = outcome(folder)
@@ -217,7 +218,7 @@ def runs_in(output: Path) -> list[str]:
 
 
 def check_end(output: Path, case: Case, runs: int) -> None:
-    """The run is there, its detectors load, and beside it are so many runs less one, and nothing else."""
+    """Require that there are the run, whose detectors load, and ``runs - 1`` older ones, and nothing else."""
     check_whole(output, case)
     assert sorted(path.name for path in output.iterdir()) == runs_in(output)
     assert runs_in(output) == [NAME, *(f"{NAME}.{number}" for number in range(1, runs))]
@@ -231,14 +232,14 @@ def load_detectors(folder: Path) -> int:
 
 
 def prepare(output: Path, case: Case, older: bool) -> None:
-    """A folder of runs, with or without one of the same name."""
+    """Make a folder of runs, with or without an older run of the same name."""
     output.mkdir()
     if older:
         shutil.copytree(case.undisturbed, output / NAME)
 
 
 def left(output: Path, runs: int) -> str:
-    """What a kill left beside so many older runs, in a few words."""
+    """What a kill left next to ``runs`` older runs, in a few words."""
     if len(runs_in(output)) > runs:
         return WHOLE
     kept = Ledger(output / f".{NAME}.partial").summary()
@@ -331,7 +332,8 @@ def main() -> None:
             found = kills_at_each_operation(cases, folder)
         else:
             found = random_kills(cases, options.kills, options.seed, imports, folder)
-    print(f"{found.pop('kills')} kills ({found.pop('cold', 0)} of cold starts), {found.pop('resumed')} runs resumed")
+    kills, cold, resumed = found.pop("kills"), found.pop("cold", 0), found.pop("resumed")
+    print(f"{counted(kills, 'kill')} ({cold:,} of cold starts), {counted(resumed, 'run')} resumed")
     print("a kill left " + ", ".join(f"{what}: {count}" for what, count in sorted(found.items())))
 
 

@@ -1,8 +1,8 @@
-"""Peak memory of the whole process for nearest neighbors over 100,000 features of 320 channels.
+"""Measures the peak memory of a process that searches nearest neighbors among 100,000 features of 320 channels.
 
     python benchmarks/knn_memory.py [--rows 100000] [--channels 320]
 
-The baseline is the process after its imports; the bank itself is rows × channels × 4 bytes.
+The baseline is the process after its imports; the bank itself takes rows × channels × 4 bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from adkit_plugins.scorers.knn import Knn, KnnParams
 from adkit.plugin import Context
 from adkit.testing import feature_stream
 from adkit.utils.environment import peak_memory_bytes
+from adkit.utils.text import counted
 
 
 def main() -> None:
@@ -43,9 +44,8 @@ def main() -> None:
     scored = time.perf_counter()
     print(f"imports {imports / 1e6:.0f} MB, bank {options.rows * options.channels * 4 / 1e6:.0f} MB")
     print(f"peak {peak_memory_bytes() / 1e6:.0f} MB")
-    print(
-        f"fit {fitted - started:.1f} s, {queries / (scored - fitted):.0f} queries/s, {torch.get_num_threads()} threads"
-    )
+    threads = counted(torch.get_num_threads(), "thread")
+    print(f"fit {fitted - started:.1f} s, {queries / (scored - fitted):.0f} queries/s, {threads}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One image at a time: median latency of Detector.predict beside the bare backbone's forward in the same run.
+"""Compares the median latency of Detector.predict for one image with that of the bare backbone in the same run.
 
     python benchmarks/latency.py RUN IMAGE
 
 RUN is a folder that `adkit run recipes/dn2.toml` left, IMAGE a file to score. The baseline is timm's model as it
-comes (float32, channels last) on an image that is a tensor already. A ratio below 1 means that the detector is the
+comes (float32, channels last) on an image that is a tensor already. A ratio below 1 means that the detector is
 faster.
 """
 
@@ -19,6 +19,7 @@ from adkit_plugins.extractors.timm.weights import create_backbone
 from PIL import Image
 
 from adkit import Detector
+from adkit.utils.text import counted
 
 ROUNDS = 100
 
@@ -52,7 +53,7 @@ def main() -> None:
             if turn >= 5:
                 times[name].append(time.perf_counter() - started)
     baseline = statistics.median(times["bare backbone, float32"])
-    print(f"median of {ROUNDS} rounds, {torch.get_num_threads()} threads")
+    print(f"median of {ROUNDS} rounds, {counted(torch.get_num_threads(), 'thread')}")
     for name, seconds in times.items():
         median = statistics.median(seconds)
         print(f"  {name:<30} {1000 * median:6.1f} ms   {median / baseline:5.2f} of the bare backbone")

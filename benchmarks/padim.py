@@ -1,17 +1,17 @@
-"""adkit's PaDiM beside anomalib's: seconds to fit and to test, peak memory, image AUROC and AUPRO.
+"""Compares adkit's PaDiM with anomalib's: seconds to fit and to test, peak memory, image AUROC and AUPRO.
 
     python benchmarks/padim.py --root data/mtd [--category tile] [--environment FOLDER]
 
 Both run on the CPU with the same weights, levels, channels, image size, normalization and batch size, each in a
-process of its own. anomalib comes into an environment of its own (some 6 GB), with adkit's versions of torch and timm;
-one that is there already is used again, and without --environment it is removed afterwards. Seconds are those of the
-clock, so let nothing else run. What counts:
+process of its own. anomalib is installed into an environment of its own (some 6 GB), with adkit's versions of torch and
+timm; an environment that exists is used again, and without --environment it is removed afterwards. Seconds are those of
+the clock, so nothing else should run. What is measured:
 
 - fit: listing the images, fitting, and saving what was fitted; not imports, nor building the network.
-- test: scores and maps of every test image. adkit's figures are within its time; of anomalib, which is spared
-  validation, normalization, thresholds, images and its own figures, raw scores and maps are kept.
-- peak memory: the most that the process ever held, imports included; what anomalib's decoding processes hold is not.
-- image AUROC, AUPRO: adkit's exact figures for both, over masks as either resizes them.
+- test: scores and maps of every test image. adkit's time includes its metrics; anomalib, whose raw scores and maps are
+  kept, is spared validation, normalization, thresholds, visualization and its own metrics.
+- peak memory: the most that the process ever held, with imports but without anomalib's decoding processes.
+- image AUROC, AUPRO: adkit's exact metrics for both, over masks as each of the two resizes them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from typing import Any
 ANOMALIB = "2.7.0"
 RECIPE = Path(__file__).parents[1] / "recipes" / "padim.toml"
 TOLERANCE = 1e-4
-"""Of the features of one image, as a share of their level's largest, for float32 rounds."""
+"""The largest deviation of one image's features by rounding, as a share of their level's largest value."""
 SHARED = "shared.pth"
-"""Weights, settings, and the features of one image, as adkit has them."""
+"""The file of weights, settings, and the features of one image, as adkit has them."""
 
 
 def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
@@ -46,7 +46,7 @@ def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
 
 
 def share(options: argparse.Namespace) -> dict[str, object]:
-    """Write down what anomalib is to use, and what adkit makes of one image."""
+    """Save what anomalib is to use, and adkit's features of one image."""
     import torch
     from adkit_plugins.extractors.timm.weights import create_backbone
 
@@ -79,7 +79,7 @@ def share(options: argparse.Namespace) -> dict[str, object]:
 
 
 def run_adkit(options: argparse.Namespace, precision: str) -> dict[str, object]:
-    """The whole recipe, as `adkit run` carries it out."""
+    """Carry out the whole recipe, as `adkit run` does."""
     from adkit.runner.run import run
 
     report = run(RECIPE, recipe_settings(options, precision), output=options.work / precision)
@@ -95,7 +95,7 @@ def run_adkit(options: argparse.Namespace, precision: str) -> dict[str, object]:
 
 
 def run_anomalib(options: argparse.Namespace) -> dict[str, object]:
-    """PaDiM through anomalib's own Engine; leaves raw scores and maps."""
+    """Run PaDiM through anomalib's own Engine, and save raw scores and maps."""
     import numpy as np
     import torch
     from anomalib.data import Folder
@@ -129,7 +129,7 @@ def run_anomalib(options: argparse.Namespace) -> dict[str, object]:
 
 
 def anomalib_padim(shared: Mapping[str, Any]) -> Any:
-    """The Padim that computes what adkit's recipe asks for, and no more."""
+    """anomalib's Padim, set up to compute what adkit's recipe asks for, and no more."""
     from anomalib.models import Padim
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -154,7 +154,7 @@ def anomalib_padim(shared: Mapping[str, Any]) -> Any:
 
 
 def compare_features(model: Any, shared: Mapping[str, Any]) -> tuple[float, float]:
-    """The largest difference between both programs' features of one image, and as a share of the level's largest."""
+    """The largest difference between both features of one image, by itself and as a share of the level's largest."""
     import torch
 
     with torch.inference_mode():
@@ -169,7 +169,7 @@ def compare_features(model: Any, shared: Mapping[str, Any]) -> tuple[float, floa
 
 
 def folders(root: Path, workers: int, batch_size: int) -> dict[str, object]:
-    """A category in MVTec layout for anomalib's Folder: its MVTecAD reads nothing but PNG."""
+    """The arguments with which anomalib's Folder reads a category in MVTec layout; its MVTecAD reads only PNG."""
     kinds = sorted(path.name for path in (root / "test").iterdir() if path.name != "good")
     return {
         "name": "mvtec",
@@ -192,12 +192,12 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes; what adkit.utils.environment has, which anomalib's environment lacks."""
+    """Peak memory in bytes, as in adkit.utils.environment, which anomalib's environment lacks."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def anomalib_python(folder: Path) -> Path:
-    """The interpreter of an environment with anomalib and adkit's torch, made where it is not there yet."""
+    """The interpreter of an environment with anomalib and adkit's torch, which is made if it does not exist yet."""
     python = folder / "bin" / "python"
     same = ("torch", "torchvision", "timm")
     wanted = {"anomalib": ANOMALIB} | {name: version(name).partition("+")[0] for name in same}
@@ -214,7 +214,7 @@ def anomalib_python(folder: Path) -> Path:
 
 
 def in_process(python: str | Path, part: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Carry out one part of this script by itself."""
+    """Carry out one part of this script in a process of its own."""
     command = [python, __file__, "--root", options.root, "--category", options.category]
     command += ["--workers", str(options.workers), "--part", part, "--work", options.work]
     done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
@@ -224,7 +224,7 @@ def in_process(python: str | Path, part: str, options: argparse.Namespace) -> di
 
 
 def figures(file: Path) -> dict[str, float | None]:
-    """adkit's figures for scores and maps that were kept."""
+    """adkit's metrics of scores and maps that were saved."""
     import numpy as np
 
     from adkit.metrics import PixelMetrics, image_metrics
@@ -270,7 +270,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="a folder in MVTec layout")
     parser.add_argument("--category", default="tile")
-    parser.add_argument("--environment", type=Path, help="where anomalib is, or comes; default: a temporary folder")
+    parser.add_argument(
+        "--environment", type=Path, help="folder of the environment with anomalib; default: a temporary one"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes in which anomalib decodes")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)

@@ -1,14 +1,14 @@
-"""PANDA's adapters on classes of one data set, in the shape of tables 2 and 6 of Reiss et al. (2021).
+"""Runs PANDA's adapters on classes of one data set, for tables like 2 and 6 of Reiss et al. (2021).
 
     python benchmarks/panda.py choose --root data/fashion-mnist --output figures/choose --settings 3/1e-1/1e-2
     python benchmarks/panda.py judge --root data/fashion-mnist --output figures/fashion --methods dn2 early ses ewc
     python benchmarks/panda.py tables --output figures/fashion
 
-``choose`` looks for a setting by the vicinal figure of a few normal images; no test image is looked at. ``judge``
-carries out each method's shipped recipe class by class, as ``adkit run`` does, but all of them share what the blocks
-that panda.toml does not train make of each image: it is computed once, and kept in ``--output``. (``oe`` and
-``joint`` train on the images themselves.) What is on disk is not done again, so a run that was interrupted goes on
-when it is started again; it must then ask for the same.
+``choose`` measures settings by the value of the vicinal stopper on a few normal images; it looks at no test image.
+``judge`` carries out each method's shipped recipe class by class, as ``adkit run`` does. All methods share the outputs
+of the blocks that panda.toml does not train: these are computed once per image, and kept in ``--output``. (``oe`` and
+``joint`` train on the images themselves.) What is on disk is not computed again, so an interrupted run goes on when it
+is started again; it must then ask for the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from adkit.runner.fit import Workspace
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
+from adkit.utils.atomic import whole_file
 from adkit.utils.progress import Display
+from adkit.utils.text import counted
 
 RECIPES: Final = Path(__file__).parents[1] / "recipes"
 METHODS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -50,7 +52,7 @@ METHODS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "oe": ("panda-oe.toml", ()),
     "joint": ("joint.toml", ()),
 }
-"""Name → recipe and what is changed in it."""
+"""Method → its recipe, and what is changed in it."""
 
 
 def opened(options: argparse.Namespace, name: str, *overrides: str) -> tuple[Assembled, Dataset]:
@@ -64,7 +66,7 @@ def opened(options: argparse.Namespace, name: str, *overrides: str) -> tuple[Ass
 
 
 def left(dataset: Dataset, title: str, recipe: Recipe, options: argparse.Namespace) -> Iterator[tuple[Category, Path]]:
-    """The classes that are asked for and not on disk, and where their figures belong."""
+    """The classes that are asked for and not on disk, and the files for their values."""
     for category in dataset.categories:
         path = options.output / f"{title} {category.name}.json"
         if options.classes and category.name not in options.classes:
@@ -76,7 +78,7 @@ def left(dataset: Dataset, title: str, recipe: Recipe, options: argparse.Namespa
 
 
 def require_same(found: dict[str, Any], recipe: Recipe, path: Path) -> None:
-    """Refuse figures and rows of another recipe."""
+    """Refuse values and rows of another recipe."""
     if found != json.loads(json.dumps(resolved(recipe))):
         raise SystemExit(f"{path} is of another recipe: remove it, or name another --output")
 
@@ -88,7 +90,7 @@ def workspace(source: Source, parts: Assembled, options: argparse.Namespace) -> 
 
 
 def choose(options: argparse.Namespace) -> None:
-    """The vicinal figure along trainings of panda or ewc, a file a setting and class."""
+    """Write the vicinal stopper's values along trainings of panda or ewc, one file per setting and class."""
     for setting in options.settings:
         blocks, rate, clip, *strength = setting.split("/")
         training = [f"training.minibatches={options.minibatches}", "training.snapshot_epochs=0"]
@@ -132,7 +134,7 @@ def judge_methods(options: argparse.Namespace) -> None:
 
 
 def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse.Namespace) -> FeatureStore:
-    """Rows of every image of all classes; goes on with what an earlier start left."""
+    """The store of the rows of every image of all classes; what an earlier start left is not computed again."""
     described = options.output / "rows" / "recipe.json"
     if described.exists():
         require_same(json.loads(described.read_text(encoding="utf-8")), parts.recipe, described)
@@ -144,19 +146,18 @@ def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse
     if left:
         started = time.perf_counter()
         extract_once(own.decoding(trunks.embeddings), left, store, lambda count: None)
-        print(f"{len(left)} images through the frozen blocks: {time.perf_counter() - started:.0f} s", flush=True)
+        seconds = time.perf_counter() - started
+        print(f"{counted(len(left), 'image')} through the frozen blocks: {seconds:.0f} s", flush=True)
     return store
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Image AUROC by class and method, with mean, standard error and seconds per class."""
+    """Print image AUROC by class and method, with mean, standard error and seconds per class."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(options.output.glob("*.json")):
         method, _, category = path.stem.rpartition(" ")
@@ -187,18 +188,18 @@ def main() -> None:
     choosing.set_defaults(run=choose)
     choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE/CLIP[/STRENGTH]")
     choosing.add_argument("--minibatches", type=int, default=100)
-    choosing.add_argument("--images", type=int, default=1000, help="normal images of a class")
-    choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal, in held-out images")
+    choosing.add_argument("--images", type=int, default=1000, help="normal images per class")
+    choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal per held-out image")
     judging.set_defaults(run=judge_methods)
     judging.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    judging.add_argument("--name", help="of the figures, where the method's own would hide what --set changes")
+    judging.add_argument("--name", help="name of the files, where the method's own would hide what --set changes")
     judging.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the methods' recipes")
     writing.set_defaults(run=tables)
     for command in (choosing, judging):
         command.add_argument("--root", type=Path, required=True, help="the four idx.gz files of the data set")
     for command in (choosing, judging, writing):
         command.add_argument("--classes", nargs="+", default=[], help="default: all")
-        command.add_argument("--output", type=Path, required=True, help="folder of the figures, a file a class")
+        command.add_argument("--output", type=Path, required=True, help="folder of the values, with one file per class")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     options.run(options)

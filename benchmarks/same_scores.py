@@ -1,13 +1,13 @@
-"""Runs recipes with two checkouts of adkit and compares what they leave: does a change of the code change a result?
+"""Runs recipes with two checkouts of adkit and compares the results: does a change of the code change any of them?
 
     python benchmarks/same_scores.py BEFORE AFTER --mvtec DIR --fashion DIR --output DIR [--recipes quickstart dn2 …]
 
 BEFORE and AFTER are checkouts, each with its environment in ``.venv`` and with its own ``recipes/``. ``--mvtec`` is a
 folder of categories in MVTec layout, ``--fashion`` holds the four idx files of Fashion-MNIST. Both compute in float32,
-on the CPU, with one thread. What a checkout left in ``DIR/before`` or ``DIR/after`` is not computed again, so that an
+on the CPU, with one thread. Results that are in ``DIR/before`` or ``DIR/after`` are not computed again, so that an
 interrupted comparison goes on.
 
-``scores.csv`` must be the same byte for byte, but for the names of columns in ``COLUMNS``. Every tensor of every
+``scores.csv`` must be the same byte for byte, except for the names of columns in ``COLUMNS``. Every tensor of every
 detector must be equal in dtype, shape and value, under the names of ``TENSORS``. Every metric and threshold must be
 equal. The exit status is 1 where anything differs.
 """
@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 COLUMNS: Mapping[str, str] = {}
-"""Column of scores.csv before → after."""
+"""Name of a column of scores.csv before → after."""
 TENSORS: Mapping[str, str] = {"pictures": "images"}
 """Part of a tensor's name before → after."""
 COMPUTES = ("run.precision=float32", "run.device=cpu")
@@ -36,11 +36,11 @@ COMPUTES = ("run.precision=float32", "run.device=cpu")
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe of ``recipes/``, and what is set in it so that it runs on the data at hand and in minutes."""
+    """A recipe of ``recipes/``, with what is set in it so that it runs on the data at hand, in minutes."""
 
     recipe: str
     data: str
-    """``textures``, ``mvtec`` or ``fashion``."""
+    """The data to run on: ``textures``, ``mvtec`` or ``fashion``."""
     overrides: tuple[str, ...] = ()
     only: str | None = None
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def run(case: Case, checkout: Path, output: Path, options: argparse.Namespace) -> Path:
-    """The folder that ``adkit run`` of a checkout leaves, or left."""
+    """The folder that ``adkit run`` of a checkout leaves, or left earlier."""
     folder = output / case.recipe
     if not (folder / "report.json").exists():
         output.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def run(case: Case, checkout: Path, output: Path, options: argparse.Namespace) -
 
 
 def compare(before: Path, after: Path) -> tuple[list[str], int, int, int]:
-    """What differs between two runs; rows of scores, tensors of detectors, and how many of those have another name."""
+    """What differs between two runs, and the numbers of rows of scores, of tensors, and of renamed tensors."""
     head, *rows = (before / "scores.csv").read_bytes().split(b"\n")
     columns = ",".join(COLUMNS.get(name, name) for name in head.decode().split(","))
     found = []
@@ -130,7 +130,7 @@ def compare(before: Path, after: Path) -> tuple[list[str], int, int, int]:
 
 
 def tensors(run: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name → tensor, of every file of every detector."""
+    """The tensors of every file of every detector, with their names."""
     for path in sorted((run / "detector").rglob("*.safetensors")):
         for name, tensor in load_file(path).items():
             yield f"{path.relative_to(run / 'detector')}:{name}", tensor

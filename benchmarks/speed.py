@@ -1,9 +1,9 @@
-"""Images a second of adkit's embedding beside the bare backbone in the same run.
+"""Compares the images per second of adkit's embedding with those of the bare backbone in the same run.
 
     python benchmarks/speed.py [--root FOLDER] [--images 512]
 
 The baseline is timm's model as it comes (float32, channels last) on images that are already tensors; adkit decodes,
-resizes, normalizes, and hands on channels-last features. A ratio above 1 means adkit is the faster.
+resizes, normalizes, and returns channels-last features. A ratio above 1 means that adkit is faster.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from adkit.data.loader import BadImages, Loader
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import ImageSource
 from adkit.recipe.reader import read_recipe
+from adkit.utils.text import counted
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"
 ROUNDS = 5
@@ -79,7 +80,8 @@ def main() -> None:
         for name, (work, _) in jobs.items():
             times[name].append(seconds(work))
     baseline = jobs["bare backbone, float32"][1] / statistics.median(times["bare backbone, float32"])
-    print(f"{len(samples)} images, {torch.get_num_threads()} threads, median of {ROUNDS} rounds")
+    images, threads = counted(len(samples), "image"), counted(torch.get_num_threads(), "thread")
+    print(f"{images}, {threads}, median of {ROUNDS} rounds")
     for name, (_, count) in jobs.items():
         rate = count / statistics.median(times[name])
         print(f"  {name:<24} {rate:7.1f} images/s   {rate / baseline:5.2f} of the bare backbone")

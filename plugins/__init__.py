@@ -1,4 +1,4 @@
-"""The built-in components, installed as ``adkit_plugins``: one component a file, a folder per kind.
+"""The built-in components, installed as ``adkit_plugins``: one component per file, one folder per kind.
 
 They reach adkit through the entry-point group ``adkit``, as any third party's do, import only adkit's public
 modules and never one another.

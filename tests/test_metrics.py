@@ -140,7 +140,7 @@ def test_pro_equals_brute_force(seed):
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("batch", [1, 3])
-def test_any_batching_gives_identical_figures(seed, batch):
+def test_any_batching_gives_identical_values(seed, batch):
     maps, masks = random_images(seed)
     assert pixel_metrics(maps, masks, batch) == pixel_metrics(maps, masks)
 

@@ -48,11 +48,11 @@ def test_rows_that_are_compared_share_all_but_the_method(table):
 @pytest.mark.parametrize("path", GAUSSIAN, ids=lambda path: path.stem)
 def test_the_nine_levels_are_there(path, stripes):
     said = check(path, [f"data.root={stripes}", "extractor.weights=none", "data.image_size=64"])
-    assert re.findall(r"level +(\S+) +\d+ × \d+ cells of (\d+) channels", said)[:9] == [
+    assert re.findall(r"level +(\S+) +\d+ × \d+ cells of ([\d,]+) channels", said)[:9] == [
         ("bn1", "48"),
         *(
             (f"blocks.{index}", channels)
             for index, channels in enumerate(["24", "32", "56", "112", "160", "272", "448"])
         ),
-        ("bn2", "1792"),
+        ("bn2", "1,792"),
     ]

@@ -1,1 +1,1 @@
-"""The command line: a file a command, with its options and what it does."""
+"""The command line: one file per command, with its options and what it does."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adkit.cli.options import RECIPE, add_set, parse_first
+from adkit.utils.text import counted
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE)
     add_set(parser)
@@ -60,10 +61,11 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         if isinstance(stopper, HoldingStopper):
             lines.append(f"  stopping   by {stopper.validation:g} of the normal images to fit")
         if parts.auxiliary:
-            lines.append(f"  auxiliary  {len(parts.auxiliary)} images")
+            lines.append(f"  auxiliary  {counted(len(parts.auxiliary), 'image')}")
     levels = [entry for embedding in parts.embeddings for entry in embedding.levels.items()]
     for name, level in levels:
-        lines.append(f"  level      {name:<12} {level.grid[0]} × {level.grid[1]} cells of {level.channels} channels")
+        cells = f"{level.grid[0]} × {level.grid[1]} {'cells' if level.spatial else 'cell'}"
+        lines.append(f"  level      {name:<12} {cells} of {counted(level.channels, 'channel')}")
     lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
     largest = max(len(category.train) for category in dataset.categories)
     scorer = parts.new_scorer()
@@ -82,7 +84,8 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
 
 
 def _schedule(schedule: Schedule) -> str:
-    length = f"{schedule.epochs:g} epochs" if schedule.minibatches is None else f"{schedule.minibatches} minibatches"
+    epochs = f"{schedule.epochs:g} {'epoch' if schedule.epochs == 1 else 'epochs'}"
+    length = epochs if schedule.minibatches is None else counted(schedule.minibatches, "minibatch", "minibatches")
     return (
         f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, batches of {schedule.batch_size}, at most "
         f"{length}"
@@ -91,17 +94,19 @@ def _schedule(schedule: Schedule) -> str:
 
 def _counts(category: Category) -> str:
     anomalous = sum(sample.label for sample in category.test)
-    calibrating = f"in {len(category.folds)} folds, all" if category.folds else str(len(category.calibration))
+    calibrating = f"in {len(category.folds)} folds, all" if category.folds else f"{len(category.calibration):,}"
     masks = sum(sample.mask is not None for sample in category.test)
     return (
-        f"{len(category.train)} normal images to fit, {calibrating} to calibrate, "
-        f"{len(category.test)} to test ({anomalous} anomalous, {masks} with a mask)"
+        f"{counted(len(category.train), 'normal image')} to fit, {calibrating} to calibrate, "
+        f"{len(category.test):,} to test ({anomalous:,} anomalous, {masks:,} with a mask)"
     )
 
 
 def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "kB", "MB"):
+    if count < 1000:
+        return counted(count, "byte")
+    value = count / 1000
+    for unit in ("kB", "MB"):
         if value < 1000:
             return f"{value:.3g} {unit}"
         value /= 1000

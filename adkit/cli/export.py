@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser("export", help="write a detector as a file of another runtime")
     parser.add_argument("detector", metavar="DETECTOR", help="a run's folder, or a detector folder inside it")
     parser.add_argument("--format", required=True, choices=("onnx", "openvino", "torchscript"))
     parser.add_argument(
-        "--output", metavar="DIR", help="folder to write (default: export and the format's name in the detector's)"
+        "--output", metavar="DIR", help="folder to write (default: export/FORMAT in the detector's folder)"
     )
     parser.add_argument(
         "--images",

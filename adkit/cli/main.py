@@ -13,6 +13,7 @@ from adkit import __version__
 from adkit.cli import check, export, plugins, predict, recipes, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
 from adkit.errors import PluginError, UserError
+from adkit.utils.signals import handling
 
 EXAMPLES = """examples:
   adkit run quickstart
@@ -55,17 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """Raised by SIGTERM, which ends a run as Ctrl-C does."""
 
 
 def command() -> None:
-    """The console script: ``main``, then exit with its status."""
+    """Run the console script: call ``main``, and exit with its status."""
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
-    status = main()
+    with handling(terminate, signal.SIGTERM):
+        status = main()
     if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         # CPython remembers an interrupt that passed through exec of a string (dataclasses, pydantic) as unhandled
         # and would die of the signal at exit, whatever status was asked for.

@@ -1,4 +1,4 @@
-"""What the arguments of several commands have in common."""
+"""The arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECIPE: Final = (
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """``--set KEY=VALUE``, for commands that read a recipe."""
+    """Add ``--set KEY=VALUE``, for commands that read a recipe."""
     parser.add_argument(
         "--set",
         dest="overrides",

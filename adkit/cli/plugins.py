@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser("plugins", help="list the components that are installed, or explain one")
     parser.add_argument("kind", nargs="?", metavar="KIND", help="extractor, adapter, scorer, localizer or stopper")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a component of that kind")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_ANOMALY, EXIT_UNREADABLE
 from adkit.errors import UserError
+from adkit.utils.text import counted
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -21,7 +22,7 @@ cannot be read.
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser(
         "predict",
         help="score images with the detector that a run left",
@@ -60,7 +61,8 @@ def predict_images(options: argparse.Namespace) -> int:
     from adkit.detector.detector import Detector
     from adkit.predict.predict import find_images, heatmaps_of, predict, watch
     from adkit.predict.rows import listed_rows, writing
-    from adkit.predict.watch import Watcher, stopping
+    from adkit.predict.watch import Watcher
+    from adkit.utils.signals import stopping
 
     detector = Detector.load(options.detector, options.device)
     if options.fail_on_anomaly and detector.threshold is None:
@@ -86,7 +88,7 @@ def predict_images(options: argparse.Namespace) -> int:
             unreadable += row.score is None
             if row.error is not None:
                 _say(row.error if row.score is None else f"{row.path}: {row.error}")
-    _say(f"{total} images, {anomalous} anomalous, {unreadable} unreadable")
+    _say(f"{counted(total, 'image')}, {anomalous:,} anomalous, {unreadable:,} unreadable")
     if not options.fail_on_anomaly:
         return 0
     return EXIT_ANOMALY if anomalous else EXIT_UNREADABLE if unreadable else 0

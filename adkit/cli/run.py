@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser("run", help="carry out recipes and leave a folder with the report of each")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE", help=RECIPE)
     add_set(parser)
@@ -89,7 +89,7 @@ def _show(report: Report) -> None:
 
     console = Console()
     for table in (metrics_table(report), thresholds_table(report)):
-        if table is not None:  # wider than a narrow terminal rather than with its figures cut off
+        if table is not None:  # wider than a narrow terminal rather than with its values cut off
             console.width = max(
                 Console().width, console.measure(table, options=console.options.update(width=500)).maximum
             )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command with its arguments."""
     parser = commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
     parser.set_defaults(command=print_schema)
 

@@ -1,1 +1,1 @@
-"""From files to batches: tables (keys), datasets (which images), view (geometry), loader (tensors)."""
+"""From files to batches: formats (keys and readers), dataset (which images), view (geometry), loader (tensors)."""

@@ -22,15 +22,15 @@ from adkit.errors import UserError
 
 
 def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
-    """Resolve the files of a table; nothing is decoded but the masks of normal images.
+    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks of normal images.
 
-    A calibration image of the same content as another normal image is moved to training, with a warning, also
+    A calibration image of the same content as another normal image is moved to training, with a warning, even
     where the layout itself set it apart: the promise on false alarms rests on images that are new to the detector.
 
     Args:
         seed: decides which normal images are held out for calibration (and for the test, where the format
             takes them from the training images), and which fold each is in.
-        folds: into how many parts to cut the normal images, none of which is then held out for calibration.
+        folds: number of parts to cut the normal images into; above 0, none of them is held out for calibration.
 
     Raises:
         UserError: with every problem found, one sentence each.
@@ -55,7 +55,7 @@ def _unreadable(error: OSError) -> str:
     path = os.fsdecode(error.filename)
     kind = "folder" if os.path.isdir(path) else "path"
     return writable(
-        f"{path}: expected a {kind} that can be read, found: {error.strerror}; mend its permissions, or name another"
+        f"{path}: expected a {kind} that can be read, found: {error.strerror}; fix its permissions, or name another"
     )
 
 
@@ -67,7 +67,7 @@ def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
         train, calibration = hold_out(found.normal, share, seed, "calibration")
     elif share:
         train, calibration = list(found.normal), list(found.calibration)
-    else:  # every normal image is wanted for training
+    else:  # every normal image is used for training
         train, calibration = [*found.normal, *found.calibration], []
     return Category(found.name, tuple(train), tuple(calibration), tuple(test))
 
@@ -75,8 +75,8 @@ def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
 def _without_copies(
     categories: tuple[Category, ...], shared: bool, root: str, folds: int, seed: int
 ) -> tuple[tuple[Category, ...], list[str]]:
-    """Categories none of whose images equals another that calibrates it, and what to tell the user."""
-    # Of shared images, each category's normal ones are its own, and the test images are everybody's.
+    """Move calibration images that equal other normal images to training; also warn of images of equal content."""
+    # Where categories share their images, each has normal images of its own, and all have the same test images.
     groups = [(root, categories)] if shared else [(category.name, (category,)) for category in categories]
     settled: list[Category] = []
     warnings = []

@@ -1,4 +1,4 @@
-"""Finding images of equal content: none may be trained on and calibrated with, or trained on and tested."""
+"""Images of equal content, none of which should be trained on and also calibrate the threshold or be tested on."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from adkit.data.samples import Category, Sample, Source
-from adkit.utils.text import some
+from adkit.utils.text import counted, some
 
 _EDGE = 1 << 15
+"""Bytes at each end of a file that are compared before the whole file is."""
 
 Key = bytes | int
 Pair = tuple[Sample, Sample]
-"""Two images of equal content, first the one that was there first."""
+"""Two images of equal content, the second of which counts as a copy of the first."""
 
 
 def equal_images(samples: Iterable[Sample]) -> dict[str, int]:
-    """Id → a number that images of equal content have in common; an image that is like no other has none.
+    """Map the id of each image that equals another to a number that all images of its content have in common.
 
     Sizes are compared first, then the ends of files of one size, and whole files only where those agree, so
     that even a folder of uncompressed images, all of one size, is not read whole. A file that cannot be
-    read is like no other; the loader names it.
+    read counts as equal to no other; the loader reports it.
     """
     groups = [list({sample.id: sample for sample in samples}.values())]
     for key in (_size, _ends, _digest):
@@ -32,7 +33,7 @@ def equal_images(samples: Iterable[Sample]) -> dict[str, int]:
 
 
 def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Category, list[Pair]]:
-    """Move every calibration image that another normal image equals to training; also the pairs that say why.
+    """Move every calibration image that equals another normal image to training; also return the pairs found.
 
     An image that was trained on scores near 0, and one that is there twice counts twice: either would make the
     threshold promise fewer false alarms than new images cause.
@@ -55,7 +56,7 @@ def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Ca
 
 
 def shared_images(normal: Iterable[Sample], test: Iterable[Sample], equal: Mapping[str, int]) -> list[Pair]:
-    """(normal image, test image) of equal content, one pair per test image."""
+    """Find pairs (normal image, test image) of equal content, one per test image that equals a normal one."""
     first: dict[int, Sample] = {}
     for sample in normal:
         if sample.id in equal:
@@ -64,9 +65,9 @@ def shared_images(normal: Iterable[Sample], test: Iterable[Sample], equal: Mappi
 
 
 def foreign_images(samples: Iterable[Sample], others: Iterable[Sample]) -> tuple[list[Sample], list[Pair]]:
-    """Those of ``samples`` that no other equals, and pairs (other, sample) of those that one does.
+    """Split ``samples`` into those that equal none of ``others``, and pairs (other, sample) of those that do.
 
-    The ids of both must differ.
+    No id may occur in both.
     """
     samples, others = list(samples), list(others)
     pairs = shared_images(others, samples, equal_images((*others, *samples)))
@@ -76,26 +77,26 @@ def foreign_images(samples: Iterable[Sample], others: Iterable[Sample]) -> tuple
 
 def foreign_warning(pairs: Sequence[Pair]) -> str:
     """The sentence on auxiliary images that are left out."""
-    count = f"{len(pairs):,} image{'s of it are' if len(pairs) > 1 else ' of it is'}"
-    return f"[auxiliary]: {count} among those of [data], too, and left out: {_shown(pairs)}"
+    images = f"{counted(len(pairs), 'image')} of it {'is' if len(pairs) == 1 else 'are'}"
+    return f"[auxiliary]: {images} among those of [data], too, and left out: {_shown(pairs)}"
 
 
 def moved_warning(name: str, pairs: Sequence[Pair]) -> str:
     """The sentence on images that were moved to training."""
     one = len(pairs) == 1
     return (
-        f"{name}: {len(pairs):,} calibration image{' is a copy' if one else 's are copies'} of other normal images "
-        f"and {'was' if one else 'were'} moved to training, for a copy says nothing of new images; take one of each "
-        f"pair away: {_shown(pairs)}"
+        f"{name}: {counted(len(pairs), 'calibration image')} "
+        f"{'is a copy of another normal image and was' if one else 'are copies of other normal images and were'} moved "
+        f"to training, because a copy says nothing about new images; remove one of each pair: {_shown(pairs)}"
     )
 
 
 def shared_warning(name: str, pairs: Sequence[Pair]) -> str:
     """The sentence on images that are trained on and tested."""
-    count = f"{len(pairs):,} test image{'s are' if len(pairs) > 1 else ' is'}"
+    images = f"{counted(len(pairs), 'test image')} {'is' if len(pairs) == 1 else 'are'}"
     return (
-        f"{name}: {count} among the training images too, which flatters the metrics; take one of each pair "
-        f"away: {_shown(pairs)}"
+        f"{name}: {images} among the training images too, which inflates the metrics; remove one of each pair: "
+        f"{_shown(pairs)}"
     )
 
 
@@ -104,7 +105,7 @@ def _shown(pairs: Sequence[Pair]) -> str:
 
 
 def _split(group: Sequence[Sample], key: Callable[[Source], Key | None]) -> list[list[Sample]]:
-    """Parts of equal key, of two images or more."""
+    """Split a group into parts of equal key, of which those of two images or more are kept."""
     parts: dict[Key, list[Sample]] = defaultdict(list)
     for sample in group:
         if (value := key(sample.source)) is not None:

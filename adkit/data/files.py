@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from adkit.utils.text import counted
+
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
-"""How the mask of ``000.png`` may be named, most telling first."""
+"""What may follow ``000`` in the name of the mask of ``000.png``, the clearest first."""
 NORMAL_NAMES = ("good", "ok", "normal")
 _UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f\\]|\xc2[\x80-\x9f]")  # control characters, and what escapes begin with
 
@@ -31,7 +33,7 @@ def writable(sentence: str) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Whether its name is an image's: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
+    """Whether a file's name is that of an image: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
     return not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
 
 
@@ -57,7 +59,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _raise(error: OSError) -> None:
-    """What ``os.walk`` would pass over: a folder that cannot be read is no empty one, as one that is not there is."""
+    """Raise what ``os.walk`` would ignore: a missing folder counts as empty, but one that cannot be read does not."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
@@ -68,7 +70,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The subfolder with the first of these names that there is, whatever its case."""
+    """The subfolder that has the first of these names that exists, in any case; None where none does."""
     if not folder.is_dir():
         return None
     by_folded = {path.name.casefold(): path for path in folders_in(folder)}
@@ -76,7 +78,7 @@ def child(folder: Path, *names: str) -> Path | None:
 
 
 def contents(folder: Path) -> str:
-    """What a folder without the images looked for holds instead: the end of a sentence."""
+    """The end of a sentence that says what was found in place of a folder of images."""
     if not folder.exists():
         return "found no such folder"
     if not folder.is_dir():
@@ -85,11 +87,12 @@ def contents(folder: Path) -> str:
     if not files:
         return "found an empty folder"
     kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
-    return f"found {files:,} files, none of which is an image ({kinds})"
+    none = "which is not an image" if files == 1 else "none of which is an image"
+    return f"found {counted(files, 'file')}, {none} ({kinds})"
 
 
 def named(root: str) -> str:
-    """A root as the user wrote it, and from where it was looked up when that matters."""
+    """A root as the user wrote it, with the folder that it was looked up in where that matters."""
     return root if Path(root).expanduser().is_absolute() else f"{root} (below {Path.cwd()})"
 
 

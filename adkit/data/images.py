@@ -1,6 +1,6 @@
-"""Decoding: from a file of any usual kind to gray or RGB pixels, or a sentence on why not.
+"""Decoding images: from a file of any usual kind to gray or RGB pixels, or to a sentence that says what is wrong.
 
-Pillow's ``Image.open`` is left aside on purpose. It warns of large images through process-wide filters,
+Pillow's ``Image.open`` is avoided on purpose. It warns of large images through process-wide filters,
 which threads cannot change safely, its limit is a global that others may lift, and it tries every format that
 it knows, some of which start other programs. Here the first bytes choose among seven formats.
 """
@@ -28,7 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from adkit.data.samples import ArrayItem, Source
 
 PIXEL_LIMIT = 178_956_970
-"""Images of more pixels are refused from their header alone; half a gigabyte once decoded."""
+"""Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
@@ -56,8 +56,8 @@ class ImageError(Exception):
 def read_image(source: Source) -> Image.Image:
     """Decode an image as it is meant to be seen.
 
-    Transparent pixels show a white background, a camera's rotation (EXIF) is applied, of several frames the
-    first counts, and color profiles are not applied.
+    Transparent pixels show a white background, a camera's rotation (EXIF) is applied, only the first
+    of several frames is read, and color profiles are not applied.
 
     Returns:
         Mode ``L`` or ``RGB`` of 0 to 255, or for gray images of more than 8 bits mode ``F`` of 0 to 255
@@ -85,9 +85,9 @@ def read_raw(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) as it is meant to be seen, from the header alone.
+    """Read an image's (height, width), as it is meant to be seen, from its header alone.
 
-    A PNG that states a rotation behind its pixels is the exception: only decoding tells its size.
+    A PNG that states a rotation behind its pixels is the exception: only decoding reveals its size.
     """
     try:
         with path.open("rb") as file:
@@ -100,7 +100,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except ImageError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # parsers of broken headers raise nearly anything
         raise ImageError(_reason(error)) from error
 
 

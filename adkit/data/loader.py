@@ -1,6 +1,6 @@
-"""From samples to batches, decoded in threads while the batch before is being computed on.
+"""From samples to batches, decoded in threads while the previous batch is being computed on.
 
-Threads, not processes: Pillow lets go of the interpreter lock while it decodes and resizes, which is nearly
+Threads, not processes: Pillow releases the interpreter lock while it decodes and resizes, which is nearly
 all of the work, so threads keep every core busy. Processes would start slowly, copy every image from one
 address space to another, need everything pickled, and leave orphans behind when the parent is killed.
 """
@@ -25,11 +25,11 @@ from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
 from adkit.plugin.types import Batch
-from adkit.utils.text import some
+from adkit.utils.text import counted, some
 
 
 class BadImages:
-    """The unreadable images of a run, each counted once however often it was tried."""
+    """The unreadable images of a run, each counted once, however often it was tried."""
 
     def __init__(self, max_share: float) -> None:
         self._max_share = max_share
@@ -40,7 +40,7 @@ class BadImages:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Id → why it cannot be read, in the order in which they were met."""
+        """Id of each image → why it cannot be read, in the order in which they were found."""
         return MappingProxyType(self._reasons)
 
     def __contains__(self, id: str) -> bool:
@@ -54,16 +54,16 @@ class BadImages:
         if len(self) > self._max_share * total:
             named = some([f"{id}: {reason}" for id, reason in self._reasons.items()])
             raise UserError(
-                f"{len(self):,} of {total:,} images cannot be read, more than the share of "
-                f"{self._max_share:g} that max_bad_share allows; mend or remove them: {named}"
+                f"{len(self):,} of {counted(total, 'image')} cannot be read, more than the share of "
+                f"{self._max_share:g} that max_bad_share allows; fix or remove them: {named}"
             )
 
 
 class Loader:
-    """Batches of CPU tensors, in the order of the samples; it can be walked more than once.
+    """Samples as batches of CPU tensors, in their order; a loader can be iterated over more than once.
 
-    Every batch but the last is full, also where unreadable images are left out. At any time at most
-    ``batch_size`` images lie decoded (at the size of the input) beside the batch that was handed out.
+    Every batch but the last is full, even where unreadable images are left out. At any time at most
+    ``batch_size`` decoded images (at the size of the input) are held besides the batch that was yielded last.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Loader:
     ) -> None:
         """
         Args:
-            bad: takes up the images that cannot be read.
+            bad: collects the images that cannot be read.
             targets: whether batches carry labels, and masks where any of the samples has one.
-            metric_size: side of the masks; default: that of the image.
+            metric_size: side of the masks; default: that of the input.
         """
         self.samples = tuple(samples)
         self._view = view
@@ -91,11 +91,11 @@ class Loader:
         self._masks = targets and any(sample.mask is not None for sample in self.samples)
 
     def __len__(self) -> int:
-        """Batches when every image can be read."""
+        """The number of batches, provided that every image can be read."""
         return -(-len(self.samples) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Decode ahead, within a window of one batch.
+        """Yield the batches, decoding ahead within a window of one batch.
 
         Raises:
             UserError: a mask does not fit its image.
@@ -118,7 +118,7 @@ class Loader:
             batch.add(future.result())
         except ImageError as error:
             self._bad.add(sample.id, error.reason)
-        del future  # lets go of the decoded image before the next one is begun
+        del future  # releases the decoded image before the next one is begun
         window.refill()
 
     @property
@@ -126,7 +126,7 @@ class Loader:
         return self._metric_size if self._masks else None
 
     def _load(self, sample: Sample) -> _Loaded:
-        """Runs in a thread."""
+        """Read a sample and bring it to the size of the input; this runs in a thread."""
         image = read_image(sample.source)
         size = (image.height, image.width)
         mask = None
@@ -140,14 +140,19 @@ class Loader:
 
 @dataclass(frozen=True)
 class _Loaded:
+    """A decoded sample at the size of the input."""
+
     sample: Sample
     pixels: Pixels
+    """(H, W) gray or (H, W, 3) RGB input."""
     region: tuple[int, int, int, int]
+    """The part (top, left, bottom, right) of the input that shows the image."""
     mask: npt.NDArray[np.bool_] | None
+    """(M, M) mask at the metric size; None where there is none."""
 
 
 class _Window:
-    """The next few images, being decoded or waiting decoded, in the order of the samples."""
+    """The next few images, in the order of the samples, each being decoded or already decoded."""
 
     def __init__(
         self,
@@ -164,7 +169,7 @@ class _Window:
             self.refill()
 
     def __len__(self) -> int:
-        """Images that have not been popped yet."""
+        """The number of images that have not been popped yet."""
         return len(self._begun) + len(self._todo)
 
     def pop(self) -> tuple[Sample, Future[_Loaded]]:
@@ -177,10 +182,10 @@ class _Window:
 
 
 class _Assembly:
-    """A batch that fills up; decoded images are copied into its array and let go of.
+    """A batch that fills up; decoded images are copied into its array and released.
 
-    NumPy copies, for torch would spread each small copy over threads that the decoding keeps busy, and wait
-    for them.
+    NumPy does the copying, because torch would spread each small copy over threads that the decoding keeps busy,
+    and wait for them.
     """
 
     def __init__(self, capacity: int, view: View, mask_side: int | None) -> None:
@@ -219,7 +224,10 @@ class _Assembly:
 
 
 def _workers() -> int:
-    """One thread per core that this process may use; more than eight only wait for the disk."""
+    """The number of decoding threads: one per core that this process may use, and at most eight.
+
+    More than eight would only wait for the disk.
+    """
     if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
         return min(len(os.sched_getaffinity(0)), 8)
     return min(os.cpu_count() or 1, 8)

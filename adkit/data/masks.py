@@ -1,4 +1,4 @@
-"""Masks: reading them, and holding that they fit their images before anything is trained."""
+"""Masks: reading them, and checking that they fit their images before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from adkit.data.files import images_under
 from adkit.data.formats.base import Notes
 from adkit.data.images import ImageError, image_size, read_image, read_raw
 from adkit.data.samples import Sample, Source
-from adkit.utils.text import some
+from adkit.utils.text import counted, some
 
 
 def read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """(h, w): True where the mask shows something, that is, where a value is above 0 and not transparent.
+    """Read a mask (h, w), which is true wherever a value is above 0 and not transparent.
 
     Of a folder of masks, as MVTec LOCO has them, the union counts.
 
@@ -35,7 +35,7 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
 
 
 def size_problem(sample: Sample, size: tuple[int, int], mask_size: tuple[int, int]) -> str:
-    """The sentence on a mask that does not fit; sizes are (height, width)."""
+    """The sentence on a mask that does not fit its image; sizes are (height, width)."""
     image, mask = f"{size[1]} × {size[0]}", f"{mask_size[1]} × {mask_size[0]}"
     return (
         f"{sample.mask}: expected a mask of its image's size, {image} pixels (width × height, "
@@ -46,14 +46,15 @@ def size_problem(sample: Sample, size: tuple[int, int], mask_size: tuple[int, in
 def check_masks(category: str, samples: Sequence[Sample], notes: Notes) -> list[Sample]:
     """Note every mask that does not fit its image, and drop the empty masks of normal images.
 
-    Anomalous images whose files cannot be read are passed over here: the loader names and counts them.
+    Anomalous images whose files cannot be read are ignored here: the loader reports and counts them.
     """
     anomalous = [sample for sample in samples if sample.label]
     bare = [sample.id for sample in anomalous if sample.mask is None]
     if bare and len(bare) < len(anomalous):
         notes.problems.append(
-            f"{category}: {len(bare):,} of {len(anomalous):,} anomalous images have no mask: {some(bare)}; "
-            "add their masks, or take all masks away to do without pixel metrics"
+            f"{category}: {len(bare):,} of {counted(len(anomalous), 'anomalous image')} "
+            f"{'has' if len(bare) == 1 else 'have'} no mask: {some(bare)}; "
+            "add the missing masks, or remove all masks to do without pixel metrics"
         )
     for sample in samples:
         if sample.mask is not None:

@@ -1,4 +1,4 @@
-"""What a data set is: categories of samples, each of which says where its image lies and what it shows."""
+"""What a data set is: categories of samples, each of which says where its image is and what it shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NORMAL_KIND = "good"
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:
-    """Each kind once, by name, numbers by their size: 2 comes before 10."""
+    """Sort kinds by name, each once, with numbers in them by their size: 2 comes before 10."""
 
     def key(kind: str) -> list[tuple[bool, int, str]]:
         return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", kind)]
@@ -29,7 +29,7 @@ class ArrayFile:
     path: Path
     key: str
     array: npt.NDArray[np.uint8] = field(compare=False, repr=False)
-    """(n, h, w) gray or (n, h, w, 3) RGB; read once, held as long as the samples that point to it."""
+    """(n, h, w) gray or (n, h, w, 3) RGB pixels of 0 to 255; read once, and held as long as samples refer to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +49,46 @@ class ArrayItem:
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """(h, w) or (h, w, 3)."""
+        """(h, w) gray or (h, w, 3) RGB pixels of 0 to 255."""
         pixels: npt.NDArray[np.uint8] = self.file.array[self.index]
         return pixels
 
 
 Source = Path | ArrayItem
+"""Where an image is: in a file of its own, or in an array of many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image: where it lies and what it shows."""
+    """One image: where it is and what it shows."""
 
     id: str
-    """Its path below the data root with forward slashes, or ``train-images#17``: alike on every machine."""
+    """The image's path below the data root with forward slashes, or ``train-images#17``; the same on every machine."""
     source: Source
     label: int
-    """0 normal, 1 anomalous."""
+    """0 for a normal image, 1 for an anomalous one."""
     kind: str
-    """``good``, ``crack``, the name of a class."""
+    """What the image shows: ``good``, a kind of defect such as ``crack``, or the name of a class."""
     mask: Path | None = None
-    """An image whose values above 0 are anomalous, or a folder of such images, whose union counts."""
+    """An image file whose values above 0 mark anomalous pixels, or a folder of such files, whose union counts."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """What one detector is fitted on and judged by; training and calibration images are normal."""
+    """The images that one detector is fitted on and evaluated with; training and calibration images are normal."""
 
     name: str
     train: tuple[Sample, ...]
     calibration: tuple[Sample, ...]
     test: tuple[Sample, ...]
     folds: tuple[tuple[Sample, ...], ...] = ()
-    """Parts of ``train``, where each calibrates what the others fit; ``calibration`` is empty then."""
+    """Parts of ``train``, each of which calibrates what is fitted on the others; ``calibration`` is empty then."""
     equal: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """Id → a number that images of equal content have in common; none for an image that is like no other."""
+    """Id of each image that equals another → a number that all images of its content have in common."""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Every image of it, in that order."""
+        """Every image of the category: for training, calibration and test, in that order."""
         return (*self.train, *self.calibration, *self.test)
 
 

@@ -1,4 +1,4 @@
-"""Holding images out by the seed."""
+"""Splitting images into kept and held-out ones, or into folds, by the seed and the images' ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def hold_out(
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into (kept, held out), each in the order given; at least one image is kept.
 
-    An image that one of those kept equals (id → the number that they have in common) is kept, too.
+    An image that equals one of those kept is kept, too; ``equal`` maps ids to numbers that equal images have in common.
 
     An image's place in the draw is a hash of the seed and its id, so the split is the same on every machine
     and with every version of every library, and an image that is added later moves hardly any other.
@@ -33,10 +33,10 @@ def hold_out(
 def folded(
     samples: Sequence[Sample], count: int, seed: int, equal: Mapping[str, int]
 ) -> tuple[tuple[Sample, ...], ...]:
-    """Cut into ``count`` folds of nearly equal size, or as many as there are different images; none for one.
+    """Cut samples into ``count`` folds of nearly equal size, or into as many as there are different images.
 
-    Images of equal content (id → the number that they have in common) are in one fold: a copy of what was fitted on
-    says nothing of new images. Drawn as in ``hold_out``.
+    Fewer than two different images make no folds. Images of equal content, whose ids ``equal`` maps to the same number,
+    are in one fold: a copy of what was fitted on says nothing about new images. Folds are drawn as in ``hold_out``.
     """
     groups: dict[object, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: _draw(sample, seed, "folds")):

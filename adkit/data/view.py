@@ -1,7 +1,7 @@
 """How an image becomes the square input that an extractor sees, and the way back.
 
 Along each axis the input is the image scaled and shifted: ``input = scale * image + offset``, both
-measured in pixels from the outer edge of the first one. Cropping is only a matter of the offset, so that a
+measured in pixels from the outer edge of the first one. Cropping is only a matter of the offset, so that an
 image is resampled once, straight from the part that is seen, and a mask goes straight to the metrics' grid.
 """
 
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 def to_planes(pixels: Pixels, out: npt.NDArray[np.float32]) -> None:
-    """Write what ``View.input`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
+    """Write the pixels that ``View.input`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]  # (H, W, 1 or 3)
     np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=out)
 
@@ -30,46 +30,53 @@ class Axis:
     """Where the image lies in the input along one axis."""
 
     length: int
-    """Of the image."""
+    """Length of the image in pixels."""
     scale: float
+    """Pixels of the input per pixel of the image."""
     offset: float
+    """Where in the input the image begins, in pixels of the input; below 0 where its beginning is cropped."""
     start: int
     """First pixel of the input that shows the image."""
     stop: int
-    """One past the last."""
+    """One past the last pixel of the input that shows the image."""
 
     def to_input(self, position: Positions) -> Positions:
+        """Convert positions along the image to positions along the input, both in pixels."""
         return position * self.scale + self.offset
 
     def to_image(self, position: Positions) -> Positions:
+        """Convert positions along the input to positions along the image, both in pixels."""
         return (position - self.offset) / self.scale
 
     @property
     def seen(self) -> tuple[float, float]:
-        """The stretch of the image that the input shows."""
+        """The stretch (first, last) of the image that the input shows, in pixels of the image."""
         first, last = self.to_image(np.array([self.start, self.stop], dtype=np.float64))
         return max(float(first), 0.0), min(float(last), float(self.length))
 
 
 @dataclass(frozen=True)
 class View:
-    """The geometry that ``[data]`` asks for; images are square."""
+    """The geometry that ``[data]`` asks for; inputs are square."""
 
     resize: Resize
     image_size: int
+    """Side in pixels that the image is resized to."""
     crop: int
+    """Side of the input in pixels."""
 
     @classmethod
     def of(cls, table: DataTable) -> View:
+        """The view that a ``[data]`` table describes."""
         return cls(table.resize, table.image_size, table.crop or table.image_size)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the images that the extractor gets."""
+        """The (height, width) of the input that the extractor gets."""
         return self.crop, self.crop
 
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """(y, x) for an image of ``size`` (height, width)."""
+        """The axes (y, x) of an image of ``size`` (height, width)."""
         y, x = (self._axis(length, size) for length in size)
         return y, x
 
@@ -84,12 +91,12 @@ class View:
         return Axis(length, scale, (self.crop - scale * length) / 2, 0, self.crop)
 
     def region(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right): the part of the input that shows an image of ``size``."""
+        """The part (top, left, bottom, right) of the input that shows an image of ``size`` (height, width)."""
         y, x = self.axes(size)
         return y.start, x.start, y.stop, x.stop
 
     def input(self, image: Image.Image) -> Pixels:
-        """Resample an image of mode L, RGB or F, bilinear with antialiasing.
+        """Resample an image of mode L, RGB or F to the input, bilinearly with antialiasing.
 
         Returns:
             (H, W) gray or (H, W, 3) RGB: uint8, or float32 for mode F, of 0 to 255.
@@ -109,9 +116,13 @@ class View:
         return input
 
     def mask(self, mask: npt.NDArray[np.bool_], metric_size: int) -> npt.NDArray[np.bool_]:
-        """Read a mask of the image's size at ``metric_size``² points spread over the image.
+        """Read a mask of the image's size at ``metric_size``² points spread over the input.
 
-        One nearest resampling from the mask as it was drawn; points in the padding are not anomalous.
+        The mask is resampled once, to the nearest pixel of the mask as it was drawn; points in the padding are not
+        anomalous.
+
+        Returns:
+            (metric_size, metric_size) bool.
         """
         height, width = mask.shape
         (rows, rows_in), (columns, columns_in) = (
@@ -127,7 +138,7 @@ class View:
         return index.clip(0, axis.length - 1), inside
 
     def restore(self, values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """Lay a map over the input, (h, w) of any size, back onto its image of ``size``, bilinear.
+        """Resample a map of the input, (h, w) of any size, to the image of ``size`` (height, width), bilinearly.
 
         Returns:
             (height, width) float32, nan where the input does not show the image.
@@ -146,14 +157,20 @@ class View:
 
 @dataclass(frozen=True)
 class _Between:
+    """The two cells of a map that each pixel of the image lies between, along one axis."""
+
     low: npt.NDArray[np.int64]
+    """(pixels,) number of the cell before each pixel."""
     high: npt.NDArray[np.int64]
+    """(pixels,) number of the cell after each pixel."""
     weight: Positions
+    """(pixels,) share of the cell after, in [0, 1]."""
     seen: npt.NDArray[np.bool_]
+    """(pixels,) whether the input shows each pixel."""
 
 
 def _between(axis: Axis, length: int, to_map: float, cells: int) -> _Between:
-    """Which two cells of the map each pixel of the image lies between."""
+    """Find the two cells of the map that each pixel of the image lies between."""
     centers = axis.to_input(np.arange(length) + 0.5)
     position = (centers * to_map - 0.5).clip(0, cells - 1)
     low = np.floor(position).astype(np.int64)

@@ -1,1 +1,1 @@
-"""A fitted detector: what it is, what it makes of images, and its files."""
+"""A fitted detector: what it is, how it predicts, and its files on disk."""

@@ -1,4 +1,4 @@
-"""``adkit.Detector``: a saved detector, and what it makes of images."""
+"""``adkit.Detector``: a saved detector, and its predictions for images."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from adkit.plugin.guard import check_finite
 from adkit.threshold import p_values
 
 DECODERS = 8
-"""Threads that decode; more only wait for the disk."""
+"""Largest number of threads that decode; more would only wait for the disk."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a detector makes of n images, in their order."""
+    """The predictions of a detector for n images, in their order."""
 
     scores: NDArray[np.float32]
-    """(n,) raw: higher is more anomalous, in the scorer's own unit."""
+    """(n,) raw scores: higher is more anomalous, in the scorer's own unit."""
     p_values: NDArray[np.float64] | None
-    """(n,) share of normal images that score as high or higher; None without calibration images."""
+    """(n,) p-values: shares of normal images that score as high or higher; None without calibration images."""
     anomalous: NDArray[np.bool_] | None
-    """(n,) whether the score is above the threshold; None where there is none."""
+    """(n,) whether each score is above the threshold; None where there is no threshold."""
     maps: NDArray[np.float32] | None
-    """(n, H, W) raw, at the size of the detector's image; None where the scorer does not localize."""
+    """(n, H, W) raw maps at the size of the detector's input; None where the scorer does not localize."""
     threshold: float | None
-    """Raw score above which an image is anomalous."""
+    """Raw score above which an image is anomalous; None where there is no threshold."""
     sizes: tuple[tuple[int, int], ...]
-    """(height, width) of each image in pixels, turned as it is meant to be seen; of a tensor, its own."""
+    """(height, width) of each image in pixels, as it is meant to be seen; of a tensor, its own."""
     regions: tuple[tuple[Region, ...], ...] | None
-    """Of each image the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
+    """For each image the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
     first; None without maps or without a pixel threshold."""
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class Predictions:
 
 
 class Detector:
-    """Scores images as the run did that saved it; one instance serves any number of threads."""
+    """A saved detector, which scores images as its run did; one instance serves any number of threads."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -60,46 +60,50 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Detector:
-        """Read a detector.
+        """Load a saved detector.
 
         Args:
-            path: its folder, or the folder of a run that has one detector.
+            path: the folder of the detector, or the folder of a run that has one detector.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
         Raises:
-            UserError: there is none, its files were altered, or a plugin that it needs is not here.
+            UserError: there is no detector, its files were altered, or a plugin that it needs is not installed.
         """
         return cls(load_detector(Path(path), device))
 
     @property
     def category(self) -> str:
+        """The category that the detector was fitted on."""
         return self._loaded.manifest.category
 
     @property
     def threshold(self) -> float | None:
-        """An image is anomalous where its score is above."""
+        """The raw score above which an image is anomalous; None where the detector has no threshold."""
         stated = self._loaded.manifest.threshold
         return None if stated is None else stated.value
 
     @property
     def pixel_threshold(self) -> float | None:
-        """A pixel is anomalous where the map is above; a normal image has one with the chance stated for it."""
+        """The value of a map above which a pixel is anomalous; None where the detector has no pixel threshold.
+
+        A normal image has such a pixel with the probability that the manifest states.
+        """
         stated = self._loaded.manifest.pixel_threshold
         return None if stated is None else stated.value
 
     @property
     def view(self) -> View:
-        """How an image becomes the extractor's input, and how a map goes back."""
+        """The geometry by which an image becomes the extractor's input, and a map goes back to the image."""
         return self._loaded.view
 
     @property
     def localizes(self) -> bool:
-        """Whether it makes maps."""
+        """Whether the detector makes maps."""
         return self._loaded.localizes
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the input that an image becomes."""
+        """The (height, width) of the input that an image becomes."""
         return self._loaded.view.size
 
     def predict(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Predictions:
@@ -127,7 +131,7 @@ class Detector:
     def predict_readable(
         self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32
     ) -> tuple[Predictions, dict[int, str]]:
-        """As ``predict`` of the images that can be read; of the others, number → reason."""
+        """Score the images that can be read, as ``predict`` does; for the others, return their number → the reason."""
         reasons: dict[int, str] = {}
 
         def note(number: int, error: UserError) -> None:
@@ -168,7 +172,7 @@ class Detector:
                 if located is not None:
                     maps.append(located)
                     regions += self._regions(located, images_read)
-        return self._judged(
+        return self._predictions(
             np.concatenate(scores),
             np.concatenate(maps) if self._loaded.localizes else None,
             tuple(sizes),
@@ -194,7 +198,7 @@ class Detector:
         pairs = zip(maps, images, strict=True)
         return [find_regions(values, threshold, image.view, image.size) for values, image in pairs]
 
-    def _judged(
+    def _predictions(
         self,
         scores: NDArray[np.float32],
         maps: NDArray[np.float32] | None,

@@ -1,4 +1,4 @@
-"""Images of any kind that Python has, checked and brought to the size of a detector's input."""
+"""Images of any kind that Python has (paths, PIL images, arrays, tensors), checked and made a detector's input."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+"""One image, or several in an array or tensor, as ``Detector.predict`` takes them."""
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """One image at the input's size."""
+    """One image at the size of the input."""
 
     name: str
     planes: NDArray[np.float32]
-    """(3, H, W) RGB in [0, 1]."""
+    """(3, H, W) RGB input in [0, 1]."""
     size: tuple[int, int]
-    """(height, width) of the image."""
+    """(height, width) of the image in pixels."""
     view: View
     """How the image became the input."""
 
 
 InputItem = Callable[[], InputImage]
-"""One image that has not been brought to the input's size yet."""
+"""A function that reads one image and brings it to the size of the input."""
 
 
 def read_input(item: InputItem) -> InputImage | UserError:
-    """The input, or why there is none; for threads, whose exceptions would hide the other images' results."""
+    """Read an input, or return the error; for threads, whose exceptions would hide the other images' results."""
     try:
         return item()
     except UserError as error:
@@ -45,10 +46,10 @@ def read_input(item: InputItem) -> InputImage | UserError:
 
 
 def input_items(images: Any, view: View) -> list[InputItem]:
-    """What ``Detector.predict`` takes, one image or many, as items to be read one by one.
+    """Turn what ``Detector.predict`` takes, one image or many, into items to be read one by one.
 
     Raises:
-        UserError: one is of no kind that is taken, or an array or tensor of another shape, type or range.
+        UserError: an image is of no kind that is taken, or an array or tensor has another shape, type or range.
     """
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         images = list(images)
@@ -77,7 +78,7 @@ def _item(one: object, index: int, view: View) -> InputItem:
 
 
 def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputImage:
-    """As the loader of a run does it."""
+    """Bring a decoded image to the size of the input, as the loader of a run does."""
     try:
         image = decode()
         pixels = view.input(image)
@@ -89,7 +90,7 @@ def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputIma
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
-    """Here and not in a thread, for a list may name one image twice."""
+    """Decode a PIL image here and not in a thread, because a list may contain the same one twice."""
     try:
         image.load()
     except Exception as error:  # decoders of broken files raise nearly anything
@@ -98,12 +99,12 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
 
 
 def _seen(image: Image.Image) -> Image.Image:
-    """A PIL image as ``read_image`` gives it from a file."""
+    """Convert a PIL image to what ``read_image`` gives of a file."""
     return flatten(ImageOps.exif_transpose(image))
 
 
 def _unreadable(name: str, reason: str) -> UserError:
-    return UserError(f"{name}: expected an image that can be read, found that {reason}; mend it or leave it out")
+    return UserError(f"{name}: expected an image that can be read, found that {reason}; fix it or leave it out")
 
 
 def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

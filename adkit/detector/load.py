@@ -1,4 +1,4 @@
-"""``manifest.json`` and safetensors → a detector, without recipe, data or anybody's word that the files are right."""
+"""Loading a detector from ``manifest.json`` and safetensors, without recipe or data and without trusting the files."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ logger = logging.getLogger("adkit")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A saved detector, rebuilt."""
+    """A saved detector after loading."""
 
     manifest: Manifest
     view: View
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     localizes: bool
-    """Whether its scores come with maps."""
+    """Whether the scores come with maps."""
 
 
 def find_detector(path: Path) -> Path:
-    """The folder of the one detector at ``path``: itself, or inside of a run's folder.
+    """Find the folder of the one detector at ``path``: the folder itself, or one inside a run's folder.
 
     Raises:
-        UserError: none there, or several.
+        UserError: there is no detector, or there are several.
     """
     for folder in (path, path / FOLDER):
         if (folder / MANIFEST).is_file():
@@ -81,15 +81,15 @@ def find_detector(path: Path) -> Path:
 
 
 def load_detector(path: Path, device: str, registry: Registry | None = None) -> Loaded:
-    """Rebuild a detector.
+    """Load a detector.
 
     Args:
-        path: its folder, or that of a run with one detector.
+        path: the folder of the detector, or that of a run with one detector.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         registry: the components to choose from; default: those of the installed plugins.
 
     Raises:
-        UserError: anything about its files or the plugins here that keeps it from being what was saved.
+        UserError: something about the files or the installed plugins keeps the detector from being what was saved.
     """
     folder = find_detector(path)
     file = folder / MANIFEST
@@ -197,7 +197,7 @@ def _check_levels(found: Mapping[str, Level], stated: Mapping[str, Level]) -> No
 
 @contextmanager
 def _refusing(file: Path, choice: Choice, entry: ComponentEntry) -> Iterator[None]:
-    """Turn whatever a component raises over what is in ``file`` into a sentence that names the file."""
+    """Turn whatever a component raises about the contents of ``file`` into an error that names the file."""
     try:
         yield
     except MemoryError:

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a saved detector is made of, beside its tensors."""
+"""``manifest.json``: what a saved detector consists of besides its tensors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adkit.plugin.types import Fuse, Level
 from adkit.toolkit.features import FeaturesTable
 
 FOLDER: Final = "detector"
-"""Of a run's folder, where its detectors are."""
+"""Name of the subfolder of a run's folder that holds its detectors."""
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = "adkit.detector/3"
 OLDER: Final = ("adkit.detector/1", "adkit.detector/2")
-"""Schemas of adkit 0.1."""
+"""Schemas of manifests that adkit 0.1 wrote."""
 LIMIT = 16 * 2**20
-"""Bytes above which no manifest is read: it holds 600,000 calibration scores, and takes 40 times as much as objects."""
+"""Bytes above which no manifest is read: enough for 600,000 calibration scores; objects take 40 times as much."""
 FLOAT32_MAX = 3.4028234663852886e38
 SHOWN = 400
-"""Letters of what was found that a refusal repeats."""
+"""Number of letters of what was found that a refusal repeats."""
 REMEDY = "copy the detector again, or make it anew with adkit run"
 
 FileName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_.-]{1,200}\.safetensors\z")]
@@ -67,10 +67,10 @@ class ExtractorEntry(_Part):
 
     component: ComponentEntry
     adapter: ComponentEntry | None
-    """What trained it, and may have given it levels."""
+    """The adapter that trained the extractor and may have added levels to it."""
     file: FileName
     levels: dict[str, Level] = Field(min_length=1)
-    """What it gives."""
+    """The levels that the extractor gives."""
     kept_channels: dict[str, tuple[Count, ...]]
     """Level → the channels that ``features.channels`` chose."""
 
@@ -79,13 +79,15 @@ class MemberEntry(_Part):
     """The state of a scorer that was fitted on one extractor's features."""
 
     extractor: Count
-    """Its place among the extractors."""
+    """Number of that extractor among the detector's."""
     file: FileName
     scale: Score | None
-    """Median raw score of normal images that it was not fitted on."""
+    """Median raw score of normal images that the scorer was not fitted on."""
 
 
 class ThresholdEntry(_Part):
+    """A threshold, and the rates of false alarms that were asked for and that it supports."""
+
     value: Score
     method: Literal["split", "cross"]
     asked: float = Field(gt=0, lt=1)
@@ -93,17 +95,21 @@ class ThresholdEntry(_Part):
 
 
 class FileEntry(_Part):
+    """The digest and size of a file of tensors."""
+
     sha256: str = Field(pattern=r"\A[0-9a-f]{64}\z")
     bytes: Count
 
 
 class Manifest(_Part):
+    """Everything that ``manifest.json`` says about a saved detector."""
+
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
     schema_version: Literal["adkit.detector/3"] = Field(alias="schema")
     adkit: str
     category: str
     versions: dict[str, str]
-    """Of the packages whose numbers reach a score, where it was made; for people to read."""
+    """Versions of the packages that take part in computing a score, where the detector was made; for people to read."""
     extractors: tuple[ExtractorEntry, ...] = Field(min_length=1, max_length=1000)
     scorer: ComponentEntry
     localizer: ComponentEntry
@@ -114,10 +120,10 @@ class Manifest(_Part):
     members: tuple[MemberEntry, ...] = Field(min_length=1, max_length=1000)
     fuse: Fuse
     calibration: tuple[Score, ...]
-    """Scores of the held-out normal images."""
+    """Raw scores of the held-out normal images."""
     threshold: ThresholdEntry | None
     pixel_threshold: ThresholdEntry | None
-    """By the highest value of each held-out normal image's map."""
+    """The threshold on maps, from the highest value of each held-out normal image's map."""
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")
@@ -133,14 +139,14 @@ class Manifest(_Part):
         for entry in self.extractors:
             for name, level in entry.levels.items():
                 if not _lies_in(level, self.preprocessing.crop):
-                    raise ValueError(f"expected level {name} to lie in the image, found {level}")
+                    raise ValueError(f"expected level {name} to lie in the input, found {level}")
         if (self.threshold or self.pixel_threshold) is not None and not self.calibration:
-            raise ValueError("expected calibration scores beside a threshold, found none")
+            raise ValueError("expected calibration scores with a threshold, found none")
         return self
 
 
 def _lies_in(level: Level, side: int) -> bool:
-    """Whether a level's cells could be those of an image so large: else a network of another size would be built."""
+    """Whether a level's cells could be those of an input of this side; else a network of another size would result."""
     spans = zip(level.grid, level.geometry.start, level.geometry.step, strict=True)
     return all(
         0 < cells <= side and -side <= start <= side and 0 < step <= 2 * side and side / 4 <= cells * step <= 4 * side
@@ -156,7 +162,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def digest_of(values: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON: sorted keys, no spaces."""
+    """Compute the SHA-256 of the canonical JSON of ``values``: sorted keys, no spaces."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -165,7 +171,7 @@ def read_manifest(file: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        UserError: missing, too large, not JSON, of another schema, altered, or with values that cannot be.
+        UserError: the file is missing, too large, not JSON, of another schema, altered, or has impossible values.
     """
     values = _json(file)
     if not isinstance(values, dict):
@@ -190,12 +196,12 @@ def read_manifest(file: Path) -> Manifest:
 
 
 def refusal(file: Path, expected: str, found: str, remedy: str = REMEDY) -> UserError:
-    """The sentence with which a file of a detector is refused."""
+    """The error with which a file of a detector is refused."""
     return UserError(f"{file}: expected {one_line(expected)}, found {one_line(found)}; {remedy}")
 
 
 def one_line(text: str) -> str:
-    """What a file made somebody say, as part of a sentence: short, and nothing in it that a terminal would obey."""
+    """Make text from a file fit for a sentence: short, and without characters that a terminal would act on."""
     text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 

@@ -1,4 +1,4 @@
-"""Where in an image: boxes around what a map has above the pixel threshold."""
+"""Regions of an image: boxes around what a map has above the pixel threshold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from adkit.data.view import Axis, View
 
 ROUNDING = 1e-6
-"""Pixels by which the edge of a box may miss a whole number and still be meant to lie on it."""
+"""Pixels by which the edge of a box may miss a whole number and still count as lying on it."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Region:
 def find_regions(
     values: NDArray[np.float32], threshold: float, view: View, size: tuple[int, int]
 ) -> tuple[Region, ...]:
-    """Connected pixels above ``threshold``, neighbors across corners included, the highest peak first.
+    """Find boxes around connected pixels above ``threshold``, across corners too, the highest peak first.
 
-    The threshold speaks of the map at the size of the image, so the pixels are compared and joined there, and only
+    The threshold is one of the map at the size of the input, so the pixels are compared and joined there, and only
     the edges of the boxes go through the axes back to the image, outward to whole pixels. That invents no values
     between the map's own, and costs as much for an image of 48 million pixels as for a small one.
 
     Args:
-        values: (H, W) raw, over the image.
-        view: how the image became the input; padding counts for nothing.
+        values: (H, W) raw map, over the input.
+        view: how the image became the input; padding is ignored.
         size: (height, width) of the image.
     """
     y, x = view.axes(size)
@@ -71,7 +71,7 @@ def find_regions(
 def _extent(
     positions: NDArray[Any], which: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First position and one past the last of each region."""
+    """Find the first position of each region and one past its last."""
     first = np.full(count, np.iinfo(np.int64).max)
     last = np.full(count, -1)
     np.minimum.at(first, which, positions)
@@ -80,7 +80,7 @@ def _extent(
 
 
 def _stretch(axis: Axis, first: int, end: int) -> tuple[int, int]:
-    """From pixels of the input that show the image to those of the image that they cover, at least one."""
+    """Convert a stretch of the part of the input that shows the image to pixels of the image, at least one."""
     edges = axis.to_image(np.array([first, end], np.float64) + axis.start)
     begin = min(max(math.floor(edges[0] + ROUNDING), 0), axis.length - 1)
     return begin, max(min(math.ceil(edges[1] - ROUNDING), axis.length), begin + 1)

@@ -1,4 +1,4 @@
-"""A fitted detector → ``manifest.json`` and safetensors."""
+"""Saving a fitted detector as ``manifest.json`` and safetensors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one category's images have made of a recipe."""
+    """A detector that was fitted on the images of one category."""
 
     category: str
     embeddings: tuple[Embedding, ...]
@@ -52,7 +52,7 @@ class Fitted:
 
 
 def detector_folders(run: Path, categories: Iterable[str]) -> dict[str, Path]:
-    """Category → where a run keeps its detector: a folder of its own where there are several."""
+    """Map each category to the folder of its detector in a run: a folder of its own where there are several."""
     categories = list(categories)
     if len(categories) == 1:
         return {categories[0]: run / FOLDER}
@@ -70,11 +70,11 @@ def detector_folders(run: Path, categories: Iterable[str]) -> dict[str, Path]:
 
 
 def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path | None = None) -> None:
-    """Write a detector into ``folder``, which is made.
+    """Write a detector into ``folder``, which is created.
 
     Args:
         beside: folder of a detector of the same run, whose extractors' files are shared where they are the same and the
-            file system can.
+            file system allows it.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.

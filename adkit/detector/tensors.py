@@ -1,4 +1,4 @@
-"""Tensors on disk as safetensors, which carries no code; read only when size and digest are the stated ones."""
+"""Tensors on disk as safetensors, which carries no code; read only if size and digest are the stated ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adkit.detector.manifest import FileEntry, refusal
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
-    """Write plain copies of ``state``.
+    """Write plain copies of the tensors of ``state``.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -41,15 +41,17 @@ def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
 
 
 def entry_of(path: Path) -> FileEntry:
+    """Compute the digest and size of a file."""
     with path.open("rb") as file:
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
 
 
 def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor]:
-    """The tensors of ``folder/name``, on the CPU.
+    """Read the tensors of ``folder/name``, on the CPU.
 
     Raises:
-        UserError: missing, outside the folder, not the file that was saved, or with values that are not finite.
+        UserError: the file is missing, outside the folder, not the one that was saved, or has values that are not
+            finite.
     """
     path = folder / name
     try:

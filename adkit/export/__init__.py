@@ -1,1 +1,1 @@
-"""``adkit export``: a detector as a file of another runtime."""
+"""``adkit export``: writes a detector as a file that another runtime reads."""

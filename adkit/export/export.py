@@ -1,12 +1,10 @@
-"""``adkit export``: a detector's whole path as one file that other runtimes read, checked against the path itself."""
+"""Writes a detector's whole path as one file that other runtimes read, and checks it against the detector."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,28 +20,30 @@ from adkit.errors import UserError
 from adkit.export.formats import Format, format_named
 from adkit.export.graph import INPUT, Graph, reason
 from adkit.export.parity import Parity, Run, parity
+from adkit.utils.atomic import whole_folder
 from adkit.utils.environment import versions
+from adkit.utils.text import counted
 
 LIMIT: Final = 1e-3
-"""Deviation above which nothing is exported."""
+"""The relative deviation from the detector above which nothing is exported."""
 SCHEMA: Final = "adkit.export/2"
 STATEMENT: Final = "model.json"
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
-"""What is compared when nothing else is named: images of this name lie in scikit-image's package."""
+"""The photographs to compare on by default; images of these names are in scikit-image's package."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export left, and how true it is."""
+    """The files that an export wrote, and how closely they agree with the detector."""
 
     file: Path
     statement: Path
     parity: Parity
-    """Against the detector computing in float32, as the file does."""
+    """The deviation from the detector computing in float32, as the file does."""
     precision: str
-    """What the detector itself computes in."""
+    """The precision that the detector itself computes in."""
     precision_parity: Parity | None
-    """Against the detector computing as it does; None where that is float32."""
+    """The deviation from the detector computing in its own precision; None where that is float32."""
 
 
 def export(
@@ -53,18 +53,18 @@ def export(
     images: Sequence[Path] = (),
     device: str = "auto",
 ) -> Export:
-    """Write a detector as a file of another runtime, with ``model.json``, which says how to use it.
+    """Write a detector as a file for another runtime, with ``model.json``, which says how to use the file.
 
     Args:
-        detector: its folder, or that of a run with one detector.
+        detector: the folder of a detector, or that of a run with one detector.
         format: ``onnx``, ``openvino`` or ``torchscript``.
-        output: folder to write; default: ``export/<format>`` in the detector's. An earlier export there is replaced.
-        images: what the file's scores and maps are compared on; default: photographs that come with scikit-image.
-        device: where the detector computes what the file is compared with; the file itself runs on the CPU.
+        output: the folder to write, whose earlier export is replaced; default: ``export/<format>`` in the detector's.
+        images: the images on which scores and maps are compared; default: photographs that come with scikit-image.
+        device: the device on which the detector computes for the comparison; the file itself runs on the CPU.
 
     Raises:
-        UserError: no detector, a package that is missing, a component that cannot be exported, or scores that deviate
-            by more than ``LIMIT``; nothing is left behind.
+        UserError: there is no detector, a package is missing, a component cannot be exported, or scores or maps
+            deviate by more than ``LIMIT``; nothing is left behind.
     """
     wanted = format_named(format)
     images = tuple(images) or _photographs()
@@ -92,23 +92,23 @@ def export(
 
 
 def summary(done: Export) -> str:
-    """What was written and how true it is, for people to read."""
+    """Lines for people to read: what was written, and how closely it agrees with the detector."""
     size = sum(path.stat().st_size for path in done.file.parent.iterdir() if path.name != STATEMENT)
     batches = " and ".join(map(str, done.parity.batch_sizes))
     return (
         f"{done.file} ({size / 1e6:.1f} MB) and {done.statement.name}\n"
         f"largest relative deviation from the detector: {_shown(done.parity)} "
-        f"({done.parity.images} images, in batches of {batches})"
+        f"({counted(done.parity.images, 'image')}, in batches of {batches})"
     )
 
 
 def warning(done: Export) -> str | None:
-    """What whoever uses the detector's threshold with the file must know."""
+    """A warning that the detector's threshold is of another precision than the file; None where it is not."""
     if done.precision_parity is None:
         return None
     return (
-        f"the detector, whose threshold it is, computes in {done.precision} and the file in float32: they differ by "
-        f'{_shown(done.precision_parity)}; a recipe with [run] precision = "float32" makes them equal'
+        f"the detector, to which the threshold belongs, computes in {done.precision} and the file in float32: they "
+        f'differ by {_shown(done.precision_parity)}; a recipe with [run] precision = "float32" makes them equal'
     )
 
 
@@ -142,16 +142,16 @@ def _write(wanted: Format, graph: Graph, file: Path) -> None:
 def _opened(wanted: Format, file: Path) -> Run:
     run = wanted.open(file)
 
-    def told(images: NDArray[np.float32]) -> Sequence[NDArray[np.floating[Any]]]:
+    def explained(images: NDArray[np.float32]) -> Sequence[NDArray[np.floating[Any]]]:
         try:
             return run(images)
-        except Exception as error:  # as runtimes do
+        except Exception as error:  # runtimes raise nearly anything
             raise UserError(
-                f"format {wanted.name}: expected a file that takes {len(images)} images at once, found: "
+                f"format {wanted.name}: expected a file that takes {counted(len(images), 'image')} at once, found: "
                 f"{reason(error)}; choose another format"
             ) from error
 
-    return told
+    return explained
 
 
 def _statement(
@@ -179,7 +179,7 @@ def _statement(
 
 
 def _steps(own: Loaded) -> Iterator[str]:
-    """How an image becomes the input, in words that suffice to do it elsewhere."""
+    """How an image becomes the input, step by step, in words that suffice to do it elsewhere."""
     view = own.view
     yield (
         "decode: apply the EXIF orientation, take the first frame, lay transparent pixels over white, divide 16-bit "
@@ -206,7 +206,7 @@ def _value(threshold: Any) -> float | None:
 
 
 def _photographs() -> tuple[Path, ...]:
-    """Photographs of scikit-image's that need no download."""
+    """The photographs of scikit-image that need no download."""
     found = importlib.util.find_spec("skimage")
     places = [] if found is None else list(found.submodule_search_locations or ())
     paths = [Path(place, "data", f"{name}.png") for place in places for name in PHOTOGRAPHS]
@@ -231,15 +231,8 @@ def _check_free(folder: Path) -> None:
 def _written(folder: Path) -> Iterator[Path]:
     """Give a folder to write into, which becomes ``folder`` when the block ends well and else is gone."""
     try:
-        place = next(parent for parent in folder.absolute().parents if parent.is_dir())
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=place) as work:
-            partial = Path(work, "new")
-            partial.mkdir()
+        with whole_folder(folder, replace=True) as partial:
             yield partial
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                os.rename(folder, Path(work, "old"))
-            os.rename(partial, folder)
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder that the export can be written to, found: {error.strerror or error}; "

@@ -25,10 +25,12 @@ from adkit.utils.text import did_you_mean
 
 @dataclass(frozen=True)
 class Format:
+    """A file format: what it needs, how it is written, and how its file is run."""
+
     name: str
     file: str
     packages: tuple[str, ...]
-    """Beside torch; the extra of adkit's that brings them has the format's name."""
+    """The packages that the format needs besides torch; adkit's extra of the format's name installs them."""
     write: Callable[[Graph, Path], None]
     open: Callable[[Path], Run]
     runtime: str
@@ -36,7 +38,7 @@ class Format:
 
 
 def format_named(name: str) -> Format:
-    """The format, whose packages are here.
+    """The format of that name, whose packages are installed.
 
     Raises:
         UserError: there is no such format, or a package is missing.
@@ -109,7 +111,7 @@ def _exported(graph: Graph) -> torch.export.ExportedProgram:
 
 
 def _openvino() -> Any:
-    """The package, imported without the one by which it would report each import to its maker over the network."""
+    """The package openvino, imported without the one by which it would report each import to its maker."""
     reporter = "openvino_telemetry"
     before = sys.modules.get(reporter)
     sys.modules[reporter] = None  # type: ignore[assignment]
@@ -124,9 +126,9 @@ def _openvino() -> Any:
 
 @contextmanager
 def _deprecated_torchscript() -> Iterator[None]:
-    """Recent torch warns of TorchScript's age, and of each Python condition that a trace passes.
+    """Silence torch's warnings that TorchScript is deprecated and that a trace passes Python conditions.
 
-    The first is the choice of who asks for the format, and the parity check answers the second.
+    Who asks for the format has chosen the first, and the parity check would find what the second may break.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
@@ -152,8 +154,8 @@ FORMATS = {
             ("openvino",),
             _write_openvino,
             _open_openvino,
-            'openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}); without the hint, where the '
-            "processor computes in bfloat16, so does it, and scores are others",
+            'openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}); without the hint, processors '
+            "that can compute in bfloat16 do so, and scores differ",
         ),
         Format("torchscript", "model.pt", (), _write_torchscript, _open_torchscript, "torch.jit.load(file)"),
     )

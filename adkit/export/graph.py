@@ -1,4 +1,4 @@
-"""A detector's whole path as one network of torch operations, for exporters to record."""
+"""Turns a detector's whole path into one network of torch operations, for exporters to record."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ OUTPUTS = ("score", "map")
 
 
 class Graph(nn.Module):
-    """``images`` (n, 3, H, W) float32 RGB in [0, 1] → ``score`` (n,) and, where there are maps, ``map`` (n, H, W).
+    """A detector as one network, from images to scores and maps.
 
-    What a component does while it is recorded stands under its name, so that the sentence says which one cannot be.
+    It takes ``images`` (n, 3, H, W) float32 RGB in [0, 1] and gives ``score`` (n,) and, where there are maps, ``map``
+    (n, H, W), both float32 and raw. Every component is recorded under its name, so that an error can say which one
+    cannot be exported.
     """
 
     def __init__(self, loaded: Loaded) -> None:
-        """``loaded`` is on the CPU; it is left as it is."""
+        """Make the network of ``loaded``, which must be on the CPU and is left unchanged."""
         super().__init__()
         manifest, path = loaded.manifest, loaded.path
         self.size = loaded.view.size
@@ -63,17 +65,18 @@ class Graph(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in their order."""
         return OUTPUTS if self._localizer is not None else OUTPUTS[:1]
 
     def example(self) -> Tensor:
-        """A batch to record with: two images, for exporters take a size of one for a constant."""
+        """A batch to record with: two random images, since exporters take a batch size of one for a constant."""
         return torch.rand(2, 3, *self.size, generator=torch.Generator().manual_seed(0))
 
 
 def reason(error: BaseException) -> str:
-    """What an exporter or runtime stumbled on, in one line.
+    """The error that stopped an exporter or a runtime, in one line.
 
-    The errors that are wrapped around the first one hold advice for the exporter's developers.
+    It is the innermost one: those wrapped around it hold advice for the exporter's developers.
     """
     while error.__cause__ is not None:
         error = error.__cause__
@@ -91,13 +94,13 @@ def _who(kind: str, entry: ComponentEntry) -> str:
 
 @contextmanager
 def _recording(who: str) -> Iterator[None]:
-    """Turn whatever keeps a component from being recorded into a sentence that names it."""
+    """Turn whatever keeps a component from being recorded into a UserError that names the component."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{who}: expected torch operations that can be exported, found: {reason(error)}; choose another or ask its "
-            "author for for_export (docs/plugins.md)"
+            f"{who}: expected torch operations that can be exported, found: {reason(error)}; choose another, or ask "
+            "its author for for_export (docs/plugins.md)"
         ) from error

@@ -1,4 +1,4 @@
-"""How far something that claims to be a detector's path is from the path itself, on real images."""
+"""Measures on real images how far an exported file deviates from its detector."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from adkit.detector.load import Loaded
 
 Floats = NDArray[np.floating[Any]]
 Run = Callable[[NDArray[np.float32]], Sequence[Floats]]
-"""Images (n, 3, H, W) → scores (n,) and, where there are any, maps (n, H, W)."""
+"""A function from images (n, 3, H, W) to scores (n,) and, where there are any, maps (n, H, W)."""
 
 BATCH = 4
-"""Images at a time; each is also given by itself."""
+"""The number of images in a batch; each image is also given by itself."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Parity:
     """Largest deviations over all images, relative to the size of the values.
 
     A score's size is its absolute value, but at least the median one of the images and of the detector's
-    calibration: images that were learnt from may score next to 0, and that is rounding. A map's size is its
+    calibration: images that were learned from may score next to 0, where all is rounding. A map's size is its
     largest absolute value, but at least the median one of the images and the pixel threshold; its deviation
     is the largest of its pixels'.
     """
@@ -36,11 +36,13 @@ class Parity:
     images: int
     batch_sizes: tuple[int, ...]
     score: float
+    """The largest deviation of a score."""
     map: float | None
-    """None where the detector does not localize."""
+    """The largest deviation of a map; None where the detector does not localize."""
 
     @property
     def largest(self) -> float:
+        """The larger of the two deviations."""
         return float(np.max([self.score, self.map or 0.0]))  # nan where one is
 
 
@@ -48,7 +50,9 @@ def parity(run: Run, loaded: Loaded, images: Sequence[Path]) -> Parity:
     """Compare what ``run`` makes of images, alone and in batches, with what a detector makes of them.
 
     Args:
-        images: at least one.
+        run: the function to check.
+        loaded: the detector to compare it with.
+        images: the files of at least one image.
 
     Raises:
         UserError: an image cannot be read.
@@ -79,7 +83,7 @@ def parity(run: Run, loaded: Loaded, images: Sequence[Path]) -> Parity:
 
 
 class _Values:
-    """What was found and what was expected, a number or a map per image."""
+    """Differences between values that were found and expected, one number or one map per image."""
 
     def __init__(self) -> None:
         self._sizes: list[float] = []
@@ -97,7 +101,7 @@ class _Values:
             self._differences += rows * [np.inf]
 
     def deviation(self, least: float) -> float:
-        """The largest difference relative to its size; nan or infinity where something is not finite."""
+        """The largest difference relative to its size, ``least`` at least; nan or infinity where one is not finite."""
         sizes = np.maximum(np.array(self._sizes), max(float(np.median(self._sizes)), least))
         differences = np.array(self._differences)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""From a recipe to built components."""
+"""From a recipe to the components that it names, built and ready to use."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 
 def who(choice: Choice) -> str:
-    """``scorer knn of adkit-ignite 0.1.0 (adkit_plugins.scorers.knn)``, for messages."""
+    """Name a component for messages: ``scorer knn of adkit-ignite 0.1.0 (adkit_plugins.scorers.knn)``."""
     return f"{choice.registered.component.kind} {choice.name} of {choice.registered.origin}"
 
 
 def build(choice: Choice, context: Context) -> Any:
-    """A fresh instance of a chosen component.
+    """Build a new instance of a chosen component.
 
     Raises:
         UserError: what the component refuses.
@@ -39,7 +39,7 @@ def build(choice: Choice, context: Context) -> Any:
 
 
 def inference_extractor(choice: Choice, adapts: Choice | None, context: Context) -> Extractor:
-    """An extractor that will not be trained, with the levels that the adapter ``adapts`` gave it."""
+    """Build an extractor that will not be trained, with the levels that the adapter ``adapts`` gave it."""
     extractor = cast(Extractor, build(choice, context))
     if adapts is not None:
         extractor = extended(extractor, adapts, cast(Adapter, build(adapts, context)))
@@ -47,7 +47,7 @@ def inference_extractor(choice: Choice, adapts: Choice | None, context: Context)
 
 
 def extended(extractor: Extractor, choice: Choice, adapter: Adapter) -> Extractor:
-    """``extractor`` with the levels that an adapter adds, if it does; ``choice`` is the adapter's."""
+    """Return ``extractor`` with the levels that an adapter adds, if it adds any; ``choice`` is the adapter's."""
     if not isinstance(adapter, ExtendingAdapter):
         return extractor
     with blaming(who(choice)):
@@ -55,7 +55,7 @@ def extended(extractor: Extractor, choice: Choice, adapter: Adapter) -> Extracto
 
 
 def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
-    """An extractor of the same features that is not trained any more; ``choice`` names who is to blame."""
+    """Return an extractor of the same features that will not be trained any more; ``choice`` names it in errors."""
     if not isinstance(extractor, FoldableExtractor):
         return extractor
     with blaming(who(choice)):
@@ -64,44 +64,44 @@ def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
 
 @dataclass(frozen=True)
 class Assembled:
-    """What every category of a run shares: nothing here is fitted."""
+    """The components that all categories of a run share, none of which is fitted."""
 
     recipe: Recipe
     context: Context
     view: View
     embeddings: tuple[Embedding, ...]
-    """One, or one per backbone of an ensemble."""
+    """The ways from images to features: one, or one per backbone of an ensemble."""
     localizer: Localizer
     trainable: tuple[Extractor, ...] = ()
-    """The extractors of ``embeddings`` before they were made fast, for adapters to train copies of; empty without."""
+    """The extractors of ``embeddings`` before ``for_inference``, to train copies of; empty without an adapter."""
     auxiliary: tuple[Sample, ...] = ()
-    """Images of ``[auxiliary]``."""
+    """The images of ``[auxiliary]``; empty without that table."""
 
     @property
     def metric_size(self) -> int:
-        """Side of the square grid on which pixel metrics are taken."""
+        """The side of the square grid on which pixel metrics are computed."""
         return self.recipe.data.metric_size or self.view.size[0]
 
     def scoring_path(self, members: Iterable[Member], fuse: Fuse = "mean") -> ScoringPath:
-        """The path from features to scores and maps over fitted members."""
+        """Make the path from features to scores and maps over fitted members."""
         recipe = self.recipe
         return ScoringPath(members, self.localizer, fuse, who(recipe.scorer), who(recipe.localizer))
 
     def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
-        """Batches of ``samples`` as the extractor takes them; with labels and masks where ``targets``."""
+        """Load ``samples`` in batches as the extractor takes them; with labels and masks if ``targets``."""
         size = self.metric_size if targets else None
         return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size)
 
     def new_scorer(self) -> Scorer:
-        """A scorer that has seen nothing."""
+        """Build a scorer that is not fitted."""
         return cast(Scorer, build(self.recipe.scorer, self.context))
 
 
 def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
-    """Build what a recipe names.
+    """Build the components that a recipe names.
 
     Args:
-        auxiliary: the images that its ``[auxiliary]`` names.
+        auxiliary: the images of its ``[auxiliary]``.
 
     Raises:
         UserError: what a component refuses.
@@ -125,6 +125,6 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
 
 
 def embedding_of(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context, index: int) -> Embedding:
-    """The way through ``extractor`` and ``[features]``; ``choice`` is the recipe's extractor number ``index``."""
+    """Make the embedding by ``extractor`` and ``[features]``; ``choice`` is the recipe's extractor number ``index``."""
     transform = FeatureTransform(table, extractor.levels, context.generator("features"))
     return Embedding(extractor, transform, context, who(choice), index)

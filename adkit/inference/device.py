@@ -1,4 +1,4 @@
-"""Where to compute and in which precision, decided by what the machine can do."""
+"""On which device and in which precision to compute, decided by what the machine can do."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from adkit.plugin.context import Context, Precision
 
 
 def available_devices() -> list[str]:
-    """The devices that this machine has, the fastest first: ``["cuda", "cuda:1", "cpu"]``."""
+    """List the devices that this machine has, the fastest first: ``["cuda", "cuda:1", "cpu"]``."""
     cuda = [f"cuda:{index}" if index else "cuda" for index in range(torch.cuda.device_count())]
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` → the fastest device here; any other name → itself, ``cuda:0`` as ``cuda``.
+    """Resolve a device's name: ``auto`` to the fastest device here, any other to itself (``cuda:0`` to ``cuda``).
 
     Raises:
         UserError: this machine does not have the device.
@@ -37,7 +37,9 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(name: Literal["auto"] | Precision, device: str) -> Precision:
-    """``auto`` → bfloat16 where ``device`` computes in it natively, else float32; any other name → itself.
+    """Resolve a precision's name: ``auto`` to bfloat16 where ``device`` has it natively, else to float32.
+
+    Any other name is returned as it is.
 
     Raises:
         UserError: ``device`` cannot compute in that precision.
@@ -62,7 +64,7 @@ def _native_bfloat16(device: str) -> bool:
 
 @contextmanager
 def autocast(context: Context) -> Iterator[None]:
-    """Compute in the context's precision; float32 keeps CUDA's convolutions from rounding to TF32."""
+    """Compute in the context's precision while entered; float32 keeps CUDA's convolutions from rounding to TF32."""
     kind = torch.device(context.device).type
     if context.precision != "float32":
         with torch.autocast(kind, dtype=getattr(torch, context.precision)):

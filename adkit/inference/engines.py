@@ -1,4 +1,4 @@
-"""The two Ignite engines of a run without training: the embedder makes features, the evaluator judges them."""
+"""The Ignite engine that makes features of images, and how the outputs of an engine are read one by one."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ FINITE_SCORES = "look at the image, or choose another scorer"
 
 @dataclass(frozen=True)
 class Embedded:
-    """A batch after the extractor: the images are gone, what is known of them stays."""
+    """A batch after the extractor: the images are gone, what is known about them stays."""
 
     features: tuple[Features, ...]
-    """What each embedding made of it."""
+    """The features of the batch through each embedding."""
     ids: tuple[str, ...]
+    """One name per image; labels, masks and regions are those of ``adkit.plugin.Batch``."""
     labels: Tensor | None = None
     masks: Tensor | None = None
     regions: Tensor | None = None
 
     @staticmethod
     def of(batch: Batch, features: tuple[Features, ...]) -> Embedded:
+        """Put ``features`` in place of the images of ``batch``."""
         return Embedded(features, batch.ids, batch.labels, batch.masks, batch.regions)
 
     def __len__(self) -> int:
@@ -40,14 +42,14 @@ class Embedded:
 
 
 def require_finite(embedded: Iterable[Features], ids: Sequence[str]) -> None:
-    """Raise UserError, which names the image, where a feature is not finite."""
+    """Raise UserError, naming the image, where a feature is not finite."""
     for features in embedded:
         for name, level in features.items():
             check_finite(level, ids, f"extractor: level {name!r}", FINITE_FEATURES)
 
 
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
-    """An engine that turns each Batch into an Embedded, which is its output."""
+    """Make an engine that turns each ``Batch`` into an ``Embedded``, which is its output."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
         embedded = embed(embeddings, batch.images)
@@ -60,7 +62,7 @@ def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine
 
 
 def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
-    """Run ``engine`` over ``data`` one iteration at a time and yield each output.
+    """Run ``engine`` over ``data``, one iteration at a time, and yield each output.
 
     Ignite pushes and a scorer pulls; an engine that interrupts itself after each iteration serves both, and
     no more than one output is alive.
@@ -89,15 +91,15 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
 
 
 def _take_output(state: State) -> Any:
-    """Leave nothing of the iteration behind, so that nothing but the caller keeps its tensors alive."""
+    """Take the output out of ``state``, so that nothing but the caller keeps the tensors of the iteration alive."""
     output, state.output, state.batch = state.output, None, None
     return output
 
 
 class ImageStream:
-    """The features of a list of images, extracted anew at each walk.
+    """The features of a list of images, extracted anew at each iteration over them.
 
-    As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
+    As an ``adkit.plugin.Stream`` it gives the features of the first of its embeddings.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One inference path: whoever wants a score, for evaluation, calibration or prediction, comes through here."""
+"""The one inference path: every score, for evaluation, calibration or prediction, is computed here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adkit.toolkit.features import FeatureTransform
 
 
 class Embedding:
-    """From images to the features that a scorer reads: the extractor and the ``[features]`` table."""
+    """The way from images to the features that a scorer reads: the extractor and the ``[features]`` table."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Embedding:
     ) -> None:
         """
         Args:
-            who: names the extractor in the message when it breaks its contract.
+            who: names the extractor in the message where it breaks its contract.
             index: its place among the recipe's extractors.
         """
         self.index = index
@@ -45,7 +45,11 @@ class Embedding:
         return self.transform.levels
 
     def __call__(self, images: Tensor) -> Features:
-        """``images`` (n, 3, H, W) float32 RGB in [0, 1], on any device → float32 features on the context's."""
+        """Compute the float32 features of ``images``, on the context's device.
+
+        Args:
+            images: (n, 3, H, W) float32 RGB in [0, 1], on any device.
+        """
         with torch.inference_mode(), autocast(self.context), blaming(self._who):
             features = self.extractor(images.to(self.context.device, non_blocking=True))
             check_features(features, self.extractor.levels, len(images), self._who)
@@ -56,7 +60,7 @@ class Embedding:
 
 
 def embed(embeddings: Iterable[Embedding], images: Tensor) -> tuple[Features, ...]:
-    """What each embedding makes of ``images``."""
+    """Compute the features of ``images`` (n, 3, H, W) through each embedding."""
     return tuple(embedding(images) for embedding in embeddings)
 
 
@@ -65,28 +69,29 @@ class Member:
     """A fitted scorer and the embedding whose features it reads; a detector has one or more."""
 
     embedding: int
-    """Its place among the detector's embeddings."""
+    """Number of that embedding among the detector's."""
     scorer: Scorer
     scale: float | None = None
-    """Median raw score of normal images that it was not fitted on; None without any."""
+    """Median raw score of normal images that the scorer was not fitted on; None where there were none."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What the members make of n images, each by itself and together."""
+    """The scores of n images, by each member and fused."""
 
     image: Tensor
-    """(n,) raw score of the detector."""
+    """(n,) raw score of the detector for each image."""
     members: tuple[Scores, ...]
+    """The scores that each member gives."""
 
     @property
     def localizes(self) -> bool:
-        """Whether every member says where."""
+        """Whether every member gives maps."""
         return all(scores.maps for scores in self.members)
 
 
 class ScoringPath:
-    """From features to scores and maps: fitted scorers, the rule that fuses them, and a localizer."""
+    """The path from features to scores and maps: fitted scorers, the rule that fuses them, and a localizer."""
 
     def __init__(
         self,
@@ -103,16 +108,16 @@ class ScoringPath:
         self._who_localizes = who_localizes
 
     def with_members(self, members: Iterable[Member]) -> ScoringPath:
-        """The same path over other members."""
+        """Make the same path over other members."""
         return ScoringPath(members, self.localizer, self.fuse, self._who_scores, self._who_localizes)
 
     def scaled(self, scales: Iterable[float | None]) -> ScoringPath:
-        """The same path, each member with its scale."""
+        """Make the same path, in which each member has its scale."""
         pairs = zip(self.members, scales, strict=True)
         return self.with_members(replace(member, scale=scale) for member, scale in pairs)
 
     def score(self, features: Sequence[Features]) -> Fused:
-        """Raw scores of what the embeddings made of the same images, in the order of the embeddings."""
+        """Compute raw scores from the features of the same images through each embedding, in their order."""
         with torch.inference_mode(), blaming(self._who_scores):
             scores = tuple(
                 check_scores(
@@ -125,7 +130,7 @@ class ScoringPath:
             return Fused(self._fused([one.image for one in scores]), scores)
 
     def localize(self, scores: Fused, size: tuple[int, int]) -> Tensor:
-        """(n, height, width) raw map of scores that localize, fused as the scores are."""
+        """Compute the raw maps (n, height, width) of scores that localize, fused as the scores are."""
         with torch.inference_mode(), blaming(self._who_localizes):
             maps = (
                 check_map(self.localizer.localize(one, size), len(one.image), size, self._who_localizes)
@@ -138,10 +143,10 @@ class ScoringPath:
 
 
 def fused(values: Iterable[Tensor], scales: Sequence[float | None], rule: Fuse) -> Tensor:
-    """One tensor per member → one, without holding them all.
+    """Fuse one tensor per member into one, without holding them all.
 
     Raises:
-        ValueError: the largest ratio of a scale that is not above 0.
+        ValueError: the rule is the largest ratio and a scale is not above 0.
     """
     total: Tensor | None = None
     for value, scale in zip(values, scales, strict=True):

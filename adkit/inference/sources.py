@@ -1,4 +1,4 @@
-"""Where the features of a list of images come from: the images, or a store that all categories share."""
+"""Sources of the features of images: the images themselves, or a store that all categories share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adkit.inference.pipeline import Embedding
 from adkit.inference.store import FeatureStore, StoredStream
 from adkit.plugin.types import Batch, Stream
 from adkit.utils.progress import Advance
+from adkit.utils.text import some
 
 
 class EmbeddedStream(Stream, Protocol):
@@ -23,23 +24,25 @@ class EmbeddedStream(Stream, Protocol):
 
 
 class Source(Protocol):
-    """Gives streams, and remembers which images could not be read."""
+    """Where features come from: gives streams, and remembers which images could not be read."""
 
     @property
-    def bad(self) -> BadImages: ...
+    def bad(self) -> BadImages:
+        """The images that could not be read so far."""
+        ...
 
     def stream(
         self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
     ) -> EmbeddedStream:
-        """Features of ``samples``, of one embedding or of all; with labels and masks where ``targets``."""
+        """Stream the features of ``samples``, through one embedding or all; with labels and masks if ``targets``."""
         ...
 
     def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
-        """The same images through other embeddings."""
+        """Make a source of the same images through other embeddings."""
         ...
 
     def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        """The same, and for sure decoded anew at every walk."""
+        """Make a source as ``fresh`` does, but one that always decodes the images anew at every iteration."""
         ...
 
 
@@ -47,21 +50,21 @@ def require_readable(samples: Sequence[Sample], bad: BadImages) -> None:
     """Raise UserError when there are images and not one of them can be read."""
     if samples and all(sample.id in bad for sample in samples):
         raise UserError(
-            f"{samples[0].id} and {len(samples) - 1} more: expected at least one image that can be read, found none "
-            f"({bad.reasons[samples[0].id]}); check the files, or take them out of the data"
+            f"{some([sample.id for sample in samples], 1)}: expected at least one image that can be read, found none "
+            f"({bad.reasons[samples[0].id]}); check the files, or remove them from the data"
         )
 
 
 class ImageSource:
-    """Decodes and extracts at every walk."""
+    """A source that decodes and extracts the images at every iteration."""
 
     def __init__(
         self, parts: Assembled, bad: BadImages, total: int, embeddings: tuple[Embedding, ...] | None = None
     ) -> None:
         """
         Args:
-            bad: takes up the run's images that cannot be read.
-            total: images of the whole run, of which a share may be unreadable.
+            bad: collects the run's images that cannot be read.
+            total: number of images of the whole run, of which a share may be unreadable.
             embeddings: default: those of ``parts``.
         """
         self.bad = bad
@@ -89,7 +92,7 @@ class ImageSource:
         return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
 
     def embedded(self, samples: Sequence[Sample], advance: Advance) -> Iterator[Embedded]:
-        """All embeddings of ``samples``, of which perhaps none can be read."""
+        """Yield the features of ``samples`` through all embeddings, even where none of them can be read."""
         return outputs(create_embedder(self._embeddings, advance), self._batches(samples, targets=False))
 
     def _batches(self, samples: Sequence[Sample], *, targets: bool) -> Iterator[Batch]:
@@ -98,7 +101,7 @@ class ImageSource:
 
 
 class StoredSource:
-    """Reads a store that was filled from every image once."""
+    """A source that reads a store, which was filled from every image once."""
 
     def __init__(self, parts: Assembled, store: FeatureStore, images: ImageSource) -> None:
         self.bad = images.bad
@@ -123,7 +126,7 @@ class StoredSource:
 
 
 def extract_once(images: ImageSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance) -> None:
-    """Add ``samples`` to what ``store`` has of the run's images, through the embeddings of ``images``."""
+    """Add the features of ``samples`` through the embeddings of ``images`` to ``store``."""
     for image, reason in store.unreadable.items():
         images.bad.add(image, reason)
     store.fill(images.embedded(samples, advance), images.bad.reasons)

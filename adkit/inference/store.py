@@ -1,4 +1,4 @@
-"""Features of many images on disk, memory-mapped, for runs that read the same images often."""
+"""A store of the features of many images on disk, memory-mapped, for runs that read the same images often."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from adkit.plugin.types import Features, Level
 from adkit.utils.progress import Advance
 
 JOURNAL: Final = "journal.jsonl"
+"""Name of the file that lists what a store has."""
 
 Levels = Sequence[Mapping[str, Level]]
-"""Of each embedding."""
+"""The levels of each embedding."""
 
 
 def bytes_needed(levels: Levels, images: int) -> int:
-    """Bytes on disk for float32 features of so many images."""
+    """Compute the number of bytes that float32 features of ``images`` images take on disk."""
     return images * sum(_row_bytes(level) for one in levels for level in one.values())
 
 
@@ -38,7 +39,7 @@ def fits(folder: Path, levels: Levels, images: int) -> bool:
 
 
 def stored_images(folder: Path) -> int:
-    """How many images the store in ``folder`` is done with by its journal; 0 where there is no store."""
+    """Count the images that the journal of the store in ``folder`` lists; 0 where there is no store."""
     journal = folder / JOURNAL
     return sum(len(entry.ids) + len(entry.unreadable) for entry, _ in _entries(journal)) if journal.exists() else 0
 
@@ -49,15 +50,19 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ids: list[str]
+    """The images of the batch."""
     unreadable: dict[str, str]
-    """Images met since the batch before that cannot be read, and why."""
+    """Images found since the previous batch that cannot be read, and why."""
     checksum: int
     """CRC-32 of the batch's features, level by level."""
     seconds: float
+    """Time that the batch took."""
 
 
 @dataclass(frozen=True)
 class _LevelFile:
+    """The file of one level: float32 rows, one per image."""
+
     path: Path
     name: str
     level: Level
@@ -68,7 +73,7 @@ class _LevelFile:
 
 
 class FeatureStore:
-    """Filled from the embedder batch by batch, then read by row in any order.
+    """Features on disk, written batch by batch as the embedder makes them, then read by row in any order.
 
     Each level is a file, and each batch a line in a journal, written after the features. Opening a store again keeps
     the batches up to the first whose line is torn or whose features are not those that the line was written for
@@ -78,15 +83,15 @@ class FeatureStore:
     def __init__(self, folder: Path, levels: Levels) -> None:
         """
         Args:
-            folder: made if it is not there.
-            levels: those of each embedding.
+            folder: created if it is not there.
+            levels: the levels of each embedding.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.levels = [dict(one) for one in levels]
         self.unreadable: dict[str, str] = {}
-        """Images that cannot be read and why, of the batches that were there when the store was opened."""
+        """Images that cannot be read, and why, from the batches that were there when the store was opened."""
         self.seconds = 0.0
-        """What those batches took."""
+        """Time that those batches took."""
         self._journal = folder / JOURNAL
         self._groups = [
             [_LevelFile(folder / f"{group}.{index}.float32", *item) for index, item in enumerate(one.items())]
@@ -123,7 +128,7 @@ class FeatureStore:
         self._map()
 
     def missing(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """What is left to be filled in of ``samples``, the images of the whole store in their order."""
+        """Select those of ``samples``, all images of the store in their order, that are still to be added."""
         at = {sample.id: position for position, sample in enumerate(samples)}
         last = max((at[image] for image in self._rows), default=-1)
         return samples[last + 1 :]
@@ -138,7 +143,7 @@ class FeatureStore:
         with ExitStack() as stack:
             files = [[stack.enter_context(file.path.open("ab")) for file in group] for group in self._groups]
             journal = stack.enter_context(self._journal.open("ab"))
-            told, started = len(unreadable), time.perf_counter()
+            noted, started = len(unreadable), time.perf_counter()
             for item in embedded:
                 checksum = 0
                 for group, features, opened in zip(self._groups, item.features, files, strict=True):
@@ -146,13 +151,13 @@ class FeatureStore:
                         checksum = _append(out, features[file.name], checksum)
                 entry = _Entry(
                     ids=list(item.ids),
-                    unreadable=dict(islice(unreadable.items(), told, None)),
+                    unreadable=dict(islice(unreadable.items(), noted, None)),
                     checksum=checksum,
                     seconds=time.perf_counter() - started,
                 )
                 journal.write(entry.model_dump_json().encode() + b"\n")
                 journal.flush()
-                told, started = len(unreadable), time.perf_counter()
+                noted, started = len(unreadable), time.perf_counter()
                 self._note(item.ids)
         self._map()
 
@@ -176,7 +181,7 @@ class FeatureStore:
         return image in self._rows
 
     def read(self, ids: Sequence[str], embedding: int, device: str) -> Features:
-        """Features of the images named, in that order."""
+        """Read the features (n, h, w, c) of the images named, in that order, through one embedding."""
         rows = [self._rows[image] for image in ids]
         return Features(
             {name: torch.from_numpy(np.asarray(file[rows])).to(device) for name, file in self._maps[embedding].items()},
@@ -189,7 +194,7 @@ def _row_bytes(level: Level) -> int:
 
 
 def _append(file: BinaryIO, values: torch.Tensor, checksum: int) -> int:
-    """Write a level of a batch and go on with the checksum of the batch."""
+    """Write a level of a batch, and return the checksum of the batch up to and with it."""
     data = values.cpu().contiguous().numpy().data.cast("B")
     file.write(data)
     file.flush()
@@ -197,7 +202,7 @@ def _append(file: BinaryIO, values: torch.Tensor, checksum: int) -> int:
 
 
 def _entries(journal: Path) -> Iterator[tuple[_Entry, int]]:
-    """The lines that are whole up to the first that is not, each with the position of its end."""
+    """Yield the lines up to the first one that is not whole, each with the position of its end."""
     position = 0
     with journal.open("rb") as file:
         for line in file:
@@ -217,9 +222,9 @@ def _truncate(path: Path, size: int) -> None:
 
 
 class StoredStream:
-    """The stored features of some of the images.
+    """A stream of the stored features of some of the images.
 
-    As an ``adkit.plugin.Stream`` it gives those of the first of its embeddings.
+    As an ``adkit.plugin.Stream`` it gives the features of the first of its embeddings.
     """
 
     def __init__(

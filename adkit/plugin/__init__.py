@@ -1,6 +1,6 @@
-"""The contract: all that the author of a plugin imports, but for the building blocks in ``adkit.toolkit``.
+"""The contract of plugins: all that their authors import, except the building blocks in ``adkit.toolkit``.
 
-Importing this package imports no torch.
+Importing this package does not import torch.
 """
 
 from adkit.errors import NotFittedError, UserError
@@ -26,7 +26,7 @@ from adkit.plugin.params import Params
 from adkit.plugin.scorer import Scorer, SizedScorer
 from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
 from adkit.plugin.types import POOL, Batch, Features, Fuse, Geometry, ImageStream, Level, Scores, Stream
-from adkit.utils.text import did_you_mean
+from adkit.utils.text import counted, did_you_mean
 
 __all__ = [
     "POOL",
@@ -66,6 +66,7 @@ __all__ = [
     "Stream",
     "UserError",
     "Verdict",
+    "counted",
     "did_you_mean",
     "hookimpl",
 ]

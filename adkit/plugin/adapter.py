@@ -1,6 +1,6 @@
-"""What adapters and stoppers are asked and what they answer, beside ``adkit.plugin.types``.
+"""How are the features fitted to the normal images? The contract of adapters.
 
-Importing this module does not import torch, either.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are trained at one rate; ``None`` leaves it to ``[training]``."""
+    """Parameters that are trained at one learning rate; ``None`` leaves the rate to ``[training]``."""
 
     parameters: Sequence[nn.Parameter]
     learning_rate: float | None = None
@@ -28,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training; ``None`` leaves its length to ``[training]``."""
+    """One stretch of an adapter's training; ``minibatches = None`` leaves its length to ``[training]``."""
 
     groups: Sequence[Group]
     minibatches: int | None = None
@@ -36,7 +36,7 @@ class Stage:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Those of all groups."""
+        """The parameters of all groups."""
         return [parameter for group in self.groups for parameter in group.parameters]
 
 
@@ -47,129 +47,135 @@ class Schedule:
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = 1e-2
     momentum: float = 0.9
-    """Of sgd; the first beta of adam and adamw."""
+    """The momentum of sgd, or the first beta of adam and adamw, in [0, 1)."""
     weight_decay: float = 0.0
     clip_norm: float | None = None
-    """Largest norm of a step's gradient; None: as it is."""
+    """The norm to which a step's gradient is clipped; None: gradients are not clipped."""
     batch_size: int = 32
     minibatches: int | None = None
     epochs: float | None = None
-    """Length in rounds through the normal images, where ``minibatches`` does not say it."""
+    """The length of training in rounds through the normal images, where ``minibatches`` is None."""
     snapshot_epochs: float | None = None
-    """Rounds after each of which the state is kept, for what the report says of it and for ``SnapshotAdapter``."""
+    """The rounds between two snapshots of the state, for the report and ``SnapshotAdapter``; None: no snapshots."""
 
 
 class Adapter(Protocol):
-    """How are the features fitted to the normal images?
+    """An adapter fits an extractor's features to the normal images.
 
-    It is built anew for every category, prepared once, and then trained by the core, which owns optimizer, precision,
-    checkpoints and the engine. Features that it is given have been through ``[features]``, as a scorer reads them.
+    A new one is built for every category, prepared once, and then trained by the core, which owns the optimizer, the
+    precision, the checkpoints and the engine. The features that it is given have been through ``[features]``, as those
+    that a scorer reads.
     """
 
     def prepare(
         self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
     ) -> None:
-        """See the normal images through ψ₀, before anything is trained.
+        """See the normal images through ψ₀, the pretrained extractor, before anything is trained.
 
         Args:
-            extractor: the one that will be trained.
-            normal: the training images.
-            auxiliary: other images, those of ``[auxiliary]``.
-            scorer: fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
+            extractor: the extractor that will be trained.
+            normal: the training images and their features.
+            auxiliary: the images of ``[auxiliary]`` and their features; None without that table.
+            scorer: a scorer fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
+
+        Raises:
+            adkit.errors.UserError: the recipe lacks something that the adapter needs, such as ``[auxiliary]``.
         """
         ...
 
     def stages(self) -> Sequence[Stage]:
-        """What is trained, one stage after the other; asked once, after ``prepare``."""
+        """The stages of the training, in their order; called once, after ``prepare``."""
         ...
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor | Mapping[str, Tensor]:
-        """Mean loss of a batch, a scalar that gradients flow through, or named terms whose sum it is."""
+        """The mean loss of a batch: a scalar that gradients flow through, or named terms whose sum it is."""
         ...
 
     def score(self, features: Features) -> Tensor:
-        """(n,): how anomalous the objective finds each image; for stoppers."""
+        """(n,) float32: how anomalous the adapter's objective finds each image; stoppers and the report read it."""
         ...
 
 
 @runtime_checkable
 class ScheduledAdapter(Protocol):
-    """What an adapter should offer beside: the schedule of its paper."""
+    """An adapter with the schedule of its paper; every adapter should have one."""
 
     @property
-    def schedule(self) -> Schedule: ...
+    def schedule(self) -> Schedule:
+        """The schedule, each of whose values ``[training]`` may replace."""
+        ...
 
 
 @runtime_checkable
 class ScoredAdapter(Protocol):
-    """What an adapter may offer beside, where its objective is the scorer's own score."""
+    """An adapter that needs the fitted scorer, because its objective is the scorer's own score."""
 
     @property
     def needs_scorer(self) -> bool:
-        """Whether ``prepare`` wants the scorer, fitted on ψ₀; its ``score`` is then differentiable."""
+        """Whether ``prepare`` needs the scorer, fitted on ψ₀, whose ``score`` must then be differentiable."""
         ...
 
 
 @runtime_checkable
 class BatchingAdapter(Protocol):
-    """What an adapter may offer beside, where a step's images are not just normal ones."""
+    """An adapter that makes the images of each step itself, where they are not just normal ones."""
 
     def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
-        """The images of a step, with labels and masks where the loss wants them.
+        """The images of one step, with labels and masks where the loss needs them.
 
         Args:
             normal: the next normal training images.
-            auxiliary: as many of ``[auxiliary]``, None without that table.
-            generator: of this step alone, so that a resumed run draws the same.
+            auxiliary: as many images of ``[auxiliary]``, or fewer at the end of a round; None without that table.
+            generator: a generator for this step alone, so that a resumed run draws the same.
         """
         ...
 
 
 @runtime_checkable
 class FeaturesAdapter(Protocol):
-    """What an adapter may offer beside, where ``loss`` and ``score`` look at features and never at ``batch.images``.
+    """An adapter whose ``loss`` and ``score`` read features and never ``batch.images``.
 
     Blocks that it does not train then run once per image.
     """
 
     def trained(self, extractor: Extractor) -> Sequence[nn.Parameter]:
-        """The parameters of ``extractor`` that its stages name; asked before ``prepare``, and of other copies, too."""
+        """The parameters of ``extractor`` that the stages name; called before ``prepare``, and with other copies."""
         ...
 
 
 @runtime_checkable
 class SteppingAdapter(Protocol):
-    """What an adapter may offer beside, where a part of its objective is minimized by steps of its own."""
+    """An adapter that minimizes a part of its objective by steps of its own."""
 
     def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
-        """Change the parameters after a step of the optimizer; gradients are off.
+        """Change the parameters after a step of the optimizer; gradients are not recorded here.
 
         Args:
-            learning_rates: every parameter of the stage, with the rate at which gradients act on it: of sgd with what
-                clipping leaves of this step's gradient and with what momentum adds up to, lr · share / (1 − momentum);
-                of adam, which scales each gradient by itself, the learning rate alone.
+            learning_rates: every parameter of the stage → the rate at which gradients act on it. For sgd that is
+                lr · share / (1 − momentum), where share is what clipping leaves of this step's gradient; for adam,
+                which scales each gradient by itself, it is the learning rate alone.
         """
         ...
 
 
 @runtime_checkable
 class SnapshotAdapter(Protocol):
-    """What an adapter may offer beside, whose snapshots along the way all become members of the detector."""
+    """An adapter whose snapshots along the training all become members of the detector."""
 
     @property
     def fuse(self) -> Fuse:
-        """How their scores become one."""
+        """How the scores of the snapshots become one score."""
         ...
 
 
 @runtime_checkable
 class ExtendingAdapter(Protocol):
-    """What an adapter may offer beside, where it trains a head of its own."""
+    """An adapter that trains a head of its own, which adds levels to the extractor."""
 
     def extend(self, extractor: Extractor) -> Extractor:
-        """``extractor`` with more levels, which scorers then read.
+        """An extractor with the levels of ``extractor`` and more, which scorers then read.
 
-        Called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of the
-        head; so what it makes depends on the extractor's levels and the adapter's parameters alone.
+        It is called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of
+        the head. So what it makes must depend on the extractor's levels and the adapter's parameters alone.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a hook returns a list of, and the five kinds that there are."""
+"""Components, which hooks return lists of, and their five kinds."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ KINDS: tuple[Kind, ...] = ("extractor", "adapter", "scorer", "localizer", "stopp
 
 @runtime_checkable
 class Exportable(Protocol):
-    """What an extractor, scorer or localizer may offer beside, where it is more than torch operations on tensors."""
+    """An extractor, scorer or localizer that has a version of itself for export.
+
+    Only a component that does more than torch operations on tensors needs one.
+    """
 
     def for_export(self) -> Extractor | Scorer | Localizer:
-        """One of the same kind that gives the same up to rounding; this one is left as it is.
+        """A component of the same kind that gives the same results up to rounding; this one is left unchanged.
 
-        It is run once, on the CPU and in float32, while ``torch.export`` or ``torch.jit.trace`` records the torch
-        operations. So it uses no others (faiss, NumPy), and which ones it uses depends neither on the values of tensors
-        nor on how many images there are.
+        It is run once, on the CPU and in float32, while ``torch.export`` or ``torch.jit.trace`` records its torch
+        operations. So it must use no others (faiss, NumPy), and which ones it uses must depend neither on the values of
+        tensors nor on the number of images.
 
         Raises:
-            adkit.errors.UserError: there is none for these parameters.
+            adkit.errors.UserError: a component with these parameters cannot be exported.
         """
         ...
 
@@ -40,10 +43,10 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True)
 class Component(Generic[P]):
-    """What a hook returns a list of: a named choice for one of the five questions."""
+    """A component of one of the five kinds: its name, its parameters, and the function that builds it."""
 
     name: str
     kind: Kind
     params: type[P]
     build: Callable[[P, Context], Any]
-    """Makes a fresh instance; called once a use, so it must keep nothing between calls."""
+    """The function that makes a fresh instance; it is called once per use and must keep nothing between calls."""

@@ -12,28 +12,28 @@ if TYPE_CHECKING:
 
 
 class Extractor(Protocol):
-    """What does an image look like as features? An ``nn.Module``, in evaluation mode when handed over."""
+    """An extractor turns images into features; it is an ``nn.Module``, built in evaluation mode."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        """The levels that calling it gives, for images of the context's size."""
+        """The levels that the extractor gives for inputs of the context's image size, by name."""
         ...
 
     def __call__(self, images: Tensor) -> Features:
-        """``images`` (n, 3, H, W) float32 RGB in [0, 1] → features of n images."""
+        """The features of n images, given as ``images`` (n, 3, H, W) float32 RGB in [0, 1]."""
         ...
 
 
 @runtime_checkable
 class AdaptableExtractor(Protocol):
-    """What an extractor must offer beside, for adapters that change its weights."""
+    """An extractor that adapters can train."""
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Block name → its parameters, from input to output; every parameter is in exactly one block."""
+        """Block name → the block's parameters, from input to output; every parameter is in exactly one block."""
         ...
 
     def classify(self, images: Tensor) -> Tensor:
-        """``images`` as above → (n, classes) logits of the pretrained classifier.
+        """(n, classes) logits of the pretrained classifier for ``images`` (n, 3, H, W) float32 RGB in [0, 1].
 
         Raises:
             adkit.errors.UserError: the weights have no classifier.
@@ -43,24 +43,25 @@ class AdaptableExtractor(Protocol):
 
 @runtime_checkable
 class SplittableExtractor(Protocol):
-    """What an extractor may offer beside, so that blocks that an adapter does not train run once per image."""
+    """An extractor that can be cut in two, so that blocks that an adapter does not train run once per image."""
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
-        """(trunk, tail), where ``tail(trunk(images))`` are the features of ``images``; None where it cannot be cut.
+        """(trunk, tail), where ``tail(trunk(images))`` are the features of ``images``; None where no cut is possible.
 
-        The trunk gives one tensor, images first, and has none of ``parameters``; the tail is called with that tensor
-        and gives Features. Both share their modules with this extractor, so that what trains the tail trains it.
+        The trunk returns one tensor, whose first dimension is the images, and has none of ``parameters``. The tail is
+        called with that tensor and returns Features. Both share their modules with this extractor, so that training
+        the tail trains the extractor.
         """
         ...
 
 
 @runtime_checkable
 class FoldableExtractor(Protocol):
-    """What an extractor may offer beside, for runs that do not train it."""
+    """An extractor that has a faster version of itself for runs that do not train it."""
 
     def for_inference(self) -> Extractor:
-        """An extractor of the same features that is faster and may not be trained; this one is left as it is.
+        """A faster extractor of the same features, which cannot be trained; this one is left unchanged.
 
-        Which tensors it has must not depend on the weights: a saved state is loaded into the copy of another extractor.
+        Which tensors it has must not depend on the weights: its saved state is loaded into one made of other weights.
         """
         ...

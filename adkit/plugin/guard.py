@@ -1,4 +1,4 @@
-"""What comes back from a plugin, held against the contract, and faults named after the plugin that they are in."""
+"""Checks what plugins return against the contract, and names the plugin in every fault."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from adkit.errors import NotFittedError, PluginError, UserError
 from adkit.plugin.types import Features, Level, Scores
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What a stream that stores features meets while a plugin walks it."""
+"""Error numbers of a full or failing disk, which a stream that stores features may meet while a plugin reads it."""
 
 
 @contextmanager
 def blaming(who: str) -> Iterator[None]:
-    """Turn whatever a plugin raises into a PluginError that names it; what the user can mend passes.
+    """Turn whatever a plugin raises into a PluginError that names it; a UserError, which the user can fix, passes.
 
-    A disk that is full or fails is not the plugin's fault and passes too.
+    The errors of a full or failing disk are not the plugin's fault and pass, too.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def blaming(who: str) -> Iterator[None]:
 
 
 def check_features(features: object, levels: Mapping[str, Level], images: int, who: str) -> Features:
-    """Raise PluginError unless ``features`` are what the extractor said its levels are."""
+    """Raise PluginError unless ``features`` match the levels that the extractor states."""
     if not isinstance(features, Features):
         raise PluginError(who, f"expected adkit.plugin.Features, found {type(features).__name__}")
     if list(features) != list(levels):
@@ -53,7 +53,7 @@ def check_features(features: object, levels: Mapping[str, Level], images: int, w
 
 
 def check_scores(scores: object, images: int, who: str) -> Scores:
-    """Raise PluginError unless ``scores`` are one float32 per image, and maps with their geometry."""
+    """Raise PluginError unless ``scores`` hold one float32 per image, and maps with their geometry."""
     if not isinstance(scores, Scores):
         raise PluginError(who, f"expected adkit.plugin.Scores, found {type(scores).__name__}")
     _check_tensor(scores.image, (images,), "scores", who)
@@ -66,20 +66,22 @@ def check_scores(scores: object, images: int, who: str) -> Scores:
 
 
 def check_map(drawn: object, images: int, size: tuple[int, int], who: str) -> Tensor:
-    """Raise PluginError unless ``drawn`` is a float32 map per image at the size asked for."""
+    """Raise PluginError unless ``drawn`` holds one float32 map of ``size`` (height, width) per image."""
     checked: Tensor = _check_tensor(drawn, (images, *size), "map", who)
     return checked
 
 
 def check_finite(values: Tensor, ids: Sequence[str], what: str, advice: str) -> None:
-    """Stop at the first value that is not a number: no later step could say where it came from.
+    """Refuse values that are NaN or infinite as soon as they appear: no later step could say where they came from.
 
     Args:
-        values: (n, …), a row per image.
-        what: the sentence's subject: ``extractor: level 'layer1'``.
+        values: (n, …), one row per image.
+        ids: the images' names.
+        what: the subject of the sentence, such as ``extractor: level 'layer1'``.
+        advice: the end of the sentence: what to do.
 
     Raises:
-        UserError: naming the image.
+        UserError: a value is not finite; the sentence names its image.
     """
     finite = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)  # (n,)
     if not bool(finite.all()):

@@ -1,6 +1,7 @@
-"""The five hooks. A plugin is a module with one of these functions, named by an entry point in group ``adkit``.
+"""The five hooks that plugins implement.
 
-A complete one, to paste:
+A plugin is a module with one of these functions, named by an entry point of the group ``adkit``. This one is complete
+and can be pasted:
 
     # brightness.py: how far the mean of an image's features is from normal
     import torch
@@ -56,7 +57,7 @@ def adkit_extractors() -> list[Component[Any]]:
 
 @hookspec
 def adkit_adapters() -> list[Component[Any]]:
-    """How are those features fitted to the normal images?"""
+    """How are the features fitted to the normal images?"""
     raise AssertionError("a hook specification is never called")
 
 
@@ -68,7 +69,7 @@ def adkit_scorers() -> list[Component[Any]]:
 
 @hookspec
 def adkit_localizers() -> list[Component[Any]]:
-    """Where in the image?"""
+    """Where is the image anomalous?"""
     raise AssertionError("a hook specification is never called")
 
 

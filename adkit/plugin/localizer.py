@@ -1,4 +1,4 @@
-"""Where in the image? The contract of localizers."""
+"""Where is the image anomalous? The contract of localizers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ if TYPE_CHECKING:
 
 
 class Localizer(Protocol):
-    """Where in the image?"""
+    """A localizer turns the maps of a scorer's levels into one map over the input."""
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
-        """Scores with at least one map → (n, height, width) float32, in the scorer's raw unit."""
+        """(n, height, width) float32: one map per image, in the scorer's raw unit.
+
+        Args:
+            scores: the scores of n images, with the map of at least one level.
+            size: (height, width) of the maps to return.
+        """
         ...

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
-from adkit.utils.text import is_text, toml_value
+from adkit.utils.text import counted, is_text, joined, toml_value
 
 
 class Params(BaseModel):
-    """Base of every parameter model: no coercion, no unknown keys, no inf or nan, no later change.
+    """The base of every parameter model: no coercion, no unknown keys, no inf or nan, no later change.
 
-    Give every field a range and a one-line description:
+    Give every field a range and a one-line description, and one without a default an example to show:
 
         class KnnParams(Params):
             k: int = Field(2, ge=1, description="neighbors whose distances are averaged")
+            level: str = Field(examples=["layer2"], description="level whose features are compared")
     """
 
     model_config = ConfigDict(
@@ -28,29 +28,29 @@ class Params(BaseModel):
 
 
 Schema = dict[str, Any]
-"""A draft-07 JSON Schema without references and without null, for TOML has neither."""
+"""A draft-07 JSON Schema without references and without null, since TOML has neither."""
 
 
 class _Untitled(GenerateJsonSchema):
-    """Leaves ``title`` to the fields that set one."""
+    """A generator of schemas in which only fields that set a ``title`` have one."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
-        """Nothing: its one warning, of a default that is no JSON, is a fault that discovery reports."""
+        """Print nothing: its only warning, about a default that is no JSON, is a fault that discovery reports."""
 
 
 def model_schema(model: type[BaseModel]) -> Schema:
-    """The schema of a model's table, whose properties stand in the order of its fields.
+    """The JSON Schema of a model's table, with its properties in the order of the model's fields.
 
     Raises:
-        pydantic.errors.PydanticUserError: a field whose type no TOML value can have.
-        ValueError: a model that contains itself.
+        pydantic.errors.PydanticUserError: a field has a type that no TOML value can have.
+        ValueError: the model contains itself.
     """
     raw = model.model_json_schema(schema_generator=_Untitled)
     schema = _plain(raw, raw.get("$defs", {}), frozenset())
-    # The docstring speaks of the model; whoever shows a component has a better sentence.
+    # The docstring describes the model; a component has a better sentence of its own to be shown.
     return {key: value for key, value in schema.items() if key != "description"}
 
 
@@ -59,7 +59,7 @@ def _plain(node: Schema | bool, definitions: Mapping[str, Any], within: frozense
         return {} if node else {"not": {}}
     node = dict(node)
     node.pop("$defs", None)
-    node.pop("uniqueItems", None)  # a set, which takes an item twice without a word
+    node.pop("uniqueItems", None)  # of a set, which takes an item twice without complaint
     if "$ref" in node:
         name = node.pop("$ref").rsplit("/", 1)[-1]
         if name in within:
@@ -84,7 +84,7 @@ def _plain(node: Schema | bool, definitions: Mapping[str, Any], within: frozense
 
 
 def expected(schema: Mapping[str, Any], many: bool = False) -> str:
-    """What a value must be: ``an integer of at least 1`` or, with ``many``, ``integers of at least 1``.
+    """Words for what a value must be: ``an integer of at least 1`` or, with ``many``, ``integers of at least 1``.
 
     A field's ``title`` replaces these words.
     """
@@ -94,7 +94,7 @@ def expected(schema: Mapping[str, Any], many: bool = False) -> str:
         options = [toml_value(option) for option in schema.get("enum", [schema.get("const")])]
         return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
     if parts := schema.get("anyOf") or schema.get("oneOf"):
-        return _or(dict.fromkeys(expected(part, many) for part in parts))
+        return joined(dict.fromkeys(expected(part, many) for part in parts), "or")
     match schema.get("type"):
         case "integer":
             return ("integers" if many else "an integer") + _range(schema)
@@ -136,7 +136,7 @@ def _string(schema: Mapping[str, Any], many: bool) -> str:
         return f"{words} that matches {schema['pattern']}"
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if high is not None:
-        return f"{words} of {low} to {high} characters"
+        return f"{words} of {low} to {counted(high, 'character')}"
     if low > 1:
         return f"{words} of at least {low} characters"
     return f"{words}, not empty" if low else words
@@ -146,9 +146,13 @@ def _list(schema: Mapping[str, Any], many: bool) -> str:
     words = "lists" if many else "a list"
     items, low, high = schema.get("items", {}), schema.get("minItems", 0), schema.get("maxItems")
     if isinstance(items, list):
+        if len(items) == 1:
+            return f"{words} with one item: {expected(items[0])}"
         same = len({expected(item) for item in items}) == 1
         of = expected(items[0], True) if same else ", ".join(expected(item) for item in items)
         return f"{words} of {len(items)} {of}" if same else f"{words} of {len(items)}: {of}"
+    if low == high == 1:
+        return f"{words} with one item: {expected(items)}"
     if low and low == high:
         count = f"{low} "
     elif high is not None:
@@ -159,58 +163,6 @@ def _list(schema: Mapping[str, Any], many: bool) -> str:
     return f"{words}, not empty" if low == 1 and high is None else words
 
 
-def _or(parts: Iterable[str]) -> str:
-    *first, last = parts
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def example(schema: Mapping[str, Any]) -> Any:
-    """A value that the schema allows; its default where it has one."""
-    if "default" in schema:
-        return schema["default"]
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "const" in schema or "enum" in schema:
-        return schema.get("enum", [schema.get("const")])[0]
-    if parts := schema.get("anyOf") or schema.get("oneOf"):
-        return example(parts[0])
-    match schema.get("type"):
-        case "integer":
-            return _number(schema, 1)
-        case "number":
-            return float(_number(schema, 0))
-        case "boolean":
-            return False
-        case "array":
-            items = schema.get("items", {})
-            return (
-                [example(item) for item in items]
-                if isinstance(items, list)
-                else [example(items) for _ in range(max(1, schema.get("minItems", 1)))]
-            )
-        case "object":
-            return {key: example(schema["properties"][key]) for key in schema.get("required", ())}
-        case _:
-            return "name".ljust(schema.get("minLength", 0), "_")[: schema.get("maxLength")]
-
-
-def _number(schema: Mapping[str, Any], grain: int) -> Any:
-    """The least number that is allowed, or the largest, or the middle of an open range; 1 where all are."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    step = schema.get("multipleOf", grain)
-    if low is None and above is not None:
-        ends = [end for end in (high, below) if end is not None]
-        low = math.floor(above) + grain if grain else (above + ends[0]) / 2 if ends else above + 1
-    if low is not None:
-        return math.ceil(low / step) * step if step else low
-    if high is None and below is not None:
-        high = math.ceil(below) - grain if grain else below - 1
-    if high is not None:
-        return math.floor(high / step) * step if step else high
-    return step or 1
-
-
 def first_sentence(text: str | None) -> str:
     """The first sentence of a docstring, without its full stop."""
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
@@ -218,7 +170,7 @@ def first_sentence(text: str | None) -> str:
 
 
 def found(value: Any) -> str:
-    """What a recipe has instead, in words: ``0``, ``"two"``, ``a table``, ``a date``."""
+    """Words for the value that a recipe has instead: ``0``, ``"two"``, ``a table``, ``a date``."""
     match value:
         case str() if not is_text(value):
             return "text that is not UTF-8"

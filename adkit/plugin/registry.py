@@ -1,4 +1,4 @@
-"""Finds the components of every installed plugin, and keeps what is broken as facts to show."""
+"""Finds the components of every installed plugin, and keeps a record of what is broken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
@@ -30,7 +30,7 @@ GROUP: Final = "adkit"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a component comes from."""
+    """Where a component comes from: its distribution, version and module."""
 
     distribution: str
     version: str
@@ -42,14 +42,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Registered:
-    """A component that can be used."""
+    """A component that can be used, and where it comes from."""
 
     component: Component[Any]
     origin: Origin
 
     @property
     def summary(self) -> str:
-        """The first sentence about it: of its module, if that names it, or else of what builds it."""
+        """The first sentence about the component: that of its module if that names it, else that of what builds it."""
         name, build, params = self.component.name, self.component.build, self.component.params
         module = getattr(sys.modules.get(getattr(build, "__module__", "")), "__doc__", None) or ""
         speaks_of, _, rest = first_sentence(module).partition(": ")
@@ -61,7 +61,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Failure:
-    """A plugin, or a part of one, that cannot be used: a fact to show, which disables nothing else."""
+    """A plugin, or a part of one, that cannot be used; it is shown, and disables nothing else."""
 
     origin: Origin
     reason: str
@@ -78,12 +78,12 @@ class Registry:
         self.failures = tuple(failures)
 
     def found(self, kind: Kind) -> tuple[Registered, ...]:
-        """Every component of a kind, by name; two of one name stand side by side."""
+        """Every component of a kind, sorted by name, those that share a name with another included."""
         of_kind = (entry for entry in self._registered if entry.component.kind == kind)
         return tuple(sorted(of_kind, key=lambda entry: (entry.component.name, str(entry.origin))))
 
     def usable(self, kind: Kind) -> tuple[Registered, ...]:
-        """The components of a kind that ``get`` gives: those whose name no other has."""
+        """The components of a kind that ``get`` returns: those whose name no other one has."""
         names = Counter(entry.component.name for entry in self.found(kind))
         return tuple(entry for entry in self.found(kind) if names[entry.component.name] == 1)
 
@@ -91,7 +91,7 @@ class Registry:
         """The component that a recipe names.
 
         Raises:
-            UserError: no such component, or two of them.
+            UserError: no component has that name, or several do.
         """
         matches = [entry for entry in self.found(kind) if entry.component.name == name]
         if len(matches) == 1:
@@ -147,7 +147,7 @@ def discover(path: Sequence[str] | None = None) -> Registry:
         try:
             plugin = entry.load()
             manager = _manager(origin, plugin)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's module may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  another author's module may raise anything
             failures.append(Failure(origin, f"could not be loaded: {_last_line(error)}"))
             continue
         failures.extend(Failure(origin, fault) for fault in hook_faults(manager, plugin))
@@ -162,10 +162,10 @@ def discover(path: Sequence[str] | None = None) -> Registry:
 
 
 def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, EntryPoint]:
-    """The entry points of the group, once each: a distribution may stand on the path twice."""
+    """The entry points of the group, once each: a distribution may be on the path twice."""
     entries: dict[Origin, EntryPoint] = {}
     seen: set[str] = set()
-    # Not importlib.metadata.entry_points: there, one unreadable file of a stranger's hides everybody's.
+    # Not importlib.metadata.entry_points: there, one package's unreadable file hides the plugins of all.
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
@@ -173,7 +173,7 @@ def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, Entry
             declared = distribution.entry_points.select(group=GROUP)
             name, version = distribution.metadata["Name"], distribution.version
             key = re.sub(r"[-_.]+", "-", name.lower())
-        except Exception as error:  # noqa: BLE001  broken metadata raises whatever its parser stumbles over
+        except Exception as error:  # noqa: BLE001  broken metadata makes its parser raise anything
             origin = Origin(str(distribution.locate_file("")), "unknown version", "entry_points.txt")
             failures.append(Failure(origin, f"its metadata cannot be read: {_last_line(error)}"))
             continue
@@ -184,7 +184,7 @@ def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, Entry
 
 
 def _manager(origin: Origin, plugin: object) -> pluggy.PluginManager:
-    """A manager of this plugin alone: what it does wrong stays with it."""
+    """A plugin manager for this plugin alone, so that its faults affect no other."""
     manager = pluggy.PluginManager("adkit")
     manager.add_hookspecs(hooks)
     manager.register(plugin, name=str(origin))
@@ -192,7 +192,7 @@ def _manager(origin: Origin, plugin: object) -> pluggy.PluginManager:
 
 
 def _call(manager: pluggy.PluginManager, hook: str, origin: Origin, failures: list[Failure]) -> Iterator[Any]:
-    """What the plugin's implementation of a hook returns, item by item."""
+    """The items of the list that the plugin's implementation of a hook returns."""
     try:
         for answer in getattr(manager.hook, hook)():
             if isinstance(answer, list):
@@ -201,12 +201,12 @@ def _call(manager: pluggy.PluginManager, hook: str, origin: Origin, failures: li
                 failures.append(
                     Failure(origin, f"{hook}: expected a list of Component, found a {type(answer).__name__}")
                 )
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a stranger's function may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001  another author's function may raise anything
         failures.append(Failure(origin, f"{hook} raised {_last_line(error)}"))
 
 
 def _last_line(error: BaseException) -> str:
-    """The last line of the traceback, and the place in the plugin that it speaks of."""
+    """The last line of an error's traceback, with the place in the plugin where it was raised."""
     line = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     if isinstance(error, SyntaxError):
         return f"{line} ({error.filename}:{error.lineno})"
@@ -234,7 +234,7 @@ _CORE_KEYS: Final = MappingProxyType({"scorer": ("use", "fit")})
 
 
 def hook_faults(manager: pluggy.PluginManager, plugin: object) -> list[str]:
-    """What is wrong with the hooks of a registered plugin."""
+    """What is wrong with the hooks of a registered plugin, in one sentence per fault."""
     faults: list[str] = []
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
@@ -243,14 +243,14 @@ def hook_faults(manager: pluggy.PluginManager, plugin: object) -> list[str]:
             faults.append(f"{caller.name} is no hook of adkit{match}; its hooks: {', '.join(HOOK_KINDS)}")
     hooked = {caller.name for caller in callers}
     unmarked = [name for name in HOOK_KINDS if callable(getattr(plugin, name, None)) and name not in hooked]
-    faults.extend(f"{name} lacks @hookimpl, so that it is never called" for name in unmarked)
+    faults.extend(f"{name} lacks @hookimpl, so it is never called" for name in unmarked)
     if not callers and not unmarked:
-        faults.append(f"it has no hook: mark a function @hookimpl, of the name {' or '.join(HOOK_KINDS)}")
+        faults.append(f"it has no hook: decorate a function named {' or '.join(HOOK_KINDS)} with @hookimpl")
     return faults
 
 
 def component_fault(item: object, hook: str) -> str | None:
-    """What is wrong with an item of the list that a hook returned, if anything."""
+    """What is wrong with an item of the list that a hook returned; None if nothing is."""
     kind: Kind = HOOK_KINDS[hook]
     if not isinstance(item, Component):
         return f"expected a list of Component, found a {type(item).__name__} in it"
@@ -272,35 +272,46 @@ def _params_fault(params: Any, reserved: tuple[str, ...]) -> str | None:
         schema = model_schema(params)
     except (PydanticUserError, ValueError) as error:
         return f"{params.__name__} cannot be written in TOML: {str(error).splitlines()[0]}"
+    examples: dict[str, Any] = {}
     for key, field in schema.get("properties", {}).items():
         if key in reserved:
             return f"{params.__name__}.{key}: the key {key} belongs to adkit; name the parameter otherwise"
         if not field.get("description"):
             return f'{params.__name__}.{key} has no description: Field(..., description="one line")'
-    return _defaults_fault(params)
+        if key in schema.get("required", ()):
+            if not (isinstance(field.get("examples"), list) and field["examples"]):
+                return f"{params.__name__}.{key} is required and has no example: Field(examples=[a value to show], ...)"
+            examples[key] = field["examples"][0]
+    return _values_fault(params, examples)
 
 
-def _defaults_fault(params: type[Params]) -> str | None:
-    """Pydantic does not validate defaults, but a resolved recipe spells them out and is read again."""
-    fields = params.model_fields.items()
+def _values_fault(params: type[Params], examples: Mapping[str, Any]) -> str | None:
+    """Pydantic validates neither defaults nor examples, but resolved recipes and blocks to paste spell them out."""
     defaults = {
         field.validation_alias or name: field.get_default(call_default_factory=True)
-        for name, field in fields
+        for name, field in params.model_fields.items()
         if not field.is_required()
     }
     try:
-        params.model_validate_json(json.dumps(to_jsonable_python(defaults)))
+        params.model_validate_json(json.dumps(to_jsonable_python({**defaults, **examples})))
     except PydanticSerializationError as error:
         return f"{params.__name__} has a default that TOML cannot write: {error}"
     except ValidationError as error:
-        wrong = [fault for fault in error.errors(include_url=False) if fault["type"] != "missing"]
-        if wrong:
-            place = ".".join(map(str, (params.__name__, *wrong[0]["loc"])))
-            return f"{place}: its default is not a value that it takes: {wrong[0]['msg']}"
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (params.__name__, *wrong["loc"])))
+        what = "example" if wrong["loc"] and wrong["loc"][0] in examples else "default"
+        return f"{place}: its {what} is not a value that it takes: {wrong['msg']}"
+    except Exception as error:  # noqa: BLE001  a stranger's validator may raise anything
+        return f"{params.__name__}: its defaults and examples are not values that it takes: {_last_line(error)}"
     return None
 
 
-def _kind(text: str) -> Kind:
+def kind_named(text: str) -> Kind:
+    """The kind that a user means: ``scorer`` or ``scorers``.
+
+    Raises:
+        UserError: there is no such kind.
+    """
     name = text.removesuffix("s")
     if name not in KINDS:
         hint = did_you_mean(text, KINDS)

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """How far from normal is a feature?"""
+    """A scorer learns the normal features and says how far from them others are."""
 
     def fit(self, stream: Stream) -> None:
-        """Learn the normal features; forgets whatever it was fitted on before."""
+        """Learn the normal features, and forget whatever the scorer was fitted on before."""
         ...
 
     def score(self, features: Features) -> Scores:
-        """Score each image by itself: what else is in the batch changes nothing.
+        """Score each image by itself: the other images of the batch change nothing.
 
         Raises:
-            adkit.errors.NotFittedError: before ``fit`` or ``load_state_dict``.
+            adkit.errors.NotFittedError: neither ``fit`` nor ``load_state_dict`` was called before.
         """
         ...
 
@@ -31,19 +31,21 @@ class Scorer(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state; one that is refused changes nothing: ``adkit.toolkit.scoring.checked_state`` checks it.
+        """Take over the state of an earlier ``state_dict``; a state that is refused changes nothing.
+
+        ``adkit.toolkit.scoring.checked_state`` does the checks.
 
         Raises:
-            adkit.errors.UserError: a tensor that is missing, or whose name, dtype or shape is not the scorer's own, or
-                that is not finite; the sentence names it.
+            adkit.errors.UserError: a tensor is missing or not finite, or its name, dtype or shape is not the scorer's
+                own; the sentence names it.
         """
         ...
 
 
 @runtime_checkable
 class SizedScorer(Protocol):
-    """What a scorer may offer beside, so that ``adkit check`` can tell a bank too large before it is filled."""
+    """A scorer that knows how much memory it will take, which ``adkit check`` reports before anything is fitted."""
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        """Bytes that the scorer holds once fitted on so many images."""
+        """The bytes that the scorer holds once it is fitted on ``images`` images with these levels."""
         ...

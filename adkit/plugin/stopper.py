@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far adapting has come when a stopper is asked."""
+    """How far adapting has come at one check of a stopper."""
 
     minibatches: int
     epochs: float
     loss: float | None
-    """Mean since the stopper was last asked; None before the first step."""
+    """The mean loss since the previous check; None before the first step."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,18 @@ class Verdict:
     """A stopper's answer; ``reason`` is a sentence that the report shows."""
 
     keep: bool
-    """Whether this state is the best so far; the last one kept is what the run goes on with."""
+    """Whether this state is the best so far; the run goes on with the last state that was kept."""
     stop: bool
     reason: str
     value: float | None = None
+    """The number that the stopper judges by, which the report shows; None where it has none."""
 
 
 class Stopper(Protocol):
-    """When has adapting gone far enough?
+    """A stopper says when adapting has gone far enough.
 
-    Asked before the first step, after every epoch, and after the last step. Where it kept no state, the last counts.
+    It is asked before the first step, after every epoch, and after the last step. Where it kept no state, the run goes
+    on with the last one.
     """
 
     def check(
@@ -49,28 +51,32 @@ class Stopper(Protocol):
         held_out: Iterable[Batch],
         generator: torch.Generator,
     ) -> Verdict:
-        """Judge the current state.
+        """Judge the current state of the training.
 
         Args:
-            extractor: images → features as ``adapter.score`` takes them, without gradients.
-            held_out: normal images kept for stopping alone, which can be walked more than once; test images never
-                come here. Empty unless the stopper asks for some (``HoldingStopper``).
-            generator: of this check alone.
+            progress: how far the training has come.
+            extractor: a function from images to features as ``adapter.score`` takes them, without gradients.
+            adapter: the adapter that is being trained.
+            held_out: normal images kept for the stopper alone, which can be iterated over more than once; test images
+                never come here. It is empty unless the stopper asks for images (``HoldingStopper``).
+            generator: a generator for this check alone.
         """
         ...
 
     def state_dict(self) -> dict[str, float]:
-        """What it remembers between checks, so that a killed run can be resumed."""
+        """What the stopper remembers between checks, as numbers, so that a killed run can be resumed."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take over the numbers of an earlier ``state_dict``."""
+        ...
 
 
 @runtime_checkable
 class HoldingStopper(Protocol):
-    """What a stopper may offer beside, where it judges by images that are not trained on."""
+    """A stopper that judges by normal images that are not trained on."""
 
     @property
     def validation(self) -> float:
-        """Share of the normal training images, in [0, 1), to hold out for it."""
+        """The share of the normal training images, in [0, 1), to hold out for the stopper."""
         ...

@@ -1,6 +1,6 @@
-"""What the five kinds of component are asked and what they answer.
+"""The types that flow between components: batches, features, scores, and streams of them.
 
-Protocols and frozen dataclasses: there is no base class to inherit, and importing this module does not
+They are protocols and frozen dataclasses: there is no base class to inherit, and importing this module does not
 import torch. Tensors are channels last, float32, on the device of the context, unless said otherwise.
 """
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 Fuse = Literal["mean", "max_ratio"]
-"""How members become one: the mean of their scores, or the largest of their scores over their scales."""
+"""How the members of a detector become one: the mean of their scores, or the largest score over its scale."""
 
 POOL = "pool"
-"""The level that the backbone's classifier reads: shape ``(n, 1, 1, c)``."""
+"""The name of the level that the backbone's classifier reads, of shape ``(n, 1, 1, c)``."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a level's cells lie in the image that the extractor was given, in its pixels, as (y, x).
+    """Where a level's cells lie in the extractor's input, in its pixels, as (y, x).
 
-    The image spans [0, height] × [0, width]: the first pixel's center is (0.5, 0.5), so cell ``(i, j)`` is
+    The input spans [0, height] × [0, width]: the first pixel's center is (0.5, 0.5), and cell ``(i, j)`` is
     centered at ``(start[0] + i * step[0], start[1] + j * step[1])``.
     """
 
@@ -34,42 +34,43 @@ class Geometry:
 
     @staticmethod
     def covering(grid: tuple[int, int], size: tuple[int, int]) -> Geometry:
-        """The geometry of ``grid`` equal cells that tile an image of ``size`` (height, width)."""
+        """The geometry of ``grid`` (rows, columns) equal cells that tile an input of ``size`` (height, width)."""
         step = (size[0] / grid[0], size[1] / grid[1])
         return Geometry(start=(step[0] / 2, step[1] / 2), step=step)
 
 
 @dataclass(frozen=True)
 class Level:
-    """What one level of features looks like before any image has been seen."""
+    """The channels, grid and geometry of one level of features, which are known before any image is seen."""
 
     channels: int
     grid: tuple[int, int]
-    """(height, width) in cells; (1, 1) for a pooled embedding."""
+    """(height, width) of the level in cells; (1, 1) for a pooled embedding."""
     geometry: Geometry
 
     @property
     def spatial(self) -> bool:
+        """Whether the level has more than one cell, and so says something about where."""
         return self.grid != (1, 1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on their way to an extractor."""
+    """A batch of b inputs for an extractor, with what is known about the images that they are made of."""
 
     images: Tensor
-    """(b, 3, H, W) float32 RGB in [0, 1]; normalizing is the extractor's business."""
+    """(b, 3, H, W) float32 RGB in [0, 1]: the inputs, which the extractor normalizes itself."""
     ids: tuple[str, ...]
     """One name per image: its path, or a key such as ``train-images#17``."""
     labels: Tensor | None = None
-    """(b,) int64: 0 normal, 1 anomalous; absent in training."""
+    """(b,) int64: the labels, 0 normal and 1 anomalous; None in training."""
     kinds: tuple[str, ...] | None = None
-    """What each shows, as its data set has it: ``good``, ``crack``, the name of a class; absent where labels are."""
+    """What each image shows, as its data set calls it: ``good``, ``crack``, the name of a class; None if unknown."""
     masks: Tensor | None = None
-    """(b, M, M) bool at the metric size, or (b, H, W) from an adapter that draws anomalies."""
+    """(b, M, M) bool: the anomalous pixels at the metric size, or (b, H, W) from an adapter that draws anomalies."""
     regions: Tensor | None = None
-    """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image, where padding
-    does not fill the rest. Absent where every image is filled."""
+    """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image; the rest is padding.
+    None where every input is filled by its image."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Features(Mapping[str, "Tensor"]):
-    """Level name → tensor ``(n, h, w, c)`` float32, in the order in which the recipe names the levels."""
+    """The features of n images: level name → ``(n, h, w, c)`` float32, in the order of the recipe's levels."""
 
     levels: Mapping[str, Tensor]
     geometry: Mapping[str, Geometry]
@@ -93,51 +94,55 @@ class Features(Mapping[str, "Tensor"]):
 
     @property
     def count(self) -> int:
+        """The number of images."""
         return next(iter(self.levels.values())).shape[0]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Raw anomaly scores: higher is more anomalous, in the scorer's own unit, never clamped or rescaled."""
+    """Raw anomaly scores of n images: higher is more anomalous, in the scorer's unit, never clamped or rescaled."""
 
     image: Tensor
-    """(n,) float32."""
+    """(n,) float32: the score of each image."""
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    """Level name → (n, h, w) float32; empty where the scorer does not localize.
+    """Level name → (n, h, w) float32: the score of each cell; empty where the scorer does not localize.
 
     A level of one cell says nothing about where and does not belong here; ``adkit.toolkit.scoring.spatial`` leaves it
     out.
     """
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
-    """Level name → geometry, for every level in ``maps``."""
+    """Level name → the geometry of its cells, for every level in ``maps``."""
     levels: Mapping[str, Tensor] = field(default_factory=dict)
-    """Level name → (n,) float32: what each level alone gives the image, where ``image`` is their mean; else empty."""
+    """Level name → (n,) float32: each level's own scores of the images, where ``image`` is their mean; else empty."""
 
 
 class Stream(Protocol):
-    """Features of many images, a batch at a time; it can be walked more than once, always in one order.
-
-    ``images`` is exact once the stream has been walked; before that it may count files that then turn out
-    to be unreadable, so it is an upper bound.
-    """
+    """The features of many images, in batches; it can be iterated over more than once, always in the same order."""
 
     @property
-    def levels(self) -> Mapping[str, Level]: ...
+    def levels(self) -> Mapping[str, Level]:
+        """The levels of the features, by name."""
+        ...
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """The number of images: exact once the stream has been iterated over to its end.
+
+        Before that it is an upper bound, since it may include files that then turn out to be unreadable.
+        """
+        ...
 
     def __iter__(self) -> Iterator[Features]: ...
 
 
 class ImageStream(Stream, Protocol):
-    """A stream that also gives the images themselves."""
+    """A stream of features that can also give the images themselves."""
 
     @property
     def kinds(self) -> Sequence[str]:
-        """Everything that ``Batch.kinds`` may name, each once, in the order of their names; 2 comes before 10."""
+        """Every kind that ``Batch.kinds`` may name, once, in the order of their names; 2 comes before 10."""
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """The same images in the same order; with labels and kinds where those are known."""
+        """The same images in the same order, with labels and kinds where those are known."""
         ...

@@ -1,1 +1,1 @@
-"""``adkit predict``: rows and heatmaps of new images."""
+"""``adkit predict``: scores new images, and writes their rows and heatmaps."""

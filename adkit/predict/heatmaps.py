@@ -1,9 +1,8 @@
-"""What a detector's maps find, laid over the images in colors that mean the same in all of them."""
+"""Draws the maps of a detector over the images, in colors that mean the same in all of them."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,15 +15,16 @@ from adkit.data.images import ImageError, read_image
 from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
+from adkit.utils.atomic import whole_file
 
 FOLDER = "heatmaps"
-"""Of the output, where they lie."""
+"""The folder of the output in which the heatmaps lie."""
 LONGEST = 2048
-"""Pixels of the longer side above which an overlay is drawn smaller than its image."""
+"""The longer side in pixels above which an overlay is drawn smaller than its image."""
 STRENGTH = 0.8
-"""Opacity of the strongest color; the defect must still be seen below it."""
+"""The opacity of the strongest color, in [0, 1]; the defect must still be seen below it."""
 OUTSIDE = "_"
-"""Where the heatmaps of images from outside of the base lie, by their absolute paths."""
+"""The folder for heatmaps of images from outside the base, which lie there by their absolute paths."""
 
 
 def overlay(
@@ -41,14 +41,14 @@ def overlay(
     own values, so that every image, however normal, shows some.
 
     Args:
-        image: of mode L, RGB or F (0 to 255), drawn smaller where it is larger than LONGEST.
-        values: (H, W) raw map over the input; where that does not show the image, the image stays as it is.
+        image: an image of mode L, RGB or F (0 to 255), which is drawn smaller where it is larger than LONGEST.
+        values: (H, W) raw map over the input; parts of the image that the input does not show stay as they are.
         view: how the image became the input.
-        threshold: raw value above which a pixel is anomalous.
+        threshold: raw value above which a pixel is anomalous; None where the detector has none.
         regions: boxes in pixels of the image.
 
     Returns:
-        Mode RGB.
+        The overlay, of mode RGB.
     """
     shrink = min(1.0, LONGEST / max(image.size))
     width, height = (max(1, round(side * shrink)) for side in image.size)
@@ -56,7 +56,7 @@ def overlay(
     if base.size != (width, height):
         base = base.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     low, high = _limits(values, threshold)
-    # The smaller image's own axes: they differ from the larger one's by less than a pixel.
+    # These are the axes of the smaller image; they differ from those of the larger one by less than a pixel.
     position = (view.restore(values, (height, width)) - low) / (high - low)
     steps = Image.fromarray(np.rint(np.nan_to_num(position, nan=0.0).clip(0, 1) * 255).astype(np.uint8))
     colors = steps.copy()
@@ -77,7 +77,7 @@ def _limits(values: NDArray[np.float32], threshold: float | None) -> tuple[float
 
 @cache
 def _ramp() -> NDArray[np.uint8]:
-    """(256, 3): lightness and hue in even steps, from violet through red to yellow.
+    """The colors of a map, (256, 3): lightness and hue in even steps, from violet through red to yellow.
 
     Source: B. Ottosson, A perceptual color space for image processing (2020): Oklab, in its polar form.
     """
@@ -101,7 +101,7 @@ def _ramp() -> NDArray[np.uint8]:
 
 
 def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, float]) -> None:
-    """A white line between dark ones around each region, and over its edge only at the edge of the image."""
+    """Draw a white line between dark ones around each region, over its edge only at the edge of the image."""
     pen = ImageDraw.Draw(drawn)
     thick = max(1, round(max(drawn.size) / 500))
     for region in regions:
@@ -112,7 +112,7 @@ def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, floa
             right, bottom = (
                 min(end * by + out, side - within) - 1 for end, by, side in zip(ends, scale, drawn.size, strict=True)
             )
-            if left < right and top < bottom:  # of an image of a few pixels
+            if left < right and top < bottom:  # an image of a few pixels has no room for it
                 pen.rectangle((left, top, right, bottom), outline=color, width=thick)
 
 
@@ -124,14 +124,14 @@ class Heatmaps:
     """
 
     def __init__(self, output: Path, base: Path, view: View, threshold: float | None) -> None:
-        """``base`` is the folder that the names are relative to."""
+        """Write below ``output``; ``base`` is the folder that the names are relative to."""
         self.folder = output / FOLDER
         self._base = os.path.abspath(base)
         self._view = view
         self._threshold = threshold
 
     def path_of(self, image: Path) -> Path:
-        """Where the heatmap of an image lies; no two images share one."""
+        """The path of an image's heatmap; no two images share one."""
         absolute = Path(os.path.abspath(image))
         below = absolute.parts[len(Path(self._base).parts) :] if absolute.is_relative_to(self._base) else ()
         if not below or below[0] == OUTSIDE:
@@ -142,10 +142,10 @@ class Heatmaps:
     def draw(
         self, image: Path, size: tuple[int, int], values: NDArray[np.float32], regions: Sequence[Region] = ()
     ) -> str | None:
-        """Write the heatmap of an image of ``size`` (height, width); it is there whole or not at all.
+        """Write the heatmap of an image of ``size`` (height, width), whole or not at all.
 
         Returns:
-            Why the image cannot be drawn on: it went away or changed after it was scored. None when all is well.
+            Why the image cannot be drawn on: it went away or changed after it was scored. None where it was drawn.
 
         Raises:
             UserError: the folder cannot be written.
@@ -160,14 +160,9 @@ class Heatmaps:
         return None
 
     def _write(self, drawn: Image.Image, path: Path) -> None:
-        part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                drawn.save(part, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            with whole_file(path) as draft:
+                drawn.save(draft, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
         except OSError as error:
             raise UserError(
                 f"{path}: expected a heatmap that can be written, found: {error.strerror or error}; choose another "

@@ -1,4 +1,4 @@
-"""What ``adkit predict`` does: score files as they come, those of a list or those that a camera writes."""
+"""The work of ``adkit predict``: score files as they come, from a list or from a camera that writes them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from adkit.predict.watch import Watcher
 
 T = TypeVar("T")
 BATCH = 16
-"""Images between two writes; scores do not depend on it."""
+"""The number of images that are scored between two writes; scores do not depend on it."""
 DRAWERS = 4
-"""Threads that draw heatmaps; each holds a decoded image."""
+"""The number of threads that draw heatmaps; each holds one decoded image."""
 INTERVAL = 0.5
-"""Seconds between two looks at watched folders."""
+"""Seconds between two looks at watched folders, at least."""
 SHARE = 0.2
-"""Of the time that looking may take; where it is slow, looks are rarer."""
+"""The share of the time that looking at folders may take; where it is slow, looks are rarer."""
 
 
 def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
-    """Files, the images below folders, what globs match, and with ``-`` those named on ``lines``, in that order.
+    """The images that ``paths`` name, in their order.
 
     Args:
-        without: a folder whose files are passed over unless they are named.
+        paths: files, folders with images below them, globs, and ``-`` for the files and folders named on ``lines``.
+        lines: one path per line, such as those of standard input.
+        without: a folder whose files are left out unless they are named.
 
     Raises:
-        UserError: a path that is not there, or a folder or glob without an image.
+        UserError: a path does not exist, or a folder or glob has no image.
     """
 
     def below(folder: Path) -> list[Path]:
@@ -74,10 +76,10 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
 
 
 def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequence[str]) -> Heatmaps:
-    """Where the heatmaps of the images at ``paths`` go: named as below the one folder, else as below this one.
+    """The writer of the heatmaps of ``paths``, named relative to the one folder given, else to the working directory.
 
     Raises:
-        UserError: no output, or ``name`` is a detector without maps.
+        UserError: there is no output folder, or the detector ``name`` has no maps.
     """
     if output is None:
         raise UserError("--heatmaps: expected a folder to write to, found none; give one with --output DIR")
@@ -92,7 +94,7 @@ def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequen
 
 
 def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None = None) -> Iterator[Row]:
-    """A row per image, in order; one that cannot be read does not stop the others."""
+    """One row per image, in order; an image that cannot be read does not stop the others."""
     for batch in _batches(paths):
         yield from _rows(detector, batch, heatmaps)
 
@@ -100,7 +102,7 @@ def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None
 def watch(
     detector: Detector, watcher: Watcher, stop: Callable[[], bool], heatmaps: Heatmaps | None = None
 ) -> Iterator[Row]:
-    """Rows of the images that arrive, until ``stop`` says so; a batch that was begun is finished."""
+    """Rows of the images that arrive, until ``stop`` returns True; a batch that was begun is finished."""
     while not stop():
         begun = time.monotonic()
         arrivals = watcher.look()
@@ -126,7 +128,7 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
 def _rows(detector: Detector, paths: Sequence[Path], heatmaps: Heatmaps | None) -> list[Row]:
     found, reasons = detector.predict_readable(paths)
     readable = [path for number, path in enumerate(paths) if number not in reasons]
-    undrawn: dict[int, str] = {}  # of the readable ones
+    undrawn: dict[int, str] = {}  # place among the readable ones → why
     if heatmaps is not None and found.maps is not None and readable:
         regions = found.regions or ((),) * len(readable)
         with ThreadPoolExecutor(DRAWERS, thread_name_prefix="adkit-draw") as pool:

@@ -1,4 +1,4 @@
-"""The rows of ``adkit predict``: writing them as they come, and continuing a file of them."""
+"""The rows of ``adkit predict``: writes them as they come, and continues a file of them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,43 @@ from adkit.errors import UserError
 
 @dataclass(frozen=True)
 class Row:
-    """One image; a file that cannot be read has an error and nothing else."""
+    """The row of one image; that of a file that cannot be read has its path, an error and nothing else."""
 
     path: str
     score: float | None = None
     p_value: float | None = None
     anomalous: bool | None = None
     regions: tuple[Region, ...] | None = None
-    """The highest peak first; None where the detector has no maps or no pixel threshold."""
+    """The anomalous regions, the highest peak first; None where the detector has no maps or no pixel threshold."""
     error: str | None = None
-    """Also, beside a score, why its heatmap could not be drawn."""
+    """Why the file cannot be read or, in a row with a score, why its heatmap could not be drawn."""
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Writer(Protocol):
+    """A function that writes one row."""
+
     def __call__(self, row: Row) -> None: ...
 
 
 def file_of(output: str, *, jsonl: bool) -> Path:
-    """Where the rows go."""
+    """The file below ``output`` that rows are written to."""
     return Path(output) / ("predictions.jsonl" if jsonl else "predictions.csv")
 
 
 @contextmanager
 def writing(output: str | None, *, jsonl: bool, append: bool = False) -> Iterator[Writer]:
-    """Write rows to ``output/predictions.csv`` or ``.jsonl``, or to standard output; each is there when written.
+    """Write rows to ``output/predictions.csv`` or ``.jsonl``, or to standard output, each at once.
 
     Args:
-        append: keep the rows of a file that ``listed_rows`` has read.
+        output: the folder to write to; None: standard output.
+        jsonl: whether to write one JSON object per line instead of CSV.
+        append: whether to keep the rows of a file that ``listed_rows`` has read.
+
+    Yields:
+        The function that writes a row.
 
     Raises:
         UserError: the folder cannot be written.
@@ -106,7 +113,7 @@ def _writer(put: Callable[[str], None], *, jsonl: bool, header: bool) -> Writer:
 
 @dataclass(frozen=True)
 class _Sink:
-    """What ``csv.writer`` takes for a file; it writes a whole row at a time."""
+    """A stand-in for the file that ``csv.writer`` writes to, one whole row at a time."""
 
     write: Callable[[str], None]
 
@@ -116,12 +123,12 @@ def _blank(value: float | None) -> str:
 
 
 def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
-    """The images that an earlier watch wrote rows of → whether the last of them is an error.
+    """The images that an earlier watch wrote rows of, each → whether the last of its rows is an error.
 
     A last row that was cut off, as a power failure leaves it, is removed from the file.
 
     Raises:
-        UserError: the file cannot be read and written, or is another.
+        UserError: the file cannot be read and written, or holds something else.
     """
     path = file_of(output, jsonl=jsonl)
     listed: dict[str, bool] = {}
@@ -148,7 +155,7 @@ def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
 
 
 def _records(file: BinaryIO, *, quoted: bool) -> Iterator[bytes]:
-    """Lines; where ``quoted``, together with those that a line feed between quotes cuts them into."""
+    """The records of a file: its lines; where ``quoted``, lines that are cut by a line feed in quotes are joined."""
     record = b""
     for line in file:
         record += line

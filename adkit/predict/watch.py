@@ -1,13 +1,11 @@
-"""Following folders as a camera fills them: which files are new, and which of those are whole."""
+"""Follows folders as a camera fills them: which files are new, and which of those are whole."""
 
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +13,11 @@ from adkit.data.files import EXTENSIONS, is_image, writable
 from adkit.errors import UserError
 
 PATIENCE = 10.0
-"""Seconds that a file which cannot be decoded must stay unchanged to be given up."""
+"""Seconds for which a file that cannot be decoded must stay unchanged until it counts as unreadable."""
 RECHECKED = 2000
-"""Known files that one look asks for their size and time; the others' turn comes with the next looks."""
+"""The number of known files whose size and time one look checks; the next looks check the others in turn."""
 REMEMBERED = 1_000_000
-"""Files above which those that are no longer there are forgotten, the oldest first."""
+"""The number of files above which those that are no longer there are forgotten, the oldest first."""
 _ENDINGS = tuple(EXTENSIONS)
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -29,32 +27,32 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file that has come to rest and should be read now."""
+    """A file that no longer changes and should be read now."""
 
     path: Path
     key: str
-    """Its absolute path."""
+    """The file's absolute path, as text."""
     stamp: Stamp
     last: bool
-    """Whether patience is over: if it cannot be decoded now, that is an error."""
+    """Whether patience is over: if the file cannot be decoded now, that is an error."""
 
 
 @dataclass
 class _Waiting:
-    """A file that is new, or other than it was, and not yet read."""
+    """A file that is new or has changed, and has not been read yet."""
 
     stamp: Stamp
     since: float
     tried: bool = False
-    """Whether it could not be decoded as it is."""
+    """Whether the file, as it is now, could not be decoded."""
 
 
 class Watcher:
     """Looks at folders again and again, and gives each image once.
 
-    A file is given when its size and time are the same in two looks, and again when either is another later. One that
-    cannot be decoded yet is given a last time when it has stayed unchanged for ``patience``. Nothing is asked of the
-    operating system but to list folders, which works on network drives, too.
+    A file is given when its size and time are the same in two looks, and again when either changes later. One that
+    cannot be decoded yet is given a last time when it has stayed unchanged for ``patience``. The folders are listed,
+    without a notification service of the operating system, so that it works on network drives, too.
     """
 
     def __init__(
@@ -66,17 +64,18 @@ class Watcher:
         without: Path | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        """
+        """Watch ``folders``.
+
         Args:
-            folders: looked through with their subfolders, the hidden ones left out; they may be missing for a while.
-            say: takes a sentence when a folder cannot be looked through, and when it can be again.
-            listed: images of which rows are there already → whether that was an error; of those only an error is
-                tried again, and given up in silence.
-            without: a folder that is passed over.
-            patience: seconds.
+            folders: the folders to watch with their subfolders, except hidden ones; they may be missing for a while.
+            say: called with a sentence when a folder cannot be listed, and when it can be again.
+            listed: image that has a row already → whether that is an error. Only those with an error are tried again,
+                and a second error gets no second row.
+            without: a folder that is left out.
+            patience: see ``PATIENCE``; in seconds.
 
         Raises:
-            UserError: a path that is not a folder.
+            UserError: a path is not a folder.
         """
         self._roots = _roots(folders)
         self._say = say
@@ -108,10 +107,10 @@ class Watcher:
         return sorted(arrivals, key=lambda arrival: (arrival.stamp[1], arrival.key))
 
     def settle(self, arrival: Arrival, *, readable: bool) -> bool:
-        """Whether what was made of an arrival counts; if not, ``look`` gives it again when its time has come."""
+        """Whether the result for an arrival counts; if not, ``look`` gives the file again later."""
         try:
             changed = _stamp(arrival.key) != arrival.stamp
-        except FileNotFoundError:  # taken away: what was read of it was whole
+        except FileNotFoundError:  # removed since: what was read of it was whole
             self._waiting.pop(arrival.key, None)
             if readable:
                 self._known[arrival.key] = arrival.stamp
@@ -125,12 +124,12 @@ class Watcher:
             return False
         self._waiting.pop(arrival.key, None)
         self._known[arrival.key] = arrival.stamp
-        told = arrival.key in self._faulty
+        reported = arrival.key in self._faulty
         self._faulty.discard(arrival.key)
-        return readable or not told
+        return readable or not reported
 
     def _changed(self, root: str, waiting: Mapping[str, _Waiting]) -> Iterator[tuple[str, Stamp]]:
-        """Images below ``root`` that are not known, or not as they were."""
+        """The images below ``root`` that are new or have changed, with their stamps."""
         known, turns = self._known, max(1, -(-len(self._known) // RECHECKED))
         turn = self._looks % turns
         there: set[str] | None = set() if len(known) > REMEMBERED else None
@@ -154,7 +153,7 @@ class Watcher:
                         elif name.lower().endswith(_ENDINGS) and is_image(Path(name)):
                             yield from self._differing(path)
             except OSError as error:
-                if folder == root or not isinstance(error, FileNotFoundError):  # subfolders may be taken away
+                if folder == root or not isinstance(error, FileNotFoundError):  # subfolders may be removed
                     self._trouble(folder, error)
             else:
                 self._well(folder)
@@ -162,10 +161,10 @@ class Watcher:
             self._forget(root, there)
 
     def _differing(self, path: str) -> Iterator[tuple[str, Stamp]]:
-        """The file itself, if it is one, and not as it is known."""
+        """The path itself with its stamp, if it is a file that is new or has changed."""
         try:
             stamp = _stamp(path)
-        except FileNotFoundError:  # renamed or taken away since it was listed
+        except FileNotFoundError:  # renamed or removed since it was listed
             return
         if stamp is None or self._known.get(path) == stamp:
             return
@@ -195,30 +194,8 @@ class Watcher:
             del self._known[path]
 
 
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM ask a watch to end in good order; a second one interrupts it where it is.
-
-    Yields:
-        Whether they did.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _roots(folders: Iterable[str]) -> dict[str, str]:
-    """Absolute path → the path as it was written; folders inside of others are left out."""
+    """Absolute path → the path as it was written, without folders that lie inside others."""
     written: dict[str, str] = {}
     for text in folders:
         if text == "-" or (Path(text).exists() and not Path(text).is_dir()):
@@ -234,13 +211,13 @@ def _roots(folders: Iterable[str]) -> dict[str, str]:
 
 
 def _stamp(path: str) -> Stamp | None:
-    """None of what is no file."""
+    """The size and time of a file; None where the path is not that of a regular file."""
     found = os.stat(path)
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _lacks_its_end(path: str) -> bool:
-    """Whether it is a PNG that was cut off behind its pixels: that decodes, but without its rotation, and will grow."""
+    """Whether a file is a PNG without its end, which is still growing: it may decode, but without its rotation."""
     try:
         with open(path, "rb") as file:
             if file.read(len(_PNG)) != _PNG:
@@ -248,4 +225,4 @@ def _lacks_its_end(path: str) -> bool:
             file.seek(-len(_PNG_END), os.SEEK_END)
             return file.read() != _PNG_END
     except OSError:
-        return True  # not to be read now; when patience is over, decoding tells the reason
+        return True  # it cannot be read now; when patience is over, decoding it reports why

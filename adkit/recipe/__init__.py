@@ -1,1 +1,1 @@
-"""A recipe: read, checked, explained."""
+"""Recipes: how they are read, checked and explained."""

@@ -10,8 +10,9 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column
 _DOTTED = re.compile(r"(?:(?P<table>[a-z]+)\.)?(?P<key>[a-z_]+): ")
 
 _KEYS = re.compile(r"\('(.+?)',?\)")  # as tomllib's messages show a table: ('a', 'b')
+
+_BLANKS = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
+
+_CUT = re.compile("[,\n]")
+
+KeyPath = tuple[str | int, ...]
+"""Keys from the top of the document down; an int is a place in a list."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +181,9 @@ def _override(values: dict[str, Any], taken: dict[KeyPath, str], argument: str) 
     if not equals or not key.strip():
         return "expected key=value, such as scorer.k=5"
     try:
-        inner: Any = tomllib.loads(f"{key} = 0")
+        path, _ = _only_path(tomllib.loads(f"{key} = 0"))
     except ValueError:
         return f"expected a dotted key before the equals sign, such as scorer.k, found {key!r}"
-    path: tuple[str, ...] = ()
-    while isinstance(inner, dict):
-        path, inner = (*path, *inner), next(iter(inner.values()))
     table = values
     for depth, name in enumerate(path[:-1], 1):
         table = table.setdefault(name, {})
@@ -212,164 +217,107 @@ def _plain(value: Any) -> Any:
             return value
 
 
-KeyPath = tuple[str | int, ...]
-"""Keys from the top of the document down; an int is a place in a list."""
-
-
-_BLANK = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
-
-
-_SPACE = re.compile(r"[ \t]*")
-
-
-_KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
-
-
-_STRING = re.compile(
-    r'''"""(?:[^\\]|\\.)*?"""(?:""|")?|"(?:[^"\\\n]|\\.)*"'''  # basic
-    r"""|'''.*?'''(?:''|')?|'[^'\n]*'""",  # literal
-    re.DOTALL,
-)
-
-
-_SCALAR = re.compile(r"[^,\]}#\n]+")
-
-
-class _LostError(Exception):
-    """The scanner does not understand what stands here."""
+def _only_path(values: Any) -> tuple[tuple[str, ...], Any]:
+    """The one path of keys through tables, and what stands at its end."""
+    path: tuple[str, ...] = ()
+    while isinstance(values, dict) and values:
+        ((key, values),) = values.items()
+        path += (key,)
+    return path, values
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Key path → the line, counted from 1, on which the key or its table's header stands.
 
     A table that only its children mention stands where the first of them does. ``text`` must be a document
-    that ``tomllib`` reads; a key that the scanner cannot place is left out, so that no line is a guess.
+    that ``tomllib`` reads; a key that cannot be placed is left out, so that no line is a guess.
     """
-    scanner = _Scanner(text.replace("\r\n", "\n"))
-    try:
-        scanner.document()
-    except (_LostError, RecursionError):
-        return scanner.lines  # what stands before the place where it got lost is right
-    return scanner.lines
+    lines = _Lines(text.replace("\r\n", "\n") + "\n")
+    with suppress(ValueError, IndexError, RecursionError):  # what was found before it got lost is right
+        lines.find()
+    return lines.found
 
 
-class _Scanner:
+class _Lines:
+    """The lines of a document's keys and list items: ``tomllib`` says where each of them ends.
+
+    It is given a text in which no more may follow, and its complaint names the place where more follows.
+    """
+
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.place = 0
-        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self.lines: dict[KeyPath, int] = {}
-        self.lengths: dict[KeyPath, int] = {}
-        """Array of tables → the number of its tables so far."""
+        self.found: dict[KeyPath, int] = {}
+        self._text = text
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._lengths: dict[KeyPath, int] = {}  # array of tables → the number of its tables so far
 
-    def document(self) -> None:
+    def find(self) -> None:
         table: KeyPath = ()
-        self.skip(_BLANK)
-        while self.place < len(self.text):
-            if self.text[self.place] == "[":
-                table = self.header()
+        place = self._behind_blanks(0)
+        while place < len(self._text):
+            if self._text[place] == "[":
+                end = self._text.index("\n", place)
+                table = self._header(place, end)
             else:
-                self.pair(table)
-            self.skip(_BLANK)
+                self._pair(table, place)
+                end = self._stop(place, "v={")  # as in an inline table, where no second line may follow
+            place = self._behind_blanks(end)
 
-    def header(self) -> KeyPath:
-        line = self.line()
-        array = self.text.startswith("[[", self.place)
-        self.place += 2 if array else 1
-        keys = self.dotted()
-        self.expect("]]" if array else "]")
+    def _header(self, place: int, end: int) -> KeyPath:
+        keys, content = _only_path(tomllib.loads(self._text[place:end]))
         path: KeyPath = ()
-        for depth, key in enumerate(keys):
+        for depth, key in enumerate(keys, 1):
             path += (key,)
-            if array and depth == len(keys) - 1:
-                self.lengths[path] = self.lengths.get(path, 0) + 1
-            if path in self.lengths:
-                path += (self.lengths[path] - 1,)
-        if array:
-            self.note(path[:-1], line)
-        self.note(path, line)
-        self.lines[path] = line  # rather than where a child of it stood before
+            if depth == len(keys) and content == [{}]:  # of a header in double brackets
+                self._lengths[path] = self._lengths.get(path, 0) + 1
+                self._note(path, place)
+            if path in self._lengths:
+                path += (self._lengths[path] - 1,)
+        self.found.pop(path, None)  # where a child of it stood before
+        self._note(path, place)
         return path
 
-    def pair(self, table: KeyPath) -> None:
-        line = self.line()
-        path = (*table, *self.dotted())
-        self.note(path, line)
-        self.expect("=")
-        self.skip(_SPACE)
-        self.value(path)
+    def _pair(self, table: KeyPath, place: int) -> None:
+        equals = self._stop(place, "[")  # as in a header, where no equals sign may follow
+        path = (*table, *_only_path(tomllib.loads(f"[{self._text[place:equals]}]"))[0])
+        self._note(path, place)
+        self._inside(path, self._behind_blanks(equals + 1))
 
-    def value(self, path: KeyPath) -> None:
-        first = self.text[self.place : self.place + 1]
-        if first == "[":
-            self.array(path)
-        elif first == "{":
-            self.inline_table(path)
-        else:
-            self.take(_STRING if first in {'"', "'"} else _SCALAR)
+    def _inside(self, path: KeyPath, place: int) -> None:
+        """Note what stands in the value at ``place``, if that is a list or an inline table."""
+        opening, numbers = self._text[place], count()
+        while self._text[place] in "[{,":
+            place = self._behind_blanks(place + 1)
+            if self._text[place] in "]}":  # of an empty one, or behind a last comma
+                return
+            if opening == "{":
+                self._pair(path, place)
+            else:
+                item = (*path, next(numbers))
+                self._note(item, place)
+                self._inside(item, place)
+            place = self._stop(place, "" if opening == "{" else "v=")
 
-    def array(self, path: KeyPath) -> None:
-        self.expect("[")
-        for index in range(len(self.text)):
-            self.skip(_BLANK)
-            if self.text.startswith("]", self.place):
-                break
-            self.note((*path, index), self.line())
-            self.value((*path, index))
-            self.skip(_BLANK)
-            if not self.text.startswith(",", self.place):
-                break
-            self.place += 1
-        self.expect("]")
+    def _note(self, path: KeyPath, place: int) -> None:
+        line = bisect_right(self._starts, place)
+        while path and path not in self.found:
+            self.found[path] = line
+            path = path[:-1]
 
-    def inline_table(self, path: KeyPath) -> None:
-        self.expect("{")
-        self.skip(_BLANK)
-        while not self.text.startswith("}", self.place):
-            self.pair(path)
-            self.skip(_BLANK)
-            if self.text.startswith(",", self.place):
-                self.place += 1
-                self.skip(_BLANK)
-            elif not self.text.startswith("}", self.place):
-                raise _LostError
-        self.expect("}")
+    def _behind_blanks(self, place: int) -> int:
+        blanks = _BLANKS.match(self._text, place)
+        return blanks.end() if blanks else place
 
-    def dotted(self) -> tuple[str, ...]:
-        keys: list[str] = []
-        while True:
-            self.skip(_SPACE)
-            keys.append(_unquoted(self.take(_KEY)))
-            self.skip(_SPACE)
-            if not self.text.startswith(".", self.place):
-                return tuple(keys)
-            self.place += 1
-
-    def note(self, path: KeyPath, line: int) -> None:
-        for depth in range(1, len(path) + 1):
-            self.lines.setdefault(path[:depth], line)
-
-    def line(self) -> int:
-        return bisect_right(self.starts, self.place)
-
-    def skip(self, pattern: re.Pattern[str]) -> None:
-        match = pattern.match(self.text, self.place)
-        self.place = match.end() if match else self.place
-
-    def take(self, pattern: re.Pattern[str]) -> str:
-        match = pattern.match(self.text, self.place)
-        if not match:
-            raise _LostError
-        self.place = match.end()
-        return match[0]
-
-    def expect(self, mark: str) -> None:
-        if not self.text.startswith(mark, self.place):
-            raise _LostError
-        self.place += len(mark)
-
-
-def _unquoted(key: str) -> str:
-    if key[0] == '"':
-        return next(iter(tomllib.loads(f"{key} = 0")))
-    return key.strip("'")
+    def _stop(self, place: int, opening: str = "") -> int:
+        """Where tomllib stops when it reads ``opening`` and the text from ``place`` on: at what cannot stand there."""
+        for size in (100, 10_000, len(self._text)):  # mostly little of the text will do
+            cut = _CUT.search(self._text, place + size)
+            text = opening + self._text[place : cut.end() if cut else None]
+            try:
+                tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                found = _PLACE.fullmatch(str(error))
+                if found and found["line"]:
+                    rest = text.split("\n", int(found["line"]) - 1)[-1][int(found["column"]) - 1 :]
+                    if len(opening + rest) < len(text):
+                        return place + len(text) - len(opening + rest)
+        raise ValueError("it reads nothing, or all")

@@ -19,12 +19,12 @@ from adkit.utils.text import is_text, near
 P = TypeVar("P", bound=Params)
 
 _TYPE_ERRORS = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"}
-"""Pydantic's own errors; the others are sentences that a model's author wrote."""
+"""The types of pydantic's own errors; all other errors are sentences that a model's author wrote."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and where: ``path`` starts at the table that was checked."""
+    """One thing that is wrong with a table, and where: ``path`` starts at that table."""
 
     path: KeyPath
     sentence: str
@@ -36,7 +36,7 @@ def check(model: type[P], table: Mapping[str, Any], taker: str) -> tuple[P | Non
     """The model of ``table``, or None and what is wrong with it.
 
     Args:
-        taker: who takes these keys, for ``unknown key; knn takes k, metric``.
+        taker: the name of what takes the keys, for the sentence ``unknown key; knn takes k, metric``.
     """
     foreign = {key for key, value in table.items() if _is_foreign(value)}
     # As JSON: strict Python mode would refuse lists for tuples and strings for paths.
@@ -57,26 +57,30 @@ def check(model: type[P], table: Mapping[str, Any], taker: str) -> tuple[P | Non
     return None, tuple(faults.values())
 
 
-def unknown_key(key: str, schema: Schema, taker: str) -> str:
-    """``unknown key; knn takes k, metric, index (did you mean k?)``."""
+def unknown_key(key: str, schema: Schema, taker: str, belongs_to: str = "") -> str:
+    """The sentence on a key that nobody takes: ``unknown key; knn takes k, metric, index (did you mean k?)``.
+
+    Args:
+        belongs_to: who does take the key, which is then said instead of a near match.
+    """
     properties: Schema = schema.get("properties", {})
     if not properties:
         return f"unknown key; {taker} takes no keys"
-    match = near(key, properties) or _described_as(key, properties)
-    hint = f" (did you mean {match}?)" if match else ""
+    matches = near(key, properties) or _described_as(key, properties)
+    hint = f" ({key} belongs to {belongs_to})" if belongs_to else f" (did you mean {matches[0]}?)" if matches else ""
     return f"unknown key; {taker} takes {', '.join(properties)}{hint}"
 
 
-def _described_as(key: str, properties: Schema) -> str | None:
-    """The one property whose description uses a word like ``key``."""
+def _described_as(key: str, properties: Schema) -> list[str]:
+    """The property whose description uses a word like ``key``, if it is the only one."""
     matches = [
         name for name, field in properties.items() if near(key, field.get("description", "").split(), likeness=0.85)
     ]
-    return matches[0] if len(matches) == 1 else None
+    return matches if len(matches) == 1 else []
 
 
 def _is_foreign(value: Any) -> bool:
-    """Whether no field takes the value: a date, or, from Python, anything that TOML cannot write."""
+    """Whether no field can take the value: a date or, from Python, anything that TOML cannot write."""
     if isinstance(value, list):
         return any(map(_is_foreign, value))
     if isinstance(value, dict):
@@ -96,7 +100,7 @@ def _foreign_faults(table: Mapping[str, Any], keys: set[str], schema: Schema, ta
 
 
 def _odd_one(value: Any) -> str:
-    """The foreign value, or the first one in a list or table."""
+    """Words for the foreign value, or for the first one in a list or table."""
     inside = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else None
     if inside is None:
         return found(value)
@@ -105,7 +109,7 @@ def _odd_one(value: Any) -> str:
 
 
 def _faults(errors: Sequence[ErrorDetails], table: Mapping[str, Any], schema: Schema, taker: str) -> Iterator[Fault]:
-    # A sentence of the author's comes first: it says more of a union than its other members' types do.
+    # A sentence of the model's author comes first: it says more about a union than the types of its members do.
     for error in sorted(errors, key=lambda error: error["type"] in _TYPE_ERRORS):
         yield _fault(error, table, schema, taker)
 
@@ -133,7 +137,7 @@ def _fault(error: ErrorDetails, table: Mapping[str, Any], schema: Schema, taker:
 
 
 def _length(error: ErrorDetails, schema: Schema) -> str:
-    """The length that was asked of a union: JSON Schema has no place for it."""
+    """Words for the length that a union must have, for which JSON Schema has no place."""
     context = error.get("ctx", {})
     if "anyOf" not in schema or len(error["loc"]) > 1:
         return ""

@@ -1,4 +1,4 @@
-"""Reads recipes: from a file or a mapping to checked tables and components, every problem at once."""
+"""Reads a recipe from a file or a mapping into checked tables and components, and reports every problem at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from adkit.errors import UserError
 from adkit.plugin.component import Kind
-from adkit.plugin.params import Params, found
+from adkit.plugin.params import Params, found, model_schema
 from adkit.plugin.registry import Registered, Registry, discover
 from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_document
-from adkit.recipe.problems import check
+from adkit.recipe.problems import check, unknown_key
 from adkit.recipe.shipped import ShippedRecipe
 from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
-from adkit.utils.text import did_you_mean, near, toml_value
+from adkit.utils.text import did_you_mean, joined, near, toml_value
 
 if TYPE_CHECKING:
     from adkit.data.formats.base import DataTable
@@ -40,24 +40,24 @@ TABLES: Final = (
 """Every table of a recipe, in the order in which a resolved one has them."""
 
 DEFAULT_USE: Final[Mapping[Kind, str]] = MappingProxyType({"extractor": "timm", "localizer": "bilinear"})
-"""Component of a table without ``use``."""
+"""Kind → the component that a table without ``use`` names."""
 
 DEFAULT_FORMAT: Final = "mvtec"
 
 CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
     {"run": RunTable, "features": FeaturesTable, "training": TrainingTable, "threshold": ThresholdTable}
 )
-"""Tables whose keys are the core's alone, whatever else the recipe says."""
+"""Table → its model, for the tables whose keys are adkit's own whatever components the recipe names."""
 
 BACKBONE: Final = "backbone"
-"""Key of ``[extractor]`` that a list turns into an ensemble, whatever the extractor."""
+"""The key of ``[extractor]`` whose value may be a list, which makes an ensemble of any extractor."""
 
 AS_DATA: Final = "these images are resized as those of [data] are"
 WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
     dict.fromkeys(("resize", "image_size", "crop", "metric_size", "batch_size"), AS_DATA)
     | {"calibration": "none of these images are kept back"}
 )
-"""Keys that ``[auxiliary]`` shares with ``[data]`` and cannot use, and why."""
+"""Key that ``[auxiliary]`` shares with ``[data]`` and cannot use → why."""
 
 NEED_ADAPTER: Final = ("training", "stopper", "auxiliary")
 
@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Choice:
-    """A component and the parameters that the recipe gives it."""
+    """A component that a recipe chooses, with the parameters that the recipe gives it."""
 
     name: str
     params: Params
@@ -76,14 +76,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read and checked; two are equal where they ask for the same."""
+    """A recipe that was read and checked; two recipes are equal if they ask for the same."""
 
     document: Document = field(compare=False, repr=False)
-    """Where each key was written, for problems that only the data or a component can find."""
+    """The place where each key was written, for problems that only the data or a component can find."""
     run: RunTable
     data: DataTable
     extractors: tuple[Choice, ...]
-    """One, or one per backbone where ``[extractor] backbone`` is a list: an ensemble."""
+    """The extractor, or one extractor per backbone where ``[extractor] backbone`` is a list: an ensemble."""
     features: FeaturesTable
     adapter: Choice | None
     training: TrainingTable | None
@@ -101,7 +101,7 @@ class Recipe:
 
     @property
     def choices(self) -> list[tuple[Kind, Choice]]:
-        """Every component that it names, with its kind."""
+        """Every component that the recipe chooses, with its kind."""
         named: list[tuple[Kind, Choice | None]] = [
             *(("extractor", extractor) for extractor in self.extractors),
             ("adapter", self.adapter),
@@ -115,7 +115,7 @@ class Recipe:
 def read_recipe(
     source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), registry: Registry | None = None
 ) -> Recipe:
-    """Read a recipe.
+    """Read a recipe and check it.
 
     Args:
         source: a file, the name of a recipe that ships with adkit, or the recipe's tables.
@@ -123,7 +123,7 @@ def read_recipe(
         registry: the components to choose from; default: those of the installed plugins.
 
     Raises:
-        UserError: every problem of the recipe, each with its file, line and dotted key.
+        UserError: the recipe has problems; all of them are listed, each with its file, line and dotted key.
     """
     document = read_document(source, overrides)
     # Only a file that parsed is worth the imports of every plugin.
@@ -131,7 +131,7 @@ def read_recipe(
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's tables, every default spelled out, for ``tomli_w``; reading them gives an equal recipe."""
+    """The recipe's tables with every default spelled out, for ``tomli_w``; reading them gives an equal recipe."""
     tables: dict[str, dict[str, Any] | None] = {
         "run": _dumped(recipe.run),
         "data": _dumped(recipe.data),
@@ -153,7 +153,7 @@ def _choice_table(choice: Choice | None, own: Mapping[str, str] | None = None) -
 
 
 def _extractor_table(choices: Sequence[Choice]) -> dict[str, Any]:
-    """The inverse of ``_Reader.members``."""
+    """The one table that stands for all extractors of an ensemble: the inverse of ``_Reader.members``."""
     tables = [_choice_table(choice) or {} for choice in choices]
     if len(tables) == 1:
         return tables[0]
@@ -174,7 +174,7 @@ def _dumped(params: Params | None) -> dict[str, Any] | None:
 
 
 class _Reader:
-    """Collects the problems of one document."""
+    """Reads one document, and collects its problems."""
 
     def __init__(self, document: Document, registry: Registry) -> None:
         self.document = document
@@ -197,10 +197,10 @@ class _Reader:
         threshold = self.model("threshold", ThresholdTable)
         self.needs_adapter(fit)
         if run is not None and threshold is not None and run.folds > 1 and threshold.method == "cross":
-            self.problem(("run", "folds"), 'expected 1 beside threshold.method = "cross", which has folds of its own')
+            self.problem(("run", "folds"), 'expected 1 with threshold.method = "cross", which has folds of its own')
         if self.problems:
             raise UserError(dict.fromkeys(problem.text for problem in sorted(self.problems)))
-        # What a table without a problem gives; mypy cannot know it.
+        # Without a problem, none of them is None; mypy cannot know it.
         assert run is not None
         assert data is not None
         assert extractors is not None
@@ -232,7 +232,7 @@ class _Reader:
         return read() if name in self.document.values else None
 
     def table(self, name: str) -> dict[str, Any] | None:
-        """The table's values, empty where the recipe has none; None, and a problem, where it is no table."""
+        """The table's values, empty where the recipe lacks it; None, and a problem, where it is not a table."""
         table = self.document.values.get(name, {})
         if isinstance(table, dict):
             return table
@@ -265,13 +265,20 @@ class _Reader:
             options = ", ".join(map(toml_value, FORMATS))
             self.problem((name, "format"), f"expected one of {options}, found {found(chosen)}{hint}")
             return None
-        return self.check(name, FORMATS[chosen], table, f'[{name}] of format "{chosen}"')
+        model, taker = FORMATS[chosen], f'[{name}] of format "{chosen}"'
+        homes = {key: [other for other, keys in FORMATS.items() if key in keys.model_fields] for key in table}
+        elsewhere = {key: others for key, others in homes.items() if others and chosen not in others}
+        for key, others in elsewhere.items():
+            belongs_to = f"format{'s' * (len(others) > 1)} {joined(others, 'and')}"
+            self.problem((name, key), unknown_key(key, model_schema(model), taker, belongs_to))
+        own = {key: value for key, value in table.items() if key not in elsewhere}
+        return self.check(name, model, own, taker)
 
     def auxiliary(self) -> DataTable | None:
         table = self.document.values["auxiliary"]
         for key in WITHOUT_EFFECT if isinstance(table, dict) else ():
             if key in table:
-                self.problem(("auxiliary", key), f"has no effect, for {WITHOUT_EFFECT[key]}: remove it")
+                self.problem(("auxiliary", key), f"has no effect, because {WITHOUT_EFFECT[key]}: remove it")
         return self.data("auxiliary")
 
     def scorer_fit(self) -> ScorerTable | None:
@@ -295,7 +302,7 @@ class _Reader:
         return found if len(found) == len(choices) else None
 
     def members(self, table: dict[str, Any]) -> list[dict[str, Any]]:
-        """The table of each member: a list of backbones makes an ensemble, and a list of lists is shared out."""
+        """The table of each member: a list of backbones makes an ensemble, whose members share out a list of lists."""
         backbones = table.get(BACKBONE)
         if not isinstance(backbones, list) or not backbones:
             return [table]
@@ -329,7 +336,7 @@ class _Reader:
             self.problem((kind, "use"), sentence)
             return
         typo = near("use", table)
-        hint = f" (did you mean use where it says {typo}?)" if typo else ""
+        hint = f" (did you mean use where it says {typo[0]}?)" if typo else ""
         self.problem((kind, "use"), f"missing; name {_a(kind)}: {names}{hint}", at=(kind,))
 
     def unknown_tables(self) -> None:
@@ -341,8 +348,8 @@ class _Reader:
                 self.problem((name,), f"unknown table; a recipe has {known}{did_you_mean(name, TABLES)}")
                 continue
             homes = [table for table, model in CORE_TABLES.items() if name in model.model_fields]
-            hint = f"; write it under [{homes[0]}]" if homes else ", and every key of a recipe does"
-            self.problem((name,), f"this key stands in no table{hint or ': every key of a recipe stands in one'}")
+            hint = f"; write it under [{homes[0]}]" if homes else ", and every key of a recipe must be in one"
+            self.problem((name,), f"this key is in no table{hint}")
 
     def needs_adapter(self, fit: ScorerTable | None) -> None:
         values = self.document.values

@@ -1,4 +1,4 @@
-"""What there is to write in a recipe: for ``adkit plugins``, and as the reference in the documentation."""
+"""Describes what a recipe can contain, for ``adkit plugins`` and for the reference in the documentation."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from adkit.data.formats import FORMATS
 from adkit.data.formats.base import DataTable
 from adkit.plugin.component import KINDS, Kind
-from adkit.plugin.params import example, expected, first_sentence, model_schema
-from adkit.plugin.registry import Registered, Registry, _kind, question
+from adkit.plugin.params import expected, first_sentence, model_schema
+from adkit.plugin.registry import Registered, Registry, kind_named, question
 from adkit.recipe.reader import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
 from adkit.recipe.tables import ScorerTable
 from adkit.utils.text import toml_key, toml_value
 
 
 def plugins_text(registry: Registry, kind: str | None = None, name: str | None = None) -> str:
-    """All components, those of a kind, or one with its parameters as a TOML block to paste.
+    """A list of all components or of a kind's, or one component with its parameters as a TOML block to paste.
 
     Raises:
-        UserError: no such kind or component.
+        UserError: there is no such kind or component.
     """
     if kind is None:
         return "\n".join(_overview(registry))
-    chosen = _kind(kind)
+    chosen = kind_named(kind)
     if name is None:
         return "\n".join((*_kind_lines(registry, chosen), *_failure_lines(registry)))
     return "\n".join(_block(chosen, registry.get(chosen, name)))
 
 
 def reference_markdown(registry: Registry) -> str:
-    """Every table, in a recipe's order, and every component with its keys: Markdown of levels 2 and 3."""
+    """The reference of recipes in Markdown: a heading for every table, and below it one for every component."""
     lines: list[str] = []
     for table in TABLES:
         lines += [f"## `[{table}]`", ""]
@@ -41,19 +41,20 @@ def reference_markdown(registry: Registry) -> str:
             lines += _data_reference()
         elif table == "auxiliary":
             lines += [
-                "Images beside the normal ones, which only an adapter sees: the keys of `[data]` that say where they "
-                "are. They become images as those do, and one that is among those, too, is left out.",
+                "Other images than the normal ones, which only an adapter sees. The table takes the keys of `[data]` "
+                "that say where images are. They are resized as those of `[data]`, and an image that is also among "
+                "those is left out.",
                 "",
             ]
         else:
-            lines += _component_reference(registry, _kind(table))
+            lines += _component_reference(registry, kind_named(table))
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _component_reference(registry: Registry, kind: Kind) -> Iterator[str]:
     yield from (question(kind), "")
     if kind == "scorer":
-        yield from ("Beside `use`, every scorer takes:", "", *_rows(model_schema(ScorerTable)))
+        yield from ("Besides `use`, every scorer takes:", "", *_rows(model_schema(ScorerTable)))
     for entry in registry.found(kind):
         default = ", the default" if DEFAULT_USE.get(kind) == entry.component.name else ""
         yield from (f"### `use = {toml_value(entry.component.name)}`{default}", "")
@@ -107,13 +108,14 @@ def _block(kind: Kind, entry: Registered) -> Iterator[str]:
         said = "required; " if key in required else "optional; " if optional else ""
         yield ""
         yield f"# {field['description']} ({said}{expected(field)})"
-        yield f"{'# ' if optional else ''}{toml_key(key)} = {toml_value(example(field))}"
+        values = [field["default"]] if "default" in field else field.get("examples", [])[:1]
+        yield f"{'# ' if optional else ''}{toml_key(key)} = {''.join(map(toml_value, values))}".rstrip()
 
 
 def _data_reference() -> Iterator[str]:
     common = model_schema(DataTable)["properties"]
     del common["format"]
-    yield from ("Which images, and how they are resized. Beside `format`, all formats take:", "")
+    yield from ("Which images, and how they are resized. Besides `format`, all formats take:", "")
     yield from _rows({"properties": common, "required": ["root"]})
     for name, model in FORMATS.items():
         schema = model_schema(model)
@@ -127,7 +129,7 @@ def _data_reference() -> Iterator[str]:
 
 
 def _rows(schema: Mapping[str, Any]) -> Iterator[str]:
-    """A Markdown table of a schema's keys, and an empty line."""
+    """The lines of a Markdown table of a schema's keys, and an empty one."""
     properties = schema.get("properties", {})
     if not properties:
         yield from ("No further keys.", "")

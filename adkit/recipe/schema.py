@@ -13,16 +13,17 @@ from adkit.recipe.tables import ScorerTable
 
 
 def recipe_schema(registry: Registry) -> Schema:
-    """Every recipe that is accepted is valid under it; validators written in Python it cannot say.
+    """The JSON Schema of recipes: every recipe that adkit accepts is valid under it.
 
-    Draft 07, the newest that Taplo (Even Better TOML) reads, and ``oneOf``, for Taplo completes no ``if``.
+    It cannot express validators that are written in Python, so a recipe that is valid may still be refused. It is of
+    draft 07, the newest that Taplo (Even Better TOML) reads, and uses ``oneOf``, as Taplo completes no ``if``.
     """
     components: Schema = {kind: _component_table(kind, registry) for kind in KINDS}
     core = {
         name: {"description": first_sentence(model.__doc__), **model_schema(model)}
         for name, model in CORE_TABLES.items()
     }
-    data = {"data": _data_table("the images"), "auxiliary": _data_table("other images, for the adapter")}
+    data = {"data": _data_table("the images"), "auxiliary": _data_table("other images, for the adapter alone")}
     tables: Schema = {**core, **data, **components}
     initial = {"properties": {"scorer": {"properties": {"fit": {"const": "initial"}}, "required": ["fit"]}}}
     return {
@@ -67,7 +68,7 @@ def _component_branch(kind: Kind, entry: Registered) -> Schema:
 
 
 def _of_ensembles(properties: Schema) -> Schema:
-    """The keys of an extractor, and what they may be where a list of backbones makes an ensemble."""
+    """The keys of an extractor, with the lists that they may be where a list of backbones makes an ensemble."""
 
     def several(key: str, value: Schema) -> Schema:
         if key != BACKBONE and value.get("type") != "array":
@@ -80,7 +81,7 @@ def _of_ensembles(properties: Schema) -> Schema:
 
 
 def _must_be_written(kind: Kind, registry: Registry) -> bool:
-    """Whether a recipe without this table is incomplete: its default needs a parameter or is not there."""
+    """Whether a recipe must have this table: its default component needs a parameter or is not installed."""
     defaults = [entry for entry in registry.usable(kind) if entry.component.name == DEFAULT_USE[kind]]
     return not defaults or bool(model_schema(defaults[0].component.params).get("required"))
 
@@ -96,7 +97,7 @@ def _data_table(description: str) -> Schema:
         }
         required = {*schema.get("required", ()), "format"} - ({"format"} if name == DEFAULT_FORMAT else set())
         branches.append({**schema, "description": layout, "properties": properties, "required": sorted(required)})
-    formats = {"description": "how the images lie", "enum": list(FORMATS), "default": DEFAULT_FORMAT}
+    formats = {"description": "how the images are laid out", "enum": list(FORMATS), "default": DEFAULT_FORMAT}
     return {
         "description": description,
         "type": "object",

@@ -94,9 +94,9 @@ def _not_there(path: Path, beside: Mapping[str, str]) -> str:
     options = {recipe.name: recipe.name for recipe in shipped_recipes()} | dict(beside)
     # Whoever knows a recipe from the repository calls it by its path there.
     wanted = path.as_posix().removesuffix(".toml").rpartition("recipes/")[2]
-    match = near(wanted, options) or near(wanted.rpartition("/")[2], options)
-    hint = f" (did you mean {options[match]}?)" if match else ""
-    listed = "" if match in beside else "; adkit recipes lists those that ship with adkit"
+    matches = near(wanted, options) or near(wanted.rpartition("/")[2], options)
+    hint = f" (did you mean {options[matches[0]]}?)" if matches else ""
+    listed = "" if matches and matches[0] in beside else "; adkit recipes lists those that ship with adkit"
     return f"{path}: no such recipe{hint}{listed}"
 
 

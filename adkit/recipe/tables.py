@@ -1,4 +1,4 @@
-"""The recipe's tables that belong to the core: their keys, ranges and defaults."""
+"""The tables of a recipe that are adkit's own: their keys, ranges and defaults."""
 
 from __future__ import annotations
 
@@ -20,44 +20,55 @@ class RunTable(Params):
         "run",
         pattern=r"^[^./\\\s\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$",
         title='a folder name, such as "tile": no slash, no dot or space at its start',
-        description="folder under output; default: the recipe file's stem",
+        description="name of the run and of its folder under output; default: the recipe's file name without .toml",
         json_schema_extra=_without_default,
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all randomness")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn at random")
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
-        description="where to compute; auto: a GPU where there is one",
+        description="device to compute on; auto: a GPU if there is one, else the CPU",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="what the extractor computes in; auto: by what the device is able to"
+        "auto",
+        description="precision that the extractor computes in; auto: bfloat16 if the device has it natively, else "
+        "float32",
     )
     folds: int = Field(
-        1, ge=1, le=100, description="above 1: k-fold over the normal training images, metrics as mean and SEM"
+        1,
+        ge=1,
+        le=100,
+        description="above 1: fit so many detectors, each without one fold of the normal training images; metrics are "
+        "their mean, with its standard error",
     )
-    fold_members: bool = Field(False, description="whether the detector has the models of all folds, or of the first")
+    fold_members: bool = Field(
+        False, description="true: the saved detector has the members of all folds; false: those of the first fold"
+    )
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
 
 
 class TrainingTable(Params):
-    """How an adapter is trained; what is left out comes from the adapter."""
+    """How an adapter is trained; a key that is left out has the adapter's own value."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["minibatches", "epochs"]}})
 
-    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="rule of the steps")
-    learning_rate: float | None = Field(None, gt=0, le=10, description="size of the steps")
-    momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd, first beta of adam and adamw")
-    weight_decay: float | None = Field(None, ge=0, le=10, description="pull of the weights towards zero")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
-    batch_size: int | None = Field(None, ge=1, le=65536, description="images per step")
-    minibatches: int | None = Field(None, ge=1, description="length in steps; or give epochs")
+    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="optimizer that updates the weights")
+    learning_rate: float | None = Field(None, gt=0, le=10, description="learning rate of the optimizer")
+    momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd, or first beta of adam and adamw")
+    weight_decay: float | None = Field(None, ge=0, le=10, description="decay of the weights towards zero")
+    clip_norm: float | None = Field(None, gt=0, description="norm to which a step's gradient is clipped")
+    batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
+    minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")
     epochs: float | None = Field(
-        None, gt=0, description="length in rounds through the normal images; or give minibatches"
+        None, gt=0, description="length of the training in rounds through the normal images; or give minibatches"
     )
 
     snapshot_epochs: float | None = Field(
-        None, ge=0, description="rounds after each of which the state is kept and its distances are reported; 0: never"
+        None,
+        ge=0,
+        description="rounds through the normal images between two snapshots, whose distances are reported; 0: no "
+        "snapshots",
     )
 
     @model_validator(mode="after")
@@ -68,18 +79,18 @@ class TrainingTable(Params):
 
 
 class ThresholdTable(Params):
-    """Above which score an image is called anomalous, and above which value of its map per pixel."""
+    """The score above which an image counts as anomalous, and the value of its map above which a pixel does."""
 
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal images that may be called anomalous"
     )
     method: Literal["split", "cross"] = Field(
         "split",
-        description="split: images of data.calibration calibrate; cross: every normal image fits and calibrates, "
-        "in folds",
+        description="split: the threshold comes from the images that data.calibration keeps back; cross: from every "
+        "normal image, scored by a detector that was fitted without its fold",
     )
-    folds: int | None = Field(None, ge=2, le=100, description="of cross; default: 5")
-    pixel: bool = Field(True, description="whether pixels get a threshold of their own, where there are maps")
+    folds: int | None = Field(None, ge=2, le=100, description="number of folds of method cross; default: 5")
+    pixel: bool = Field(True, description="whether pixels get a threshold of their own if there are maps")
 
     @model_validator(mode="after")
     def _folds_of_cross(self) -> ThresholdTable:
@@ -89,13 +100,13 @@ class ThresholdTable(Params):
 
     @property
     def parts(self) -> int:
-        """Folds of the normal images; 0 where there are none."""
+        """The number of folds of the normal images; 0 for method ``split``."""
         return (self.folds or 5) if self.method == "cross" else 0
 
 
 class ScorerTable(Params):
-    """The keys of ``[scorer]`` that every scorer has beside ``use``."""
+    """The keys of ``[scorer]`` that every scorer has besides ``use``."""
 
     fit: Literal["adapted", "initial"] = Field(
-        "adapted", description="fit on the adapted features, or on those from before adapting"
+        "adapted", description="features that the scorer is fitted on: the adapted ones, or those from before adapting"
     )

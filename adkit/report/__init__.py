@@ -1,1 +1,1 @@
-"""What a run found."""
+"""What a run found: the models of ``report.json``, and tables for the terminal."""

@@ -1,29 +1,11 @@
-"""What a run found, as data: ``report.json`` and the table on the terminal."""
+"""What a run found, as data: the models of ``report.json``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
-
-if TYPE_CHECKING:
-    pass
-
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max", "image_fpr95")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_aupro")
-"""Null where there is no mask or no map."""
-METRICS = IMAGE_METRICS + PIXEL_METRICS
-TITLES = {
-    "image_auroc": "image\nAUROC",
-    "image_ap": "image\nAP",
-    "image_f1max": "image\nF1-max",
-    "image_fpr95": "image\nFPR95",
-    "pixel_auroc": "pixel\nAUROC",
-    "pixel_ap": "pixel\nAP",
-    "pixel_aupro": "pixel\nAUPRO",
-}
-"""Column heads, as the field writes them."""
 
 
 class _Part(BaseModel):
@@ -31,11 +13,11 @@ class _Part(BaseModel):
 
 
 class ImageCounts(_Part):
-    """How many images of a category were read for what, and how many could not be read."""
+    """How many images of a category were used for what, and how many could not be read."""
 
     train: int
     stopping: int = 0
-    """Held out of training for the stopper."""
+    """Images that were held out of the training for the stopper."""
     calibration: int
     test_normal: int
     test_anomalous: int
@@ -43,22 +25,22 @@ class ImageCounts(_Part):
 
 
 class ThresholdReport(_Part):
-    """What lies above ``value`` counts as anomalous: an image's score, or any value of its map."""
+    """A threshold with its error rates; an image is anomalous if its score, or a value of its map, is above it."""
 
     value: float
     method: Literal["split", "cross"]
     folds: int | None
-    """Of cross."""
+    """The number of folds of method ``cross``; None for ``split``."""
     calibration_images: int
     false_positive_rate_asked: float
     false_positive_rate_supported: float
-    """The rate that the number of calibration images can promise."""
+    """The rate that a threshold of so many calibration images can promise."""
     test_false_positive_rate: float | None
-    """Share of the normal test images above the threshold; nothing was chosen by it."""
+    """The share of the normal test images above the threshold; nothing was chosen by it."""
     test_false_positive_interval: tuple[float, float] | None
-    """Wilson's 95% interval of that share: what so few images can tell of the true rate."""
+    """The 95% Wilson interval of ``test_false_positive_rate``: what so few images say about the true rate."""
     test_recall: float | None
-    """Share of the anomalous test images above the threshold; nothing was chosen by it."""
+    """The share of the anomalous test images above the threshold; nothing was chosen by it."""
 
 
 class CheckReport(_Part):
@@ -67,58 +49,58 @@ class CheckReport(_Part):
     minibatches: int
     epochs: float
     loss: float | None
-    """Mean since the check before."""
+    """The mean loss since the previous check; None before the first step."""
     terms: dict[str, float]
-    """Of the loss, where it has several."""
+    """Term → its mean since the previous check, where the loss has several terms; else empty."""
     value: float | None
-    """The stopper's."""
+    """The value that the stopper judged by; None where it has none."""
     kept: bool
     reason: str
 
 
 class SnapshotReport(_Part):
-    """A state along a training, measured after the run, on up to 256 images of each group."""
+    """A state along a training, measured after the test on up to 256 images of each group."""
 
     minibatches: int
     epochs: float
     distances: dict[str, float]
     """Group (``train``, ``held_out``, ``test_normal``, ``test_anomalous``) → mean of the adapter's score, raw."""
     normalized: dict[str, float]
-    """The same over that of ``train``, as in PANDA's figure 3; empty where that is 0."""
+    """Group → its distance over that of ``train``, as in PANDA's figure 3; empty where that is 0."""
     image_auroc: float | None
-    """Of the adapter's score on the measured test images."""
+    """The AUROC of the adapter's score on the measured test images."""
 
 
 class TrainingReport(_Part):
-    """How an extractor was adapted."""
+    """How an extractor was adapted to a category."""
 
     subject: str
     schedule: dict[str, float | int | str]
     minibatches: int
     kept_minibatches: int
-    """Of the state that the run went on with."""
+    """The number of minibatches after which the run's final state was taken."""
     ended: str
-    """Why it ended."""
+    """Why the training ended, as a sentence."""
     seconds: float
     checks: list[CheckReport]
     snapshots: list[SnapshotReport] = []
-    """Nothing was decided by them."""
+    """The snapshots along the training; nothing was decided by them."""
 
 
 class CategoryReport(_Part):
     metrics: dict[str, float | None]
-    """With ``run.folds``, means over the folds."""
+    """Those of pixels are null where there is no mask or no map. With ``run.folds``, means over the folds."""
     sem: dict[str, float | None] | None = None
-    """Standard errors of those means."""
+    """The standard errors of the means in ``metrics``; None without ``run.folds``."""
     folds: list[dict[str, float | None]] = []
     """The metrics of each fold."""
     fold_members: dict[str, float | None] | None = None
-    """Those of the detector that is saved, where ``run.fold_members`` makes it one of all folds."""
+    """The metrics of the saved detector, where ``run.fold_members`` gives it the members of all folds."""
     images: ImageCounts
     threshold: ThresholdReport | None
     trainings: list[TrainingReport] = []
     pixel_threshold: ThresholdReport | None = None
-    """By the highest value of each image's map; null without maps, or where the recipe wants none."""
+    """The threshold of pixels, set by the highest value of each image's map; None without maps, or if not asked for."""
 
 
 class Unreadable(_Part):
@@ -130,13 +112,15 @@ class Unreadable(_Part):
 
 
 class ComponentReport(_Part):
+    """A component that the run used, and the distribution that it comes from."""
+
     kind: str
     name: str
     origin: str
 
 
 class Report(_Part):
-    """A whole run; ``report.json`` is this, and ``Report.load`` reads it back."""
+    """What a whole run found; ``report.json`` is this as JSON, and ``Report.load`` reads it back."""
 
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
     schema_version: Literal["adkit.report/2"] = Field("adkit.report/2", alias="schema")
@@ -145,9 +129,9 @@ class Report(_Part):
     categories: dict[str, CategoryReport]
     mean: dict[str, float | dict[str, float | None] | None]
     resumed: int = 0
-    """How often the run was interrupted and taken up again."""
+    """How often the run was interrupted and resumed."""
     timings: dict[str, float]
-    """Seconds of each stage, those of interrupted attempts included as far as their work was kept."""
+    """Stage → its seconds, those of interrupted attempts included as far as their work was kept."""
     peak_memory_bytes: int
     versions: dict[str, str]
     git: str | None
@@ -171,7 +155,7 @@ class Report(_Part):
 
 def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:
     """Mean of each metric over the categories that have it, and under ``sem`` its standard error."""
-    from adkit.metrics import mean_and_sem
+    from adkit.metrics import METRICS, mean_and_sem  # brings NumPy, which nobody needs who reads a report
 
     table: dict[str, Any] = {}
     errors: dict[str, float | None] = {}

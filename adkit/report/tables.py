@@ -1,37 +1,38 @@
-"""What a run found, as tables on the terminal."""
+"""Tables of what a run found, for the terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adkit.report.report import METRICS, TITLES, Report
+from adkit.metrics import METRICS
+from adkit.report.report import Report
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def metrics_table(report: Report) -> Table | None:
-    """A row per category, and their mean with its standard error; None where nothing could be measured."""
+    """The metrics of each category, and their mean with its standard error; None where nothing could be measured."""
     shown = [metric for metric in METRICS if report.mean[metric] is not None]
     if not shown:
         return None
-    result = _table(report.name, "category", *(TITLES[metric] for metric in shown))
+    result = _table(report.name, "category", *(METRICS[metric].title for metric in shown))
     for name, category in report.categories.items():
-        result.add_row(name, *(_figure(category.metrics[metric]) for metric in shown))
+        result.add_row(name, *(_value(category.metrics[metric]) for metric in shown))
     only = next(iter(report.categories.values()))
     if len(report.categories) == 1 and only.sem is not None:
-        result.add_row("± SEM of folds", *(_figure(only.sem[metric]) for metric in shown))
+        result.add_row("± SEM of folds", *(_value(only.sem[metric]) for metric in shown))
     if len(report.categories) > 1:
         errors = report.mean["sem"]
         assert isinstance(errors, dict)
         result.add_section()
-        result.add_row("mean", *(_figure(report.mean[metric]) for metric in shown))
-        result.add_row("± SEM", *(_figure(errors[metric]) for metric in shown))
+        result.add_row("mean", *(_value(report.mean[metric]) for metric in shown))
+        result.add_row("± SEM", *(_value(errors[metric]) for metric in shown))
     return result
 
 
 def thresholds_table(report: Report) -> Table | None:
-    """A row per category that has a threshold; None where there is none."""
+    """The threshold of each category that has one, with its error rates; None where no category has one."""
     rows = {name: category.threshold for name, category in report.categories.items() if category.threshold}
     if not rows:
         return None
@@ -42,8 +43,8 @@ def thresholds_table(report: Report) -> Table | None:
             name,
             f"{threshold.value:.4g}",
             f"≤ {max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked):.3f}",
-            _figure(threshold.test_false_positive_rate),
-            _figure(threshold.test_recall),
+            _value(threshold.test_false_positive_rate),
+            _value(threshold.test_recall),
         )
     return result
 
@@ -58,5 +59,5 @@ def _table(title: str, first: str, *others: str) -> Table:
     return result
 
 
-def _figure(value: object) -> str:
+def _value(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else "–"

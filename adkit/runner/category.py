@@ -11,28 +11,31 @@ from adkit.data.splits import folded
 from adkit.detector.save import Fitted
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.metrics import image_metrics, mean_and_sem
-from adkit.report.report import METRICS, PIXEL_METRICS, CategoryReport, ImageCounts, ThresholdReport, TrainingReport
+from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
+from adkit.report.report import CategoryReport, ImageCounts, ThresholdReport, TrainingReport
 from adkit.runner.evaluate import Evaluation, FloatArray, Labels, evaluate
 from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
 from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
+from adkit.utils.text import counted
 
 COLUMNS = ("category", "split", "id", "kind", "label", "score", "p_value", "anomalous", "fold")
-"""Of ``scores.csv``."""
+"""The columns of ``scores.csv``."""
 
 
 @dataclass(frozen=True)
 class CategoryResult:
+    """What a run found in one category: its report, its rows of ``scores.csv``, and warnings."""
+
     report: CategoryReport
     rows: list[tuple[object, ...]]
-    """A row per image, under COLUMNS."""
+    """One row per image, with the columns of COLUMNS."""
     warnings: list[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A fitted detector, its thresholds, and what it makes of the test images."""
+    """A fitted detector, its thresholds, and its scores of the test images."""
 
     fitted: Calibrated
     threshold: Threshold | None
@@ -46,17 +49,17 @@ class Trial:
 
 
 def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
-    """Fit on the training images, set the thresholds by the calibration images, measure on the test images."""
+    """Fit on the training images, set the thresholds by the calibration images, and measure on the test images."""
     if place.parts.recipe.run.folds > 1:
         return _run_folds(category, place)
     trial = _trial(category, fit_and_calibrate(category, place), place)
     with place.display.stage("metrics", category.name):
-        judgement = conclude(category, [trial], trial, place)
-    return judgement, _kept(category, trial)
+        concluded = conclude(category, [trial], trial, place)
+    return concluded, _kept(category, trial)
 
 
 def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
-    """A detector a fold, fitted without it; what is left out serves the stopper, or nothing."""
+    """Run one detector per fold, fitted without the images of that fold, which serve the stopper if there is one."""
     run = place.parts.recipe.run
     folds = folded(category.train, run.folds, run.seed, category.equal)
     if not folds:
@@ -73,12 +76,12 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
         trials.append(trial if run.fold_members or not trials else replace(trial, fitted=fitted.forgotten()))
     kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
     with place.display.stage("metrics", category.name):
-        judgement = conclude(category, trials, kept, place)
-    return judgement, _kept(category, kept)
+        concluded = conclude(category, trials, kept, place)
+    return concluded, _kept(category, kept)
 
 
 def _of_folds(category: Category, trials: Sequence[Trial], place: Workspace) -> Calibrated:
-    """The detector whose members are those of all folds, which the same images calibrate."""
+    """One detector with the members of all folds, calibrated by the category's calibration images."""
     embeddings, path = together([trial.fitted for trial in trials], place.parts)
     members = replace(trials[0].fitted, embeddings=embeddings, path=path, trained=len(category.train))
     calibration = calibrate(category.name, path, category.calibration, members.source(place), place)
@@ -97,7 +100,7 @@ def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int |
 
 
 def _traced(subject: str, category: Category, fitted: Calibrated, place: Workspace) -> list[TrainingReport]:
-    """The trainings with what became of the distances along them, now that nothing is left to decide."""
+    """The reports of the trainings with the distances at their snapshots, measured when nothing is left to decide."""
     found = []
     tested = {label: [sample for sample in category.test if sample.label == label] for label in (0, 1)}
     for training, snapshots in zip(fitted.trainings, fitted.snapshots, strict=True):
@@ -117,7 +120,7 @@ def _kept(category: Category, trial: Trial) -> Fitted:
 
 
 def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Workspace) -> CategoryResult:
-    """Metrics and rows from the raw scores of every fold, and the threshold of the detector that is kept."""
+    """Metrics and rows of a category from the raw scores of every fold, and the threshold of the kept detector."""
     metrics = [trial.metrics for trial in trials]
     summed = {name: mean_and_sem([one[name] for one in metrics]) for name in METRICS}
     test, calibration = kept.test, kept.fitted.calibration
@@ -147,7 +150,7 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
 
 
 def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: Threshold | None) -> Iterator[str]:
-    """What a reader of the metrics should know and would not see."""
+    """Warnings of what a reader of the metrics should know and would not see in them."""
     folds = parts.recipe.run.folds
     if folds > len(category.train):
         yield f"run.folds: {len(category.train)} normal training images make fewer than {folds} folds"
@@ -158,29 +161,29 @@ def _doubts(category: Category, parts: Assembled, test: Evaluation, threshold: T
         cross = "" if parts.recipe.run.folds > 1 else ' or set threshold.method = "cross"'
         remedy = "" if category.folds else f", raise data.calibration{cross}"
         yield (
-            f"{threshold.calibration} calibration images cannot promise a false-positive rate of "
-            f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that they support. "
-            f"It takes {needed} of them: add normal images{remedy}"
+            f"{counted(threshold.calibration, 'calibration image')} cannot promise a false-positive rate of "
+            f"{threshold.asked:g}; the threshold keeps {threshold.supported:.3g}, the smallest that so few support. "
+            f"It takes {counted(needed, 'image')}: add normal images{remedy}"
         )
     if not len(test.labels):
-        yield "no test images, so there are no metrics and the mean leaves it out"
+        yield "no test images, so it has no metrics and is left out of the mean"
     elif len(set(test.labels.tolist())) < 2:
         kind = "normal" if test.labels[0] else "anomalous"
-        yield f"no {kind} test images, so there are no image metrics and the mean leaves it out"
+        yield f"no {kind} test images, so it has no image metrics and is left out of their mean"
     if test.pixel is None and any(sample.mask is not None for sample in category.test):
         yield "there are masks but no map, so there are no pixel metrics: name a spatial level in extractor.levels"
     if test.unseen:
         named = ", ".join(test.unseen[:3]) + ", …" * (len(test.unseen) > 3)
         yield (
-            f"{len(test.unseen)} anomalous images have no anomalous pixel where the extractor looks (see data.crop, "
-            f"data.resize, data.metric_size) and count as anomalous all the same: {named}"
+            f"no anomalous pixel where the extractor looks (see data.crop, data.resize, data.metric_size) in "
+            f"{counted(len(test.unseen), 'anomalous image')}, counted as anomalous all the same: {named}"
         )
 
 
 def _threshold_report(
     threshold: Threshold | None, folds: int, values: FloatArray, labels: Labels
 ) -> ThresholdReport | None:
-    """A threshold beside what it does to the test images: to their scores, or the highest values of their maps."""
+    """A threshold with the share of the test images above it, by their scores or the highest values of their maps."""
     if threshold is None:
         return None
     above = values > threshold.value

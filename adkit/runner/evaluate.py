@@ -1,4 +1,4 @@
-"""What a scoring path makes of a list of images: raw scores, and the pixel metrics as they come."""
+"""Scores a list of images by a scoring path, and takes the pixel metrics as the images come."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class Evaluation:
     samples: list[Sample]
     scores: FloatArray
     members: FloatArray
-    """(n, members) each member's own."""
+    """(n, members): the raw scores of each member."""
     peaks: FloatArray | None = None
-    """(n,) highest values of the maps."""
+    """(n,): the highest value of each image's map; None unless asked for, or without maps."""
     pixel: dict[str, float | None] | None = None
+    """Pixel metric → its value; None without masks or maps."""
     unseen: tuple[str, ...] = ()
-    """Anomalous images whose mask is empty where the extractor looks."""
+    """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
 
     @property
     def labels(self) -> Labels:
@@ -53,7 +54,7 @@ def evaluate(
     targets: bool,
     peaks: bool,
 ) -> Evaluation:
-    """Score ``samples``; with ``targets``, take the pixel metrics where there are masks and maps.
+    """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
     ``peaks`` asks for the highest value of each map.
     """
@@ -86,7 +87,7 @@ def evaluate(
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """Evaluations of folds, one after the other."""
+    """One evaluation of the images of several, such as those of folds, one after the other."""
     peaks = [part.peaks for part in parts if part.peaks is not None]
     return Evaluation(
         [sample for part in parts for sample in part.samples],
@@ -102,26 +103,28 @@ class Scored:
 
     ids: tuple[str, ...]
     scores: Tensor
-    """(b,) float32 on the CPU, raw."""
+    """(b,) float32 on the CPU: the raw scores."""
     members: Tensor
     """(b, members) float32 on the CPU: each member's own raw scores."""
     peaks: Tensor | None
-    """(b,) float32 on the CPU: the highest value of the map, at the size of the input, where it shows the image;
-    only where they are asked for and there are maps."""
+    """(b,) float32 on the CPU: the highest value of each map at the input's size, within the part that shows the image.
+    None unless asked for, or without maps."""
     maps: Tensor | None
-    """(b, M, M) float32 on the CPU at the metric size, raw; only where masks ask for them."""
+    """(b, M, M) float32 on the CPU: the raw maps at the metric size; None without masks or maps."""
     masks: Tensor | None
+    """(b, M, M) bool: the masks at the metric size; None where they were not asked for."""
     regions: Tensor | None
+    """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image; None if all of it does."""
 
 
 def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
-    """An engine that scores each Embedded; its output is a Scored.
+    """An engine that scores one Embedded after the other; its output is a Scored.
 
     Args:
-        path: the whole way from features to score and map.
+        path: the whole way from features to scores and maps.
         metric_size: side of the square grid on which pixel metrics are taken.
-        size: (height, width) of the images that the extractor was given.
-        peaks: whether to look for the highest value of every map.
+        size: (height, width) of the extractor's input.
+        peaks: whether to take the highest value of every map.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
@@ -140,7 +143,7 @@ def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int],
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:
-    """The highest value of each map (n, H, W) within its region (n, 4), or anywhere: (n,)."""
+    """(n,): the highest value of each of ``maps`` (n, H, W) within its region of ``regions`` (n, 4), or anywhere."""
     if regions is None:
         return maps.amax((1, 2))
     parts = zip(maps, regions.tolist(), strict=True)
@@ -148,7 +151,7 @@ def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:
 
 
 def to_metric_grid(maps: Tensor, size: int) -> Tensor:
-    """Bring maps of the extractor's image to the grid on which pixel metrics are taken.
+    """Resize maps over the extractor's input to the grid on which pixel metrics are taken.
 
     Args:
         maps: (n, H, W).

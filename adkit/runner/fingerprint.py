@@ -5,76 +5,84 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
-import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import RootModel
 from torch import nn
 
 from adkit.data.files import images_under, printable
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding
-from adkit.recipe.reader import Recipe, resolved
+from adkit.recipe.reader import resolved
+from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 
+SCHEMA: Final = "adkit.fingerprint/2"
 
-class Fingerprint(BaseModel):
-    """Two runs of equal fingerprints give equal scores."""
 
-    model_config = ConfigDict(extra="forbid")
+class Fingerprint(RootModel[dict[str, Any]]):
+    """One flat map of all that scores depend on; two runs of equal maps give equal scores.
 
-    recipe: dict[str, Any]
-    """Dotted key → value, defaults spelled out."""
-    versions: dict[str, str]
-    machine: dict[str, str]
-    splits: dict[str, str]
-    """Category → digest of which image is in which split, with which label and mask; auxiliary ones likewise."""
-    weights: list[str]
-    """Digest of each extractor's tensors."""
-    files: dict[str, tuple[int, int] | None]
-    """Images, masks and arrays → (bytes, time of the last change in nanoseconds); None where there is no file."""
+    Its keys are ``schema``, ``recipe.scorer.k`` (defaults spelled out), ``versions.torch``, ``machine.device``,
+    ``files.data/x.png`` (bytes and time of the last change in nanoseconds of an image, mask or array; null: there
+    is no file), ``weights.0`` (digest of an extractor's tensors) and ``splits.tile`` (digest of which image of a
+    category is in which split, with which label and mask).
+    """
 
     @classmethod
     def of(cls, parts: Assembled, dataset: Dataset) -> Self:
-        """Take it; every file is asked for its size and time, none is read."""
-        recipe, context, auxiliary = parts.recipe, parts.context, parts.auxiliary
+        """The fingerprint of a run; every file is asked for its size and time, none is read."""
         splits = {category.name: _splits(category) for category in dataset.categories}
-        if auxiliary:
-            splits["[auxiliary]"] = {"auxiliary": auxiliary}
+        if parts.auxiliary:
+            splits["[auxiliary]"] = {"auxiliary": parts.auxiliary}
         samples = (sample for of_one in splits.values() for split in of_one.values() for sample in split)
-        tables = resolved(recipe)
-        del tables["run"]["output"]  # where the result lies, which another working directory may call otherwise
-        own = cls(
-            recipe=dict(_flat(tables)),
-            versions=versions() | dict(_plugins(recipe)),
-            machine={"device": context.device, "precision": context.precision},
-            splits={name: _digest(of_one) for name, of_one in splits.items()},
-            weights=[_weights(embedding) for embedding in parts.embeddings],
-            files={printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
-        )
-        return cls.model_validate_json(own.model_dump_json())  # as it will be read: tuples are lists in JSON
+        recipe = resolved(parts.recipe)
+        del recipe["run"]["output"]  # where the result lies, which another working directory may call otherwise
+        origins = [choice.registered.origin for _, choice in parts.recipe.choices]
+        tables = {
+            "schema": SCHEMA,
+            "recipe": recipe,
+            "versions": versions() | {origin.distribution: origin.version for origin in origins},
+            "machine": {"device": parts.context.device, "precision": parts.context.precision},
+            "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
+            "weights": {str(number): _weights(embedding) for number, embedding in enumerate(parts.embeddings)},
+            "splits": {name: _digest(of_one) for name, of_one in splits.items()},
+        }
+        return cls(dict(_flat(tables)))
 
     def differences(self, now: Fingerprint) -> list[str]:
         """What is no longer as it was, a clause each; none where all is."""
-        found = [
-            *_changed("the recipe", self.recipe, now.recipe),
-            *_changed("versions", self.versions, now.versions),
-            *_changed("the machine", self.machine, now.machine),
-        ]
-        gone = [path for path in self.files if path not in now.files]
-        new = [path for path in now.files if path not in self.files]
-        changed = [path for path, stat in self.files.items() if path in now.files and now.files[path] != stat]
-        for paths, verb in ((changed, "changed"), (gone, "left the data"), (new, "joined the data")):
-            if paths:
-                found.append(f"{len(paths):,} image{'s' * (len(paths) > 1)} {verb} ({some(paths, 3)})")
-        if self.weights != now.weights:
+        schema = self.root.get("schema", "none")
+        if schema != SCHEMA:
+            return [f"another version of adkit began it (its fingerprint has schema {schema}, expected {SCHEMA})"]
+        # The ellipsis stands for a key that is not there: no value of TOML or JSON is one.
+        pairs = {key: (self.root.get(key, ...), now.root.get(key, ...)) for key in {**self.root, **now.root}}
+
+        def changed(part: str) -> list[tuple[str, Any, Any]]:
+            own = {key.removeprefix(part): pair for key, pair in pairs.items() if key.startswith(part)}
+            return [(name, before, after) for name, (before, after) in own.items() if before != after]
+
+        found: list[str] = []
+        for part, subject in (("recipe.", "the recipe"), ("versions.", "versions"), ("machine.", "the machine")):
+            shown = [f"{name} was {_said(before)} and is {_said(after)}" for name, before, after in changed(part)]
+            found += [f"{subject} changed: {some(shown, 3)}"] * bool(shown)
+        files: dict[str, list[str]] = {"changed": [], "left the data": [], "joined the data": []}
+        for name, before, after in changed("files."):
+            files["joined the data" if before is ... else "left the data" if after is ... else "changed"].append(name)
+        for verb, names in files.items():
+            found += [f"{len(names):,} image{'s' * (len(names) > 1)} {verb} ({some(names, 3)})"] * bool(names)
+        if changed("weights."):
             found.append("the extractor's weights changed")
-        if not found:  # labels and splits of the same files
-            moved = sorted({name for name, _ in self.splits.items() ^ now.splits.items()})
-            found += [f"splits, labels or masks changed in {some(moved, 3)}"] * bool(moved)
+        moved = sorted(name for name, *_ in changed("splits."))
+        if moved and not found:  # labels and splits of the same files
+            found.append(f"splits, labels or masks changed in {some(moved, 3)}")
         return found
+
+
+def _said(value: Any) -> str:
+    return "absent" if value is ... else f"{value!r:.60}"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,20 +91,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    def value(values: Mapping[str, Any], key: str) -> str:
-        return f"{values[key]!r:.60}" if key in values else "absent"
-
-    keys = [key for key in {**before, **now} if key not in before or key not in now or before[key] != now[key]]
-    shown = [f"{key} was {value(before, key)} and is {value(now, key)}" for key in keys]
-    return [f"{what} changed: {some(shown, 3)}"] if shown else []
-
-
-def _plugins(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for _, choice in recipe.choices:
-        yield choice.registered.origin.distribution, choice.registered.origin.version
 
 
 def _splits(category: Category) -> dict[str, Sequence[Sample]]:
@@ -124,14 +118,13 @@ def _weights(embedding: Embedding) -> str:
     digest = hashlib.sha256()
     extractor = embedding.extractor
     for name, tensor in extractor.state_dict().items() if isinstance(extractor, nn.Module) else ():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_tensor(digest, name, tensor)
     return digest.hexdigest()
 
 
-def _stat(path: Path) -> tuple[int, int] | None:
+def _stat(path: Path) -> list[int] | None:
     try:
         found = path.stat()
     except OSError:  # the loader names it
         return None
-    return found.st_size, found.st_mtime_ns
+    return [found.st_size, found.st_mtime_ns]

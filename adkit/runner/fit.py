@@ -1,4 +1,4 @@
-"""From normal images to members that are fitted and calibrated: adapt, fit, and score what was kept back."""
+"""From normal images to fitted and calibrated members: adapt, fit, and score the images that were kept back."""
 
 from __future__ import annotations
 
@@ -19,56 +19,58 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
-from adkit.training.adapt import Adapted, Job, adapt
+from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Snapshots
 from adkit.utils.progress import Display
+from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the work on one category is done with."""
+    """What the work on one category needs: where its features come from, the components, and where to write."""
 
     source: Source
-    """Of the features of ψ₀."""
+    """The source of the features of ψ₀, the pretrained extractor."""
     parts: Assembled
     display: Display
     folder: Path
-    """For checkpoints, kept until the category is finished."""
+    """The folder for checkpoints, which is kept until the category is finished."""
 
     def of_fold(self, number: int) -> Path:
+        """The folder for the checkpoints of one fold, of which 1 is the first."""
         return self.folder / f"fold-{number}"
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Fitted members, and what they make of normal images that they were not fitted on."""
+    """Fitted members, and their scores of normal images that they were not fitted on."""
 
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     calibration: Evaluation
     trained: int
-    """Images that were fitted on."""
+    """The number of images that the members were fitted on."""
     stopping: int
-    """Images that were held out for the stopper."""
+    """The number of images that were held out for the stopper."""
     trainings: list[TrainingReport]
     snapshots: tuple[Snapshots, ...] = ()
-    """Of ``trainings``."""
+    """The snapshots along each of ``trainings``."""
 
     def forgotten(self) -> Calibrated:
-        """The same without what takes memory: no member is left to score with."""
+        """A copy without what takes memory: no member is left to score with."""
         return replace(self, embeddings=(), path=self.path.with_members(()), snapshots=())
 
     def source(self, place: Workspace) -> Source:
-        """Of the features that its members read."""
+        """The source of the features that the members read."""
         own = self.embeddings is place.parts.embeddings
         return place.source if own else place.source.fresh(self.embeddings)
 
 
 def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
-    """Members of a category that has no folds, or one per fold."""
+    """Fit and calibrate the members of a category: on all of its training images, or for each of its folds."""
     if not category.folds:
         return split(category.name, category.train, None, category.calibration, category.equal, place, place.folder)
     fitted = []
@@ -92,13 +94,15 @@ def split(
     place: Workspace,
     folder: Path,
 ) -> Calibrated:
-    """A member an extractor, fitted on ``train`` and calibrated by images that serve nothing else.
+    """Fit one member per extractor on ``train``, and calibrate them by images that serve nothing else.
 
     Args:
-        subject: what is fitted, for the display.
-        held_out: images for the stopper; None: a share of ``train``.
+        subject: the name of what is fitted, for the display.
+        train: normal images to fit on.
+        held_out: normal images for the stopper; None: a share of ``train``.
+        calibration: normal images that thresholds are taken from.
         equal: id → a number that images of equal content have in common.
-        folder: for checkpoints.
+        folder: the folder for checkpoints.
     """
     parts = place.parts
     fuse: Fuse = snapshot_rule(parts) or "mean"
@@ -131,7 +135,7 @@ def split(
         trained=sum(sample.id not in source.bad for sample in train),
         stopping=sum(sample.id not in source.bad for sample in held_out or ()),
         trainings=[one.report for one in adapted],
-        # What is known to be new to the training: images of the threshold, else of the scales, else of the stopper.
+        # Images that are new to the training: those of the threshold, else of the scales, else of the stopper.
         snapshots=tuple(replace(one.snapshots, held_out=calibration or scaling or held_out or ()) for one in adapted),
     )
 
@@ -139,20 +143,20 @@ def split(
 def _adapted(
     subject: str, train: Sequence[Sample], held_out: Sequence[Sample], place: Workspace, folder: Path
 ) -> list[Adapted]:
-    """Every extractor of the recipe, adapted to ``train``."""
+    """Adapt every extractor of the recipe to ``train``."""
     parts, found = place.parts, []
     count = len(parts.embeddings)
     for index in range(count):
         title = f"{subject}, extractor {index + 1} of {count}" if count > 1 else subject
         work = folder / f"extractor-{index}"
-        found.append(adapt(Job(index, train, held_out, place.source, parts, place.display, title, work)))
+        found.append(adapt(AdaptationJob(index, train, held_out, place.source, parts, place.display, title, work)))
     return found
 
 
 def _fitted(
     subject: str, train: Sequence[Sample], adapted: Sequence[Adapted], count: int, source: Source, place: Workspace
 ) -> list[Member]:
-    """A member for each of ``count`` embeddings of ``source``; scorers that were fitted on ψ₀ to stay so are taken."""
+    """One member for each of ``count`` embeddings of ``source``; a scorer that is to stay fitted on ψ₀ is kept."""
     initial = [one.initial for one in adapted for _ in one.embeddings] or [None] * count
     members = []
     for index, scorer in enumerate(initial):
@@ -166,20 +170,20 @@ def _fitted(
 
 
 def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
-    """Members that give a typical normal image more than 0; of a collapsed state there is no ratio.
+    """The members that give a typical normal image a score above 0, without which a state has no ratio.
 
     Raises:
-        UserError: none does.
+        UserError: no member does, as the features of all have collapsed.
     """
     usable = [member for member in scaled if member.scale is not None and 0 < member.scale < math.inf]
     if not usable:
         raise UserError(
-            f"adapter: expected snapshots of {subject} that give normal images scores above 0, found all "
-            f"{len(scaled)} collapsed: lower training.learning_rate, or train for less"
+            f"adapter: expected snapshots of {subject} that give normal images scores above 0, found "
+            f"{counted(len(scaled), 'snapshot')} of collapsed features: lower training.learning_rate, or train for less"
         )
     if len(usable) < len(scaled):
         logger.warning(
-            "%d of %d snapshots give a typical normal image no score above 0, as collapsed features do: left out",
+            "left out %d of %d snapshots, as collapsed features give a typical normal image no score above 0",
             len(scaled) - len(usable),
             len(scaled),
         )
@@ -189,7 +193,7 @@ def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
 def calibrate(
     subject: str, path: ScoringPath, samples: Sequence[Sample], source: Source, place: Workspace
 ) -> Evaluation:
-    """What ``path`` makes of the images that thresholds are taken from; ``source`` is of the features it reads."""
+    """Score the images that thresholds are taken from; ``source`` gives the features that ``path`` reads."""
     parts = place.parts
     with place.display.stage("calibrate", subject, len(samples)) as advance:
         peaks = parts.recipe.threshold.pixel
@@ -197,7 +201,7 @@ def calibrate(
 
 
 def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:
-    """One detector of the members of several, and the embeddings that they read."""
+    """The members of several as one scoring path, and the embeddings that they read."""
     embeddings: tuple[Embedding, ...] = ()
     members: list[Member] = []
     for one in fitted:
@@ -208,13 +212,13 @@ def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embe
 
 
 def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:
-    """``samples`` that are not in ``fold``."""
+    """The ``samples`` that are not in ``fold``."""
     kept_back = {sample.id for sample in fold}
     return [sample for sample in samples if sample.id not in kept_back]
 
 
 def _scales(calibration: Evaluation) -> list[float | None]:
-    """What each member gives a typical normal image."""
+    """The score that each member gives a typical normal image: the median; None without calibration images."""
     if not len(calibration.scores):
         return [None] * calibration.members.shape[1]
     return [float(scale) for scale in np.median(calibration.members, axis=0)]

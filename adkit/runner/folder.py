@@ -1,12 +1,10 @@
-"""A run's folder: made under a hidden name and renamed when whole, so that what has its name is a whole run."""
+"""A run's folder: made under a hidden name and renamed when whole, so that a folder of its name is a whole run."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +14,13 @@ from filelock import FileLock, Timeout
 
 from adkit.errors import UserError
 from adkit.runner.resume import START_OVER, Ledger
+from adkit.utils.signals import deferred, undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
 """What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""
 
 LOGGERS = {"adkit": logging.INFO, "ignite": logging.WARNING, "py.warnings": logging.WARNING}
-"""Ignite tells of every pause of an engine at INFO, which reads as if the run had been broken off."""
+"""Logger → the lowest level that is logged; at INFO, Ignite's lines on pauses of an engine read like an abort."""
 PATIENCE: Final = 0.5
 """Seconds to wait for another run of the same name, which may be about to end."""
 _DISK = {
@@ -48,18 +47,20 @@ class RunFault(Exception):
 def run_folder(
     final: Path, interrupted: Interrupted = "ask", say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Ledger]:
-    """Give a working folder; when the block ends well, its ``run`` becomes ``final``.
+    """Open a working folder, whose ``run`` becomes ``final`` when the block ends well.
 
     An older ``final`` is kept aside under ``<name>.1``, ``<name>.2`` and so on, the highest the youngest. When
     the block fails or the process is killed, the working folder stays where something in it is finished, for the next
     run of this name to go on from. A fault leaves ``<name>.failed.log``, too.
 
     Args:
-        say: told what is taken up and what is kept.
+        final: the folder that the run leaves.
+        interrupted: what to do about an unfinished run of this name.
+        say: called with a sentence on what is resumed and what is kept.
 
     Raises:
-        UserError: an unfinished run is there and nobody said what to do about it, another process is at it, the disk
-            is full, or the folder cannot be written.
+        UserError: there is an unfinished run and ``interrupted`` is ``ask``, another process is carrying out the run,
+            the disk is full, or the folder cannot be written.
         RunFault: anything but bad input or an interrupt went wrong inside.
     """
     with _alone(final):
@@ -69,7 +70,7 @@ def run_folder(
             ledger.run.mkdir(parents=True, exist_ok=True)
             with _log_to(ledger.log):
                 yield ledger
-            with _undisturbed():
+            with undisturbed():
                 ledger.settle()
                 _keep_aside(final)
                 ledger.run.rename(final)
@@ -82,7 +83,7 @@ def run_folder(
         except BaseException as error:
             raise RunFault(_save_log(ledger, final), error) from error
         finally:
-            with _undisturbed():
+            with undisturbed():  # what a first Ctrl-C left is removed whole
                 if kept := ledger.summary():
                     say(f"{final}: kept {kept}; adkit run --resume goes on from there")
                 else:
@@ -91,25 +92,31 @@ def run_folder(
 
 @contextmanager
 def _alone(final: Path) -> Iterator[None]:
-    """Keep every other run of the same name out; a process that is killed lets go by that."""
+    """Keep every other run of the same name out; the lock of a process that is killed is released with it."""
     path = final.with_name(f".{final.name}.lock")
     lock = FileLock(path, PATIENCE)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _take(lock, final)
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes no file that is open
+                path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes anew
+            lock.release()
+
+
+def _take(lock: FileLock, final: Path) -> None:
+    try:
+        with deferred():  # between the file that is made and the lock that knows of it
+            final.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise UserError(
-            f"{final}: expected to be the only run of this name, found another at work in .{final.name}.partial beside "
-            "it: wait for its end, or set another run.name"
+            f"{final}: expected to be the only run of this name, found another one at work in .{final.name}.partial: "
+            "wait until that ends, or set another run.name"
         ) from error
     except OSError as error:
         raise _disk_error(final, error) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no file that is open
-            path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes a new one
-        lock.release()
 
 
 def refuse_interrupted(final: Path) -> None:
@@ -126,7 +133,7 @@ def _ledger(final: Path) -> Ledger:
 
 
 def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callable[[str], None]) -> None:
-    """Settle what becomes of what an interrupted run left."""
+    """Resume, refuse or remove what an interrupted run left."""
     kept = None if interrupted == "fresh" else ledger.summary()
     if kept is None:
         if ledger.run.exists() and interrupted != "fresh":
@@ -138,22 +145,8 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
         say(f"{final}: going on after {kept}")
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C wait until what the first one left is gone."""
-    if threading.current_thread() is not threading.main_thread():  # where Python runs no signal handlers
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _inside(partial: Path, error: OSError) -> bool:
-    """Whether the disk that failed is the run's own: an error on a write names no file."""
+    """Whether the disk that failed is the run's own; an error on a write, which names no file, counts as such."""
     return error.filename is None or str(error.filename).startswith(str(partial))
 
 
@@ -204,7 +197,7 @@ def _log_to(path: Path) -> Iterator[None]:
         loggers[0].error("%s", error)
         raise
     except Exception:
-        loggers[0].exception("the run ended by a fault")
+        loggers[0].exception("the run ended with a fault")
         raise
     finally:
         logging.captureWarnings(False)

@@ -1,17 +1,16 @@
-"""What an unfinished run has finished, on disk, so that a run that was killed goes on from there.
+"""Records on disk what an unfinished run has finished, so that a run that was killed goes on from there.
 
 A run's working folder holds
 
     run/             what the run's folder will be
-    finished/        a record per category that is done, written when its detector is whole
+    finished/        one record per category that is done, written when its detector is whole
     features/        the feature store of runs whose categories share their images
-    work/            a folder per category for what its work keeps meanwhile, such as a trainer's checkpoints
+    work/            one folder per category for what its work keeps meanwhile, such as a trainer's checkpoints
     fingerprint.json and state.json, the latter written last and removed first: without it, the rest counts for nothing
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +23,8 @@ from adkit.errors import UserError
 from adkit.inference.store import JOURNAL, stored_images
 from adkit.report.report import CategoryReport
 from adkit.runner.fingerprint import Fingerprint
-from adkit.utils.text import some
+from adkit.utils.atomic import sync, whole_file
+from adkit.utils.text import counted, some
 
 START_OVER: Final = "start over with --fresh"
 
@@ -36,32 +36,32 @@ class _Part(BaseModel):
 
 
 class Finished(_Part):
-    """All that a run needs to know of a category whose detector is saved."""
+    """All that a run needs to know about a category whose detector is saved."""
 
     category: str
     report: CategoryReport
     rows: list[tuple[str | int, ...]]
-    """Of ``scores.csv``."""
+    """The category's rows of ``scores.csv``."""
     warnings: list[str]
     unreadable: dict[str, str]
-    """Those of its images that cannot be read, and why."""
+    """The category's images that cannot be read → why."""
     timings: dict[str, float]
-    """Seconds of each stage of the run up to it."""
+    """Stage → the seconds that the run had spent on it when the category was done."""
 
 
 class State(_Part):
-    """What was settled when the run began."""
+    """What was decided when the run began."""
 
     categories: list[str]
     images: int
     stored: bool
     """Whether all features are extracted into a store first."""
     resumed: int = 0
-    """How often the run was taken up again."""
+    """How often the run was resumed."""
 
 
 class Ledger:
-    """The working folder of a run, and what in it is finished."""
+    """The working folder of a run, with a record of what is finished in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Ledger:
         self._fingerprint = folder / "fingerprint.json"
 
     def summary(self) -> str | None:
-        """What is finished, in words: ``2 of 3 categories``; None where there is nothing to go on from.
+        """What is finished, in words such as ``2 of 3 categories``; None where there is nothing to go on from.
 
         Raises:
             UserError: the state was altered or damaged.
@@ -85,14 +85,14 @@ class Ledger:
         state = _read(self._state, State)
         categories = len(list(self._finished.glob("*.json")))
         images = stored_images(self.features)
-        counts = [f"{categories} of {len(state.categories)} categories"] * bool(categories)
-        counts += [f"the features of {images:,} of {state.images:,} images"] * bool(images)
+        counts = [f"{categories:,} of {counted(len(state.categories), 'category', 'categories')}"] * bool(categories)
+        counts += [f"the features of {images:,} of {counted(state.images, 'image')}"] * bool(images)
         trained = any(self._work.rglob("*.pt")) or any(stored_images(one.parent) for one in self._work.rglob(JOURNAL))
         counts += ["part of the training"] * trained
         return " and ".join(counts) or None
 
     def open(self, fingerprint: Fingerprint, state: State) -> State:
-        """Begin, or go on when there is something to go on from; the state that holds.
+        """Begin the run, or go on with the one that was interrupted, and return the state that applies.
 
         Raises:
             UserError: what is finished belongs to a run of another fingerprint.
@@ -116,7 +116,7 @@ class Ledger:
         return state
 
     def finished(self) -> dict[str, Finished]:
-        """Category → what is known of it, of those that are done.
+        """Category → its record, for every category that is done.
 
         Raises:
             UserError: a record was altered or damaged.
@@ -125,32 +125,32 @@ class Ledger:
         return {record.category: record for record in records}
 
     def finish(self, number: int, record: Finished, saved: Path) -> None:
-        """Note that a category is done: it is never computed again.
+        """Record that a category is done, so that it is never computed again.
 
         Args:
-            number: its place among the categories.
-            saved: folder of its detector, which is whole.
+            number: the category's place among all, from 0.
+            record: all that is known about it.
+            saved: the folder of its detector, which is whole.
         """
         for path in sorted(saved.iterdir()):
-            _sync(path)  # or else a power cut could leave the record without what it speaks of
-        self._finished.mkdir(exist_ok=True)
+            sync(path)  # or else a power cut could leave the record without what it speaks of
         _write(self._finished / f"{number:06}.json", record)
         shutil.rmtree(self._work / f"{number:06}", ignore_errors=True)
 
     def workspace(self, number: int) -> Path:
-        """A folder for what the work on a category keeps for its next attempt; ``finish`` removes it."""
+        """A folder in which the work on a category keeps what a next attempt needs; ``finish`` removes it."""
         folder = self._work / f"{number:06}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def settle(self) -> None:
-        """See to it that all of the run is on disk before it gets its name; detectors are already."""
+        """Flush the run's files to disk before the run gets its name; its detectors are on disk already."""
         for path in self.run.iterdir():
             if path.is_file():
-                _sync(path)
+                sync(path)
 
     def clear(self) -> None:
-        """Remove the folder; killed on the way, it leaves one that holds nothing finished."""
+        """Remove the folder; if the process is killed meanwhile, what is left counts as nothing finished."""
         with suppress(OSError):
             self._state.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -170,13 +170,6 @@ def _read(path: Path, model: type[M]) -> M:
 
 
 def _write(path: Path, values: BaseModel) -> None:
-    """Write the file whole or, if killed, not at all."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(values.model_dump_json(), encoding="utf-8")
-    _sync(draft)
-    draft.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:  # Windows flushes only what may be written to
-        os.fsync(file.fileno())
+    with whole_file(path) as draft:
+        draft.write_text(values.model_dump_json(), encoding="utf-8")
+        sync(draft)

@@ -34,7 +34,7 @@ from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
 from adkit.utils.progress import Display
-from adkit.utils.text import did_you_mean, some
+from adkit.utils.text import counted, did_you_mean, some
 
 logger = logging.getLogger("adkit")
 
@@ -103,8 +103,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if shared and not state.stored:
         warn(
-            f"the features of {state.images} images would take more than a quarter of the free disk space, so "
-            "every class extracts its own; fewer or deeper levels would fit"
+            f"the features of {counted(state.images, 'image')} would take more than a quarter of the free disk space, "
+            "so every class extracts its own; fewer or deeper levels would fit"
         )
 
     finished = ledger.finished()
@@ -116,7 +116,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         _add_timings(display, list(finished.values())[-1].timings)
     if len(finished) < len(dataset.categories):
         with _sources(parts, trunks, dataset, ledger, state, finished.values(), display) as source:
-            for record in _judged(dataset, set(finished), source, parts, ledger, display):
+            for record in _run_categories(dataset, set(finished), source, parts, ledger, display):
                 finished[record.category] = record
                 for text in record.warnings:
                     warn(text)
@@ -127,7 +127,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         logger.warning("unreadable: %s: %s", bad.image, bad.reason)
     if unreadable:
         named = some([bad.image for bad in unreadable], 3)
-        warn(f"{len(unreadable)} images could not be read and were left out: {named}")
+        left_out = "was left out" if len(unreadable) == 1 else "were left out"
+        warn(f"{counted(len(unreadable), 'image')} could not be read and {left_out}: {named}")
     _write_scores(ledger.run / "scores.csv", records)
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
     report.write(ledger.run / "report.json")
@@ -138,7 +139,7 @@ def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
     """``dataset`` with those of its categories that ``only`` names, in its own order.
 
     Raises:
-        UserError: it has none of that name.
+        UserError: a name is not that of a category.
     """
     names = [category.name for category in dataset.categories]
     for name in only:
@@ -152,7 +153,7 @@ def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
 
 
 def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, shared: bool, ledger: Ledger) -> State:
-    """How a run that begins will go about it."""
+    """The state of a run that begins: its categories, and whether features are stored for all of them at once."""
     images = len({sample.id for category in dataset.categories for sample in category.samples})
     return State(
         categories=[category.name for category in dataset.categories],
@@ -162,14 +163,14 @@ def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, shared: 
 
 
 def _levels(parts: Assembled, trunks: Trunks | None) -> list[Mapping[str, Level]]:
-    """Of what is stored of every image: features, or what the frozen blocks give."""
+    """The levels of what is stored of every image: of its features, or of what the frozen blocks give."""
     return [embedding.levels for embedding in (parts if trunks is None else trunks).embeddings]
 
 
-def _judged(
+def _run_categories(
     dataset: Dataset, done: Container[str], source: Source, parts: Assembled, ledger: Ledger, display: Display
 ) -> Iterator[Finished]:
-    """Judge every category that is not done yet, and keep its detector and its record."""
+    """Run every category that is not done yet, and save its detector and its record."""
     detectors = detector_folders(ledger.run, [category.name for category in dataset.categories])
     first: Path | None = None
     for number, category in enumerate(dataset.categories):
@@ -205,7 +206,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def _remarks() -> Iterator[list[str]]:
-    """What components warn of through adkit's logger, for the report."""
+    """Collect what components warn of through adkit's logger, for the report."""
     found: list[str] = []
     handler = _Collector(found)
     logger.addHandler(handler)
@@ -225,7 +226,7 @@ def _sources(
     finished: Collection[Finished],
     display: Display,
 ) -> Iterator[Source]:
-    """Where features come from: classes of the same images share one extraction."""
+    """Open the source of features: classes of the same images share one extraction."""
     own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images)
     for record in finished:
         for image, reason in record.unreadable.items():
@@ -245,13 +246,13 @@ def _sources(
 
 
 def _add_timings(display: Display, timings: Mapping[str, float]) -> None:
-    """Count in what earlier attempts took."""
+    """Add the seconds that earlier attempts took."""
     for stage, seconds in timings.items():
         display.timings[stage] = display.timings.get(stage, 0.0) + seconds
 
 
 def _unreadable(records: Iterable[Finished]) -> list[Unreadable]:
-    """Each image once, with all of its categories."""
+    """Every unreadable image once, with all of its categories."""
     found: dict[str, Unreadable] = {}
     for record in records:
         for image, reason in record.unreadable.items():

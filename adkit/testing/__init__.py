@@ -1,4 +1,4 @@
-"""Contract checks that a plugin's author runs on a component, with or without pytest.
+"""Checks of the contract that the author of a plugin runs on a component, with or without pytest.
 
     from adkit.testing import check_component
     from my_package.plugin import adkit_scorers

@@ -1,4 +1,4 @@
-"""Checks of adapters."""
+"""Checks that an adapter keeps its contract."""
 
 from __future__ import annotations
 
@@ -49,17 +49,18 @@ def check_adapter(
     tolerance: float = 1e-5,
     device: str = "cpu",
 ) -> None:
-    """Run every check of an adapter.
+    """Run every check of an adapter; one that fails raises an AssertionError.
 
-    The extractor's parameters may be frozen: like a run, this sets those that ``stages()`` names to be trained.
+    The extractor's parameters may be frozen: as in a run, those that ``stages()`` names are set to be trained.
 
     Args:
-        make: gives a fresh adapter, always with the same parameters and seed.
-        make_extractor: gives a fresh extractor with the levels that the adapter needs.
-        make_scorer: gives the scorer, which is fitted before ``prepare`` sees it, of an adapter that asks for one;
-            default: ``TinyScorer``.
-        size: (height, width) of images, the extractor's.
+        make: a function that gives a fresh adapter, always with the same parameters and seed.
+        make_extractor: a function that gives a fresh extractor with the levels that the adapter needs.
+        make_scorer: a function that gives the scorer for an adapter that asks for one; it is fitted before ``prepare``
+            sees it. Default: ``TinyScorer``.
+        size: (height, width) of the extractor's input.
         tolerance: share of the largest score by which batches may differ.
+        device: the torch device to check on.
     """
     normal, other = (sample_images(10, size, seed, device)[0] for seed in (1, 4))
 
@@ -122,12 +123,12 @@ def _check_extension(
     tolerance: float,
     device: str,
 ) -> None:
-    """What ``extend`` gives is an extractor with the given one's levels and more, and always of the same tensors."""
+    """Require that ``extend`` gives an extractor of the given one's levels and more, always with the same tensors."""
     check_extractor(extended, size, tolerance, device)
     plain, first, second = make_extractor(), extended(), extended()
     kept = [name for name in first.levels if name in plain.levels]
     require(kept == list(plain.levels), "extension", f"the extractor's levels, {list(plain.levels)}", kept)
-    require(len(first.levels) > len(kept), "extension", "one level more at least", list(first.levels))
+    require(len(first.levels) > len(kept), "extension", "at least one more level", list(first.levels))
     (batch,) = sample_images(3, size, 1, device)
     with torch.no_grad():
         before, after = plain(batch.images), first(batch.images)
@@ -154,7 +155,7 @@ def _check_schedule(adapter: Adapter) -> None:
 
 
 def _check_batch(adapter: Adapter, normal: Batch, auxiliary: Batch) -> Batch:
-    """The images of a step."""
+    """The images of a step, which the adapter makes of normal and auxiliary ones where it has ``batch``."""
     if not isinstance(adapter, BatchingAdapter):
         return normal
 
@@ -200,7 +201,7 @@ def _loss(adapter: Adapter, extractor: Extractor, batch: Batch) -> Tensor:
     if not isinstance(found, Mapping):
         require_tensor("shapes", "loss", found, ())
         return found
-    require(len(found) > 0, "terms", "one at least", "none")
+    require(len(found) > 0, "terms", "at least one", "none")
     for name, term in found.items():
         require(isinstance(name, str) and name != "", "terms", "names", repr(name))
         require_tensor("shapes", f"term {name} of loss", term, ())
@@ -214,7 +215,7 @@ def _score(adapter: Adapter, features: Features) -> Tensor:
 
 
 def _trained(adapter: Adapter, extractor: Extractor) -> list[nn.Parameter]:
-    """The parameters of all stages, set to be trained."""
+    """The parameters of all stages, after they were set to be trained."""
     own = {id(parameter) for parameter in cast(nn.Module, extractor).parameters()}
     with running("stages()"):
         stages = adapter.stages()

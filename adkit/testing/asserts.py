@@ -1,4 +1,4 @@
-"""What every kind's checks are made of; ``check`` is the name that a failure begins with."""
+"""Requirements that the checks of every kind are made of; ``check`` is the name that a failure begins with."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adkit.plugin.component import Kind
+from adkit.utils.text import counted
 
 Tensors = Mapping[str, Tensor]
 
@@ -26,17 +27,18 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
         "stopper": ("check", "state_dict", "load_state_dict"),
     }
 )
-"""Kind → what can be called on its instances."""
+"""Kind → the methods that its instances must have."""
 
 
 def require(holds: bool, check: str, expected: str, found: object) -> None:
+    """Raise an AssertionError of the form "check: expected …, found …" unless ``holds``."""
     if not holds:
         raise AssertionError(f"{check}: expected {expected}, found {found}")
 
 
 @contextmanager
 def running(call: str) -> Iterator[None]:
-    """An error of the component's own fails the check that is named after the call, and stays its cause."""
+    """Turn an error of the component into a failure of the check named after ``call``; the error stays its cause."""
     try:
         yield
     except Exception as error:
@@ -45,7 +47,7 @@ def running(call: str) -> Iterator[None]:
 
 
 def require_methods(component: object, kind: Kind) -> None:
-    """``component`` is an instance on which everything that its kind is asked can be called."""
+    """Require that ``component`` is an instance that has the methods of its kind."""
     if isinstance(component, type):
         raise AssertionError(f"methods: expected an instance, found the class {component.__name__}")
     missing = [name for name in METHODS[kind] if not callable(getattr(component, name, None))]
@@ -54,11 +56,12 @@ def require_methods(component: object, kind: Kind) -> None:
 
 
 def require_type(name: str, found: object, wanted: type) -> None:
+    """Require that ``found`` is an instance of ``wanted``."""
     require(isinstance(found, wanted), "types", f"{name} to be of type {wanted.__name__}", type(found).__name__)
 
 
 def require_tensor(check: str, name: str, found: object, shape: tuple[int, ...]) -> None:
-    """``found`` is a float32 tensor of that shape."""
+    """Require that ``found`` is a float32 tensor of ``shape``."""
     if not isinstance(found, Tensor):
         raise AssertionError(f"{check}: expected {name} to be a tensor, found {type(found).__name__}")
     described = f"{tuple(found.shape)} {found.dtype}"
@@ -67,12 +70,14 @@ def require_tensor(check: str, name: str, found: object, shape: tuple[int, ...])
 
 
 def require_finite(name: str, found: Tensor) -> None:
+    """Require that a tensor has neither NaN nor infinity."""
     bad = int((~found.isfinite()).sum())
-    require(not bad, "finite", f"{name} finite for finite input", f"{bad} of {found.numel()} values NaN or inf")
+    described = f"NaN or inf in {bad:,} of {counted(found.numel(), 'value')}"
+    require(not bad, "finite", f"{name} finite for finite input", described)
 
 
 def require_close(check: str, expected: str, left: Tensors, right: Tensors, tolerance: float) -> None:
-    """Equal names, and values whose differences stay within ``tolerance`` of the largest value."""
+    """Require equal names, and values that differ by no more than ``tolerance`` times the largest value."""
     require(left.keys() == right.keys(), check, f"{expected}: {sorted(left)}", sorted(right))
     for name in left:
         shape = tuple(left[name].shape)
@@ -85,7 +90,7 @@ def require_close(check: str, expected: str, left: Tensors, right: Tensors, tole
 
 @contextmanager
 def untouched(check: str, name: str, tensors: Tensors) -> Iterator[None]:
-    """The tensors hold afterwards what they held before."""
+    """Require that the block leaves ``tensors`` unchanged."""
     before = {key: tensor.clone() for key, tensor in tensors.items()}
     yield
     changed = [key for key, tensor in tensors.items() if not torch.equal(before[key], tensor)]
@@ -94,7 +99,7 @@ def untouched(check: str, name: str, tensors: Tensors) -> Iterator[None]:
 
 @contextmanager
 def generators_untouched() -> Iterator[None]:
-    """Randomness comes from the context's generators, not from those of the process."""
+    """Require that the block draws nothing from the process's generators: randomness comes from the context's."""
     before = _global_states()
     yield
     drawn = [name for name, state in _global_states().items() if state != before[name]]
@@ -111,7 +116,7 @@ def _global_states() -> dict[str, object]:
 
 
 def through_bytes(state: Tensors) -> dict[str, Tensor]:
-    """The state as it comes back from a safetensors file."""
+    """The tensors of a state as they come back from a safetensors file."""
     require_type("what state_dict gives", state, Mapping)
     for name, value in state.items():
         found = type(value).__name__
@@ -121,7 +126,7 @@ def through_bytes(state: Tensors) -> dict[str, Tensor]:
 
 
 def require_batchwise(call: Callable[[int, int], Tensors], count: int, tolerance: float) -> None:
-    """Each image is treated by itself: ``call(first, last)`` gives rows of what it gives for all."""
+    """Require that each image is treated by itself: ``call(first, last)`` gives the rows of what it gives for all."""
     whole = call(0, count)
     for size in (1, 7):
         parts: dict[str, list[Tensor]] = {name: [] for name in whole}

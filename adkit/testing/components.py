@@ -1,4 +1,4 @@
-"""Checks of a whole component: its parameters, and what its kind is asked."""
+"""Checks of a whole component: its parameters, and the contract of its kind."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def check_component(
     make_scorer: Callable[[], Scorer] | None = None,
     tolerance: float = 1e-5,
 ) -> None:
-    """Run every check that a component's kind has, and for what a detector is made of, those of ``check_detector``.
+    """Run every check of a component's kind and, for extractors, scorers and localizers, those of ``check_detector``.
 
     Args:
-        component: what a hook's list holds.
+        component: a component as the list of a hook has it.
         params: its parameters as a recipe writes them; default: their defaults.
-        context: default: the CPU, seed 0 and images of 24×20 pixels.
-        stream: for scorers, normal features with the levels that it needs.
-        make_extractor: for adapters and stoppers; default: ``TinyExtractor``.
-        make_adapter: for stoppers, one that goes with the extractor.
-        make_scorer: for adapters that ask for a scorer.
+        context: the context to build it with; default: the CPU, seed 0 and images of 24×20 pixels.
+        stream: for scorers: normal features with the levels that the scorer needs.
+        make_extractor: for adapters and stoppers: gives a fresh extractor; default: ``TinyExtractor``.
+        make_adapter: for stoppers: gives a fresh adapter that goes with the extractor.
+        make_scorer: for adapters that ask for a scorer: gives a fresh one.
         tolerance: share of the largest value by which batches may differ.
     """
     require_type("what is checked", component, Component)
@@ -74,25 +74,29 @@ def check_component(
 
 
 def check_params(component: Component[Any]) -> None:
-    """The kind is one of the five, and every parameter is described and valid by default."""
+    """Require that the kind is one of the five and every parameter described and valid, by default or by example."""
     require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
     model = component.params
     is_model = isinstance(model, type) and issubclass(model, Params)
     require(is_model, "params", "a subclass of adkit.plugin.Params", model)
     for name, field in model.model_fields.items():
         require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
-        if not field.is_required():
-            _check_default(model, name, field.get_default(call_default_factory=True))
+        if field.is_required():
+            examples = field.examples or []
+            require(bool(examples), "examples", f"field {name}, which is required, to have one", "none")
+            _check_value(model, name, examples[0], "example")
+        else:
+            _check_value(model, name, field.get_default(call_default_factory=True), "default")
 
 
-def _check_default(model: type[Params], name: str, default: object) -> None:
-    with running(f"defaults({name})"):
-        written = TypeAdapter(Any).dump_json({name: default})
+def _check_value(model: type[Params], name: str, value: object, what: str) -> None:
+    with running(f"{what}s({name})"):
+        written = TypeAdapter(Any).dump_json({name: value})
     try:
         model.model_validate_json(written)
     except ValidationError as error:
         wrong = [problem["msg"] for problem in error.errors() if problem["loc"][:1] == (name,)]
-        require(not wrong, "defaults", f"{name} valid by default", f"{default!r}: {'; '.join(wrong)}")
+        require(not wrong, f"{what}s", f"{name} valid by {what}", f"{value!r}: {'; '.join(wrong)}")
 
 
 def _factory(component: Component[Any], params: Mapping[str, object], context: Context) -> Callable[[], Any]:
@@ -105,5 +109,5 @@ def _factory(component: Component[Any], params: Mapping[str, object], context: C
 
     first, second = make(), make()
     require_methods(first, component.kind)
-    require(first is not second, "fresh", "build to make an instance a call", "the same one twice")
+    require(first is not second, "fresh", "build to make a new instance at each call", "the same one twice")
     return make

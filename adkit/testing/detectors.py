@@ -1,4 +1,4 @@
-"""Checks of a component inside of a whole detector: run, saved, loaded, predicted from and exported."""
+"""Checks of a component inside a whole detector: run, saved, loaded, predicted from and exported."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ from adkit.testing.asserts import require_close, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer
 from adkit.utils.progress import Display
+from adkit.utils.text import counted
 
 TRAIN, CALIBRATION, TEST = 24, 4, 7
-"""Images of each split."""
+"""The number of images of each split."""
 BATCH = 5
 EXPORTED = 1e-4
-"""Share of the largest value by which what was exported may differ."""
+"""The share of the largest value by which the results of an exported component may differ."""
 EVERY_NUMBER = (1, 3, TEST)
-"""Images at a time that what was recorded with two must take."""
+"""The batch sizes that a component which was recorded with a batch of two must take."""
 
 
 def check_detector(
@@ -57,15 +58,16 @@ def check_detector(
 ) -> None:
     """Check that an extractor, scorer or localizer keeps its scores and maps on every way through a detector.
 
-    A small detector of it and tiny components of the other kinds is fitted and evaluated as a run does it, saved to a
-    temporary folder, loaded with ``Context.pretrained`` False, asked for predictions of files, arrays and tensors, and,
-    where the component offers ``for_export``, recorded by ``torch.export`` for any number of images.
+    A small detector is made of it and of tiny components of the other kinds. It is fitted and evaluated as in a run,
+    saved to a temporary folder, and loaded with ``Context.pretrained`` False. Then it predicts files, arrays and
+    tensors and, where the component has ``for_export``, is recorded by ``torch.export`` for any number of images.
 
     Args:
-        component: what a hook's list holds.
+        component: a component as the list of a hook has it.
         params: its parameters as a recipe writes them; default: their defaults.
-        context: of which images are square, as a run's are, with the larger side of ``image_size``.
-        levels: what a scorer or localizer is given; default: those of ``feature_stream()``.
+        context: the context to build it with, whose images are made square, as in a run, with the larger side of
+            ``image_size``; default: the CPU, seed 0 and ``SIZE``.
+        levels: the levels that a scorer or localizer is given; default: those of ``feature_stream()``.
         tolerance: share of the largest value by which the ways may differ; a saved detector may not differ at all.
     """
     context = context or Context(image_size=SIZE)
@@ -127,7 +129,7 @@ class _Whole:
         return [sample.source for sample in self.test if isinstance(sample.source, Path)]
 
     def evaluated(self) -> dict[str, Tensor]:
-        """What the run itself makes of the test images."""
+        """The run's own scores and maps of the test images."""
         found: dict[str, list[Tensor]] = {}
         with running("run(recipe)"):
             for item in self.source.embedded(self.test, lambda images: None):
@@ -147,7 +149,7 @@ class _Whole:
 
 
 def _stand_ins(levels: Mapping[str, Level] | None, size: tuple[int, int]) -> list[Component[Any]]:
-    """A component of each kind for what is not checked."""
+    """Tiny components to take the place of the kinds that are not checked."""
 
     def extractor(params: Params, context: Context) -> Any:
         given = levels or feature_stream().levels
@@ -162,7 +164,7 @@ def _stand_ins(levels: Mapping[str, Level] | None, size: tuple[int, int]) -> lis
 
 
 def _samples(folder: Path, side: int) -> tuple[Sample, ...]:
-    """Images of soft random patches on disk, of the very size of the detector's input."""
+    """Samples of soft random patches on disk, of exactly the size of the detector's input."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(TRAIN + CALIBRATION + TEST):
@@ -178,7 +180,7 @@ def _arrays(paths: Sequence[Path]) -> NDArray[np.uint8]:
 
 
 def _images(arrays: NDArray[np.uint8]) -> Tensor:
-    """To the last bit what files become."""
+    """(n, 3, h, w) float32: the inputs that files of ``arrays`` become, to the last bit."""
     images = np.empty((len(arrays), 3, *arrays.shape[1:3]), np.float32)
     for pixels, image in zip(arrays, images, strict=True):
         to_planes(pixels, image)
@@ -237,4 +239,5 @@ def _check_export(whole: _Whole, expected: Mapping[str, Tensor]) -> None:
     for count, outputs in batches.items():
         part = {name: values[:count] for name, values in expected.items()}
         found = dict(zip(graph.outputs, outputs, strict=True))
-        require_close("export", f"{count} images to score and draw alike once recorded", part, found, EXPORTED)
+        wanted = f"{counted(count, 'image')} to score and draw alike once recorded"
+        require_close("export", wanted, part, found, EXPORTED)

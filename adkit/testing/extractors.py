@@ -1,4 +1,4 @@
-"""Checks of extractors."""
+"""Checks that an extractor keeps its contract."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def check_extractor(
     tolerance: float = 1e-5,
     device: str = "cpu",
 ) -> None:
-    """Run every check of an extractor.
+    """Run every check of an extractor; one that fails raises an AssertionError.
 
     Args:
-        make: gives a fresh extractor, always with the same parameters and seed.
-        size: (height, width) of images, the context's.
+        make: a function that gives a fresh extractor, always with the same parameters and seed.
+        size: (height, width) of the input, as in the context that the extractor was built with.
         tolerance: share of the largest value of a level by which batches may differ.
+        device: the torch device that the extractor is on.
     """
     (batch,) = sample_images(size=size, device=device)
     with generators_untouched():

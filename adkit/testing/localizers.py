@@ -1,4 +1,4 @@
-"""Checks of localizers."""
+"""Checks that a localizer keeps its contract."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from adkit.testing.samples import SIZE
 
 
 def check_localizer(make: Callable[[], Localizer], tolerance: float = 1e-5, device: str = "cpu") -> None:
-    """Run every check of a localizer.
+    """Run every check of a localizer; one that fails raises an AssertionError.
 
     Args:
-        make: gives a fresh localizer, always with the same parameters and seed.
+        make: a function that gives a fresh localizer, always with the same parameters and seed.
         tolerance: share of the largest value by which batches may differ.
+        device: the torch device to check on.
     """
     scores = _scores({"layer1": (6, 5), "layer2": (3, 3)}, device)
     count = len(scores.image)

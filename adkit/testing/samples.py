@@ -1,4 +1,4 @@
-"""Small seeded inputs for checks and for tests of one's own."""
+"""Small seeded inputs, for the checks here and for tests of an author's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from adkit.data.samples import in_order
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import POOL, Batch, Features, Geometry, Level
+from adkit.toolkit.scoring import levels_of
 
 SIZE = (24, 20)
 """(height, width) of the images that ``feature_stream``'s levels cover."""
@@ -17,26 +18,25 @@ SIZE = (24, 20)
 
 @dataclass(frozen=True)
 class FeatureStream:
-    """A ``Stream`` over features that are in memory; like a run's, they are normal tensors without gradients."""
+    """A ``Stream`` over features in memory, which as in a run are normal tensors without gradients."""
 
     features: Features
     batch_size: int = 8
     unreadable: int = 0
-    """Images that ``images`` counts beside those that come."""
+    """The number of images that ``count`` includes and that never come."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        return {
-            name: Level(values.shape[3], (values.shape[1], values.shape[2]), self.features.geometry[name])
-            for name, values in self.features.items()
-        }
+        return levels_of(self.features)
 
     @property
     def count(self) -> int:
+        """The number of images, unreadable ones included."""
         return self.features.count + self.unreadable
 
     @property
     def device(self) -> str:
+        """The torch device that the features are on."""
         return str(next(iter(self.features.values())).device)
 
     def __iter__(self) -> Iterator[Features]:
@@ -44,13 +44,13 @@ class FeatureStream:
             yield part(self.features, first, first + self.batch_size)
 
     def cut(self, batch_size: int) -> FeatureStream:
-        """The same images in other batches."""
+        """A stream of the same images in batches of another size."""
         return replace(self, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
 class ImagedStream(FeatureStream):
-    """A ``ImageStream``: features in memory, and the images that they are of."""
+    """An ``ImageStream`` over features in memory, with the images that they are of."""
 
     shown: tuple[Batch, ...] = ()
 
@@ -69,10 +69,12 @@ def feature_stream(
     batch_size: int = 8,
     device: str = "cpu",
 ) -> FeatureStream:
-    """Normally distributed features.
+    """A stream of normally distributed features.
 
     Args:
-        levels: default: ``pool`` of 8 channels, ``layer1`` of 4 on 6×5 cells and ``layer2`` of 6 on 3×3.
+        levels: the levels of the features; default: ``pool`` of 8 channels, ``layer1`` of 4 on 6×5 cells and ``layer2``
+            of 6 on 3×3.
+        images: the number of images.
     """
     levels = levels or {
         POOL: Level(8, (1, 1), Geometry.covering((1, 1), SIZE)),
@@ -89,7 +91,7 @@ def feature_stream(
 
 
 def part(features: Features, first: int, last: int) -> Features:
-    """The images from ``first`` up to ``last``: views, so that a change in place shows in the whole."""
+    """The features of images ``first`` to ``last - 1``: views, so that a change in place shows in the whole."""
     return Features({name: t.detach()[first:last] for name, t in features.items()}, features.geometry)
 
 
@@ -100,7 +102,7 @@ def sample_images(
     device: str = "cpu",
     batch_size: int | None = None,
 ) -> list[Batch]:
-    """Batches of uniformly random images; one batch unless ``batch_size`` is given."""
+    """Batches of uniformly random images in [0, 1); one batch unless ``batch_size`` is given."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand((count, 3, *size), generator=generator).to(device)
     step = batch_size or count
@@ -111,7 +113,7 @@ def sample_images(
 
 
 def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: str = "cpu") -> ImagedStream:
-    """What an extractor makes of random images, and those images."""
+    """A stream of an extractor's features of 12 random images, with those images."""
     shown = tuple(sample_images(12, size, seed, device, batch_size=4))
     with torch.inference_mode(False), torch.no_grad():
         features = extractor(torch.cat([batch.images for batch in shown]))

@@ -1,4 +1,4 @@
-"""Checks of scorers."""
+"""Checks that a scorer keeps its contract."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from adkit.testing.samples import FeatureStream, feature_stream, part
 
 
 def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None, tolerance: float = 1e-5) -> None:
-    """Run every check of a scorer.
+    """Run every check of a scorer; one that fails raises an AssertionError.
 
     Args:
-        make: gives a fresh, unfitted scorer, always with the same parameters and seed.
-        stream: normal images with the levels that it needs; default: ``feature_stream()``.
+        make: a function that gives a fresh, unfitted scorer, always with the same parameters and seed.
+        stream: normal features with the levels that the scorer needs; default: ``feature_stream()``.
         tolerance: share of the largest score by which batches may differ.
     """
     stream = stream or feature_stream()
@@ -105,7 +105,7 @@ def _check_unfitted(scorer: Scorer, queries: Features) -> None:
 
 
 def _check_junk(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
-    """States that the scorer could not have saved are refused."""
+    """Require that states which the scorer could not have saved are refused."""
     states = {"with a tensor of a foreign name": {**state, "junk": torch.zeros(2)}}
     for name, tensor in state.items():
         states[f"whose {name} has one dimension more"] = {**state, name: tensor[None]}
@@ -122,7 +122,7 @@ def _check_junk(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_missing(make: Callable[[], Scorer], state: Mapping[str, Tensor], queries: Features) -> None:
-    """A state that lacks a tensor is refused, unless it is whole without, as one of fewer levels is."""
+    """Require that a state without one of its tensors is refused, unless it is complete, as one of fewer levels is."""
     for missing in state:
         lacking = {name: tensor for name, tensor in state.items() if name != missing}
         scorer = make()

@@ -1,4 +1,4 @@
-"""Checks of stoppers."""
+"""Checks that a stopper keeps its contract."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from adkit.testing.asserts import (
 from adkit.testing.samples import SIZE, sample_images, stream_of
 from adkit.testing.tiny import TinyAdapter, TinyExtractor
 
-COURSE = tuple(
+CHECKS = tuple(
     Progress(minibatches=10 * epoch, epochs=float(epoch), loss=loss) for epoch, loss in enumerate((None, 1.0, 0.5, 0.7))
 )
+"""The progress of a training at each of its checks."""
 
 
 def check_stopper(
@@ -35,15 +36,16 @@ def check_stopper(
     size: tuple[int, int] = SIZE,
     device: str = "cpu",
 ) -> None:
-    """Run every check of a stopper.
+    """Run every check of a stopper; one that fails raises an AssertionError.
 
-    Like a run's, ``extractor`` is a function of images here, and ``held_out`` can be walked more than once.
+    As in a run, ``extractor`` is a function of images, and ``held_out`` can be iterated over more than once.
 
     Args:
-        make: gives a fresh stopper, always with the same parameters and seed.
-        make_extractor: gives a fresh extractor.
-        make_adapter: gives a fresh adapter that goes with it; it is prepared before the stopper sees it.
-        size: (height, width) of images, the extractor's.
+        make: a function that gives a fresh stopper, always with the same parameters and seed.
+        make_extractor: a function that gives a fresh extractor.
+        make_adapter: a function that gives a fresh adapter for it, which is prepared before the stopper sees it.
+        size: (height, width) of the extractor's input.
+        device: the torch device to check on.
     """
     extractor, adapter = make_extractor(), make_adapter()
     normal, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
@@ -55,9 +57,9 @@ def check_stopper(
         return extractor(images)
 
     def judge(interrupted: bool) -> tuple[list[Verdict], dict[str, float]]:
-        """All verdicts of a training and the state at its end; if interrupted, it is resumed after every check."""
+        """The verdicts of a training and the state at its end; if ``interrupted``, it is resumed after every check."""
         stopper, verdicts = make(), []
-        for progress in COURSE:
+        for progress in CHECKS:
             verdicts.append(_checked(stopper, progress, features, adapter, held_out))
             if interrupted:
                 stopper = _resumed(make, stopper)
@@ -99,7 +101,7 @@ def _checked(
 
 
 def _resumed(make: Callable[[], Stopper], stopper: Stopper) -> Stopper:
-    """Another one, with the state of this one."""
+    """A fresh stopper with the state of ``stopper``."""
     fresh, state = make(), _state(stopper)
     with running("load_state_dict(state)"):
         fresh.load_state_dict(state)

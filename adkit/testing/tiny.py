@@ -1,4 +1,4 @@
-"""The smallest components that keep their contracts, for checks of what works with such."""
+"""The smallest components that keep their contracts, for checks of components that work with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adkit.toolkit.scoring import checked_state, fitted_levels, scores_of
 
 
 class TinyExtractor(nn.Module):
-    """Two strided convolutions of random weights: levels ``layer1``, ``layer2`` and ``pool``."""
+    """An extractor of two strided convolutions with random weights: levels ``layer1``, ``layer2`` and ``pool``."""
 
     def __init__(self, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TinyExtractor(nn.Module):
         return nn.Sequential(self.layer1, nn.ReLU()), _Tail(self)
 
     def after(self, first: Tensor) -> Features:
-        """The levels, from what ``layer1`` gives."""
+        """The features, made of what ``layer1`` gives."""
         second = self.layer2(first).relu()
         pooled = second.mean((2, 3), keepdim=True)
         levels = {"layer1": first, "layer2": second, POOL: pooled}
@@ -80,7 +80,7 @@ class _Tail(nn.Module):
 
 
 class TinyAdapter:
-    """Compactness: the mean squared distance of pooled features to their mean before adapting."""
+    """An adapter by compactness: the squared distance of pooled features to their mean before adapting."""
 
     def prepare(self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None) -> None:
         assert isinstance(extractor, TinyExtractor)
@@ -98,9 +98,9 @@ class TinyAdapter:
 
 
 class TinyLevels(nn.Module):
-    """Whatever levels are asked for: waves over random sums of what lies in each cell.
+    """An extractor of any levels: sines of random sums of the pixels that lie in each cell.
 
-    They do not depend on the batch to the last bit, so that whoever reads them is alone with its rounding.
+    The features are the same to the last bit in every batch, so that a component that reads them adds all rounding.
     """
 
     def __init__(self, levels: Mapping[str, Level], seed: int = 0) -> None:
@@ -126,7 +126,7 @@ class TinyLevels(nn.Module):
 
 
 class TinyScorer:
-    """The squared distance to the mean of each level."""
+    """A scorer by the squared distance to the mean of each level."""
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
@@ -155,7 +155,7 @@ class TinyScorer:
 
 
 class TinyLocalizer:
-    """The mean of all maps, each enlarged by repeating its cells."""
+    """A localizer by the mean of all maps, each enlarged by repeating its cells."""
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         grown = [nn.functional.interpolate(cells[:, None], size)[:, 0] for cells in scores.maps.values()]

@@ -1,4 +1,4 @@
-"""Images near the normal ones: AugMix, CutOut and Confetti, drawn from a generator, and which pixels they changed."""
+"""Augmentations that make images near the normal ones: AugMix, CutOut and Confetti, and which pixels they change."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import torch
 from torch import Tensor
 
 Augmentation = Literal["augmix", "cutout", "confetti"]
-"""Each can be drawn by its name (``vary``) or by its function."""
+"""Name of an augmentation for ``vary``; each also has a function of its own."""
 
 SEVERITY: Final = 3
-"""Of AugMix, from 1 to 10."""
+"""How far AugMix goes by default, from 1 to 10."""
 
 HOLE: Final = (0.10, 0.25)
-"""Smallest and largest side of CutOut's rectangle, as shares of the image's height and width.
+"""Smallest and largest side of the rectangle of CutOut, as shares of the image's height and width.
 
 The paper of CutOut removes a quarter to a half of the side to regularize a classifier; a defect is smaller.
 """
 HOLE_COLOR: Final = (0.485, 0.456, 0.406)
-"""ImageNet's mean, since CutOut fills with what is 0 once normalized; black would not show on a black ground."""
+"""Color of the rectangle of CutOut: ImageNet's mean, which is 0 once normalized; black would not show on black."""
 
 SQUARES: Final = (4, 12)
-"""Fewest and most squares of Confetti."""
+"""Smallest and largest number of squares that Confetti drops on an image."""
 SQUARE: Final = (0.02, 0.08)
-"""Smallest and largest side of such a square, as shares of the image's shorter side."""
+"""Smallest and largest side of a square of Confetti, as shares of the image's shorter side."""
 
 
 @dataclass(frozen=True)
 class Varied:
-    """Augmented images, and where they differ from what they were made of."""
+    """Augmented images, and where they differ from the images that they were made of."""
 
     images: Tensor
-    """(n, 3, H, W) or (3, H, W) float32 RGB in [0, 1], as they came."""
+    """(n, 3, H, W) or (3, H, W) float32 RGB in [0, 1], the augmented images in the shape of those given."""
     masks: Tensor
-    """(n, H, W) or (H, W) bool: the pixels that changed; after AugMix, which changes an image as a whole, all."""
+    """(n, H, W) or (H, W) bool, true where a pixel changed; after AugMix, which changes the whole image, everywhere."""
 
 
 def augmix(images: Tensor, generator: torch.Generator, severity: int = SEVERITY) -> Varied:
@@ -54,7 +54,7 @@ def augmix(images: Tensor, generator: torch.Generator, severity: int = SEVERITY)
     from torchvision.transforms import v2
 
     # uint8, which torchvision asks for, is blended with truncation: every image would be darker by half a gray value,
-    # a trace that a network may go by. Its operations take float32 too.
+    # a trace that a network may learn. Its operations take float32, too.
     transform = v2.AugMix(severity=severity, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=True)
 
     def draw(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,12 +117,12 @@ def vary(
     severity: int = SEVERITY,
     regions: Tensor | None = None,
 ) -> Varied:
-    """Augment images by the augmentation of that name.
+    """Augment images by the augmentation called ``name``.
 
     Args:
         images: (n, 3, H, W) float32 RGB in [0, 1].
-        generator: on the CPU.
-        severity: of AugMix.
+        generator: on the CPU; images are drawn for one after the other.
+        severity: how far AugMix goes, from 1 to 10.
         regions: (n, 4) int64 as in ``Batch.regions``; padding stays as it is.
     """
     if regions is None:
@@ -142,11 +142,11 @@ def _named(name: Augmentation, images: Tensor, generator: torch.Generator, sever
 
 
 def _each(images: Tensor, draw: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Varied:
-    """``draw`` takes and gives images (3, H, W) on the CPU, since the generator is there."""
+    """Augment each image by ``draw``, which takes and gives images (3, H, W) on the CPU, where the generator is."""
     if images.dtype != torch.float32 or images.ndim not in (3, 4) or images.shape[-3] != 3:
         raise ValueError(
-            "vicinity: expected images (n, 3, H, W) or (3, H, W) of torch.float32, found "
-            f"{tuple(images.shape)} {images.dtype}: hand over a batch's images as they are"
+            "augment: expected images (n, 3, H, W) or (3, H, W) of torch.float32, found "
+            f"{tuple(images.shape)} {images.dtype}: pass a batch's images as they are"
         )
     if images.ndim == 4 and not len(images):
         return Varied(images.clone(), images.new_zeros(0, *images.shape[2:], dtype=torch.bool))
@@ -160,13 +160,14 @@ def _compared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _drop(image: Tensor, place: tuple[float, float], share: float, angle: float, color: list[float]) -> None:
-    """Draw a square in place.
+    """Draw a square on an image in place.
 
     Args:
         image: (3, H, W).
-        place: of its center, as shares of height and width.
+        place: its center (y, x), as shares of height and width.
         share: its side, as a share of the image's shorter side.
-        angle: in radians.
+        angle: its rotation in radians.
+        color: RGB in [0, 1].
     """
     height, width = image.shape[1:]
     row, column = floor(place[0] * height), floor(place[1] * width)  # a pixel's own center, so that one is inside
@@ -185,7 +186,7 @@ def _seed(generator: torch.Generator) -> int:
 
 
 def _albumentations() -> Any:
-    """The package, imported without the look for updates that it takes on the network unless told not to."""
+    """Import albumentations without letting it look for updates on the network, as it does by default."""
     switch = "NO_ALBUMENTATIONS_UPDATE"
     before = os.environ.get(switch)
     os.environ[switch] = "1"

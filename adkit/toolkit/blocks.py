@@ -14,20 +14,20 @@ from adkit.plugin.extractor import AdaptableExtractor, Extractor
 from adkit.utils.text import did_you_mean
 
 Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
-"""The parameter ``blocks`` of an adapter: all of them, so many of the last ones, or those of these names."""
+"""The parameter ``blocks`` of an adapter: all blocks, a number of the last ones, or the names of some."""
 
 BLOCKS = "blocks of the extractor to train: all, how many of the last ones, or their names"
-"""Its description."""
+"""Description of the parameter ``blocks``."""
 
 CLASSIFIER = "classifier"
-"""The block that no choice of blocks takes in: no level is made by it."""
+"""Name of the block that is never trained by a choice of blocks, since no level depends on it."""
 
 
 def adaptable(extractor: Extractor) -> AdaptableExtractor:
-    """``extractor``, once it is known to offer what adapters need beside features.
+    """Return ``extractor``, provided that it offers what adapters need besides features.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not offer its blocks and classifier.
     """
     if not isinstance(extractor, AdaptableExtractor):
         raise UserError(
@@ -38,9 +38,9 @@ def adaptable(extractor: Extractor) -> AdaptableExtractor:
 
 
 def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
-    """The parameters of the blocks that an adapter's ``blocks`` names, from input to output.
+    """List the parameters of the blocks that an adapter's ``blocks`` names, from input to output.
 
-    Those that lie behind the last level that is read never get a gradient, and stay as they are.
+    Those behind the last level that is read never get a gradient and stay as they are.
 
     Raises:
         UserError: the extractor has no such blocks.
@@ -65,14 +65,14 @@ def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
 
 
 class TunesBlocks(Protocol):
-    """Parameters of an adapter that trains some blocks."""
+    """The parameters (``Params``) of an adapter that trains some blocks."""
 
     @property
     def blocks(self) -> Blocks: ...
 
 
 class BlocksAdapter:
-    """What adapters share that train the blocks of their ``blocks`` in one stage; ``prepare`` sets ``_parameters``."""
+    """Base of adapters that train the blocks named by ``blocks`` in one stage; ``prepare`` sets ``_parameters``."""
 
     params: TunesBlocks
     _parameters: list[nn.Parameter]
@@ -85,9 +85,9 @@ class BlocksAdapter:
 
 
 def mean_terms(levels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A loss that is the mean over images and levels, as a term per level; their sum is that mean.
+    """Split a loss, the mean over images and levels, into one term per level; the sum of the terms is that mean.
 
     Args:
-        levels: level name → (n,).
+        levels: level name → (n,) loss of each image.
     """
     return {name: values.mean() / len(levels) for name, values in levels.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,32 +14,37 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from adkit.utils.atomic import sync, whole_file
+
 VARIABLE = "ADKIT_CACHE"
-"""The environment variable that names another folder."""
+"""The environment variable that names another folder for the cache."""
 
 logger = logging.getLogger("adkit")
 
 
 def cache_folder() -> Path:
-    """Where adkit keeps what can be made again; it may be removed at any time."""
+    """The folder where adkit keeps what can be computed again; it may be removed at any time."""
     return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("adkit"))
 
 
 def cached(kind: str, key: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """What ``make`` gives, on the CPU: from the cache where it is there, whole.
+    """Return the tensors that ``make`` gives, on the CPU; read from the cache where they are there and intact.
 
-    A file that is damaged, and a folder that cannot be written, are warned of; neither ends a run.
+    A damaged file and a folder that cannot be written cause a warning; neither ends a run.
 
     Args:
-        kind: what it is, the name of its folder.
-        key: digest of everything that it depends on.
+        kind: what the tensors are, which is the name of their folder.
+        key: digest of everything that the tensors depend on.
+        make: computes the tensors where the cache does not have them.
     """
     path = cache_folder() / kind / f"{key}.safetensors"
     found = _read(path)
     if found is None:
         found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
         try:
-            _write(found, path)
+            with whole_file(path) as draft:  # whoever else writes the same
+                draft.write_bytes(safetensors.torch.save(found, {"sha256": _digest(found)}))
+                sync(draft)
         except OSError as error:
             logger.warning(
                 "%s: the %s could not be kept there (%s) and will be computed again: set %s to a folder that can be "
@@ -81,18 +85,3 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         return found
     logger.warning("%s: damaged (%s): computed again", path, reason)
     return None
-
-
-def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Whole or not at all, whoever else writes the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(safetensors.torch.save(dict(tensors), {"sha256": _digest(tensors)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

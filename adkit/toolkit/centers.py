@@ -1,4 +1,4 @@
-"""Centers of the normal features, and how far from them a feature is."""
+"""Centers of normal features, and the distances of features from them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from adkit.plugin.types import Features, Level
 from adkit.toolkit.covariance import Means
 
 Centers = Literal["level", "location"]
+"""Whether a level has one center or one per location."""
 Distance = Literal["l1", "l2", "squared_l2"]
+"""How the distance of a feature from its center is measured."""
 
 
 def fit_centers(levels: Mapping[str, Level], images: Iterable[Features], centers: Centers) -> dict[str, Tensor]:
-    """The mean of every level over all images, streamed in float64.
+    """Compute the mean of every level over all images, in one pass and in float64.
 
     Returns:
-        Level name → (c,) float32 where ``centers`` is "level", which is over all locations, too; else (h, w, c). Empty
-        where there are no images.
+        Level name → float32 center: (c,) where ``centers`` is "level", the mean over all locations, too; else
+        (h, w, c). Empty where there are no images.
     """
     per_level = centers == "level"
     means: dict[str, Means] = {}
@@ -38,14 +40,14 @@ def fit_centers(levels: Mapping[str, Level], images: Iterable[Features], centers
 
 
 def distances(values: Tensor, center: Tensor, distance: Distance) -> Tensor:
-    """How far each location is from its center; differentiable, with a gradient of 0 at the center itself.
+    """Compute how far each location is from its center; differentiable, with a gradient of 0 at the center itself.
 
     Args:
-        values: (n, h, w, c).
-        center: (c,) or (h, w, c).
+        values: (n, h, w, c) features.
+        center: (c,), or (h, w, c) with one center per location.
 
     Returns:
-        (n, h, w).
+        (n, h, w) distances.
     """
     differences = values - center
     if distance == "squared_l2":

@@ -13,13 +13,14 @@ from torch import Tensor
 from adkit.toolkit.scoring import checked_state, foreign_state
 
 Shrinkage = Literal["ledoit_wolf", "oas", "none"] | Annotated[float, Field(ge=0, le=1)]
+"""How covariances are shrunk: by a rule that finds the share, or by a share from 0 to 1."""
 
 BLOCK = 1 << 18
-"""Values that one step takes to float64, so that what lies beside the moments stays at some 2 MB a copy."""
+"""Number of values that one step converts to float64, so that each copy besides the moments takes some 2 MB."""
 
 
 def float64_device(device: str) -> str:
-    """Where float64 is computed for ``device``: on the CPU for MPS, which has none."""
+    """The device on which float64 is computed for ``device``: the CPU for MPS, which has no float64."""
     return "cpu" if torch.device(device).type == "mps" else device
 
 
@@ -31,14 +32,14 @@ class Means:
         self._sums = torch.zeros(groups, channels, dtype=torch.float64, device=float64_device(device))
 
     def add(self, rows: Tensor) -> None:
-        """``rows`` (groups, n, channels): as many of every group."""
+        """Add ``rows`` (groups, n, channels), as many for every group."""
         self.count += rows.shape[1]
         for part in parts(len(rows), rows[0].numel()):
             self._sums[part] += rows[part].to(self._sums.device).sum(1, dtype=torch.float64)
 
     @property
     def means(self) -> Tensor:
-        """(groups, channels) float64."""
+        """(groups, channels) float64 mean of the rows of each group."""
         return self._sums / self.count
 
 
@@ -46,7 +47,7 @@ class Moments:
     """Means, covariances and quartic moments of rows that come in batches, for several groups of rows at once.
 
     One pass is exact: rows are measured from their group's first row, which is no further from the mean than
-    sqrt(count) deviations, so that moving the moments to the mean afterwards cancels few of float64's digits. A channel
+    sqrt(count) deviations, so that moving the moments to the mean afterward cancels few of float64's digits. A channel
     that never changes has a variance of exactly 0.
     """
 
@@ -63,16 +64,16 @@ class Moments:
 
     @staticmethod
     def memory(groups: int, channels: int) -> int:
-        """Bytes that the moments are."""
+        """The number of bytes that the moments take."""
         return 8 * groups * (channels**2 + 3 * channels + 1)
 
     @staticmethod
     def working_memory(channels: int) -> int:
-        """Bytes beside them that ``add``, or ``spend`` with a whitening, takes: six copies of a part."""
+        """The number of bytes that ``add``, or ``spend`` with a whitening, takes besides them: six copies of a part."""
         return 8 * 6 * max(BLOCK, channels**2)
 
     def add(self, rows: Tensor) -> None:
-        """``rows`` (groups, n, channels): as many of every group."""
+        """Add ``rows`` (groups, n, channels), as many for every group."""
         groups, count, channels = rows.shape
         if not count:
             return
@@ -93,21 +94,24 @@ class Moments:
 
     @property
     def means(self) -> Tensor:
-        """(groups, channels) float64."""
+        """(groups, channels) float64 mean of the rows of each group."""
         return self._origins + self._sums / self.count
 
     @property
     def variances(self) -> Tensor:
-        """(groups, channels) float64: of each channel, over ``count`` and not one less."""
+        """(groups, channels) float64 variance of each channel, divided by ``count`` and not by one less."""
         return self._products.diagonal(0, 1, 2) / self.count - (self._sums / self.count).square()
 
     def covariances(self, part: slice = slice(None)) -> Tensor:
-        """(groups in ``part``, channels, channels) float64: Σ(x−μ)(x−μ)ᵀ / count."""
+        """Compute the covariances Σ(x−μ)(x−μ)ᵀ / count: (groups in ``part``, channels, channels) float64."""
         shifts = self._sums[part] / self.count
         return (self._products[part] / self.count).sub_(shifts[:, :, None] * shifts[:, None])
 
     def quartics(self, part: slice = slice(None)) -> Tensor:
-        """(groups in ``part``,) float64: Σ‖x−μ‖⁴ / count, which is ‖d−δ‖⁴ written out, δ the mean of d."""
+        """Compute the quartic moments Σ‖x−μ‖⁴ / count: (groups in ``part``,) float64.
+
+        With δ the mean of d, x−μ is d−δ, whose fourth power is written out here.
+        """
         products, shifts = self._products[part] / self.count, self._sums[part] / self.count
         squares = shifts.square().sum(1)
         return (
@@ -119,7 +123,7 @@ class Moments:
         )
 
     def spend(self, make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """What ``make`` gives for covariances and quartics, written over the moments, which are gone afterwards.
+        """Write what ``make`` gives for covariances and quartics over the moments, which are gone afterward.
 
         Args:
             make: (m, channels, channels) and (m,) → (m, channels, channels); called for a few groups at a time.
@@ -141,13 +145,16 @@ def parts(count: int, size: int) -> Iterator[slice]:
 
 
 def shrinkage(rule: Shrinkage, covariances: Tensor, quartics: Tensor, count: int) -> Tensor:
-    """How far to move each covariance towards its mean variance times the identity, as a share from 0 to 1.
+    """Compute how far to move each covariance toward its mean variance times the identity.
 
     Args:
-        rule: a share itself, or how to find it.
+        rule: the share itself, or how to find it.
         covariances: (g, c, c) float64.
-        quartics: (g,) float64: mean ‖x−μ‖⁴, which Ledoit and Wolf need.
-        count: rows that each covariance is of.
+        quartics: (g,) float64 mean of ‖x−μ‖⁴, which Ledoit and Wolf need.
+        count: number of rows that each covariance was computed from.
+
+    Returns:
+        (g,) float64 shares from 0 to 1.
 
     Source: Ledoit and Wolf, A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices (2004); Chen et al.,
         Shrinkage Algorithms for MMSE Covariance Estimation (2010), equation 23 as scikit-learn has it.
@@ -169,7 +176,7 @@ def shrinkage(rule: Shrinkage, covariances: Tensor, quartics: Tensor, count: int
 
 
 def shrunk(covariances: Tensor, shares: Tensor) -> Tensor:
-    """(1−s)·S + s·m·I of each covariance S (g, c, c), with s its share (g,) and m its mean variance."""
+    """Shrink each covariance S (g, c, c) to (1−s)·S + s·m·I, with s its share (g,) and m its mean variance."""
     means = covariances.diagonal(0, 1, 2).mean(1)
     moved = covariances * (1 - shares)[:, None, None]
     moved.diagonal(0, 1, 2).add_((shares * means)[:, None])
@@ -177,10 +184,11 @@ def shrunk(covariances: Tensor, shares: Tensor) -> Tensor:
 
 
 Reduction = Literal["pca", "npca"]
+"""Which principal components are kept: the leading ones, or the trailing ones."""
 
 
 SINGULAR = 1e-10
-"""A channel of which the others leave no larger share of variance unexplained makes its covariance singular."""
+"""Share of a channel's variance: a covariance is singular where the other channels leave less of it unexplained."""
 
 
 RIDGE = 1e-6
@@ -188,24 +196,24 @@ RIDGE = 1e-6
 
 
 IMAGES = 8
-"""Images for which a step of scoring is sized: 2 MB a copy, and for 32 of them 8 MB."""
+"""Number of images that a step of scoring is sized for: a copy takes 2 MB, and 8 MB for 32 images."""
 
 
 @dataclass(frozen=True)
 class Whitening:
     """The Gaussians of one level, at each location or the same at all of them.
 
-    They are computed with in float64: in float32 the distance would lose as many digits as the square root of the
+    They are kept in float64: in float32 the distance would lose as many digits as the square root of the
     covariance's condition has. A state holds each value as two float32, which is 48 bits of it.
     """
 
     mean: Tensor
-    """(h, w, c), or (1, 1, c) where all locations share one."""
+    """(h, w, c) mean of each location, or (1, 1, c) where all locations share one."""
     rows: Tensor
-    """W (h, w, k, c), or (1, 1, k, c)."""
+    """(h, w, k, c) whitening W of each location, or (1, 1, k, c) where all locations share one."""
 
     def distances(self, values: Tensor) -> Tensor:
-        """(n, h, w, c) → (n, h, w) float32; the gradient at the mean itself is 0."""
+        """Compute Mahalanobis distances (n, h, w) float32 of features (n, h, w, c); the gradient at the mean is 0."""
         means, whitenings = self.mean.flatten(0, 1), self.rows.flatten(0, 1).mT  # (h·w or 1, c), (h·w or 1, c, k)
         cells = values.flatten(1, 2).transpose(0, 1)  # (h·w, n, c)
         distances = []
@@ -221,13 +229,17 @@ class Whitening:
 
 
 def state_of(levels: Mapping[str, Whitening]) -> dict[str, Tensor]:
-    """For ``state_dict``: ``mean.<level>`` (2, h, w, c) and ``whitening.<level>`` (2, h, w, k, c), each two addends."""
+    """Make the ``state_dict`` of whitenings.
+
+    Returns:
+        ``mean.<level>`` (2, h, w, c) and ``whitening.<level>`` (2, h, w, k, c), each as two float32 addends.
+    """
     means = {f"mean.{name}": _halves(whitening.mean) for name, whitening in levels.items()}
     return means | {f"whitening.{name}": _halves(whitening.rows) for name, whitening in levels.items()}
 
 
 def from_state(scorer: str, state: Mapping[str, Tensor]) -> dict[str, Whitening]:
-    """For ``load_state_dict``: what ``state_of`` was given, in float64 on the CPU.
+    """Read whitenings from the state that ``state_of`` made of them, in float64 on the CPU.
 
     Raises:
         UserError: a tensor that the scorer could not have saved.
@@ -248,15 +260,15 @@ def from_state(scorer: str, state: Mapping[str, Tensor]) -> dict[str, Whitening]
 
 
 def savable(values: Tensor) -> Tensor:
-    """The float64 nearest to ``values`` that two float32 add up to, so that what is loaded scores what was fitted."""
+    """Round to the nearest float64 that two float32 add up to, so that a loaded scorer scores as the fitted one."""
     nearest = values.float()
     return nearest.double().add_((values - nearest).float())
 
 
 def _halves(values: Tensor) -> Tensor:
-    """(…) → (2, …) float32: the nearest ones, and what they leave."""
+    """Split float64 values (…) into two float32 addends (2, …): the nearest ones, and what remains."""
     halves = torch.empty((2, *values.shape), device=values.device)
-    for row, (nearest, rest) in zip(values, halves.transpose(0, 1), strict=True):  # row by row, for they may be large
+    for row, (nearest, rest) in zip(values, halves.transpose(0, 1), strict=True):  # row by row, as they may be large
         nearest.copy_(row)
         rest.copy_(row - nearest)
     return halves
@@ -267,17 +279,18 @@ def _sum(halves: Tensor) -> Tensor:
 
 
 def factored(covariances: Tensor, typical: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Cholesky factors of covariances, also of those that have no inverse.
+    """Compute Cholesky factors of covariances, even of those that have no inverse.
 
-    ``RIDGE`` of its mean variance goes to the diagonal of one that is singular; one of rows that are all equal counts
-    as ``typical`` times the identity.
+    To the diagonal of a singular covariance, ``RIDGE`` times its mean variance is added; the covariance of rows that
+    are all equal counts as ``typical`` times the identity.
 
     Args:
         covariances: (g, c, c) float64.
-        typical: a variance.
+        typical: the variance that stands in where all rows are equal.
 
     Returns:
-        (g, c, c) lower triangular; which were singular (g,) bool; and which of those were 0 (g,) bool.
+        (g, c, c) lower triangular factors; (g,) bool, which covariances were singular; (g,) bool, which of those were
+        0.
     """
     variances = covariances.diagonal(0, 1, 2)
     factors, failed = torch.linalg.cholesky_ex(covariances)
@@ -293,25 +306,25 @@ def factored(covariances: Tensor, typical: float) -> tuple[Tensor, Tensor, Tenso
 
 
 def whitenings(factors: Tensor) -> Tensor:
-    """W (g, c, c) with ‖W(x−μ)‖² = (x−μ)ᵀΣ⁻¹(x−μ): the inverse of each Σ's Cholesky factor, lower triangular."""
+    """Compute W (g, c, c) with ‖W(x−μ)‖² = (x−μ)ᵀΣ⁻¹(x−μ): the inverse of the Cholesky factor, lower triangular."""
     identity = torch.eye(factors.shape[1], dtype=factors.dtype, device=factors.device)
     rows: Tensor = torch.linalg.solve_triangular(factors, identity, upper=False)
     return rows
 
 
 def reduced_whitenings(covariances: Tensor, factors: Tensor, reduction: Reduction, components: int | float) -> Tensor:
-    """W as ``whitenings`` gives it, but within some principal components of ``covariances`` alone.
+    """Compute W as ``whitenings`` does, but within some principal components of ``covariances`` alone.
 
     Args:
-        covariances: (g, c, c) float64, whose components these are.
+        covariances: (g, c, c) float64, whose principal components are taken.
         factors: (g, c, c) float64, Cholesky factors of the same after shrinkage, which changes the components'
             variances and not their directions.
         reduction: ``pca`` keeps leading components, ``npca`` trailing ones.
         components: how many; or a share of the variance: pca keeps the fewest that hold at least as much, npca the
-            most that hold no more, and both keep one.
+            most that hold no more, and both keep at least one.
 
     Returns:
-        (g, c, c): a row per component, those kept first, zeros after them.
+        (g, c, c) with one row per component: those kept first, zeros after them.
 
     Source: Rippel et al., Modeling the Distribution of Normal Data in Pre-Trained Deep Features (2020).
     """

@@ -1,4 +1,4 @@
-"""The table ``[features]``: what lies between extractor and scorer, the same for all.
+"""The table ``[features]``: what happens between extractor and scorer, the same for all of them.
 
 Importing this module imports no torch, so that a recipe is checked quickly.
 """
@@ -13,13 +13,16 @@ from pydantic import Field, field_validator
 from adkit.errors import UserError
 from adkit.plugin.params import Params
 from adkit.plugin.types import Features, Level
+from adkit.utils.text import counted, some
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 CONCAT = "concat"
+"""Name of the level that joins the spatial levels."""
 Channels = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
+"""How many channels to keep, or which ones."""
 
 
 class FeaturesTable(Params):
@@ -55,9 +58,9 @@ class FeaturesTable(Params):
 
 
 class FeatureTransform:
-    """Features of an extractor → features for a scorer, as a ``FeaturesTable`` says.
+    """Makes the features that a scorer reads from those of an extractor, as a ``FeaturesTable`` says.
 
-    The joined level is named ``concat``; a ``pool`` level stays its own and is only thinned. Channels that
+    The joined level is named ``concat``; a ``pool`` level stays a level of its own and is only thinned. Channels that
     are kept stay in ascending order.
 
     Raises:
@@ -74,7 +77,12 @@ class FeatureTransform:
         generator: torch.Generator,
         kept: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """``kept`` are the channels that an earlier transform chose; default: choose anew."""
+        """
+        Args:
+            levels: those of the extractor.
+            generator: draws the channels to keep.
+            kept: channels that an earlier transform chose, by its levels; default: choose anew.
+        """
         self._identity = table == FeaturesTable()
         self._side = table.neighborhood
         self._given = dict(levels)
@@ -106,7 +114,7 @@ class FeatureTransform:
         return Features(levels, {name: level.geometry for name, level in self.levels.items()})
 
     def _keep(self, kept: Tensor, sources: list[str]) -> None:
-        """Say which of each source's own channels make the channels ``kept`` of their concatenation."""
+        """Note which of each source's own channels make up the channels ``kept`` of their concatenation."""
         first = 0
         for source in sources:
             last = first + self._given[source].channels
@@ -114,7 +122,7 @@ class FeatureTransform:
             first = last
 
     def _part(self, tensor: Tensor, source: str, target: Level) -> Tensor:
-        """One source's share of the level ``target``; thinned first, for that makes the rest cheaper."""
+        """Compute one source's share of the level ``target``; thinned first, because that makes the rest cheaper."""
         from adkit.toolkit.resample import cell_centers, resample
 
         given = self._given[source]
@@ -130,7 +138,7 @@ class FeatureTransform:
 
 
 def _sources(table: FeaturesTable, levels: Mapping[str, Level]) -> dict[str, list[str]]:
-    """Level after the transform → the levels it is made of; ``concat`` stands where its first one stood."""
+    """Map each level after the transform to the levels it is made of; ``concat`` takes the place of its first one."""
     if table.combine == "none":
         return {name: [name] for name in levels}
     spatial = [name for name, level in levels.items() if level.spatial]
@@ -166,14 +174,14 @@ def _checked(kept: Sequence[int], wanted: Channels, name: str, channels: int) ->
     asked = wanted if isinstance(wanted, int) else len(wanted)
     if len(kept) != asked or sorted(set(kept)) != list(kept) or not 0 <= kept[0] <= kept[-1] < channels:
         raise UserError(
-            f"features.channels: expected {asked} ascending ones of {channels} channels to keep of level {name!r}, "
-            f"found {len(kept)} that are not: use what an earlier transform of equal levels kept"
+            f"features.channels: expected {counted(asked, 'channel')} of level {name!r} to keep, ascending and below "
+            f"{channels}, found {some(list(map(str, kept))) or 'none'}: use those that an earlier transform kept"
         )
     return torch.tensor(kept)
 
 
 def _average(tensor: Tensor, side: int) -> Tensor:
-    """Mean over the cells within a square of ``side`` that lie on the grid: (n, h, w, c) → the same shape."""
+    """Average a level (n, h, w, c) over the cells of the grid within a square of ``side`` cells, to the same shape."""
     import torch.nn.functional as F
 
     planes = tensor.permute(0, 3, 1, 2)  # (n, c, h, w)

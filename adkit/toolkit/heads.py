@@ -1,4 +1,4 @@
-"""Extractors with levels that an adapter's own head makes of the others."""
+"""Extractors with further levels, which an adapter's own head computes from the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adkit.toolkit.blocks import adaptable
 class ExtendedExtractor(nn.Module):
     """The levels of an extractor as they are, and after them those of a head that reads them.
 
-    The head is computed in float32 whatever the precision: it is small, and losses take logarithms of what it gives. It
+    The head is computed in float32 whatever the precision: it is small, and losses take logarithms of its levels. It
     reads the extractor's own levels; what ``[features]`` makes of them comes after it.
     """
 
@@ -49,14 +49,14 @@ class ExtendedExtractor(nn.Module):
         return _with_head(self.inner(images), self.head, self._added)
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Those of the extractor, and the head."""
+        """The blocks of the extractor, and after them the head."""
         return {**adaptable(self.inner).blocks(), self._block: list(self.head.parameters())}
 
     def classify(self, images: Tensor) -> Tensor:
         return adaptable(self.inner).classify(images)
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
-        """Where the extractor can be cut; the head belongs to the tail."""
+        """Cut the extractor below ``parameters``, where it can be cut; the head belongs to the tail."""
         if not isinstance(self.inner, SplittableExtractor):
             return None
         heads = {id(parameter) for parameter in self.head.parameters()}
@@ -72,13 +72,13 @@ class ExtendedExtractor(nn.Module):
         return self._over(inner)
 
     def _over(self, inner: Extractor | None) -> ExtendedExtractor:
-        """A copy of the head over ``inner``, by default over a copy of the extractor."""
+        """Make a copy of the head over ``inner``, by default over a copy of the extractor."""
         inner = copy.deepcopy(self.inner) if inner is None else inner
         return ExtendedExtractor(inner, copy.deepcopy(self.head), self._added, self._block)
 
 
 class _HeadedTail(nn.Module):
-    """A tail, and a head that reads what it gives."""
+    """The tail of an extractor, and a head that reads the levels that it gives."""
 
     def __init__(self, tail: nn.Module, head: nn.Module, added: Mapping[str, Level]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _HeadedTail(nn.Module):
 
 
 def _with_head(features: Features, head: nn.Module, added: Mapping[str, Level]) -> Features:
-    """``features``, and after them the levels ``added`` that the head makes of them."""
+    """Return ``features``, and after them the levels ``added`` that the head computes from them."""
     kind = next(iter(features.values())).device.type
     with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         plain = Features({name: level.float() for name, level in features.items()}, features.geometry)

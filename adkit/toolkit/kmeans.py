@@ -12,9 +12,10 @@ from adkit.toolkit.neighbors import pairwise
 
 
 def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> Tensor:
-    """Centroids (count, c) of at least as many rows (m, c) that are in memory; found by faiss, on the CPU.
+    """Find centroids (count, c) of rows (m, c) that are in memory, by faiss on the CPU.
 
     Args:
+        rows: float32, at least ``count`` of them.
         spherical: scale centroids to unit length, for rows of unit length.
     """
     import faiss
@@ -25,24 +26,24 @@ def kmeans(rows: Tensor, count: int, seed: int, *, spherical: bool = False) -> T
         seed=seed,
         spherical=spherical,
         min_points_per_centroid=1,  # fewer than 39 would print a warning
-        max_points_per_centroid=len(rows),  # faiss would else sample the rows
+        max_points_per_centroid=len(rows),  # otherwise faiss would sample the rows
     )
     clustering.train(rows.cpu().numpy())
     return torch.from_numpy(clustering.centroids).to(rows.device)
 
 
 def located(images: Tensor) -> Tensor:
-    """The features of some images as each location's first centroids: (m, h, w, c) → (h, w, m, c)."""
+    """Turn the features of m images (m, h, w, c) into the first centroids of each location (h, w, m, c)."""
     return images.permute(1, 2, 0, 3).contiguous()
 
 
 def located_distances(values: Tensor, centroids: Tensor) -> Tensor:
-    """L2 distances (n, h, w, m) of features (n, h, w, c) to their own locations' centroids (h, w, m, c)."""
+    """Compute L2 distances (n, h, w, m) of features (n, h, w, c) to their own locations' centroids (h, w, m, c)."""
     return pairwise(values.permute(1, 2, 0, 3), centroids).permute(2, 0, 1, 3)  # (h, w, n, m) before
 
 
 def recordable_located(values: Tensor, centroids: Tensor) -> Tensor:
-    """As ``located_distances``, without ``torch.cdist``, which ONNX has nothing for."""
+    """Compute the distances of ``located_distances`` without ``torch.cdist``, which ONNX has no operation for."""
     lengths: Tensor = torch.linalg.vector_norm(values[:, :, :, None] - centroids, dim=4)
     return lengths
 
@@ -50,15 +51,15 @@ def recordable_located(values: Tensor, centroids: Tensor) -> Tensor:
 def moved(
     centroids: Mapping[str, Tensor], stream: Stream, describe: Callable[[Features], Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """One step of Lloyd's algorithm in every location by itself, holding sums alone.
+    """Move centroids by one step of Lloyd's algorithm, at every location by itself, holding sums alone.
 
     Args:
         centroids: level name → (h, w, m, c).
-        describe: what makes the levels (n, h, w, c) out of the stream's features.
+        describe: computes the levels (n, h, w, c) from the stream's features.
 
     Returns:
-        Level name → (h, w, m, c), each the mean of the features that were nearest to it; where there were
-        none, the old one.
+        Level name → (h, w, m, c), each centroid the mean of the features that were nearest to it, or the old one
+        where there were none.
     """
     sums = {name: torch.zeros_like(old) for name, old in centroids.items()}
     counts = {name: torch.zeros_like(old[..., 0]) for name, old in centroids.items()}

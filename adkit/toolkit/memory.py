@@ -1,4 +1,4 @@
-"""How much memory a scorer may ask for."""
+"""Checking that there is enough memory before it is taken."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from adkit.errors import UserError
 
 
 def check_memory(need: int, device: str, what: str, advice: str) -> None:
-    """Refuse to build what does not fit.
+    """Refuse to build something that needs more memory than is free.
 
     Args:
-        need: bytes.
-        what: "spade: the bank of 400 images", the sentence's subject.
+        need: number of bytes.
+        device: where the memory is needed.
+        what: the subject of the sentence, such as "spade: the bank of 400 images".
         advice: what to do instead, in the imperative.
+
+    Raises:
+        UserError: less than ``need`` is free.
     """
     if torch.device(device).type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]

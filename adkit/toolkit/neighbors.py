@@ -1,7 +1,7 @@
 """Exact nearest neighbors in banks of features that fit in memory.
 
 Fast libraries rank by ‖y‖² − 2x·y + ‖x‖², which cancels for close neighbors and rounds differently with
-the number of queries. Here that expansion only proposes candidates. The distances handed out are those of
+the number of queries. Here that expansion only proposes candidates. The distances returned are those of
 x − y: the same however the queries are batched, and zero from a feature to itself. Where rounding could have
 hidden a nearer neighbor, the candidates are found once more in float64.
 """
@@ -13,25 +13,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from adkit.utils.text import counted
+
 Metric = Literal["l2", "squared_l2", "cosine"]
 Index = Literal["auto", "faiss", "torch"]
 
 SPARE = 8
-"""Candidates beyond k that the expansion proposes."""
+"""Number of candidates beyond k that the expansion proposes."""
 RECORDED_ROWS = 16_384
-"""Rows that a recorded search compares with at a time."""
+"""Number of rows that a recorded search compares with at a time."""
 BLOCK_BYTES = 64 * 2**20
-"""Bound on every temporary of a search."""
+"""Upper bound, in bytes, on every temporary tensor of a search."""
 
 
 class Bank:
-    """Features to search, kept as they are: nothing is copied.
+    """A bank of features to search, which are kept as they are: nothing is copied.
 
     Args:
         rows: (m, c) float32, as ``prepared`` gives them.
         metric: ``cosine`` is 1 − cos, for which a feature of zeros lies ½ from every other one.
         index: ``faiss`` searches on the CPU, ``torch`` where the rows are; ``auto`` takes faiss for rows on
-            the CPU, where it is the faster.
+            the CPU, where it is faster.
     """
 
     def __init__(self, rows: Tensor, metric: Metric = "l2", index: Index = "auto") -> None:
@@ -43,7 +45,7 @@ class Bank:
         return len(self.rows)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The ``k`` nearest rows of each query.
+        """Find the ``k`` nearest rows of each query.
 
         Args:
             queries: (q, c) float32, not prepared.
@@ -61,7 +63,7 @@ class Bank:
 
 
 class RecordableBank:
-    """A bank whose search is torch operations alone, the same ones whatever the values.
+    """A bank whose search consists of torch operations alone, the same ones for all values, for exporters to record.
 
     So nothing is searched once more in float64: where more than ``SPARE`` rows lie closer together than the
     expansion's rounding, a farther one of them may be found.
@@ -76,7 +78,7 @@ class RecordableBank:
         return len(self.rows)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """As ``Bank.search``."""
+        """Find the ``k`` nearest rows of each query, as ``Bank.search`` does."""
         queries = prepared(queries, self.metric)
         lengths, numbers, first = [], [], 0
         for rows in self._blocks:
@@ -93,12 +95,12 @@ class RecordableBank:
 
 
 def prepared(features: Tensor, metric: Metric) -> Tensor:
-    """Features (m, c) as a bank holds them: of unit length for ``cosine``, else as they are."""
+    """Prepare features (m, c) for a bank: scaled to unit length for ``cosine``, else as they are."""
     return torch.nn.functional.normalize(features, dim=1) if metric == "cosine" else features
 
 
 def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
-    """As ``nearest_among``, for several images at once and by operations that exporters can record.
+    """Compute what ``nearest_among`` does, for several images at once and by operations that exporters can record.
 
     Args:
         queries: (n, q, c), the locations of n images.
@@ -106,7 +108,7 @@ def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> T
         chosen: (n, m) int64, the images to search for each; m·locations is at least ``k``.
 
     Returns:
-        (n, q, k).
+        (n, q, k) L2 distances, ascending.
     """
     locations = bank.shape[1]
     rows = bank.flatten(0, 1)
@@ -124,9 +126,13 @@ def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> T
 
 
 def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tuple[Tensor, Tensor]:
-    """L2 distances (q, k), ascending, and numbers (q, k) of the rows nearest to each query, exactly."""
+    """Find L2 distances (q, k), ascending, and numbers (q, k) of the rows nearest to each query, exactly.
+
+    Raises:
+        ValueError: there are fewer than ``k`` rows.
+    """
     if k > len(rows):
-        raise ValueError(f"k: expected at most the {len(rows)} rows of the bank, found {k}")
+        raise ValueError(f"k: expected at most the {counted(len(rows), 'row')} of the bank, found {k}")
     home = queries.device
     queries = queries.to(rows.device).contiguous()
     count = min(k + SPARE, len(rows))
@@ -147,7 +153,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tup
 
 
 def nearest_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tensor:
-    """L2 distances (q, k), ascending, of queries (q, c) to all locations of some images, exactly.
+    """Find L2 distances (q, k), ascending, of queries (q, c) to all locations of some images, exactly.
 
     Args:
         bank: (images, locations, c) float32.
@@ -162,12 +168,12 @@ def nearest_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> Tens
 
 
 def pairwise(left: Tensor, right: Tensor) -> Tensor:
-    """L2 distances (…, m, n) of rows (…, m, c) to rows (…, n, c), from their differences."""
+    """Compute L2 distances (…, m, n) of rows (…, m, c) to rows (…, n, c), from their differences."""
     return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _measured(lengths: Tensor, metric: Metric) -> Tensor:
-    """L2 distances of prepared features → distances by the metric."""
+    """Convert L2 distances of prepared features to distances by the metric."""
     if metric == "l2":
         return lengths
     squared = lengths.square()
@@ -175,7 +181,7 @@ def _measured(lengths: Tensor, metric: Metric) -> Tensor:
 
 
 def _nearest_of_block(queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """L2 distances and numbers (q, k) of the nearest rows, ascending."""
+    """Find L2 distances and numbers (q, k) of the nearest rows, ascending."""
     squared = torch.addmm(torch.linalg.vecdot(rows, rows), queries, rows.T, alpha=-2)  # (q, m), less ‖x‖²
     candidates = squared.topk(min(k + SPARE, len(rows)), largest=False).indices
     exact = torch.linalg.vector_norm(queries[:, None] - rows[candidates], dim=2)  # (q, count)
@@ -192,7 +198,7 @@ def _faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _expand(queries: Tensor, rows: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Squared distances and numbers (q, count) of the nearest rows by expansion in ``dtype``, in blocks."""
+    """Find squared distances and numbers (q, count) of the nearest rows by expansion in ``dtype``, in blocks."""
     height = max(1, BLOCK_BYTES // (8 * rows.shape[1]))
     width = max(1, BLOCK_BYTES // (8 * min(height, len(rows))))
     best = torch.full((len(queries), count), torch.inf, dtype=dtype, device=rows.device)
@@ -212,7 +218,7 @@ def _expand(queries: Tensor, rows: Tensor, count: int, dtype: torch.dtype) -> tu
 
 
 def _refine(queries: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` nearest of each query's candidates (q, count), by the lengths of the differences."""
+    """Find the ``k`` nearest of each query's candidates (q, count), by the lengths of the differences."""
     lengths = torch.empty_like(candidates[:, :k], dtype=rows.dtype)
     found = torch.empty_like(candidates[:, :k])
     step = max(1, BLOCK_BYTES // (4 * rows.shape[1] * candidates.shape[1]))
@@ -225,9 +231,9 @@ def _refine(queries: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[
 
 
 def _doubtful(queries: Tensor, rows: Tensor, kth: Tensor, last: Tensor) -> Tensor:
-    """The queries for which a row that was not proposed may be nearer than the k-th found.
+    """Find the queries for which a row that was not proposed may be nearer than the k-th found.
 
-    A row that was passed over has an expanded square of at least ``last``, so its true square is at least
+    A row that was not proposed has an expanded square of at least ``last``, so its true square is at least
     that less the rounding: ε √c (‖x‖² + ‖y‖²) for errors that walk at random, times 4 to be safe.
     """
     longest = torch.linalg.vector_norm(rows, dim=1).max().square()

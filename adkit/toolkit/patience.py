@@ -1,4 +1,4 @@
-"""The best state so far and how long ago it was: what stoppers that keep the best have in common."""
+"""What stoppers that keep the best state have in common: which state that is, and how long ago it was."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from math import inf
 
 from adkit.errors import UserError
 from adkit.plugin.stopper import Progress, Verdict
+from adkit.utils.text import counted
 
 
 class Patience:
-    """Keeps every state that is better than all before it, and stops when none was for so many checks.
+    """Keeps every state that is better than all before it, and stops after a number of checks without a better one.
 
     The first state is kept whatever its value, so that a training that only does harm goes back to where it began.
-    Whoever adds a ``check`` that finds the value and has it judged is a stopper.
+    A subclass is a stopper once it has a ``check`` that computes the value and calls ``judge``.
     """
 
     def __init__(self, name: str, checks: int, lower_is_better: bool = False, min_delta: float = 0.0) -> None:
         """
         Args:
-            name: of the value, as sentences have it.
-            checks: without improvement, after which to stop.
-            min_delta: by more than which a value has to be better.
+            name: name of the value, for the sentences of the verdicts.
+            checks: number of checks without improvement after which to stop.
+            lower_is_better: whether a lower value is the better one.
+            min_delta: a value is better only if it improves on the best one by more than this.
         """
         self.name = name
         self.checks = checks
@@ -29,7 +31,7 @@ class Patience:
         self._sign = -1.0 if lower_is_better else 1.0
         self._asked = False
         self._best = -inf
-        """Figure times sign, so that more is better."""
+        """The best value so far times ``_sign``, so that more is better."""
         self._best_epochs = 0.0
         self._waited = 0
 
@@ -52,11 +54,11 @@ class Patience:
         best = "" if self._best == -inf else f" {self._sign * self._best:.4g}"
         reason = f"{reason}, best{best} {_when(self._best_epochs)}"
         if stop:
-            reason += f", none better in {self._waited} checks"
+            reason += f", none better in {counted(self._waited, 'check')}"
         return Verdict(keep=False, stop=stop, reason=reason, value=value)
 
     def state_dict(self) -> dict[str, float]:
-        """Empty before the first check."""
+        """What the stopper remembers between checks; empty before the first one."""
         if not self._asked:
             return {}
         return {"best": self._best, "best_epochs": self._best_epochs, "waited": float(self._waited)}
@@ -69,7 +71,7 @@ class Patience:
 
 
 def none_held_out(name: str) -> UserError:
-    """What a stopper raises that found no images to judge by."""
+    """The error of a stopper for which no images were held out to judge by."""
     return UserError(
         f"stopper.validation: expected a share that leaves {name} at least 1 normal image, found none held out: "
         "raise it, or add normal images"

@@ -19,7 +19,7 @@ def cell_centers(start: float, step: float, cells: int, device: torch.device | s
 
 
 def interpolation_matrix(start: float, step: float, cells: int, positions: Tensor) -> Tensor:
-    """Weights that read ``positions`` off a row of cells, linear between their centers and constant beyond.
+    """Compute the weights that read ``positions`` off a row of cells, linear between centers and constant beyond.
 
     Returns:
         (len(positions), cells) float32, whose rows sum to 1.
@@ -30,7 +30,7 @@ def interpolation_matrix(start: float, step: float, cells: int, positions: Tenso
 
 
 def area_matrix(start: float, step: float, cells: int, size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Weights that average a row of ``size`` pixels over each cell of a row of cells that are ``step`` wide.
+    """Compute the weights that average a row of ``size`` pixels over each cell of a row of ``step`` wide cells.
 
     Returns:
         (cells, size) float32, whose rows sum to 1; or to 0, where a cell lies beyond the pixels.
@@ -43,7 +43,7 @@ def area_matrix(start: float, step: float, cells: int, size: int, device: torch.
 
 
 def gaussian_matrix(size: int, sigma: float, device: torch.device | str = "cpu") -> Tensor:
-    """Gaussian smoothing of a row of ``size`` pixels, mirrored at its ends and cut off at 4 sigma.
+    """Compute the weights that smooth a row of ``size`` pixels by a Gaussian, mirrored at its ends, cut off at 4 sigma.
 
     Returns:
         (size, size) float32, whose rows sum to 1; the identity where ``sigma`` is 0.
@@ -60,12 +60,12 @@ def gaussian_matrix(size: int, sigma: float, device: torch.device | str = "cpu")
 
 
 def resample(maps: Tensor, geometry: Geometry, positions_y: Tensor, positions_x: Tensor) -> Tensor:
-    """Read maps at the crossings of rows and columns of the image, bilinearly, with clamped edges.
+    """Read maps at the crossings of rows and columns of the input, bilinearly, with clamped edges.
 
     Args:
         maps: (n, h, w) or (n, h, w, c) float32, whose cells lie as ``geometry`` says.
-        positions_y: (p,) in pixels of the image.
-        positions_x: (q,) in pixels of the image.
+        positions_y: (p,) positions of the rows, in pixels of the input.
+        positions_x: (q,) positions of the columns, in pixels of the input.
 
     Returns:
         (n, p, q) or (n, p, q, c).
@@ -77,7 +77,7 @@ def resample(maps: Tensor, geometry: Geometry, positions_y: Tensor, positions_x:
 
 
 def apply_separably(maps: Tensor, along_y: Tensor, along_x: Tensor) -> Tensor:
-    """(n, h, w[, c]) → (n, p, q[, c]), one matrix (p, h) for the columns and one (q, w) for the rows."""
+    """Multiply maps (n, h, w[, c]) by (p, h) along their columns and by (q, w) along their rows: (n, p, q[, c])."""
     if maps.ndim == 3:
         return along_y @ maps @ along_x.mT
     n, rows, columns, channels = maps.shape
@@ -86,7 +86,7 @@ def apply_separably(maps: Tensor, along_y: Tensor, along_x: Tensor) -> Tensor:
 
 
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
-    """``maps`` (n, H, W) float32 smoothed with a Gaussian of ``sigma`` pixels, mirrored at the edges."""
+    """Smooth ``maps`` (n, H, W) float32 by a Gaussian of ``sigma`` pixels, mirrored at the edges."""
     if sigma == 0:
         return maps
     height, width = maps.shape[1:]

@@ -1,4 +1,4 @@
-"""What scorers share: from maps to scores, samples of a stream, and sentences for banks and states that cannot be."""
+"""What scorers share: scores from maps, samples of a stream, and checks of saved states."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from adkit.errors import UserError
 from adkit.plugin.types import Features, Geometry, Level, Scores
 
 Aggregation = Literal["max", "mean"]
+"""How the values of a map become one score."""
 
 
 def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggregation: Aggregation) -> Scores:
-    """Each level's score is the largest or mean value of its map, and the image's the mean over levels.
+    """Compute scores from maps: a level's is the largest or mean value of its map, an image's the mean over levels.
 
     Args:
         maps: level name → (n, h, w), at least one; a pooled level is 1×1.
-        geometry: of at least these levels.
+        geometry: geometry of at least these levels.
     """
     levels = {name: m.amax((1, 2)) if aggregation == "max" else m.mean((1, 2)) for name, m in maps.items()}
     return Scores(torch.stack(list(levels.values())).mean(0), *spatial(maps, geometry), levels)
@@ -29,25 +30,29 @@ def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggr
 def spatial(
     maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry]
 ) -> tuple[dict[str, Tensor], dict[str, Geometry]]:
-    """The maps that say where, with their geometry: those whose grid is larger than 1×1."""
+    """Select the maps that localize, whose grid is larger than 1×1, and their geometry."""
     names = [name for name, values in maps.items() if values.shape[1:] != (1, 1)]
     return {name: maps[name] for name in names}, {name: geometry[name] for name in names}
 
 
 def fitted_levels(fitted: Iterable[str], features: Features) -> list[str]:
-    """The levels that a scorer was fitted on, in the order of the features; all of them must be there."""
+    """List the levels that a scorer was fitted on, in the order of the features.
+
+    Raises:
+        UserError: the features lack one of them.
+    """
     fitted = set(fitted)
     missing = sorted(fitted - features.keys())
     if missing:
         raise UserError(
-            f"scorer: fitted on level {', '.join(missing)}, which the features lack (they have "
-            f"{', '.join(features)}): score with the extractor.levels that it was fitted with"
+            f"scorer: fitted on {'level' if len(missing) == 1 else 'levels'} {', '.join(missing)}, which the features "
+            f"lack (they have {', '.join(features)}): score with the extractor.levels that it was fitted with"
         )
     return [name for name in features if name in fitted]
 
 
 def levels_of(features: Features) -> dict[str, Level]:
-    """The levels that features have, for what is built from levels when there is no stream to ask."""
+    """Describe the levels of features, for what is built from levels where there is no stream to ask."""
     return {
         name: Level(values.shape[3], (values.shape[1], values.shape[2]), features.geometry[name])
         for name, values in features.items()
@@ -55,11 +60,11 @@ def levels_of(features: Features) -> dict[str, Level]:
 
 
 def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[str, int]) -> dict[str, Tensor]:
-    """The tensors of a saved state, once each is known to be one that the scorer could have saved.
+    """Return the tensors of a saved state, provided that each is one that the scorer could have saved.
 
     Args:
-        scorer: its name.
-        dimensions: tensor name → its number of dimensions; ``bank.*`` stands for one name or more that begin so.
+        scorer: name of the scorer.
+        dimensions: tensor name → its number of dimensions; ``bank.*`` stands for one or more names that begin so.
 
     Raises:
         UserError: a name that is missing or foreign, or a tensor that is not float32, of another number of dimensions,
@@ -83,7 +88,7 @@ def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[
 
 
 def foreign_state(scorer: str, tensor: str, expected: str, found: object) -> UserError:
-    """The sentence with which ``load_state_dict`` refuses a tensor that is not the scorer's own."""
+    """The error with which ``load_state_dict`` refuses a tensor that is not the scorer's own."""
     return UserError(
         f"scorer: state of {scorer}: expected {tensor} to be {expected}, found {found}: "
         f"load what state_dict of a {scorer} with equal parameters gave"
@@ -91,15 +96,15 @@ def foreign_state(scorer: str, tensor: str, expected: str, found: object) -> Use
 
 
 class Reservoir:
-    """A uniform sample of the items of a stream of unknown length: all of them while they fit.
+    """A uniform sample of the items of a stream of unknown length: all of them as long as they fit.
 
     The same items are kept however the stream is cut into batches. Memory is reserved once, and on the CPU it
     is used only as it fills, so that a generous capacity costs nothing.
 
     Args:
         capacity: the largest number of items kept.
-        shape: of one item.
-        generator: a CPU generator, drawn from once an item.
+        shape: shape of one item.
+        generator: a CPU generator, drawn from once per item.
     """
 
     def __init__(
@@ -111,11 +116,11 @@ class Reservoir:
 
     @property
     def items(self) -> Tensor:
-        """(kept, *shape) float32: a view, in the stream's order as long as all of them fit."""
+        """(kept, *shape) float32 items of the sample: a view, in the stream's order as long as all of them fit."""
         return self._buffer[: self._seen]
 
     def add(self, items: Tensor) -> None:
-        """Offer ``items`` (m, *shape)."""
+        """Offer the next ``items`` (m, *shape) of the stream."""
         room = max(0, len(self._buffer) - self._seen)
         fitting = items[:room]
         draws = torch.rand(len(items), generator=self._generator, dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""Adapting an extractor."""
+"""Adapting an extractor to the normal images of a category."""

@@ -1,4 +1,4 @@
-"""Adapting an extractor to the normal images of one category: from ψ₀ to the embedding that scorers then read."""
+"""Adapting an extractor to the normal images of one category: from its first state ψ₀ to what scorers then read."""
 
 from __future__ import annotations
 
@@ -34,32 +34,33 @@ from adkit.training.plan import new_adapter, new_stopper, scheduled
 from adkit.training.trace import Snapshots
 from adkit.training.trainer import Minibatches, TrainingTask, interval_of, length_of, train, training_context
 from adkit.utils.progress import Display
+from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One extractor that is to be adapted, and what with."""
+class AdaptationJob:
+    """One extractor that is to be adapted, and everything that it takes."""
 
     index: int
-    """Its place among the recipe's."""
+    """Number of the extractor among the recipe's."""
     samples: Sequence[Sample]
-    """To train on."""
+    """Normal images to train on."""
     held_out: Sequence[Sample]
     """Normal images for the stopper alone."""
     source: Source
-    """Of the features of ψ₀."""
+    """Source of the features of ψ₀."""
     parts: Assembled
     display: Display
     subject: str
     """What is adapted, for the display."""
     folder: Path
-    """For checkpoints, snapshots and the activations of blocks that are not trained."""
+    """Folder for checkpoints, snapshots and the activations of blocks that are not trained."""
 
     @property
     def chosen(self) -> Choice:
-        """The extractor, as the recipe has it."""
+        """The recipe's choice of the extractor."""
         return self.parts.recipe.extractors[self.index]
 
 
@@ -68,21 +69,21 @@ class Adapted:
     """One extractor after training."""
 
     embeddings: tuple[Embedding, ...]
-    """One, or one per snapshot."""
+    """The ways from images to features: one, or one per snapshot."""
     initial: Scorer | None
-    """The scorer that was fitted on ψ₀, where the recipe says that it stays so."""
+    """The scorer that was fitted on the features of ψ₀, where the recipe keeps that one; else None."""
     report: TrainingReport
     snapshots: Snapshots
 
 
 @dataclass
-class _Imaged:
-    """Features of one source and the images of another: implements ``adkit.plugin.ImageStream``."""
+class _StreamWithImages:
+    """A stream of the features of one stream and the images of another: implements ``adkit.plugin.ImageStream``."""
 
     features: Stream
-    imaged: ImageStream
+    images: ImageStream
     walked: bool = False
-    """Whether all of either have been seen once."""
+    """Whether all features or all images have been iterated over once."""
 
     @property
     def levels(self) -> Mapping[str, Level]:
@@ -98,15 +99,15 @@ class _Imaged:
 
     @property
     def kinds(self) -> Sequence[str]:
-        return self.imaged.kinds
+        return self.images.kinds
 
     def batches(self) -> Iterator[Batch]:
-        yield from self.imaged.batches()
+        yield from self.images.batches()
         self.walked = True
 
 
-def adapt(job: Job) -> Adapted:
-    """Train an extractor.
+def adapt(job: AdaptationJob) -> Adapted:
+    """Train an extractor by the recipe's adapter.
 
     Raises:
         UserError: what adapter, stopper or scorer refuse, or a training that diverged.
@@ -130,26 +131,27 @@ def adapt(job: Job) -> Adapted:
 
 
 def _check_members(task: TrainingTask) -> None:
-    """Refuse more members than memory holds.
+    """Refuse a training whose snapshots would become more members than memory holds.
 
     Raises:
-        UserError: their networks would take more than is free.
+        UserError: the networks of the members would take more memory than is free.
     """
     every, per_epoch = task.schedule.snapshot_epochs, task.normal.epoch_length
-    assert every is not None  # which was required before
+    assert every is not None  # require_trainable has checked it
     length = sum(length_of(task.schedule, stage, per_epoch) for stage in task.stages)
     count = math.ceil(length / interval_of(every, per_epoch))
     size = sum(tensor.numel() * tensor.element_size() for tensor in task.extractor.state_dict().values())
     check_memory(
         count * size,
         task.context.device,
-        f"training.snapshot_epochs: {count} members, one every {every:g} rounds through the images,",
+        f"training.snapshot_epochs: a detector of {counted(count, 'member')}, "
+        f"one every {'epoch' if every == 1 else f'{every:g} epochs'},",
         "set a larger interval, or train for less",
     )
 
 
-def _prepare(job: Job, adapter: Adapter, extractor: Extractor) -> tuple[Scorer | None, BadImages]:
-    """Let the adapter see what it is to see; the scorer fitted on ψ₀, and the auxiliary images that are broken."""
+def _prepare(job: AdaptationJob, adapter: Adapter, extractor: Extractor) -> tuple[Scorer | None, BadImages]:
+    """Prepare the adapter; return the scorer fitted on ψ₀, if there is one, and the unreadable auxiliary images."""
     parts, samples, display = job.parts, job.samples, job.display
     recipe, choice = parts.recipe, parts.recipe.adapter
     assert choice is not None
@@ -166,7 +168,7 @@ def _prepare(job: Job, adapter: Adapter, extractor: Extractor) -> tuple[Scorer |
             scorer.fit(source.stream(samples, advance, targets=False, embedding=index))
     bad = BadImages(1.0)
     with display.stage("prepare", job.subject, len(samples)) as advance, blaming(who(choice)):
-        normal = _Imaged(
+        normal = _StreamWithImages(
             source.stream(samples, advance, targets=False, embedding=index),
             source.decoding((initial,)).stream(samples, advance, targets=False),
         )
@@ -174,13 +176,15 @@ def _prepare(job: Job, adapter: Adapter, extractor: Extractor) -> tuple[Scorer |
         auxiliary = others.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
         adapter.prepare(extractor, normal, auxiliary, scorer if needs else None)
     if scorer is None and not normal.walked:
-        for _ in normal.batches():  # which of them can be read must be known before the first step
+        for _ in normal.batches():  # which images can be read must be known before the first step
             pass
     return scorer, bad
 
 
-def _task(job: Job, adapter: Adapter, extractor: Extractor, others: BadImages) -> tuple[TrainingTask, Frozen | None]:
-    """A training of an adapter that is prepared, and what the blocks give that it does not train."""
+def _task(
+    job: AdaptationJob, adapter: Adapter, extractor: Extractor, others: BadImages
+) -> tuple[TrainingTask, Frozen | None]:
+    """Put together the training of a prepared adapter, and the frozen blocks below what it trains, if there are any."""
     parts, recipe = job.parts, job.parts.recipe
     assert recipe.adapter is not None
     schedule, context = scheduled(adapter, recipe.training), training_context(parts.context)
@@ -220,26 +224,28 @@ def _task(job: Job, adapter: Adapter, extractor: Extractor, others: BadImages) -
     return task, frozen
 
 
-def _frozen(job: Job, frozen: Frozen, schedule: Schedule) -> Minibatches | None:
-    """The images as the frozen blocks give them; None where the disk has no room for that."""
+def _frozen(job: AdaptationJob, frozen: Frozen, schedule: Schedule) -> Minibatches | None:
+    """Make minibatches of what the frozen blocks give for the images; None where the disk has no room for that."""
     computing = partial(job.display.stage, "frozen blocks", job.subject, len(job.samples))
     try:
         with nullcontext(lambda done: None) if frozen.shared else computing() as advance:
             rows = frozen.rows("frozen", job.samples, advance)
     except NoRoomError as error:
-        logger.info("%s: frozen blocks run anew at every step: stored, they would take %s", job.subject, error)
+        logger.info(
+            "%s: frozen blocks run anew at every step: stored, what they give would take %s", job.subject, error
+        )
         return None
     size = schedule.batch_size
     return Minibatches(partial(rows.load, batch_size=size), len(rows), size, job.parts.context, "normal")
 
 
-def _for_inference(extractor: Extractor, job: Job) -> Embedding:
-    """Through the extractor as it is now, whatever becomes of it."""
+def _for_inference(extractor: Extractor, job: AdaptationJob) -> Embedding:
+    """Make an embedding by a copy of the extractor as it is now, which no further training changes."""
     return _embedding(for_inference(copy.deepcopy(extractor), job.chosen), job, job.parts.context)
 
 
-def _embedding(extractor: Extractor, job: Job, context: Context) -> Embedding:
-    """``context``: what it computes in."""
+def _embedding(extractor: Extractor, job: AdaptationJob, context: Context) -> Embedding:
+    """Make an embedding by ``extractor`` that computes in ``context``."""
     return embedding_of(extractor, job.chosen, job.parts.recipe.features, context, job.index)
 
 

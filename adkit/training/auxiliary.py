@@ -1,4 +1,4 @@
-"""Images other than the data's: those of ``[auxiliary]``."""
+"""The images of ``[auxiliary]``, which are others than those of ``[data]``."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Dataset, Sample
 from adkit.data.view import View
 from adkit.recipe.reader import Recipe
-from adkit.utils.text import some
+from adkit.utils.text import counted, some
 
 
 def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
-    """The training images of every category of ``[auxiliary]``, each once; none without that table.
+    """Find the training images of every category of ``[auxiliary]``, each once; none without that table.
 
-    An image that is among those of the data, too, or cannot be read is left out. All are decoded for that: which ones
+    An image that is among those of ``[data]``, too, or cannot be read is left out. All are decoded for that: which ones
     are trained on must not depend on when one is found to be broken.
 
     Args:
-        warn: told of those that are left out.
+        warn: called with a sentence on the images that are left out.
 
     Raises:
-        UserError: what is wrong with the table or its data.
+        UserError: something is wrong with the table or its data.
     """
     table = recipe.auxiliary
     if table is None:
         return []
     with recipe.document.locating("auxiliary", type(table).model_fields):
         found = open_dataset(table, recipe.run.seed)
-        # By names of their own: the same file name may stand in the data.
+        # Under ids of their own, because the same one may occur in the data.
         samples = [
             replace(sample, id=f"[auxiliary]/{sample.id}")
             for category in found.categories
@@ -47,7 +47,8 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
     warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
     if bad:
         named = some([f"{image}: {reason}" for image, reason in bad.reasons.items()], 3)
-        warnings.append(f"{len(bad)} auxiliary images could not be read and were left out: {named}")
+        images = f"{counted(len(bad), 'auxiliary image')} could not be read and {'was' if len(bad) == 1 else 'were'}"
+        warnings.append(f"{images} left out: {named}")
     for text in warnings:
         warn(text)
     return [sample for sample in samples if sample.id not in bad]

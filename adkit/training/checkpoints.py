@@ -1,4 +1,4 @@
-"""What a training leaves on disk to go on from, beside weights and optimizer."""
+"""What a training leaves on disk: its progress, to resume it from, and snapshots of its extractor."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from torch import Tensor, nn
 
 from adkit.plugin.adapter import Stage
 from adkit.report.report import CheckReport
+from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
 
 CHECKPOINT: Final = "training"
-"""What the names of checkpoints begin with."""
+"""Beginning of the names of checkpoint files."""
 
 
 @dataclass
 class TrainingState:
-    """How a training went so far: what a checkpoint has to know beside weights and optimizer."""
+    """The progress of a training: what a checkpoint holds besides weights and optimizer."""
 
     checks: list[CheckReport] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """The trained tensors of the state that was kept last; empty where none was."""
     stage: int = 0
+    """Number of the stage that is being trained, from 0."""
     done: int = 0
-    """Minibatches of the stages before."""
+    """Number of minibatches of the previous stages."""
     ended: str = ""
-    """Why it ended; empty while it goes on."""
+    """Why the training ended early; empty while it goes on, and where it reached its length."""
     seconds: float = 0.0
     snapshots: list[int] = field(default_factory=list)
-    """Minibatches after which there are snapshots on disk; 0: ψ₀."""
+    """Numbers of minibatches after which there are snapshots on disk; 0 stands for ψ₀."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the loss and its terms since the last check."""
+    """Sums of the loss (named "") and of its terms over the minibatches since the last check."""
     count: int = 0
+    """Number of minibatches since the last check."""
 
     @property
     def kept(self) -> CheckReport:
-        """The look at the state that the run goes on with."""
+        """The check of the state that the run goes on with."""
         return next((check for check in reversed(self.checks) if check.kept), self.checks[-1])
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,34 +58,35 @@ class TrainingState:
 
 
 def trained_parameters(extractor: nn.Module, stages: Sequence[Stage]) -> dict[str, nn.Parameter]:
-    """Name → parameter, of all that any stage trains.
+    """Find the parameters, by name, that any stage trains.
 
     Raises:
-        ValueError: a stage trains what is not the extractor's.
+        ValueError: a stage trains a parameter that is not one of the extractor.
     """
     wanted = {id(parameter) for stage in stages for parameter in stage.parameters}
     found = {name: parameter for name, parameter in extractor.named_parameters() if id(parameter) in wanted}
     if len(found) < len(wanted):
         raise ValueError(
-            f"stages: expected parameters of the extractor alone, found {len(wanted) - len(found)} others, which would "
-            "be lost: an adapter that trains a head extends the extractor by it"
+            f"stages: expected parameters of the extractor alone, found {counted(len(wanted) - len(found), 'other')}, "
+            "which would be lost: an adapter that trains a head extends the extractor by it"
         )
     return found
 
 
 def write_snapshot(folder: Path, minibatches: int, trained: Mapping[str, Tensor]) -> None:
-    """Keep the trained tensors of a state, for as long as ``folder`` is there."""
+    """Write the trained tensors of a state to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     safetensors.torch.save_file(tensors, _snapshot(folder, minibatches))
 
 
 def read_snapshot(folder: Path, minibatches: int) -> dict[str, Tensor]:
+    """Read the trained tensors of the state after so many minibatches."""
     return safetensors.torch.load_file(_snapshot(folder, minibatches))
 
 
 def put_back(extractor: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Set the parameters that ``state`` names."""
+    """Set the parameters of ``extractor`` that ``state`` names to the values there."""
     parameters = dict(extractor.named_parameters())
     with torch.no_grad():
         for name, tensor in state.items():
@@ -94,15 +98,13 @@ def _snapshot(folder: Path, minibatches: int) -> Path:
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint in ``folder``; what a killed process left half-written has another name."""
+    """Read the last checkpoint in ``folder``; what a killed process left half-written has another name."""
     found = sorted(folder.glob(f"{CHECKPOINT}_checkpoint_*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
     for path in reversed(found):
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning(
-                "%s: a checkpoint that cannot be read (%s), as a power cut leaves it; passed over", path, error
-            )
+            logger.warning("%s: a checkpoint that cannot be read (%s), as a power cut leaves it; skipped", path, error)
             continue
         return saved
     return None

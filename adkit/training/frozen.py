@@ -1,4 +1,4 @@
-"""What frozen blocks make of images, computed once: for one training, or for all classes of the same images."""
+"""The output of frozen blocks, computed once per image: for one training, or for all classes of the same images."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from adkit.training.plan import new_adapter
 from adkit.utils.progress import Advance
 
 SAME: Final = 1e-3
-"""Share of their norm by which the trunks of an extractor and of its fast copy may differ: batch norms are folded."""
+"""Share of its norm by which the output of a trunk and of its fast copy, with folded batch norms, may differ."""
 
 
 class _Tail(nn.Module):
-    """The blocks behind it, as an extractor whose images are such rows."""
+    """The blocks behind a trunk, as an extractor that takes rows, what the trunk gives, in place of images."""
 
     def __init__(self, tail: nn.Module, whole: Extractor, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -47,18 +47,18 @@ class _Tail(nn.Module):
 
 @dataclass(frozen=True)
 class Trunks:
-    """The frozen part of each of the recipe's extractors, in what the run computes in."""
+    """The trunk, the frozen part, of each of the recipe's extractors as the run computes it."""
 
     parts: Assembled
     trained: tuple[frozenset[str], ...]
-    """Names of the parameters that the adapter trains."""
+    """Names of the parameters that the adapter trains, per extractor."""
     trunks: tuple[nn.Module, ...]
     shapes: tuple[tuple[int, ...], ...]
-    """Of what each gives for one image."""
+    """Shape of what each trunk gives for one image."""
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
-        """From images to rows."""
+        """The ways from images to rows, one per trunk."""
         parts = zip(self.trunks, self.shapes, self.parts.recipe.extractors, strict=True)
         context = self.parts.context
         return tuple(
@@ -67,7 +67,7 @@ class Trunks:
         )
 
     def tails(self, embeddings: Sequence[Embedding]) -> tuple[Embedding, ...] | None:
-        """From rows to features, as each of ``embeddings`` makes them; None where one has another trunk."""
+        """Make the ways from rows to the features of each of ``embeddings``; None where one has another trunk."""
         found = []
         for whole in embeddings:
             extractor = cast(nn.Module, whole.extractor)
@@ -81,13 +81,13 @@ class Trunks:
         return tuple(found)
 
     def source(self, store: FeatureStore, images: ImageSource) -> TrunkSource:
-        """Of the features of ψ₀; ``store`` has the rows of every image."""
+        """Make a source of the features of ψ₀ from ``store``, which has the rows of every image."""
         tails = self.tails(self.parts.embeddings)
-        assert tails is not None  # they were cut when this was made
+        assert tails is not None  # these extractors were cut when the trunks were made
         return TrunkSource(self, store, images, tails)
 
     def gives_what(self, cut: Cut, index: int) -> bool:
-        """Whether the tail of ``cut`` takes what this trunk gives: the cut lies at the same place."""
+        """Whether the tail of ``cut`` takes what trunk ``index`` gives, because the cut is at the same place."""
         noise = torch.rand(2, 3, *self.parts.view.size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             one, other = self.trunks[index](noise.to(cut.context.device)), cut.frozen(noise)
@@ -95,7 +95,7 @@ class Trunks:
 
 
 def shared_trunks(parts: Assembled) -> Trunks | None:
-    """Where the extractors can be cut below what the recipe's adapter trains; None where one cannot."""
+    """Cut all extractors below what the recipe's adapter trains; None where one of them cannot be cut."""
     adapter = new_adapter(parts)
     if not isinstance(adapter, FeaturesAdapter) or isinstance(adapter, BatchingAdapter | ExtendingAdapter):
         return None
@@ -114,26 +114,27 @@ def shared_trunks(parts: Assembled) -> Trunks | None:
 
 
 def _halves(extractor: nn.Module, trained: frozenset[str]) -> tuple[nn.Module, nn.Module] | None:
-    """Of a fast copy, too, which has fewer parameters by the same names."""
+    """Cut an extractor below the parameters of these names, of which a fast copy may lack some."""
     if not isinstance(extractor, SplittableExtractor):
         return None
     return extractor.split([parameter for name, parameter in extractor.named_parameters() if name in trained])
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have the same tensors."""
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 class Rows:
-    """What a trunk gives for some images, on disk; read back in any order in place of the images of batches."""
+    """Rows on disk: what a trunk gives for each image, read in any order as batches in place of the images."""
 
     def __init__(self, store: FeatureStore, samples: Sequence[Sample], index: int, shape: tuple[int, ...]) -> None:
         """
         Args:
-            samples: images, of which those count that ``store`` has; an image's number is its place among them.
-            index: of the embedding in ``store``.
-            shape: of what the trunk gives for one image.
+            samples: images, of which those count that ``store`` has; an image's number is its place among those.
+            index: number of the embedding in ``store``.
+            shape: shape of what the trunk gives for one image.
         """
         self._ids = [sample.id for sample in samples if sample.id in store]
         self._store = store
@@ -144,7 +145,7 @@ class Rows:
         return len(self._ids)
 
     def load(self, numbers: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The images of these numbers, in batches."""
+        """Read the rows of the images of these numbers, in batches."""
         for first in range(0, len(numbers), batch_size):
             ids = tuple(self._ids[number] for number in numbers[first : first + batch_size])
             rows = self._store.read(ids, self._index, "cpu")[TRUNK]
@@ -152,14 +153,14 @@ class Rows:
 
 
 class Frozen:
-    """Gives the images of one training as the blocks that it does not train make of them, each computed once."""
+    """The frozen blocks of one training, which give rows for its images, each computed once."""
 
     def __init__(self, cut: Cut, index: int, source: Source, folder: Path) -> None:
         """
         Args:
-            index: the extractor's place among the recipe's.
-            source: of the images.
-            folder: for rows that the source does not have.
+            index: number of the extractor among the recipe's.
+            source: source of the images.
+            folder: where to store rows that the source does not have.
         """
         self._cut, self._index, self._source, self._folder = cut, index, source, folder
         self._shape = shape_of(cut.trunk, cut.context)
@@ -168,19 +169,19 @@ class Frozen:
 
     @property
     def shared(self) -> bool:
-        """Whether the source has the rows, as it does where all classes of the same images share them."""
+        """Whether the source has the rows, as is the case where all classes of the same images share them."""
         return self._shared is not None
 
     def rows(self, name: str, samples: Sequence[Sample], advance: Advance) -> Rows:
-        """Those of ``samples``.
+        """Give the rows of ``samples``, computing those that are not stored yet.
 
         Args:
-            name: tells them from those of other images. Rows that an earlier attempt left under it are filled up, so
-                that each attempt must name the same images in the same order.
-            advance: told of every batch that is computed.
+            name: tells these rows from those of other images. Rows that an earlier attempt left under it are completed,
+                so each attempt must name the same images in the same order.
+            advance: called with the number of images of every batch that is computed.
 
         Raises:
-            NoRoomError: they would take more than a quarter of the free disk space.
+            NoRoomError: the rows would take more than a quarter of the free disk space.
         """
         if self._shared is not None:
             return self._shared.rows(samples, self._index)
@@ -196,18 +197,18 @@ class Frozen:
 
 
 class NoRoomError(Exception):
-    """The rows would take too much of the disk."""
+    """Rows would take too much of the disk; the message says how much."""
 
 
 class TrunkSource:
-    """Reads rows that were computed once for every image, and makes features of them: implements ``Source``."""
+    """A source that makes features of rows, which were computed once for every image: implements ``Source``."""
 
     def __init__(self, trunks: Trunks, store: FeatureStore, images: ImageSource, tails: tuple[Embedding, ...]) -> None:
         """
         Args:
-            store: of the rows of every image.
-            images: the same images themselves.
-            tails: what makes features of rows.
+            store: has the rows of every image.
+            images: a source of the images themselves.
+            tails: the ways from rows to features.
         """
         self.bad = images.bad
         self.trunks = trunks
@@ -232,7 +233,7 @@ class TrunkSource:
         return _TailStream(self._stored(samples, [tail.index for tail in tails], advance), tails)
 
     def rows(self, samples: Sequence[Sample], index: int) -> Rows:
-        """What trunk ``index`` gives for ``samples``."""
+        """Give the rows of ``samples`` by trunk ``index``."""
         return Rows(self._store, samples, index, self.trunks.shapes[index])
 
     def _stored(self, samples: Sequence[Sample], indices: Sequence[int], advance: Advance) -> StoredStream:
@@ -242,7 +243,7 @@ class TrunkSource:
 
 
 class _TailStream:
-    """Features of stored rows; as an ``adkit.plugin.Stream`` it gives those of the first of its tails."""
+    """A stream of features made of stored rows; as an ``adkit.plugin.Stream`` it gives those of its first tail."""
 
     def __init__(self, rows: StoredStream, tails: Sequence[Embedding]) -> None:
         self._rows = rows
@@ -269,13 +270,17 @@ class _TailStream:
 
 
 TRUNK: Final = "trunk"
+"""Name of the level that holds the rows of a trunk."""
 
 
 class TrunkExtractor(nn.Module):
-    """The blocks that no training changes, as an extractor: what they give, in one row, is its only level."""
+    """A trunk as an extractor, whose only level is what the trunk gives for an image, as one row."""
 
     def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
-        """``shape``: of what it gives for one image."""
+        """
+        Args:
+            shape: shape of what ``trunk`` gives for one image.
+        """
         super().__init__()
         self.trunk = trunk
         self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
@@ -287,14 +292,14 @@ class TrunkExtractor(nn.Module):
 
 
 def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
-    """Of what it gives for one image."""
+    """Find the shape of what ``trunk`` gives for one image."""
     with torch.no_grad():
         shown: Tensor = trunk(torch.zeros(1, 3, *context.image_size, device=context.device))
     return tuple(shown.shape[1:])
 
 
 def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, who: str, index: int = 0) -> Embedding:
-    """From images to what ``trunk`` makes of them, each a row; ``shape`` is that of one before."""
+    """Make the way from images to rows by ``trunk``, which gives a tensor of ``shape`` for one image."""
     extractor = TrunkExtractor(trunk, shape)
     transform = FeatureTransform(FeaturesTable(), extractor.levels, context.generator("features"))
     return Embedding(extractor, transform, context, who, index)
@@ -302,16 +307,16 @@ def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, 
 
 @dataclass(frozen=True)
 class Cut:
-    """``tail(trunk(images))`` are the features of an extractor, and training changes the tail alone."""
+    """An extractor cut in two: its features are ``tail(trunk(images))``, and training changes the tail alone."""
 
     trunk: nn.Module
     tail: Callable[[Tensor], Features]
     context: Context
     who: str
-    """Names the extractor in the message when it breaks its contract."""
+    """Name of the extractor, for the message where it breaks its contract."""
 
     def frozen(self, images: Tensor) -> Tensor:
-        """What the trunk makes of images, float32 on the context's device."""
+        """Compute what the trunk gives for ``images``, float32 on the context's device."""
         with torch.no_grad(), autocast(self.context):
             found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
             return found.float()
@@ -320,10 +325,10 @@ class Cut:
 def cut_for(
     extractor: Extractor, adapter: Adapter, parameters: Sequence[nn.Parameter], context: Context, who: str
 ) -> Cut | None:
-    """Where the extractor can be cut below all of ``parameters``; None where it, or the adapter, needs the whole.
+    """Cut the extractor below all of ``parameters``; None where it cannot be cut or the adapter needs the whole.
 
     Args:
-        who: names the extractor in the message when it breaks its contract.
+        who: names the extractor in the message where it breaks its contract.
     """
     if isinstance(adapter, BatchingAdapter) or not isinstance(adapter, FeaturesAdapter):
         return None

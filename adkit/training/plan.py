@@ -17,14 +17,14 @@ from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
 
 SCALE_SHARE: Final = 0.1
-"""Of the normal training images, held out for the scales of members whose largest ratio counts."""
+"""Share of the normal training images held out for the scales of members that are fused by their largest ratio."""
 
 
 def new_adapter(parts: Assembled) -> Adapter | None:
-    """An adapter that is not prepared; None where the recipe names none.
+    """Build an adapter that is not prepared; None where the recipe names none.
 
     Raises:
-        UserError: what it refuses, or a scorer that would be fitted on levels that nothing was trained for.
+        UserError: what the adapter refuses, or a scorer that would be fitted on levels that nothing was trained for.
     """
     choice = parts.recipe.adapter
     if choice is None:
@@ -41,14 +41,14 @@ def new_adapter(parts: Assembled) -> Adapter | None:
 def split_for_stopping(
     samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """(images to train on, images held out for the stopper)."""
+    """Split normal images into those to train on and those held out for the stopper."""
     stopper = new_stopper(parts)
     share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
     return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
 
 
 def snapshot_rule(parts: Assembled) -> Fuse | None:
-    """How the snapshots of a training become one detector; None where they do not."""
+    """Find the rule by which the snapshots of a training become one detector; None where they do not."""
     adapter = new_adapter(parts)
     return adapter.fuse if isinstance(adapter, SnapshotAdapter) else None
 
@@ -56,12 +56,14 @@ def snapshot_rule(parts: Assembled) -> Fuse | None:
 def split_for_scale(
     subject: str, samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """(images to train on, images held out to tell what a member gives a typical normal one).
+    """Split normal images into those to train on and those held out for the scales of members.
+
+    A member's scale is the score that it typically gives a normal image.
 
     Source: Reiss et al., PANDA (CVPR 2021), supplement B.1.
 
     Raises:
-        UserError: there are too few to hold any out.
+        UserError: there are too few images to hold any out.
     """
     train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", equal)
     if not scaling:
@@ -73,10 +75,10 @@ def split_for_scale(
 
 
 def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
-    """Refuse before the first training what would else be refused when its turn comes.
+    """Refuse before the first training what would otherwise be refused only when its turn comes.
 
     Raises:
-        UserError: keys that do not go together, or a category with too few images for what they ask.
+        UserError: keys do not go together, or a category has too few images for what they ask.
     """
     adapter = new_adapter(parts)
     if adapter is None:
@@ -107,16 +109,16 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
 
 
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
-    """The adapter's schedule, with what the recipe says instead.
+    """Combine the adapter's schedule with the recipe's, which takes precedence.
 
     Raises:
-        UserError: neither says how long.
+        UserError: neither says how long to train.
     """
     schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
     given = {} if table is None else table.model_dump(exclude_none=True)
     if given.get("snapshot_epochs") == 0:
         given["snapshot_epochs"] = None
-    if "minibatches" in given or "epochs" in given:  # one length, the recipe's
+    if "minibatches" in given or "epochs" in given:  # there is one length: that of the recipe
         given = {"minibatches": None, "epochs": None, **given}
     schedule = replace(schedule, **given)
     if schedule.minibatches is None and schedule.epochs is None:
@@ -125,6 +127,6 @@ def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
 
 
 def new_stopper(parts: Assembled) -> Stopper | None:
-    """A stopper that has seen nothing."""
+    """Build a stopper that has seen nothing; None where the recipe names none."""
     choice = parts.recipe.stopper
     return None if choice is None else cast(Stopper, build(choice, parts.context))

@@ -1,4 +1,4 @@
-"""What became of the distances along a training: its snapshots, measured when all is decided.
+"""How distances change along a training: its snapshots, measured after the run has decided everything.
 
 Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and figure 3.
 """
@@ -24,20 +24,21 @@ from adkit.training.checkpoints import TrainingState, put_back, read_snapshot, t
 from adkit.training.frozen import Frozen, NoRoomError
 from adkit.training.trainer import TrainingTask
 from adkit.utils.progress import Advance
+from adkit.utils.text import counted
 
 T = TypeVar("T")
 
 TRACED: Final = 256
-"""Minibatches of each group that are measured, evenly spread over it."""
+"""Largest number of images of each group that are measured, evenly spread over it."""
 
 TRAIN, NORMAL, ANOMALOUS = "train", "test_normal", "test_anomalous"
-"""Groups of images with a meaning of their own; others are held-out normal ones."""
+"""Names of the groups of images that have a meaning of their own; other groups are held-out normal images."""
 
 MATERIAL: Final = 0.9
 """Share of its first value below which the anomalous images' distance counts as fallen."""
 
 ROUNDING: Final = 1e-9
-"""Share of the largest distance below which that of training images is rounding, as with a single one."""
+"""Share of the largest distance below which that of training images is rounding, as for a single image."""
 
 COLLAPSED: Final = 1e-4
 """Share of its first value below which the distance of training images counts as gone."""
@@ -45,27 +46,27 @@ COLLAPSED: Final = 1e-4
 
 @dataclass(frozen=True)
 class Snapshots:
-    """A training that is over, and the snapshots that it left on disk."""
+    """The snapshots that a training left on disk, with what it takes to measure them."""
 
     task: TrainingTask
     frozen: Frozen | None
     state: TrainingState
     folder: Path
     samples: Sequence[Sample]
-    """Which were trained on."""
+    """Normal images that were trained on."""
     source: Source
-    """Of their features, and of those of all others."""
+    """Source of the features of these and of all other images."""
     held_out: Sequence[Sample] = ()
-    """Normal ones that were not."""
+    """Normal images that were not trained on."""
 
     @property
     def members(self) -> Sequence[int]:
-        """Snapshots after ψ₀ and up to the state that the run goes on with."""
+        """Numbers of minibatches of the snapshots after ψ₀, up to the state that the run goes on with."""
         last = self.state.kept.minibatches
         return [minibatches for minibatches in self.state.snapshots if 0 < minibatches <= last]
 
     def states(self, snapshots: Iterable[int]) -> Iterator[int]:
-        """Put the extractor into the state of each snapshot, and at the end back into its own."""
+        """Put the extractor into the state of each snapshot in turn, and at the end back into its own."""
         trained = trained_parameters(self.task.extractor, self.task.stages)
         own = {name: parameter.detach().clone() for name, parameter in trained.items()}
         try:
@@ -76,11 +77,11 @@ class Snapshots:
             put_back(self.task.extractor, own)
 
     def trace(self, groups: Mapping[str, Sequence[Sample]], advance: Advance) -> list[SnapshotReport]:
-        """The mean of the adapter's score in each group at each snapshot; for ``panda`` that is its distance.
+        """Measure the mean of the adapter's score in each group at each snapshot; for ``panda`` that is its distance.
 
         Args:
-            groups: name → its images, up to 256 of which are measured.
-            advance: told of every image that the frozen blocks run for.
+            groups: name of a group → its images, up to 256 of which are measured.
+            advance: called with the number of images that the frozen blocks have just run for.
         """
         read = {name: self._images(name, spread_over(samples), advance) for name, samples in groups.items()}
         found = []
@@ -93,7 +94,7 @@ class Snapshots:
     def _images(
         self, name: str, samples: Sequence[Sample], advance: Advance
     ) -> tuple[Callable[[], Iterable[Batch]], Callable[[Tensor], Features]]:
-        """Batches of a group, and the way from their images to features: where it can, what the frozen blocks made."""
+        """Make the batches of a group, of rows of the frozen blocks if possible, and the way from them to features."""
         embedding = self.task.embedding
         samples = [sample for sample in samples if sample.id not in self.source.bad]
         if self.frozen is not None:
@@ -107,7 +108,7 @@ class Snapshots:
         return self.source.decoding((embedding,)).stream(samples, advance, targets=False).batches, embedding
 
     def _scores(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> Iterator[Tensor]:
-        """(n,) in float64, on the CPU, for each batch."""
+        """Yield the adapter's scores (n,) of each batch, in float64 on the CPU."""
         for batch in batches:
             with torch.no_grad(), blaming(self.task.who_adapts):
                 yield self.task.adapter.score(features(batch.images)).cpu().double()
@@ -131,14 +132,14 @@ class Snapshots:
 
 
 def spread_over(samples: Sequence[T], count: int = TRACED) -> list[T]:
-    """So many of ``samples``, from all over them."""
+    """Select ``count`` of ``samples``, evenly spread over them; all where there are no more than that."""
     if len(samples) <= count:
         return list(samples)
     return [samples[round(number * (len(samples) - 1) / (count - 1))] for number in range(count)]
 
 
 def collapse(training: TrainingReport) -> str | None:
-    """A sentence where the state that the run goes on with lost what tells anomalous images from normal ones."""
+    """Warn of a state that lost what tells anomalous images from normal ones; None where the run's state did not."""
     snapshots = [one for one in training.snapshots if one.minibatches <= training.kept_minibatches]
     if len(snapshots) < 2 or any(distance < 0 for one in snapshots for distance in one.distances.values()):
         return None  # a score that can be below 0 is no distance
@@ -155,7 +156,8 @@ def collapse(training: TrainingReport) -> str | None:
         return None
     best = max(snapshots, key=lambda one: one.normalized.get(ANOMALOUS, 0.0))
     return (
-        f"the features collapse: beside that of training images, the mean distance of anomalous test images was "
-        f"{before:.3g} before training, {best.normalized[ANOMALOUS]:.3g} after {best.minibatches} minibatches and is "
-        f"{after:.3g} now. Train for less, or use ewc or a stopper"
+        f"the features collapse: relative to that of training images, the mean distance of anomalous test images was "
+        f"{before:.3g} before training, {best.normalized[ANOMALOUS]:.3g} after "
+        f"{counted(best.minibatches, 'minibatch', 'minibatches')} and is {after:.3g} now. Train for less, or use ewc "
+        "or a stopper"
     )

@@ -1,4 +1,4 @@
-"""The trainer: one Ignite engine for every adapter, with the stopper in sight and checkpoints to go on from."""
+"""The trainer: one Ignite engine for every adapter, with its stopper and with checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -27,36 +27,43 @@ from adkit.plugin.types import Batch, Features
 from adkit.report.report import CheckReport
 from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_back, trained_parameters, write_snapshot
 from adkit.utils.progress import Advance
+from adkit.utils.text import counted
 
 SAVE_EVERY: Final = 200
-"""Minibatches after which a checkpoint is written, beside those at the end of every epoch."""
+"""Number of minibatches after which a checkpoint is written, besides those at the end of every epoch."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Everything that a training is made of."""
+    """Everything that a training consists of."""
 
     extractor: nn.Module
-    """Trained in place; in evaluation mode, so that batch norms keep their statistics."""
+    """The extractor that is trained in place; in evaluation mode, so that batch norms keep their statistics."""
     embedding: Embedding
     """The way from images to features through ``extractor``, without gradients, for the stopper."""
     adapter: Adapter
     schedule: Schedule
     stopper: Stopper | None
     stages: Sequence[Stage]
-    """What ``adapter.stages()`` gave."""
+    """The stages that ``adapter.stages()`` gave."""
     forward: Callable[[Tensor], Features]
-    """What a step trains: from the images of ``normal`` to levels, in the extractor or in its tail."""
+    """The way from the images of ``normal`` to levels that a step trains: the extractor, or its tail."""
     normal: Minibatches
+    """Normal images to train on, or rows in their place where ``forward`` is a tail."""
     auxiliary: Minibatches | None
+    """Images of ``[auxiliary]``; None without that table."""
     held_out: Iterable[Batch]
+    """Normal images that are held out for the stopper."""
     context: Context
     who_adapts: str = "adapter"
+    """Name of the adapter in errors."""
     who_stops: str = "stopper"
+    """Name of the stopper in errors."""
     say: Callable[[str], None] = lambda text: None
+    """Shows a line about each check to the user."""
 
     def features(self, images: Tensor) -> Features:
-        """What the adapter reads, with gradients; ``images`` are those of ``normal``."""
+        """Compute the features that the adapter reads, with gradients; ``images`` are those of ``normal``."""
         with autocast(self.context):
             found = self.forward(images.to(self.context.device, non_blocking=True))
         plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
@@ -64,12 +71,12 @@ class TrainingTask:
 
 
 def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> TrainingState:
-    """Train the extractor, and leave it in the state that was kept last, or else the last one.
+    """Train the extractor, and leave it in the state that was kept last or, if none was, in the last one.
 
     Args:
-        advance: told of every minibatch that is done.
-        folder: for checkpoints and snapshots; a training that left some there goes on from the last. Without one
-            there are none.
+        advance: called with the number of images of every minibatch that is done.
+        folder: where checkpoints and snapshots are kept; a training that left some there is resumed from the last.
+            Without a folder there are none.
 
     Raises:
         UserError: the loss was not finite before any state was kept.
@@ -94,7 +101,7 @@ def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> T
 
 
 class _Trainer:
-    """One stage: its optimizer, and the engine that it steps."""
+    """One stage of a training: its optimizer, and the engine that steps it."""
 
     def __init__(
         self, task: TrainingTask, stage: Stage, number: int, trained: Mapping[str, nn.Parameter], state: TrainingState
@@ -152,7 +159,7 @@ class _Trainer:
             epochs = math.ceil(self.length / per_epoch)
             engine.run(task.normal.since(self.minibatches), max_epochs=epochs, epoch_length=per_epoch)
         if self.state.checks[-1].minibatches < self.state.done + engine.state.iteration:
-            self.check()  # at a part of an epoch
+            self.check()  # inside an epoch
         self.state.done += engine.state.iteration
 
     def _objects(self) -> dict[str, Any]:
@@ -191,7 +198,7 @@ class _Trainer:
         if clip is not None:
             self.scaler.unscale_(self.optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(self.stage.parameters, clip))
-            share = min(1.0, clip / (norm + 1e-6))  # as torch has it
+            share = min(1.0, clip / (norm + 1e-6))  # the factor that clip_grad_norm_ applies
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if isinstance(task.adapter, SteppingAdapter):
@@ -210,17 +217,14 @@ class _Trainer:
         return adapter.batch(normal, other, self.task.context.generator("batch", str(self.minibatches)))
 
     def _diverged(self, value: float) -> None:
-        state = self.state
+        state, after = self.state, counted(self.minibatches, "minibatch", "minibatches")
         if not state.best:
             raise UserError(
-                f"training: expected a finite loss, found {value:g} after {self.minibatches} minibatches: lower "
+                f"training: expected a finite loss, found {value:g} after {after}: lower "
                 "training.learning_rate or set training.clip_norm"
             )
         kept = state.kept
-        state.ended = (
-            f"the loss became {value:g} after {self.minibatches} minibatches; went back to the state of minibatch "
-            f"{kept.minibatches}"
-        )
+        state.ended = f"the loss became {value:g} after {after}; went back to the state of minibatch {kept.minibatches}"
         state.checks.append(
             CheckReport(
                 minibatches=self.minibatches,
@@ -235,7 +239,7 @@ class _Trainer:
         self.engine.terminate()
 
     def take_snapshot(self, folder: Path, every: int) -> None:
-        """Keep the state on disk at every so many minibatches, the first state and the last one of a stage."""
+        """Write the state to disk after each ``every`` minibatches, and the first and the last state of a stage."""
         last = self.engine.state.iteration >= self.length
         if self.state.ended or not (self.minibatches % every == 0 or last):
             return
@@ -244,7 +248,7 @@ class _Trainer:
             self.state.snapshots.append(self.minibatches)
 
     def end_where_it_should(self) -> None:
-        """The length need not be whole epochs; where it is, the engine ends by itself, after a last check."""
+        """End the stage at a length inside an epoch; at an epoch's end the engine ends by itself, after a check."""
         done = self.engine.state.iteration
         if done >= self.length and done % self.task.normal.epoch_length:
             self.engine.terminate()
@@ -253,7 +257,7 @@ class _Trainer:
         return self.minibatches / self.task.normal.epoch_length
 
     def check(self) -> None:
-        """Ask the stopper about the current state."""
+        """Ask the stopper, if there is one, about the current state, and note and show what it says."""
         state, task = self.state, self.task
         if state.ended:
             return
@@ -261,7 +265,7 @@ class _Trainer:
         loss = means.pop("", None)
         progress = Progress(self.minibatches, self._epochs(), loss)
         state.sums, state.count = {}, 0
-        verdict = Verdict(keep=False, stop=False, reason="no stopper: trained to its length")
+        verdict = Verdict(keep=False, stop=False, reason="")
         if task.stopper is not None:
             generator = task.context.generator("stopper", str(progress.minibatches))
             with blaming(task.who_stops), torch.no_grad():
@@ -281,15 +285,20 @@ class _Trainer:
         )
         now = time.perf_counter()
         state.seconds, self.started = state.seconds + now - self.started, now
-        task.say(_told(state.checks[-1]))
+        if line := _line(state.checks[-1]):
+            task.say(line)
         if verdict.stop:
             state.ended = verdict.reason
             self.engine.terminate()
 
 
-def _told(check: CheckReport) -> str:
+def _line(check: CheckReport) -> str:
+    """Describe a check in a line for the display; empty where there is neither a loss nor a stopper's reason."""
+    if check.loss is None and not check.reason:
+        return ""
     loss = "" if check.loss is None else f", loss {check.loss:.6g}"
-    return f"epoch {check.epochs:.4g}{loss}: {check.reason}"
+    reason = f": {check.reason}" if check.reason else ""
+    return f"epoch {check.epochs:.4g}{loss}{reason}"
 
 
 def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -299,12 +308,12 @@ def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
 
 
 def training_context(context: Context) -> Context:
-    """In what a training computes: in float32 on the CPU, where mixed precision gains little and costs exactness."""
+    """Make the context of a training: float32 on the CPU, where mixed precision gains little and costs exactness."""
     return replace(context, precision="float32") if torch.device(context.device).type == "cpu" else context
 
 
 def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
-    """Minibatches of a stage."""
+    """Compute the number of minibatches of a stage."""
     if stage.minibatches is not None:
         return stage.minibatches
     if schedule.minibatches is not None:
@@ -315,11 +324,12 @@ def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
 
 
 def interval_of(epochs: float, epoch_length: int) -> int:
-    """Minibatches from one snapshot to the next."""
+    """Compute the number of minibatches from one snapshot to the next."""
     return max(1, round(epochs * epoch_length))
 
 
 def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
+    """Build the optimizer of a stage, with one group of parameters per group of the stage."""
     rate, decay = schedule.learning_rate, schedule.weight_decay
     groups = [
         {"params": list(group.parameters), "lr": rate if group.learning_rate is None else group.learning_rate}
@@ -332,10 +342,10 @@ def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
 
 
 def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: float) -> dict[nn.Parameter, float]:
-    """Parameter → the rate at which a gradient acts on it, clipping and the momentum of sgd included.
+    """Compute the rate at which a gradient acts on each parameter, with clipping and the momentum of sgd.
 
     Args:
-        share: what clipping left of this step's gradient.
+        share: the share of this step's gradient that clipping left.
     """
     gain = share / (1 - schedule.momentum) if schedule.optimizer == "sgd" else 1.0
     return {parameter: gain * float(group["lr"]) for group in optimizer.param_groups for parameter in group["params"]}
@@ -344,7 +354,7 @@ def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: fl
 class Minibatches:
     """Training images in minibatches, epoch after epoch without end, in an order that the epoch's number decides.
 
-    So a run that is resumed at any minibatch sees what it would have seen.
+    So a run that is resumed at any minibatch sees the images that it would have seen.
     """
 
     def __init__(
@@ -353,8 +363,8 @@ class Minibatches:
         """
         Args:
             load: numbers of images → those images, in batches of ``batch_size``.
-            count: how many there are.
-            name: of the generator that shuffles them.
+            count: number of all images.
+            name: name of the generator that shuffles them.
         """
         self._load = load
         self._count = count
@@ -364,11 +374,11 @@ class Minibatches:
 
     @property
     def epoch_length(self) -> int:
-        """Minibatches of an epoch; the last one may be smaller."""
+        """The number of minibatches of an epoch, the last of which may be smaller."""
         return math.ceil(self._count / self._batch_size)
 
     def since(self, minibatch: int) -> Iterator[Batch]:
-        """Batches from number ``minibatch`` (from 0) on."""
+        """Yield batches from number ``minibatch`` on, which is counted from 0."""
         epoch, offset = divmod(minibatch, self.epoch_length)
         while True:
             order = torch.randperm(self._count, generator=self._context.generator(self._name, str(epoch))).tolist()

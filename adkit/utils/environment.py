@@ -25,12 +25,12 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of each package whose numbers reach a score."""
+    """Name → version, of Python and of each package that takes part in computing a score."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def git_state() -> str | None:
-    """Commit of the working directory, with ``-dirty`` for uncommitted changes; None outside a checkout."""
+    """The commit of the working directory, with ``-dirty`` for uncommitted changes; None outside a checkout."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],

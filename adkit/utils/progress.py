@@ -20,20 +20,22 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from adkit.utils.text import counted
+
 Advance = Callable[[int], None]
-"""Called with the number of images that have just been dealt with."""
+"""A function that is called with the number of images that have just been processed."""
 PLAIN_INTERVAL = 10.0
-"""Seconds between two lines of a stage where there is no terminal."""
+"""Seconds between two lines about a stage where there is no terminal."""
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} images/s" if speed else "", style="progress.data.speed")
+        return Text(_as_text(speed) if speed else "", style="progress.data.speed")
 
 
 class Display:
-    """Shows each stage of a run as it goes, and adds up the seconds that stages of one kind took.
+    """Shows each stage of a run as it goes, and adds up the seconds that stages of one name took.
 
     Use it as a context manager around the run; ``console`` defaults to standard error, so that what a run
     prints as its result can be piped.
@@ -69,15 +71,15 @@ class Display:
 
     @contextmanager
     def stage(self, name: str, subject: str, total: int | None = None) -> Iterator[Advance]:
-        """Time a stage and show how far it is.
+        """Time a stage and show how far it has come.
 
         Args:
-            name: what is done, the key under which the report has its seconds: ``fit``.
-            subject: to what: ``tile``.
-            total: images to come; None where they are not counted.
+            name: what is done, such as ``fit``; the report lists its seconds under this name.
+            subject: what it is done to, such as the category ``tile``.
+            total: number of images to process; None where it is not known.
 
         Yields:
-            A function to call with the number of images just done.
+            A function to call with the number of images that have just been processed.
         """
         started = time.perf_counter()
         title = f"{subject}: {name}"
@@ -102,29 +104,34 @@ class Display:
 
 
 class _PlainStage:
-    """Lines for logs and pipes: one every few seconds and one at the end."""
+    """A stage shown as lines for logs and pipes: one every few seconds and one at the end."""
 
     def __init__(self, display: Display, title: str, total: int | None) -> None:
         self._display = display
         self._title = title
         self._total = total
         self._done = 0
-        self._started = self._spoke = time.perf_counter()
+        self._started = self._reported = time.perf_counter()
 
     def advance(self, images: int) -> None:
         self._done += images
         now = time.perf_counter()
-        if now - self._spoke < PLAIN_INTERVAL:
+        if now - self._reported < PLAIN_INTERVAL:
             return
-        self._spoke = now
+        self._reported = now
         rate = self._done / (now - self._started)
-        text = f"{self._title}: {self._done} images, {rate:.0f} images/s"
+        text = f"{self._title}: {counted(self._done, 'image')}, {_as_text(rate)}"
         if self._total:
-            text = f"{self._title}: {self._done} of {self._total} images, {rate:.0f} images/s"
+            text = f"{self._title}: {self._done:,} of {counted(self._total, 'image')}, {_as_text(rate)}"
             if rate > 0:
                 text += f", {max(self._total - self._done, 0) / rate:.0f} s left"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:
-        counted = f"{self._done} images, " if self._done else ""
-        self._display.say(f"{self._title}: {counted}{seconds:.1f} s")
+        images = f"{counted(self._done, 'image')}, " if self._done else ""
+        self._display.say(f"{self._title}: {images}{seconds:.1f} s")
+
+
+def _as_text(speed: float) -> str:
+    """A speed in images per second as text: ``1 image/s``, ``120 images/s``."""
+    return f"{counted(round(speed), 'image')}/s"

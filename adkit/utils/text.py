@@ -37,17 +37,32 @@ def is_text(value: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def near(name: str, options: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The option closest to ``name``, whatever its case, or None where none is as alike (1: the same)."""
+def near(name: str, options: Iterable[str], *, likeness: float = 0.6, most: int = 1) -> list[str]:
+    """The options that are most like ``name``, whatever its case, and at least so alike (1: the same)."""
     folded = {option.casefold(): option for option in options}
-    matches = get_close_matches(name.casefold(), folded, n=1, cutoff=likeness)
-    return folded[matches[0]] if matches else None
+    return [folded[match] for match in get_close_matches(name.casefold(), folded, n=most, cutoff=likeness)]
 
 
-def did_you_mean(name: str, options: Iterable[str]) -> str:
+def did_you_mean(name: str, options: Iterable[str], *, likeness: float = 0.6, most: int = 1) -> str:
     """`` (did you mean k?)``, or nothing where no option is close."""
-    match = near(name, options)
-    return f" (did you mean {match}?)" if match else ""
+    matches = near(name, options, likeness=likeness, most=most)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
+
+
+def joined(names: Iterable[str], word: str) -> str:
+    """``a, b or c``: names with a word before the last one."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun in the form that it calls for: ``1 image``, ``1,000 images``, ``0 categories``.
+
+    Args:
+        noun: what is counted, in the singular.
+        plural: its plural; default: ``noun`` with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
@@ -58,7 +73,4 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 def missing(name: str, present: Sequence[str]) -> str:
     """``found a, b, c (did you mean b?)``: the end of a sentence on a name that is not there."""
-    by_folded = {other.casefold(): other for other in present}
-    near = get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.7)
-    hint = f" (did you mean {' or '.join(by_folded[key] for key in near)}?)" if near else ""
-    return f"found {some(present, 20) if present else 'none'}{hint}"
+    return f"found {some(present, 20) if present else 'none'}{did_you_mean(name, present, likeness=0.7, most=2)}"

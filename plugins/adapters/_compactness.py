@@ -1,4 +1,4 @@
-"""What the adapters of PANDA share: the compactness loss, the schedule that it is trained by, and what is trained.
+"""What the adapters of PANDA share: the compactness loss, the schedule of its training, and what is trained.
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equation 1 and supplement 2.1.
@@ -25,25 +25,26 @@ SCHEDULE: Final = Schedule(
     minibatches=2300,
     snapshot_epochs=5,
 )
-"""The paper's, for the two last blocks of a ResNet-152, stopped early."""
+"""The paper's schedule for the last two blocks of a ResNet-152, stopped early."""
 
 
 class Compactness:
-    """‖ψ(x) − c‖², c the mean of ψ₀ over the normal images: the mean over images, levels and a level's locations.
+    """The compactness loss ‖ψ(x) − c‖², with c the mean of ψ₀ over the normal images.
 
-    Equation 1 sums over images, and knows the pooled level alone; of that one, this is its mean.
+    It is the mean over images, levels and a level's locations. Equation 1 is a sum over images, for the pooled level
+    alone; for that level, this is its mean.
     """
 
     def __init__(self, normal: Stream) -> None:
-        """``normal``: the normal images through ψ₀, which are walked once."""
+        """Take the centers of ``normal``, the normal images through ψ₀, in one pass."""
         self._centers = fit_centers(normal.levels, normal, "level")
 
     def terms(self, features: Features) -> dict[str, Tensor]:
-        """A term per level, whose sum is the loss."""
+        """One term per level, whose sum is the loss."""
         return mean_terms(self._scores(features).levels)
 
     def score(self, features: Features) -> Tensor:
-        """(n,): each image's own mean over levels."""
+        """(n,) float32: the compactness of each image by itself, as a mean over levels."""
         return self._scores(features).image
 
     def _scores(self, features: Features) -> Scores:
@@ -52,7 +53,7 @@ class Compactness:
 
 
 class CompactnessAdapter(BlocksAdapter):
-    """Minimizes the mean squared distance to the mean of ψ₀, in the blocks that are tuned."""
+    """An adapter that minimizes the mean squared distance to the mean of ψ₀, in the blocks that are tuned."""
 
     schedule = SCHEDULE
 

@@ -15,38 +15,38 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from adkit.plugin import Batch, Context, Extractor, ImageStream, UserError
+from adkit.plugin import Batch, Context, Extractor, ImageStream, UserError, counted
 from adkit.toolkit.blocks import adaptable
 from adkit.toolkit.cache import add_tensor, cached
 
 from ._pretraining import class_numbers, classes_of
 
 Labels = Literal["predicted", "classes"]
-"""Whence y: drawn from what the classifier predicts, or what each image shows."""
+"""Where the labels y come from: drawn from the classifier's prediction, or the class that each image shows."""
 
 FORMULA = "fisher 1"
-"""Part of the cache's key: another one for another formula."""
+"""The part of the cache's key that changes with the formula."""
 
 logger = logging.getLogger("adkit")
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """Some of the images of a stream, each as likely as any other, and always the same of equal streams."""
+    """A uniformly random sample of the images of a stream, which is always the same for equal streams."""
 
     images: ImageStream
     count: int
-    """How many at most."""
+    """The largest number of images."""
     context: Context
 
     @cached_property
     def numbers(self) -> frozenset[int]:
-        """Their places in the stream; of unreadable ones fewer come."""
+        """The places of the images in the stream; where some are unreadable, fewer come."""
         generator = self.context.generator("fisher", "pictures")
         return frozenset(torch.randperm(self.images.count, generator=generator)[: self.count].tolist())
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches of one image."""
+        """Batches of one image each."""
         number = 0
         for batch in self.images.batches():
             for i in range(len(batch)):
@@ -71,9 +71,12 @@ def fisher(
     The extractor stays in evaluation mode, and as it is.
 
     Args:
-        parameters: of the extractor.
-        images: with kinds, where ``labels`` are their classes; class i is the kind of number i.
-        count: how many of them are used at most.
+        extractor: the extractor with the pretrained classifier.
+        parameters: parameters of the extractor.
+        images: images, whose kinds are known where ``labels`` are their classes; class i is the kind of number i.
+        labels: where the labels y come from.
+        count: the largest number of images to use.
+        context: the adapter's context.
 
     Returns:
         Tensors ≥ 0 of the shapes of ``parameters``, float32, on their devices.
@@ -101,7 +104,7 @@ def fisher(
 def compute_fisher(
     extractor: Extractor, parameters: Sequence[nn.Parameter], sampled: Sampled, labels: Labels
 ) -> list[Tensor]:
-    """``fisher`` without the cache."""
+    """Compute the Fisher information without the cache; ``fisher`` explains it."""
     started, done = time.perf_counter(), 0
     classify, device = adaptable(extractor).classify, sampled.context.device
     generator = sampled.context.generator("fisher", "labels")
@@ -127,13 +130,13 @@ def compute_fisher(
             "extractor.weights: expected a classifier whose gradients are finite, found NaN or inf: use other weights, "
             'or set adapter.fisher = "uniform"'
         )
-    logger.info("Fisher information of %d images: %.1f s", done, time.perf_counter() - started)
+    logger.info("Fisher information of %s: %.1f s", counted(done, "image"), time.perf_counter() - started)
     return [total / done for total in sums]
 
 
 @contextmanager
 def _only(extractor: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Gradients for ``parameters`` alone, so that the blocks below them are not walked back."""
+    """Compute gradients for ``parameters`` alone, so that none pass back through the blocks below them."""
     before = [(parameter, parameter.requires_grad) for parameter in extractor.parameters()]
     try:
         for parameter, _ in before:
@@ -147,11 +150,11 @@ def _only(extractor: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[
 
 
 def _key(extractor: Extractor, names: Sequence[str], sampled: Sampled, labels: Labels) -> str:
-    """Digest of all that the Fisher information depends on."""
+    """The digest of all that the Fisher information depends on."""
     module, context = cast(nn.Module, extractor), sampled.context
     kinds = list(sampled.images.kinds) if labels == "classes" else None
     device = torch.device(context.device).type
-    # The text of a module tells networks apart whose weights have the same names.
+    # The text of a module distinguishes networks whose weights have the same names.
     about = [FORMULA, repr(module), names, labels, kinds, context.seed, sampled.count, device]
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in module.state_dict().items():

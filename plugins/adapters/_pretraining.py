@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adkit.plugin import Batch, UserError
+from adkit.plugin import Batch, UserError, counted
 
 
 def class_numbers(kinds: Sequence[str], classes: int, key: str) -> dict[str, int]:
-    """Kind → the class of that number, where the kinds are those of the pretraining data, in their order.
+    """Kind → the number of its class, where the kinds are those of the pretraining data, in their order.
 
     Args:
         kinds: ``ImageStream.kinds``.
-        classes: how many the classifier has.
+        classes: the number of classes that the classifier has.
         key: the adapter's parameter that asks for them, for the sentence.
 
     Raises:
-        UserError: there are not as many kinds as classes.
+        UserError: the number of kinds is not that of the classes.
     """
     if len(kinds) != classes:
         raise UserError(
-            f"[auxiliary]: expected images of {classes} kinds, one a class of the pretrained classifier, which "
-            f'adapter.{key} = "classes" needs, found {len(kinds)}: name the data set that the weights were trained on, '
-            f'or set adapter.{key} = "predicted"'
+            f"[auxiliary]: expected images of {counted(classes, 'kind')}, one per class of the pretrained classifier, "
+            f'which adapter.{key} = "classes" needs, found {len(kinds)}: name the data set that the weights were '
+            f'trained on, or set adapter.{key} = "predicted"'
         )
     return {kind: number for number, kind in enumerate(kinds)}
 
@@ -34,7 +34,7 @@ def classes_of(batch: Batch, numbers: Mapping[str, int], key: str) -> Tensor:
     """(b,) int64: the class that each image shows.
 
     Raises:
-        UserError: it is not known what they show.
+        UserError: it is not known what the images show.
     """
     if batch.kinds is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""ewc: draw the features together, while the weights that the pretrained classifier depends on stay where they were.
+"""ewc: draw the normal features together, but hold back weights that the pretrained classifier needs (PANDA-EWC).
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equations 3 and 4, section 3.2 (PANDA-EWC) and supplement 2.1; the penalty is that of Kirkpatrick et al., Overcoming
@@ -33,33 +33,37 @@ from ._compactness import SCHEDULE, CompactnessAdapter
 from ._fisher import fisher
 
 UNIFORM: Final = 3e-3
-"""Every weight's importance where they are alike: the mean of the Fisher information in the two last blocks of
+"""The importance of every weight where all are alike: the mean of the Fisher information in the last two blocks of
 EfficientNet-Lite 0 on images of textures, so that one strength serves both."""
 
 
 class EwcParams(Params):
-    strength: float = Field(1e4, gt=0, description="weight λ of the penalty")
+    strength: float = Field(1e4, gt=0, description="factor λ of the penalty on changes of important weights")
     fisher: Literal["predicted", "classes", "uniform"] = Field(
         "predicted",
-        description="importance of a weight: its Fisher information with labels that the classifier itself predicts "
-        "for images of [auxiliary] or else the normal ones, with the classes of [auxiliary], which must be those of "
-        "the classifier, or alike for all",
+        description="importance of each weight. predicted: Fisher information with labels that the classifier predicts "
+        "for the images of [auxiliary] or else the normal ones; classes: Fisher information with the classes of "
+        "[auxiliary], which must be those of the classifier; uniform: the same for all weights",
     )
-    fisher_images: int = Field(3200, ge=1, description="images that the Fisher information is a mean over, at most")
+    fisher_images: int = Field(3200, ge=1, description="largest number of images to take the Fisher information from")
     penalty: Literal["implicit", "explicit"] = Field(
-        "implicit", description="minimize the penalty by steps of its own that cannot diverge, or by those of the loss"
+        "implicit",
+        description="how the penalty is minimized. implicit: by steps of its own, which cannot diverge; explicit: as a "
+        "part of the loss",
     )
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
 class Ewc(CompactnessAdapter):
-    """Minimizes compactness + λ/2 Σ F (θ − θ₀)², θ₀ the pretrained weights and F their diagonal Fisher information.
+    """The adapter of PANDA-EWC, which minimizes compactness + λ/2 Σ F (θ − θ₀)².
+
+    θ₀ are the pretrained weights and F is their diagonal Fisher information.
 
     A plain step of rate lr multiplies a weight's distance from θ₀ by 1 − lr·λ·F: it overshoots where lr·λ·F is above 1
     and diverges above 2. With λ = 1e4 and lr = 1e-2 it reaches 290 in the last blocks of EfficientNet-Lite 0. The
     implicit step, which goes where lr·λ/2·F (θ − θ₀)² + ½ (θ − θ′)² is least, θ′ the weight as it was, divides that
     distance by 1 + lr·λ·F instead: it cannot overshoot, however large F is, and for a small one the two agree. Both
-    rest where equation 4 is least, so long as the rate is that at which the gradient of compactness acts on the
+    end where equation 4 is smallest, as long as the rate is that at which the gradient of compactness acts on the
     weights, clipping and momentum included. An explicit penalty is clipped together with compactness.
     """
 
@@ -93,7 +97,7 @@ class Ewc(CompactnessAdapter):
         return {**super().loss(extractor, batch, features), "penalty": penalty}
 
     def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
-        """θ ← (θ + lr·λ·F·θ₀) / (1 + lr·λ·F), where the penalty is implicit."""
+        """Take the implicit step of the penalty: θ ← (θ + lr·λ·F·θ₀) / (1 + lr·λ·F)."""
         if self.params.penalty == "explicit":
             return
         for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True):
@@ -101,7 +105,7 @@ class Ewc(CompactnessAdapter):
             parameter.lerp_(initial, pull / (1 + pull))
 
     def _penalty(self) -> Tensor:
-        """λ/2 Σ F (θ − θ₀)²."""
+        """The penalty λ/2 Σ F (θ − θ₀)², a scalar."""
         sums = [
             (importance * (parameter - initial).square()).sum()
             for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True)

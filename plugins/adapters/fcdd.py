@@ -1,4 +1,4 @@
-"""fcdd: a head per level, near 0 on normal images and away from it on changed ones, which is a level of its own.
+"""fcdd: train a head per level to give 0 on normal images and more on changed ones, for scorer logit (FCDD).
 
 Source: Liznerski et al., Explainable Deep One-Class Classification (ICLR 2021); over several levels of a pretrained
 network, Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section 4.2.
@@ -39,24 +39,29 @@ from adkit.toolkit.resample import apply_separably, area_matrix
 
 
 class FcddParams(Params):
-    share: float = Field(0.5, gt=0, lt=1, description="chance of each image of a step to be replaced by an anomaly")
+    share: float = Field(0.5, gt=0, lt=1, description="chance that an image of a step is replaced by an anomalous one")
     augmentations: tuple[Augmentation, ...] = Field(
         ("augmix", "cutout", "confetti"),
         min_length=1,
-        description="what makes anomalies of normal images, each with equal chance; unused with [auxiliary]",
+        description="changes that make normal images anomalous, each with equal chance; not used with [auxiliary]",
     )
-    masks: bool = Field(True, description="tell the loss where an image was changed, rather than that it was")
-    channels: int = Field(128, ge=1, le=4096, description="channels that a level is projected to; 1 in FCDD's paper")
+    masks: bool = Field(
+        True, description="true: the loss is given which pixels were changed; false: only which images were changed"
+    )
+    channels: int = Field(128, ge=1, le=4096, description="channels that each level is projected to; 1 in FCDD's paper")
     blocks: Blocks = Field("all", description=BLOCKS)
     head_learning_rate: float = Field(
-        1e-3, gt=0, le=10, description="of the projections, which start at random; that of [training] is the blocks'"
+        1e-3,
+        gt=0,
+        le=10,
+        description="learning rate of the heads, which start at random; that of [training] is for the blocks",
     )
 
 
 class Fcdd:
-    """Adds a level ``fcdd.<level>`` of one channel for each level, its value h = sqrt(‖z‖² + 1) − 1.
+    """The adapter of FCDD: for each level it adds a level ``fcdd.<level>`` of one channel, h = sqrt(‖z‖² + 1) − 1.
 
-    The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases stand for a center.
+    The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases replace a center.
     Images of ``[auxiliary]`` take the place of changed ones, and count as anomalous all over.
     """
 
@@ -121,7 +126,7 @@ class Fcdd:
         return torch.stack([features[name].mean((1, 2, 3)) for name in self._levels]).mean(0)
 
     def _losses(self, features: Features, name: str, batch: Batch) -> Tensor:
-        """(n,)"""
+        """(n,) float32: the loss of each image at one level, by its mask, its label, or as a normal one."""
         h, geometry = features[name][..., 0], features.geometry[name]  # (n, h, w)
         grid = (h.shape[1], h.shape[2])
         if self.params.masks and batch.masks is not None and grid != (1, 1):
@@ -140,12 +145,12 @@ class Fcdd:
 
 
 class Head(nn.Module):
-    """A 1×1 convolution a level, and the pseudo-Huber norm of what it gives."""
+    """One 1×1 convolution per level, and the pseudo-Huber norm of what it gives."""
 
     def __init__(self, levels: Mapping[str, Level], channels: int, context: Context) -> None:
         super().__init__()
         self._names = tuple(levels)
-        # So scaled, ‖z‖² is the mean square of a level's channels, however many there are on either side.
+        # With this scale, ‖z‖² is the mean square of a level's channels, however many there are on either side.
         self.weights = nn.ParameterList(
             torch.randn(channels, level.channels, generator=context.generator("fcdd", name))
             / sqrt(channels * level.channels)
@@ -181,11 +186,11 @@ NEAR_ZERO = 1e-6
 
 
 def pseudo_huber(squares: Tensor) -> Tensor:
-    """h = sqrt(‖z‖² + 1) − 1 of ``squares`` ‖z‖², without the cancellation that would make it 0 below 1e-7."""
+    """The norm h = sqrt(‖z‖² + 1) − 1 of ``squares`` ‖z‖², without the cancellation that makes it 0 below 1e-7."""
     return squares / ((squares + 1).sqrt() + 1)
 
 
 def repelled(h: Tensor) -> Tensor:
-    """−log(1 − exp(−h)) for h ≥ 0: what an anomaly costs, finite everywhere and exact for large h."""
+    """The loss of an anomaly, −log(1 − exp(−h)) for h ≥ 0, finite everywhere and exact for large h."""
     h = h + NEAR_ZERO
     return -torch.where(h < 0.7, torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h)))

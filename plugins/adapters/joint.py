@@ -1,4 +1,4 @@
-"""joint: draw the features together, while the pretrained classifier goes on to recognize other images by them.
+"""joint: draw the normal features together, while the pretrained classifier must still recognize other images.
 
 Source: equation 2 of Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation
 (CVPR 2021), after Perera and Patel, Learning Deep Features for One-Class Classification (IEEE TIP 2019).
@@ -26,6 +26,7 @@ from adkit.plugin import (
     Scorer,
     Stage,
     UserError,
+    counted,
     hookimpl,
 )
 from adkit.toolkit.blocks import BLOCKS, Blocks, adaptable, tuned
@@ -36,26 +37,26 @@ from ._pretraining import class_numbers, classes_of
 
 
 class JointParams(Params):
-    alpha: float = Field(0.1, gt=0, description="weight α of compactness beside the classification loss")
+    alpha: float = Field(0.1, gt=0, description="weight α of compactness relative to the classification loss")
     labels: Literal["predicted", "classes"] = Field(
         "predicted",
-        description="what images of [auxiliary] are to be recognized as: what the classifier predicted before "
-        "adapting, or their classes, which must be those of the classifier",
+        description="what the images of [auxiliary] must be recognized as. predicted: what the classifier predicted "
+        "before adapting; classes: their classes, which must be those of the classifier",
     )
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired(Batch):
-    """Normal images, and beside them those of ``[auxiliary]``, perhaps fewer, which the classifier alone sees."""
+    """A batch of normal images with one of ``[auxiliary]``, perhaps smaller, which only the classifier sees."""
 
     auxiliary: Batch
 
 
 class Joint:
-    """Minimizes the classification loss on images of ``[auxiliary]`` + α · compactness of the normal ones.
+    """An adapter that minimizes the classification loss on images of ``[auxiliary]`` + α · compactness of normal ones.
 
-    The classifier itself stays as it is, so that the features have to go on to mean what they meant. Where its own
+    The classifier itself is not trained, so that the features have to keep their meaning. Where its own
     predictions p₀ are the labels, the loss is the cross-entropy −Σ p₀ log p; they are computed once, all of them before
     the first step, so that nothing depends on which images come when, and kept in memory. The paper says neither α
     nor how long it trains: the length is that of PANDA-Early.
@@ -77,8 +78,8 @@ class Joint:
     ) -> None:
         if auxiliary is None:
             raise UserError(
-                "adapter.use: expected an [auxiliary] table for joint, one of images that the classifier is to go on "
-                "to recognize, found none: add it, or use ewc, which needs no other images"
+                "adapter.use: expected an [auxiliary] table for joint, with images that the classifier must still "
+                "recognize, found none: add it, or use ewc, which needs no other images"
             )
         self._compactness = Compactness(normal)
         self._parameters = tuned(extractor, self.params.blocks)
@@ -93,7 +94,7 @@ class Joint:
         return [Stage([Group(self._parameters)])]
 
     def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Paired:
-        """The normal images; those of ``[auxiliary]`` go with them to ``loss``, which has them classified."""
+        """The normal images, with those of ``[auxiliary]`` for ``loss`` to classify."""
         if auxiliary is None:
             raise UserError("adapter.use: expected an [auxiliary] table for joint, found none: add it")
         return Paired(**vars(normal), auxiliary=auxiliary)
@@ -109,11 +110,11 @@ class Joint:
         return self._compactness.score(features)
 
     def _logits(self, extractor: Extractor, batch: Batch) -> Tensor:
-        """(b, classes)"""
+        """(b, classes) float32 logits of the classifier."""
         return adaptable(extractor).classify(batch.images.to(self.context.device, non_blocking=True)).float()
 
     def _targets(self, batch: Batch) -> Tensor:
-        """(b,) class numbers, or (b, classes) probabilities."""
+        """The targets of the classification: (b,) int64 class numbers, or (b, classes) probabilities."""
         if self.params.labels == "classes":
             return classes_of(batch, self._numbers, "labels")
         return self._predictions[[self._rows[image] for image in batch.ids]]
@@ -125,9 +126,9 @@ class Joint:
             found.append(self._logits(extractor, batch).softmax(1).cpu())
             if not ids:
                 check_memory(
-                    2 * 4 * auxiliary.count * found[0].shape[1],  # each alone, and together
+                    2 * 4 * auxiliary.count * found[0].shape[1],  # each batch by itself, and all as one tensor
                     "cpu",
-                    f"joint: what the classifier predicts for {auxiliary.count} images of [auxiliary]",
+                    f"joint: what the classifier predicts for {counted(auxiliary.count, 'image')} of [auxiliary]",
                     "name fewer images there",
                 )
             ids += batch.ids

@@ -1,4 +1,4 @@
-"""mahalanobis: move the features towards the distribution that the scorer found in them at first.
+"""mahalanobis: move the features towards the distribution that the scorer was fitted on (Gaussian fine-tuning).
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), equation 5
 and section 4.2.
@@ -33,10 +33,10 @@ class MahalanobisParams(Params):
 
 
 class Mahalanobis(BlocksAdapter):
-    """Minimizes the mean of the scorer's own score, for the scorer that was fitted before and stays as it is.
+    """An adapter that minimizes the mean score of the scorer, which was fitted before training and stays unchanged.
 
-    With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer whose score is
-    differentiable will do.
+    With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer with a
+    differentiable score can be used.
     """
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)

@@ -1,4 +1,4 @@
-"""oe: outlier exposure, a logistic regression on the features that tells normal images from other ones.
+"""oe: train a logistic regression to tell normal images from those of [auxiliary], for scorer logit (PANDA-OE).
 
 Use it only with images in ``[auxiliary]`` that resemble the anomalies, or at least come from their domain. With
 others the network may learn what tells the data sets apart, such as color, and not what tells normal from anomalous:
@@ -39,7 +39,7 @@ from adkit.toolkit.blocks import BLOCKS, Blocks, tuned
 from adkit.toolkit.heads import ExtendedExtractor
 
 LOGIT = "logit"
-"""The level that is added: w·ψ(x) + b, above 0 where an image looks more like those of ``[auxiliary]``."""
+"""The name of the added level: w·ψ(x) + b, above 0 where an image looks more like those of ``[auxiliary]``."""
 
 
 class OeParams(Params):
@@ -47,10 +47,10 @@ class OeParams(Params):
 
 
 class Oe:
-    """Adds a level ``logit`` of one value per image, which scorer ``logit`` reads, and minimizes its logistic loss.
+    """An adapter that adds a level ``logit`` of one value per image, and minimizes its logistic loss.
 
     ψ(x) are the levels' means over their locations, one after the other; the paper reads ``pool`` alone. The paper
-    writes no b: with it, w need not tell apart what only the shares of the two kinds of image make different.
+    has no b: with it, w need not express how many images there are of each kind.
     """
 
     schedule = Schedule(
@@ -88,7 +88,7 @@ class Oe:
         )
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
-        """The mean of −log p(label), as what normal images and the others add to it."""
+        """The mean of −log p(label), in two terms: what normal images and what the others add to it."""
         logits = self.score(features)
         labels = torch.zeros_like(logits) if batch.labels is None else batch.labels.to(logits)
         return {
@@ -101,7 +101,7 @@ class Oe:
 
 
 class Head(nn.Module):
-    """Starts at 0, where every image is as likely normal as not, so that nothing depends on a draw.
+    """A logistic regression that starts at 0, where every image is as likely normal as not, without a random draw.
 
     A regression has no symmetry to break: for fixed features its loss is convex, with one minimum from any start. The
     blocks begin to move with the second step, when w is no longer 0.
@@ -118,7 +118,7 @@ class Head(nn.Module):
 
 def _no_auxiliary() -> UserError:
     return UserError(
-        "auxiliary: expected images that resemble the anomalies, for oe to learn to tell from the normal ones, found "
+        "auxiliary: expected images that resemble the anomalies, which oe learns to tell from the normal ones, found "
         "none: add a table [auxiliary] with their format and root, or use an adapter that needs none, such as panda"
     )
 

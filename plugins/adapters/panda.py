@@ -1,4 +1,4 @@
-"""panda: draw the features together around their first mean, and stop before they collapse.
+"""panda: draw the normal features together around their first mean, for a fixed number of steps (PANDA-Early).
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equation 1, section 3.2 (PANDA-Early) and supplement 2.1.
@@ -22,7 +22,7 @@ class PandaParams(Params):
 
 
 class Panda(CompactnessAdapter):
-    """Minimizes the mean squared distance to the mean of ψ₀ for a fixed number of minibatches."""
+    """The adapter of PANDA-Early: the squared distance to the mean of ψ₀ is minimized for a fixed number of steps."""
 
     schedule = replace(SCHEDULE, minibatches=2300)
 

@@ -1,4 +1,4 @@
-"""ses: draw the features together as panda does, and let each image choose among the states along the way.
+"""ses: draw the normal features together as panda does, and score by all snapshots along the way (PANDA-SES).
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021),
 equation 1, section 3.2 (PANDA-SES) and supplement 2.1.
@@ -22,7 +22,7 @@ class SesParams(Params):
 
 
 class Ses(CompactnessAdapter):
-    """Sample-wise early stopping: every ``snapshot_epochs`` a state is kept, and all of them become the detector.
+    """Sample-wise early stopping: a state is kept every ``snapshot_epochs``, and all of them become the detector.
 
     Each state scores every image; the image's score is the largest of these over what that state typically gives a
     normal image. So a state that has collapsed does not matter to an image that an earlier one tells apart.

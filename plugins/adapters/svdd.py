@@ -1,4 +1,4 @@
-"""svdd: draw the features together around where their center was at first.
+"""svdd: draw the normal features together around the centers that they had before training (Deep SVDD).
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), equation 1
 and section 4.2; the objective is Ruff et al., Deep One-Class Classification (ICML 2018).
@@ -30,18 +30,20 @@ from adkit.toolkit.scoring import Aggregation, scores_of
 
 
 class SvddParams(Params):
-    distance: Distance = Field("l1", description="distance to the center")
-    centers: Centers = Field("location", description="one center per location, or one for all locations of a level")
+    distance: Distance = Field("l1", description="distance between a feature and its center")
+    centers: Centers = Field(
+        "location", description="location: one center per location of a level; level: one for all of its locations"
+    )
     aggregation: Aggregation = Field("mean", description="how the distances at a level's locations become one")
     blocks: Blocks = Field("all", description=BLOCKS)
 
 
 class Svdd(BlocksAdapter):
-    """Minimizes the mean distance to centers, those of ψ₀, over images and levels; decay of the weights beside it.
+    """The adapter of Deep SVDD, which minimizes the mean distance to the centers of ψ₀, with weight decay.
 
-    Equation 1 speaks of one vector per image. Of a level we take all locations together as that vector, so that its
-    center is a mean per location, and divide its L1 distance by the number of locations, so that no level counts for
-    more because its grid is larger. The paper gives no λ; 1e-6 is that of Deep SVDD.
+    Equation 1 is for one vector per image. Here all locations of a level together are that vector, so that its center
+    is a mean per location, and its L1 distance is divided by the number of locations, so that no level counts for more
+    because its grid is larger. The paper gives no λ; 1e-6 is that of Deep SVDD.
     """
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, weight_decay=1e-6, batch_size=8, epochs=250)

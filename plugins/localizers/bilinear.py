@@ -1,4 +1,4 @@
-"""Localizer ``bilinear``: each level's map is enlarged bilinearly, then they are averaged and smoothed."""
+"""Localizer ``bilinear``: enlarge each level's map bilinearly, average the maps, and smooth the result."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolati
 
 class BilinearParams(Params):
     smoothing: float = Field(
-        default=4.0, ge=0, le=64, description="sigma in pixels of the Gaussian that smooths the map"
+        default=4.0, ge=0, le=64, description="sigma in pixels of the Gaussian that smooths the map; 0: no smoothing"
     )
     reduce: Literal["mean", "sum"] = Field(default="mean", description="how the maps of several levels become one")
 
 
 class Bilinear:
-    """Source: Rippel et al., Gaussian anomaly detection by modeling the distribution of normal data."""
+    """A localizer that enlarges maps bilinearly, averages or sums them, and smooths the result.
+
+    Source: Rippel et al., Gaussian anomaly detection by modeling the distribution of normal data.
+    """
 
     def __init__(self, params: BilinearParams, context: Context) -> None:
         self._params = params
         self._image_size = context.image_size
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
-        """Map the image onto ``size`` pixels, whatever the size at which the extractor saw it."""
+        """(n, height, width) float32: one map per image, of ``size`` (height, width), whatever the input's size.
+
+        Raises:
+            UserError: the scores have no map.
+        """
         if not scores.maps:
             raise UserError(
                 "localizer.use: bilinear needs at least one score map and the scorer gave none: name a "
@@ -42,7 +49,7 @@ class Bilinear:
         return total / len(scores.maps) if self._params.reduce == "mean" else total
 
     def _matrix(self, scores: Scores, name: str, axis: int, size: int, device: torch.device) -> Tensor:
-        """Enlarging and smoothing are linear along each axis, so one small matrix does both."""
+        """(size, cells): the matrix that enlarges and smooths along one axis, both of which are linear."""
         geometry, cells = scores.geometry[name], scores.maps[name].shape[1 + axis]
         positions = pixel_centers(size, device) * (self._image_size[axis] / size)
         enlarge = interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)

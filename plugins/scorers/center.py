@@ -29,15 +29,17 @@ from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, sco
 
 
 class CenterParams(Params):
-    metric: Distance = Field("squared_l2", description="distance to the center")
+    metric: Distance = Field("squared_l2", description="distance between a feature and its center")
     centers: Centers = Field(
-        "level", description="one center per level, so that where a part lies does not matter, or one per location"
+        "level",
+        description="level: one center per level, so that it does not matter where a part lies; location: one center "
+        "per location",
     )
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class Center:
-    """The mean over all images, and with ``centers = "level"`` over all locations."""
+    """A scorer by the distance to the mean over all images and, with ``centers = "level"``, over all locations."""
 
     def __init__(self, params: CenterParams, context: Context) -> None:
         self.params = params

@@ -1,4 +1,4 @@
-"""gaussian: the Mahalanobis distance to the normal features.
+"""gaussian: the Mahalanobis distance to the distribution of the normal features.
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section 3,
 equation 4. ``local`` over concatenated levels is Defard et al., PaDiM (2020).
@@ -55,20 +55,23 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 class GaussianParams(Params):
     covariance: Literal["global", "tied", "local"] = Field(
-        "tied", description="one Gaussian per level; a mean per location and one covariance; or a Gaussian per location"
+        "tied",
+        description="global: one Gaussian per level; tied: one mean per location and one covariance per level; local: "
+        "one Gaussian per location",
     )
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
     shrinkage: Shrinkage = Field(
         "ledoit_wolf",
-        description="how far covariances move towards the mean variance times the identity: a rule, or a share",
+        description="how far each covariance is moved towards its mean variance times the identity: a rule, or a share",
     )
     reduction: Literal["none"] | Reduction = Field(
-        "none", description="measure within leading (pca) or trailing (npca) principal components alone"
+        "none", description="measure only within the leading (pca) or the trailing (npca) principal components"
     )
     components: Annotated[int, Field(ge=1)] | Share | None = Field(
         None,
         validate_default=True,
-        description="components that reduction keeps: a count such as 50, or a share of variance such as 0.99",
+        examples=[50],
+        description="components that reduction keeps: a count such as 50, or a share of the variance such as 0.99",
     )
 
     @field_validator("components")
@@ -83,10 +86,10 @@ class GaussianParams(Params):
 
 
 class Gaussian:
-    """Gaussians that are fitted and applied in float64; on MPS, which has none, they are applied in float32.
+    """A scorer by Gaussians, fitted and applied in float64; on MPS, which lacks that, they are applied in float32.
 
     ``global`` and ``tied`` count each location of each image as one sample, also for shrinkage, though neighbors are
-    alike: of so many samples Ledoit-Wolf shrinks little. ``tied`` takes two walks over the images, the others one.
+    alike: with so many samples Ledoit-Wolf shrinks little. ``tied`` takes two passes over the images, the others one.
     Components are those of the covariance before shrinkage, and their variances those after it.
     """
 
@@ -136,7 +139,7 @@ class Gaussian:
         self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        """What fitting takes at its height, which is hardly more than what stays."""
+        """The bytes that fitting takes at its peak, which are hardly more than those that the fitted scorer holds."""
         return self._memory(levels, self.params.covariance)
 
     def _memory(self, levels: Mapping[str, Level], covariance: str) -> int:
@@ -152,8 +155,8 @@ class Gaussian:
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
                 raise UserError(
-                    f"scorer.components: expected at most the {level.channels} channels of level {name}, found "
-                    f"{components}: keep fewer, or write a share of variance such as 0.99"
+                    f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
+                    f"found {components}: keep fewer, or write a share of variance such as 0.99"
                 )
         advice = "keep fewer features.channels, or name levels with smaller grids or fewer channels"
         if self.params.covariance == "local":
@@ -205,20 +208,20 @@ class Gaussian:
     def _say(self, name: str, covariances: int, singular: int, still: int) -> None:
         if singular:
             logger.warning(
-                "gaussian: level %s: %d of %d covariances are singular, and %g of the mean variance was added to their "
-                'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
+                "gaussian: level %s: singular covariances (%d of %d), to whose diagonals %g of the mean variance was "
+                'added: use shrinkage = "ledoit_wolf", or more normal images',
                 *(name, singular, covariances, RIDGE),
             )
         if still:
             logger.warning(
-                "gaussian: level %s: nothing varies in %d of %d covariances, where plain distances to the mean are "
-                "taken, in units of the level's mean variance if it has one",
+                "gaussian: level %s: covariances in which nothing varies (%d of %d), for which plain distances to the "
+                "mean are taken, in units of the level's mean variance if it has one",
                 *(name, still, covariances),
             )
 
 
 def _groups(level: Level, covariance: str) -> int:
-    """How many covariances a level has."""
+    """The number of covariances that a level has."""
     return prod(level.grid) if covariance == "local" else 1
 
 

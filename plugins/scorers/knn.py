@@ -24,6 +24,7 @@ from adkit.plugin import (
     Scores,
     Stream,
     UserError,
+    counted,
     hookimpl,
 )
 from adkit.toolkit.kmeans import kmeans
@@ -32,7 +33,7 @@ from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepare
 from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
 
 PER_CENTROID = 256
-"""Features that K-means learns a centroid from; more do not move it by much."""
+"""The number of features per centroid that K-means learns from; more hardly move the centroids."""
 
 
 class KnnParams(Params):
@@ -45,8 +46,11 @@ class KnnParams(Params):
         le=1,
         description="share of each image's locations that a level's bank keeps, drawn at random",
     )
-    centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0 keeps it")
-    index: Index = Field("auto", description="what searches: faiss on the CPU, torch on the run's device")
+    centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0: keep the bank")
+    index: Index = Field(
+        "auto",
+        description="what searches: faiss, on the CPU, or torch, on the run's device; auto: faiss for runs on the CPU",
+    )
 
     @field_validator("centroids")
     @classmethod
@@ -57,7 +61,7 @@ class KnnParams(Params):
 
 
 class Knn:
-    """A bank a level, of the features of all images and locations."""
+    """A scorer by nearest neighbors, with one bank per level, of the features of all images and locations."""
 
     def __init__(self, params: KnnParams, context: Context) -> None:
         self.params = params
@@ -96,7 +100,7 @@ class Knn:
         banks = checked_state("knn", state, {"bank.*": 2})
         for name, rows in banks.items():
             if len(rows) < self.params.k:
-                raise foreign_state("knn", name, f"at least k = {self.params.k} rows", len(rows))
+                raise foreign_state("knn", name, f"at least k = {counted(self.params.k, 'row')}", len(rows))
         self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}
 
     def for_export(self) -> Knn:
@@ -109,7 +113,7 @@ class Knn:
         return sum(4 * counts[name] * level.channels for name, level in levels.items())
 
     def _counts(self, levels: Mapping[str, Level], images: int) -> dict[str, int]:
-        """Level name → rows that its bank is filled with, before K-means if there is one."""
+        """Level name → the number of rows that its bank is filled with, before K-means if that is used."""
         most = PER_CENTROID * self.params.centroids or math.inf
         return {name: int(min(images * self._kept(level), most)) for name, level in levels.items()}
 
@@ -125,7 +129,7 @@ class Knn:
         check_memory(
             self.memory(levels, images),
             self._device,
-            f"scorer: knn's bank of {sum(counts.values())} normal features",
+            f"scorer: knn's bank of {counted(sum(counts.values()), 'normal feature')}",
             "lower scorer.sample, set scorer.centroids, or name levels with smaller grids or fewer channels",
         )
         return {
@@ -136,7 +140,7 @@ class Knn:
     def _condensed(self, name: str, rows: Tensor) -> Tensor:
         if len(rows) < self.params.k:
             raise UserError(
-                f"scorer.k: expected at most the {len(rows)} normal features of level {name}, found "
+                f"scorer.k: expected at most {len(rows)}, the number of normal features of level {name}, found "
                 f"{self.params.k}: lower k or give more normal images"
             )
         if not 0 < self.params.centroids < len(rows):

@@ -19,6 +19,7 @@ from adkit.plugin import (
     Scores,
     Stream,
     UserError,
+    counted,
     did_you_mean,
     hookimpl,
 )
@@ -26,12 +27,12 @@ from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, for
 
 
 class LogitParams(Params):
-    levels: tuple[str, ...] = Field((), description="levels of one channel to read; default: all of those")
+    levels: tuple[str, ...] = Field((), description="levels of one channel to read; default: all such levels")
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class Logit:
-    """Fitting looks at the levels alone, for nothing is learned; what is saved is which they are."""
+    """A scorer whose scores are levels of one channel; nothing is learned, and the state says which levels they are."""
 
     def __init__(self, params: LogitParams, context: Context) -> None:
         self.params = params
@@ -72,7 +73,7 @@ class Logit:
         grids = checked_state("logit", state, {"grid.*": 1})
         for name, grid in grids.items():
             if grid.shape != (2,):
-                raise foreign_state("logit", name, "a height and a width", f"{len(grid)} values")
+                raise foreign_state("logit", name, "a height and a width", counted(len(grid), "value"))
         self._grids = {name.removeprefix("grid."): grid for name, grid in grids.items()}
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:

@@ -1,4 +1,4 @@
-"""spade: each location's distance to the locations of the normal images that look most alike.
+"""spade: the distance of each location to the nearest locations of the most similar normal images.
 
 Source: Reiss et al., PANDA (CVPR 2021), section 2.3 and its supplement 2.3; retrieval and κ are those of
 Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020).
@@ -26,6 +26,7 @@ from adkit.plugin import (
     Scores,
     Stream,
     UserError,
+    counted,
     hookimpl,
 )
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
@@ -35,22 +36,23 @@ from adkit.toolkit.neighbors import Bank, RecordableBank, nearest_among, recorda
 from adkit.toolkit.scoring import Reservoir, checked_state, fitted_levels, foreign_state, levels_of, spatial
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}
-"""Our word for it → that of the table ``[features]``."""
+"""Value of ``combine`` here → that of the same key in ``[features]``."""
 
 
 class SpadeParams(Params):
     k: int = Field(2, ge=1, description="nearest images whose distances are averaged into the image's score")
-    retrieve: int = Field(50, ge=0, description="nearest images whose locations are searched; 0 takes all")
+    retrieve: int = Field(50, ge=0, description="nearest images whose locations are searched; 0: all of them")
     kappa: int = Field(1, ge=1, description="nearest locations whose distances are averaged into the map")
     combine: Literal["ensemble", "concat"] = Field(
-        "ensemble", description="a map per level, or one of all levels resampled to the first one's grid"
+        "ensemble",
+        description="ensemble: one map per level; concat: one map of all levels, joined on the first one's grid",
     )
     centroids: int = Field(
         0,
         ge=0,
-        description="K-means centroids of each location that replace retrieval; 0 keeps every image",
+        description="number of K-means centroids per location that replace retrieval; 0: keep every image",
     )
-    iterations: int = Field(3, ge=1, description="walks over the normal images that K-means takes")
+    iterations: int = Field(3, ge=1, description="passes over the normal images that K-means takes")
 
     @field_validator("centroids")
     @classmethod
@@ -61,10 +63,10 @@ class SpadeParams(Params):
 
 
 class Spade:
-    """L2 distances throughout; 4 bytes of memory for each value of a normal image's spatial levels.
+    """A scorer by L2 distances to retrieved normal images, all of whose spatial levels it keeps.
 
-    That is 5.6 MB per image for WideResNet-50-2's three levels at 224, 22.5 MB with ``concat``. With
-    ``centroids`` it is twice what as many images would need, however many are seen.
+    Each value takes 4 bytes: 5.6 MB per image for WideResNet-50-2's three levels at 224, and 22.5 MB with ``concat``.
+    With ``centroids`` it is twice what as many images would need, however many are seen.
     """
 
     def __init__(self, params: SpadeParams, context: Context) -> None:
@@ -114,7 +116,8 @@ class Spade:
         kept, axis = self._kept(len(images)), 2 if self.params.centroids else 0
         for name, tensor in tensors.items():
             if tensor.shape[axis] != kept:
-                raise foreign_state("spade", name, f"of {kept} images in dimension {axis}", tuple(tensor.shape))
+                wanted = f"of {counted(kept, 'image')} in dimension {axis}"
+                raise foreign_state("spade", name, wanted, tuple(tensor.shape))
         locations = {name.removeprefix("locations."): tensor for name, tensor in tensors.items()}
         first = 0 if self.params.centroids else 1
         self._check_counts(len(images), {name: t.shape[first : first + 2] for name, t in locations.items()})
@@ -136,7 +139,7 @@ class Spade:
         return 4 * (kept * locations + images * levels[POOL].channels)
 
     def _map(self, values: Tensor, name: str, retrieved: Tensor) -> Tensor:
-        """(n, h, w, c) and the numbers (n, m) of each image's retrieved ones → (n, h, w)."""
+        """(n, h, w): the map of a level with ``values`` (n, h, w, c); ``retrieved`` (n, m) numbers images."""
         bank, kappa = self._locations[name], self.params.kappa
         recorded = isinstance(self._images, RecordableBank)
         if self.params.centroids:
@@ -163,7 +166,7 @@ class Spade:
         check_memory(
             self.memory(stream.levels, stream.count),
             self.context.device,
-            f"scorer: spade's bank of {count} normal images",
+            f"scorer: spade's bank of {counted(count, 'normal image')}",
             f"set scorer.centroids to {max(1, count // 4)} or less, or name fewer or deeper extractor.levels",
         )
 
@@ -176,13 +179,13 @@ class Spade:
         return pooled, {name: reservoir(name, count, shape) for name, shape in shapes.items()}
 
     def _kept(self, images: int) -> int:
-        """How many images' locations are kept, or moved to centroids."""
+        """The number of images whose locations are kept, or moved to become centroids."""
         return min(self.params.centroids or images, images)
 
     def _check_counts(self, images: int, grids: Mapping[str, Sequence[int]]) -> None:
         if images < self.params.k:
             raise UserError(
-                f"scorer.k: expected at most the {images} normal images, found {self.params.k}: "
+                f"scorer.k: expected at most {images}, the number of normal images, found {self.params.k}: "
                 "lower k or give more normal images"
             )
         retrieved = min(images, self.params.retrieve or images)
@@ -190,8 +193,8 @@ class Spade:
             compared = self._kept(images) if self.params.centroids else retrieved * math.prod(grid)
             if compared < self.params.kappa:
                 raise UserError(
-                    f"scorer.kappa: expected at most the {compared} normal features that are compared with a "
-                    f"location of {name}, found {self.params.kappa}: lower kappa or give more normal images"
+                    f"scorer.kappa: expected at most {compared}, the number of normal features that a location of "
+                    f"{name} is compared with, found {self.params.kappa}: lower kappa or give more normal images"
                 )
 
 

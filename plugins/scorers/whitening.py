@@ -1,4 +1,4 @@
-"""whitening: the distance to the mean of the normal features, after their variances were made alike in all directions.
+"""whitening: the distance to the mean of the normal features after PCA whitening made all directions vary alike.
 
 Source: Reiss et al., PANDA: Adapting Pretrained Features for Anomaly Detection and Segmentation (CVPR 2021), section
 4.3.2, and table 4 of its supplement.
@@ -33,27 +33,29 @@ from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, sco
 logger = logging.getLogger("adkit")
 
 ZERO = 1e-12
-"""A component of no larger share of the largest one's variance varies by the rounding of float32 alone."""
+"""The share of the largest variance up to which a component varies by the rounding of float32 alone."""
 
 
 class WhiteningParams(Params):
     components: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="leading components to measure within: a count such as 50, or a share of variance; 1.0: all"
+        1.0,
+        description="leading components to measure within: a count such as 50, or a share of variance such as 0.99; "
+        "1.0: all of them",
     )
     epsilon: float = Field(
-        0.0, ge=0, description="share of the mean variance that each component's is raised by: small ones count less"
+        0.0, ge=0, description="share of the mean variance to add to each component's, so that small ones count less"
     )
-    metric: Literal["l2", "squared_l2"] = Field("l2", description="distance to the mean of what is whitened")
+    metric: Literal["l2", "squared_l2"] = Field("l2", description="distance to the mean among the whitened features")
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
 class PcaWhitening:
-    """Principal components of the normal features of all locations of a level, each divided by its deviation.
+    """A scorer by principal components of a level's normal features, each divided by its standard deviation.
 
-    n features vary in n − 1 directions at most, and more often than not there are fewer images than channels. What a
-    image differs by in the other directions, whose variance is 0, then counts for nothing, and the n themselves are
-    all at one distance, (n − 1) / sqrt(n). Fewer ``components`` or some ``epsilon`` mend the latter; scorer
-    ``gaussian``, which moves covariances towards the identity, mends both.
+    n features vary in n − 1 directions at most, and more often than not there are fewer images than channels. How an
+    image differs in the other directions, whose variance is 0, then counts for nothing, and the n themselves all have
+    one distance, (n − 1) / sqrt(n). Fewer ``components`` or some ``epsilon`` fix the latter; scorer ``gaussian``, which
+    moves covariances towards the identity, fixes both.
     """
 
     def __init__(self, params: WhiteningParams, context: Context) -> None:
@@ -91,7 +93,7 @@ class PcaWhitening:
         self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        """What fitting takes at its height."""
+        """The bytes that fitting takes at its peak."""
         held = sum(Moments.memory(1, level.channels) for level in levels.values())
         return held + Moments.working_memory(max(level.channels for level in levels.values()))
 
@@ -100,8 +102,8 @@ class PcaWhitening:
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
                 raise UserError(
-                    f"scorer.components: expected at most the {level.channels} channels of level {name}, found "
-                    f"{components}: keep fewer, or write a share of variance such as 0.99"
+                    f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
+                    f"found {components}: keep fewer, or write a share of variance such as 0.99"
                 )
         check_memory(
             self.memory(levels, images),
@@ -119,14 +121,14 @@ class PcaWhitening:
         rank = int((variances > ZERO * variances[0]).sum())
         if not rank:
             raise UserError(
-                f"scorer: expected normal features that vary, found level {name} the same {count} times: add normal "
+                f"scorer: expected normal features that vary, found no variance in level {name}: add normal "
                 "images, name other extractor.levels or use another scorer, such as center"
             )
         kept = min(rank, self._components(variances))
         if kept == rank < len(variances):
             logger.warning(
-                "whitening: level %s: %d features vary in %d of %d directions; what differs in the others counts for "
-                "nothing, and the least of these as much as the first: use more normal images, fewer "
+                "whitening: level %s: %d features vary in %d of %d directions; differences in the others count for "
+                "nothing, and the smallest of these counts as much as the largest: use more normal images, fewer "
                 "scorer.components such as 0.99, or scorer gaussian",
                 *(name, count, rank, len(variances)),
             )

@@ -1,4 +1,4 @@
-"""fixed: adapting ends where ``[training]`` says."""
+"""fixed: train for the whole length that ``[training]`` gives, and keep the last state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FixedParams(Params):
 
 
 class Fixed:
-    """Never stops early and keeps no state, so the run goes on with the last one."""
+    """A stopper that never stops early and keeps no state, so that the run goes on with the last one."""
 
     def __init__(self, params: FixedParams, context: Context) -> None:
         self.params = params
@@ -36,7 +36,7 @@ class Fixed:
         return {}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """There is nothing to remember."""
+        """Do nothing: there is nothing to remember."""
 
 
 @hookimpl

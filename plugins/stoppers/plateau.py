@@ -1,4 +1,4 @@
-"""plateau: stop when held-out normal images get no closer to normal.
+"""plateau: stop when the mean score of held-out normal images falls no further.
 
 Harmful in Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), table 2
 (AUROC on MVTec 95.4, without any training 96.3): normal images score lower and lower while the features forget what
@@ -20,13 +20,15 @@ from adkit.toolkit.patience import Patience, none_held_out
 
 
 class PlateauParams(Params):
-    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training images to judge by")
-    patience: int = Field(20, ge=1, description="checks, one per epoch, without improvement, after which to stop")
-    min_delta: float = Field(0.0, ge=0, description="by more than which the mean score has to fall to count as better")
+    validation: float = Field(
+        0.2, gt=0, le=0.9, description="share of the normal training images to hold out and judge by"
+    )
+    patience: int = Field(20, ge=1, description="checks without improvement, one per epoch, after which to stop")
+    min_delta: float = Field(0.0, ge=0, description="the mean score must fall by more than this to count as better")
 
 
 class Plateau(Patience):
-    """Its value is the mean of the adapter's score over the held-out images."""
+    """A stopper that judges by the mean of the adapter's score over the held-out images."""
 
     def __init__(self, params: PlateauParams, context: Context) -> None:
         super().__init__("validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)

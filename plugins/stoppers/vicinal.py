@@ -1,4 +1,4 @@
-"""vicinal: stop when normal images are no better told from slightly changed ones.
+"""vicinal: stop when the adapter's score gets no better at telling slightly changed images from normal ones.
 
 Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), sections 3.1
 and 4.2.
@@ -21,15 +21,17 @@ from adkit.toolkit.patience import Patience, none_held_out
 
 
 class VicinalParams(Params):
-    validation: float = Field(0.2, gt=0, le=0.9, description="share of the normal training images to judge by")
+    validation: float = Field(
+        0.2, gt=0, le=0.9, description="share of the normal training images to hold out and judge by"
+    )
     augmentations: tuple[Augmentation, ...] = Field(
-        ("augmix", "cutout", "confetti"), min_length=1, description="what changes an image, each with equal chance"
+        ("augmix", "cutout", "confetti"), min_length=1, description="changes to draw from, each with equal chance"
     )
     share: float = Field(0.7, gt=0, lt=1, description="share of the draws that are changed and count as anomalous")
-    multiple: int = Field(10, ge=2, description="how many times the held-out images to draw, with replacement")
-    patience: int = Field(20, ge=1, description="checks, one per epoch, without improvement, after which to stop")
-    severity: int = Field(SEVERITY, ge=1, le=10, description="how far augmix may go")
-    redraw: bool = Field(False, description="draw anew for every check, rather than once for all")
+    multiple: int = Field(10, ge=2, description="draws, with replacement, as a multiple of the held-out images")
+    patience: int = Field(20, ge=1, description="checks without improvement, one per epoch, after which to stop")
+    severity: int = Field(SEVERITY, ge=1, le=10, description="strength up to which augmix may change an image")
+    redraw: bool = Field(False, description="true: draw anew for every check; false: once for all checks")
 
     @field_validator("augmentations")
     @classmethod
@@ -41,16 +43,16 @@ class VicinalParams(Params):
 
 @dataclass(frozen=True)
 class Draws:
-    """Which images to judge by, as numbers, so that the images themselves need not be kept."""
+    """The draws to judge by, as numbers of images, so that the images themselves need not be kept."""
 
     normal: Tensor
-    """(images,) int64: how often each was drawn to stay as it is."""
+    """(images,) int64: how often each image was drawn to stay unchanged."""
     changed: Mapping[int, list[tuple[Augmentation, int]]]
-    """Image → the augmentation and the seed of each time that it was drawn to be changed."""
+    """Number of an image → the augmentation and the seed of each time that it was drawn to be changed."""
 
 
 class Vicinal(Patience):
-    """Its value is the ROC AUC of the adapter's score between draws left as they are and changed ones."""
+    """A stopper that judges by the ROC AUC of the adapter's score between unchanged and changed draws."""
 
     def __init__(self, params: VicinalParams, context: Context) -> None:
         super().__init__("validation AUROC", params.patience)
@@ -67,7 +69,7 @@ class Vicinal(Patience):
         held_out: Iterable[Batch],
         generator: torch.Generator,
     ) -> Verdict:
-        if self._images is None:  # the numbers to draw from; a walk that later checks are spared
+        if self._images is None:  # counted once, so that later checks are spared that pass
             self._images = sum(len(batch) for batch in held_out)
         if not self._images:
             raise none_held_out("vicinal")
@@ -83,7 +85,7 @@ class Vicinal(Patience):
         return self.judge(progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
-        """Draw from so many images; of each kind of draw there is at least one."""
+        """Draw from ``images`` images, at least one to stay unchanged and one to be changed."""
         params = self.params
         count = params.multiple * images
         changed = min(max(round(params.share * count), 1), count - 1)
@@ -98,7 +100,7 @@ class Vicinal(Patience):
     def _scores(
         self, draws: Draws, score: Callable[[Tensor], Tensor], held_out: Iterable[Batch]
     ) -> tuple[Tensor, Tensor]:
-        """The scores of draws left as they are, and of changed ones; of images, two batches are held at a time."""
+        """The scores of unchanged draws and of changed ones; no more than two batches of images are held at a time."""
         normal: list[Tensor] = []
         changed: list[Tensor] = []
         number = 0

@@ -252,5 +252,5 @@ def test_normal_images_alone_are_told_to_measure_nothing(recipe, stripes, tmp_pa
     shutil.rmtree(stripes / "stripes" / "ground_truth")
     done = adkit("run", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "stripes: no test images, so there are no metrics" in done.stderr
+    assert "stripes: no test images, so it has no metrics" in done.stderr
     assert "nothing was measured" in done.stdout

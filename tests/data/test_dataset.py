@@ -61,8 +61,8 @@ def test_same_image_in_training_and_test(tmp_path: Path) -> None:
     category = mvtec(tmp_path)
     shutil.copy(category / "train/good/1.png", category / "test/good/again.png")
     assert open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings == (
-        "tile: 1 test image is among the training images too, which flatters the metrics; take one of "
-        "each pair away: tile/test/good/again.png = tile/train/good/1.png",
+        "tile: 1 test image is among the training images too, which inflates the metrics; remove one of "
+        "each pair: tile/test/good/again.png = tile/train/good/1.png",
     )
 
 
@@ -81,13 +81,13 @@ def test_same_image_in_two_categories_is_nobodys_concern(tmp_path: Path) -> None
     assert open_dataset(MvtecTable(root=str(tmp_path)), 0).warnings == ()
 
 
-def test_same_image_in_classes_is_told_once(tmp_path: Path) -> None:
+def test_same_image_in_classes_is_reported_once(tmp_path: Path) -> None:
     images = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 0, 1, 1], x_test=images[2:], y_test=[1, 0])
     dataset = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal="*"), 0)
     assert dataset.warnings == (
-        f"{tmp_path / 'a.npz'}: 2 test images are among the training images too, which flatters the "
-        "metrics; take one of each pair away: test-images#0 = train-images#2, test-images#1 = train-images#3",
+        f"{tmp_path / 'a.npz'}: 2 test images are among the training images too, which inflates the "
+        "metrics; remove one of each pair: test-images#0 = train-images#2, test-images#1 = train-images#3",
     )
 
 
@@ -107,7 +107,7 @@ def test_copies_among_the_normal_images_are_trained_on_together(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_split_has_a_image_on_both_sides(tmp_path: Path, seed: int) -> None:
+def test_no_split_has_an_image_on_both_sides(tmp_path: Path, seed: int) -> None:
     for number in range(12):  # four images, one of them once, the others two, three and six times
         save(tmp_path / "good" / f"{number}.png", (0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3)[number])
     (category,) = open_dataset(FolderTable(root=str(tmp_path), calibration=0.5), seed).categories
@@ -124,8 +124,8 @@ def test_moved_images_are_counted_and_some_named(tmp_path: Path) -> None:
     assert [sample.id for sample in dataset.categories[0].calibration] == ["tile/validation/good/new.png"]
     assert len(dataset.categories[0].train) == 6
     assert dataset.warnings == (
-        "tile: 3 calibration images are copies of other normal images and were moved to training, for a copy says "
-        "nothing of new images; take one of each pair away: tile/validation/good/0.png = tile/train/good/1.png, "
+        "tile: 3 calibration images are copies of other normal images and were moved to training, because a copy says "
+        "nothing about new images; remove one of each pair: tile/validation/good/0.png = tile/train/good/1.png, "
         "tile/validation/good/1.png = tile/train/good/1.png, tile/validation/good/2.png = tile/train/good/1.png",
     )
 
@@ -155,7 +155,7 @@ def test_copies_in_arrays_move(tmp_path: Path, normal: int | str) -> None:
     assert sizes == [(3, 0), (2, 1)][: len(sizes)]
     (warning,) = dataset.warnings
     place = tmp_path / "a.npz" if normal == "*" else "0"
-    assert warning.startswith(f"{place}: 1 calibration image is a copy of other normal images and was moved")
+    assert warning.startswith(f"{place}: 1 calibration image is a copy of another normal image and was moved")
 
 
 def test_files_of_equal_size_and_ends_differ_in_the_middle(tmp_path: Path) -> None:

@@ -53,9 +53,7 @@ def refusal(table: DataTable) -> str:
 
 
 def sentence(path: str) -> str:
-    return (
-        f"{path}: expected a folder that can be read, found: Permission denied; mend its permissions, or name another"
-    )
+    return f"{path}: expected a folder that can be read, found: Permission denied; fix its permissions, or name another"
 
 
 @posix
@@ -94,7 +92,7 @@ def test_folder_above_that_cannot_be_passed(here: Path, table: DataTable) -> Non
 def test_list_that_cannot_be_read(here: Path) -> None:
     (here / "list.csv").touch(mode=0o200)
     assert refusal(CsvTable(root="list.csv")) == (
-        "list.csv: expected a path that can be read, found: Permission denied; mend its permissions, or name another"
+        "list.csv: expected a path that can be read, found: Permission denied; fix its permissions, or name another"
     )
 
 

@@ -212,7 +212,7 @@ def test_too_many_bad_images() -> None:
     named = ", ".join(f"{number}.png: the file is empty (0 bytes)" for number in range(5))
     assert str(caught.value) == (
         "7 of 100 images cannot be read, more than the share of 0.05 that max_bad_share allows; "
-        f"mend or remove them: {named} and 2 more"
+        f"fix or remove them: {named} and 2 more"
     )
 
 

@@ -110,8 +110,8 @@ def test_mask_of_a_good_image(tmp_path: Path) -> None:
 def test_anomalous_image_without_mask_beside_others_that_have_one(tmp_path: Path) -> None:
     (mvtec(tmp_path) / "ground_truth/crack/1_mask.png").unlink()
     assert problems(tmp_path) == (
-        "tile: 1 of 2 anomalous images have no mask: tile/test/crack/1.png; add their masks, or take all "
-        "masks away to do without pixel metrics",
+        "tile: 1 of 2 anomalous images has no mask: tile/test/crack/1.png; add the missing masks, or remove all "
+        "masks to do without pixel metrics",
     )
 
 
@@ -128,7 +128,7 @@ def test_unreadable_image_with_a_mask_is_left_to_the_loader(tmp_path: Path) -> N
     assert len(open_dataset(MvtecTable(root=str(tmp_path)), 0).categories[0].test) == 3
 
 
-def test_an_unreadable_mask_of_a_good_image_is_told_and_left_out(tmp_path: Path) -> None:
+def test_an_unreadable_mask_of_a_good_image_is_reported_and_left_out(tmp_path: Path) -> None:
     mvtec(tmp_path)
     mask = tmp_path / "tile" / "ground_truth" / "good" / "0_mask.png"
     mask.parent.mkdir(parents=True)

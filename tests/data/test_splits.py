@@ -28,7 +28,7 @@ def test_nothing_is_lost_and_order_is_kept() -> None:
 
 
 def test_this_split_for_ever() -> None:
-    # A new version that drew others would change every published figure.
+    # A new version that drew others would change every published value.
     assert [sample.id for sample in hold_out(samples(10), 0.3, 0, "calibration")[1]] == [
         "4.png",
         "5.png",

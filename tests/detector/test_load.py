@@ -218,7 +218,7 @@ def test_an_unknown_key_is_refused(folder):
 
 def test_a_threshold_without_calibration_is_refused(folder):
     forge(folder, lambda values: values.update(calibration=[]))
-    refused(folder, "manifest.json", "expected calibration scores beside a threshold")
+    refused(folder, "manifest.json", "expected calibration scores with a threshold")
 
 
 def test_scores_beyond_float32_are_refused(folder):

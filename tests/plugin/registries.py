@@ -25,7 +25,7 @@ class TimmParams(Params):
 
 
 class EwcParams(Params):
-    strength: float = Field(description="weight of the penalty", gt=0)
+    strength: float = Field(description="weight of the penalty", gt=0, examples=[1.0])
 
 
 class EveryKind(Params):
@@ -48,7 +48,7 @@ class EveryKind(Params):
     unique: frozenset[str] = Field(frozenset({"u"}), description="o")
     union: int | tuple[int, ...] | Literal["*"] = Field("*", description="p")
     long: str | tuple[str, ...] = Field("*", min_length=1, description="q")
-    maybe: int | None = Field(None, ge=1, description="r")
+    maybe: int | None = Field(None, ge=1, examples=[1], description="r")
     table: dict[str, int] = Field({}, description="s")
     nested: KnnParams = Field(KnnParams(), description="t")
 

@@ -7,6 +7,13 @@ from adkit.plugin.registry import Origin, Registry, discover
 from tests.plugin.registries import BROKEN, COMPONENTS, ORIGIN, REGISTRY, SCORER, install, registered
 
 HEAD = "from pydantic import Field\nfrom adkit.plugin import Component, Params, hookimpl\n"
+TYPES = """\
+from typing import Annotated
+from pydantic import AfterValidator
+class N(Params):
+    n: int = Field(ge=1, description='n')
+V = Annotated[int, AfterValidator(lambda value: {}[value])]
+"""
 HOOK = f"{HEAD}\n@hookimpl\ndef adkit_scorers():\n"
 
 
@@ -89,7 +96,7 @@ def test_an_entry_point_may_name_an_object_in_a_module(site):
         ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*bad_plugin\.py:2\)$"),
         ("raise SystemExit(3)", r"could not be loaded: SystemExit: 3"),
         ("def broken(:", r"SyntaxError: invalid syntax \(.*bad_plugin\.py:1\)$"),
-        ("x = 1", r"it has no hook: mark a function @hookimpl, of the name adkit_extractors or "),
+        ("x = 1", r"it has no hook: decorate a function named adkit_extractors or "),
         ("def adkit_scorers(): return []", r"adkit_scorers lacks @hookimpl"),
         (
             f"{HEAD}@hookimpl\ndef adkit_scorer(): return []",
@@ -136,13 +143,21 @@ def test_a_broken_plugin_is_a_failure_that_says_why(site, source, reason):
         ("k: object = Field(object(), description='x')", r"P has a default that TOML cannot write"),
         ("k: type = Field(int, description='x')", r"P cannot be written in TOML"),
         ("k: 'P | None' = Field(None, description='x')", r"P cannot be written in TOML: P contains itself"),
+        ("k: int = Field(description='x')", r"P\.k is required and has no example: Field\(examples=\[a value to"),
+        ("k: int = Field(description='x', examples=[])", r"P\.k is required and has no example"),
+        ("k: int = Field(description='x', examples=5)", r"P\.k is required and has no example"),
+        ("k: int = Field(ge=1, description='x', examples=[0, 1])", r"P\.k: its example is not a value that it takes"),
+        ("k: int = Field(description='x', examples=[object()])", r"could not be loaded: .*Unable to serialize"),
+        ("k: N = Field(description='x', examples=[{'n': 0}])", r"P\.k\.n: its example is not a value that it takes"),
+        ("k: N = Field(description='x', examples=[{}])", r"P\.k\.n: its example is not .*: Field required"),
+        ("k: V = Field(description='x', examples=[1])", r"P: its .* are not values that it takes: KeyError: 1"),
         ("use: str = Field('x', description='x')", r"the key use belongs to adkit"),
         ("fit: str = Field('x', description='x')", r"the key fit belongs to adkit"),
     ],
 )
 def test_broken_parameters_are_a_failure(site, fields, reason):
     component = "    return [Component('a', 'scorer', P, print)]"
-    install(site, "bad", f"{HEAD}class P(Params):\n    {fields}\n@hookimpl\ndef adkit_scorers():\n{component}\n")
+    install(site, "bad", f"{HEAD}{TYPES}class P(Params):\n    {fields}\n@hookimpl\ndef adkit_scorers():\n{component}\n")
     registry = discover([str(site)])
     assert names(registry) == []
     assert re.search(reason, registry.failures[0].reason), registry.failures[0].reason
@@ -156,7 +171,7 @@ def test_the_key_fit_is_free_for_other_kinds(site):
 
 
 def test_a_required_parameter_is_no_broken_default(site):
-    source = f"{HEAD}class P(Params):\n    k: int = Field(description='x')\n"
+    source = f"{HEAD}class P(Params):\n    k: int = Field(description='x', examples=[3])\n"
     source += "    n: int = Field(1, description='y')\n"
     install(
         site,

@@ -1,5 +1,6 @@
 import tomllib
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -174,3 +175,93 @@ def test_generated_documents_are_placed_right(seed):
     found = key_lines(text)
     assert {path: found.get(path) for path in expected} == expected
     assert set(found) <= set(paths(tomllib.loads(text)))
+
+
+class Writer:
+    """Writes a document of all that TOML has, and notes where each key and item begins: who writes it knows."""
+
+    def __init__(self, chance: Random) -> None:
+        self.chance = chance
+        self.text = ""
+        self.lines: dict[KeyPath, int] = {}
+        self.numbers = count()
+
+    def document(self) -> None:
+        self.pairs(())
+        for _ in range(self.chance.randint(0, 3)):
+            self.table((), ())
+
+    def table(self, above: KeyPath, names: tuple[str, ...]) -> None:
+        keys = self.keys()
+        for index in range(self.chance.randint(0, 3)) if self.chance.random() < 0.5 else (None,):
+            path = (*above, *keys) if index is None else (*above, *keys, index)
+            self.one_of("", "\n", "# [x], y = '''\n", "  ")
+            self.note(path)
+            header = self.dotted((*names, *keys))
+            self.text += f"[ {header} ]" if index is None else f"[[{header} ]]"
+            self.one_of("\n", " # z = 1\n")
+            self.pairs(path)
+            if len(names) < 2:
+                self.table(path, (*names, *keys))
+
+    def pairs(self, table: KeyPath) -> None:
+        for _ in range(self.chance.randint(0, 3)):
+            self.one_of("", "\n", "# [x], y = '''\n", "  ")
+            self.pair(table, 0)
+            self.one_of("\n", " # z = 1\n", "\t\n")
+
+    def pair(self, table: KeyPath, depth: int) -> None:
+        keys = self.keys()
+        self.note((*table, *keys))
+        self.text += self.dotted(keys)
+        self.one_of("=", " = ", "\t= ")
+        self.value((*table, *keys), depth)
+
+    def value(self, path: KeyPath, depth: int) -> None:
+        kind = self.chance.choice(["scalar", "scalar", "list", "table"]) if depth < 3 else "scalar"
+        if kind == "scalar":
+            self.one_of(*SCALARS, "0x1F", "07:32:00", '"é, [x] = {"', "'\\'")
+            return
+        blanks = ["", " ", "\n", " # ], x = 1\n\t"] if kind == "list" else ["", " "]
+        self.text += "[" if kind == "list" else "{"
+        last = self.chance.randint(-1, 2)
+        for index in range(last + 1):
+            self.one_of(*blanks)
+            if kind == "list":
+                self.note((*path, index))
+                self.value((*path, index), depth + 1)
+            else:
+                self.pair(path, depth + 1)
+            self.one_of(*blanks)
+            self.text += "," if index < last else ""
+        self.one_of("", *[",", ",\n"] * (kind == "list" and last >= 0))
+        self.one_of(*blanks)
+        self.text += "]" if kind == "list" else "}"
+
+    def keys(self) -> tuple[str, ...]:
+        marks = self.chance.choice(["", "", ".", "=", "#", " ", "[", ",", "'", '"', "\\", "é"])
+        return tuple(f"k{next(self.numbers)}{marks}" for _ in range(self.chance.randint(1, 2)))
+
+    def dotted(self, keys: tuple[str, ...]) -> str:
+        return self.chance.choice([".", " . "]).join(map(self.written, keys))
+
+    def written(self, key: str) -> str:
+        if key.isascii() and key.isalnum() and self.chance.random() < 0.5:
+            return key
+        return quoted(key) if "'" in key or self.chance.random() < 0.5 else f"'{key}'"
+
+    def note(self, path: KeyPath) -> None:
+        for depth in range(1, len(path) + 1):
+            self.lines.setdefault(path[:depth], self.text.count("\n") + 1)
+
+    def one_of(self, *texts: str) -> None:
+        self.text += self.chance.choice(texts)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_all_that_toml_has_is_placed_where_it_was_written(seed):
+    writer = Writer(Random(seed))
+    writer.document()
+    assert set(writer.lines) == set(paths(tomllib.loads(writer.text)))
+    assert key_lines(writer.text) == writer.lines
+    assert key_lines(writer.text.replace("\n", "\r\n")) == writer.lines

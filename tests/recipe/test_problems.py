@@ -130,4 +130,4 @@ def test_a_validators_own_sentence_is_kept(field, value, path, sentence):
 
 def test_a_path_that_is_no_text():
     source = {"data": {"root": Path("a\udcff")}, "scorer": {"use": "knn"}}
-    assert problems(source) == ["data.root: expected a string, not empty, found text that is not UTF-8"]
+    assert problems(source) == ['data.root: expected a string such as "path/to/images", found text that is not UTF-8']

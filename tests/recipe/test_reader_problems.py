@@ -34,12 +34,12 @@ epochs = inf
 """
     )
     assert problems(path, "threshold.false_positive_rate=1") == [
-        "recipes/tile.toml:1: seed: this key stands in no table; write it under [run]",
+        "recipes/tile.toml:1: seed: this key is in no table; write it under [run]",
         "recipes/tile.toml:3: run.seed: expected an integer from 0 to 4294967295, found -1",
         "recipes/tile.toml:5: datas: unknown table; a recipe has [run], [data], [extractor], [features], "
         "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold] "
         "(did you mean data?)",
-        "recipes/tile.toml:6: data.root: missing; expected a string, not empty: "
+        'recipes/tile.toml:6: data.root: missing; expected a string such as "path/to/images": '
         "where the images lie, relative to the working directory",
         "recipes/tile.toml:8: data.calibration: expected a number from 0 to 0.9, found 1.5",
         "recipes/tile.toml:9: data.image_size: expected an integer from 8 to 8192, found a date",
@@ -180,6 +180,40 @@ def test_a_key_of_another_format_is_unknown():
     assert problem.startswith('data.category: unknown key; [data] of format "folder" takes format, root, resize')
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "homes"),
+    [
+        ("mvtec", "masks", "format folder"),
+        ("mvtec", "normal", "formats folder, classes and arrays"),
+        ("folder", "category", "formats mvtec and textures"),
+        ("csv", "normal", "formats folder, classes and arrays"),
+        ("classes", "test_normal", "format folder"),
+    ],
+)
+def test_a_key_of_another_format_says_whose_it_is(name, key, homes):
+    given = {"root": "a"} | ({"normal": "cat"} if name == "classes" else {})
+    (problem,) = problems({**SMALLEST, "data": {"format": name, **given, key: "x"}})
+    assert problem.startswith(f'data.{key}: unknown key; [data] of format "{name}" takes format, root, resize')
+    assert problem.endswith(f" ({key} belongs to {homes})")
+
+
+def test_a_key_of_another_format_hides_no_other_problem(tile):
+    path = tile("[data]\nroot = ''\nmasks = 1\ncrops = 8\n[scorer]\nuse = 'knn'\n")
+    assert [text.split(";")[0].split(",")[0] for text in problems(path)] == [
+        'recipes/tile.toml:2: data.root: expected a string such as "path/to/images"',
+        "recipes/tile.toml:3: data.masks: unknown key",
+        "recipes/tile.toml:4: data.crops: unknown key",
+    ]
+    assert problems(path)[2].endswith("(did you mean crop?)")
+
+
+def test_auxiliary_images_say_whose_a_key_is_too():
+    (problem,) = problems(
+        {**SMALLEST, "adapter": {"use": "plain"}, "auxiliary": {"format": "csv", "root": "b", "category": "*"}}
+    )
+    assert problem.endswith("(category belongs to formats mvtec and textures)")
+
+
 def test_a_component_without_parameters_takes_no_keys():
     assert problems({**SMALLEST, "scorer": {"use": "center", "k": 1}}) == [
         "scorer.k: unknown key; center takes no keys"
@@ -209,4 +243,4 @@ def test_keys_that_auxiliary_images_cannot_use_are_refused():
 def test_folds_of_the_run_and_of_the_threshold_are_refused_together():
     tables = {**SMALLEST, "run": {"folds": 5}, "threshold": {"method": "cross"}}
     (problem,) = problems(tables)
-    assert 'run.folds: expected 1 beside threshold.method = "cross"' in problem
+    assert 'run.folds: expected 1 with threshold.method = "cross"' in problem

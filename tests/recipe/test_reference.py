@@ -6,8 +6,9 @@ from pydantic import Field
 from adkit.data.formats import FORMATS
 from adkit.errors import UserError
 from adkit.plugin.component import KINDS
-from adkit.plugin.params import Params
+from adkit.plugin.params import Params, model_schema
 from adkit.plugin.registry import Origin, Registry, discover
+from adkit.recipe.problems import check
 from adkit.recipe.reader import TABLES, read_recipe
 from adkit.recipe.reference import plugins_text, reference_markdown
 from adkit.recipe.tables import RunTable, ThresholdTable, TrainingTable
@@ -44,7 +45,7 @@ def test_a_kind_is_listed_alone(kind):
 
     registry = Registry([*COMPONENTS[:5], registered("smooth", "localizer", build=build)])
     assert plugins_text(registry, kind).splitlines() == [
-        "localizers: Where in the image?",
+        "localizers: Where is the image anomalous?",
         "  smooth  Draws it",
         "          handmade 1.0 (handmade.plugin)",
     ]
@@ -87,7 +88,15 @@ def test_an_optional_parameter_is_commented_out():
     assert "# r (optional; an integer of at least 1)\n# maybe = 1" in plugins_text(REGISTRY, "scorer", "every")
 
 
-def test_a_required_parameter_gets_an_example():
+def test_an_optional_parameter_without_an_example_is_shown_without_a_value():
+    class Bare(Params):
+        maybe: int | None = Field(None, ge=1, description="r")
+
+    text = plugins_text(Registry([registered("bare", "scorer", Bare)]), "scorer", "bare")
+    assert text.endswith("# r (optional; an integer of at least 1)\n# maybe =")
+
+
+def test_a_required_parameter_shows_its_example():
     assert plugins_text(REGISTRY, "adapter", "ewc").endswith(
         "# weight of the penalty (required; a number above 0)\nstrength = 1.0"
     )
@@ -113,7 +122,16 @@ def test_every_installed_component_can_be_pasted():
     for kind in KINDS:
         for entry in registry.found(kind):
             block = tomllib.loads(plugins_text(registry, kind, entry.component.name))
-            assert block[kind]["use"] == entry.component.name
+            assert block[kind].pop("use") == entry.component.name
+            assert check(entry.component.params, block[kind], "it")[1] == ()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_examples_of_a_format_are_read(name):
+    schema = model_schema(FORMATS[name])
+    examples = {key: schema["properties"][key]["examples"][0] for key in schema.get("required", ())}
+    recipe = read_recipe({**SMALLEST, "data": {"format": name, **examples}}, (), REGISTRY)
+    assert recipe.data.format == name
 
 
 def test_the_reference_has_a_section_for_every_table_format_and_component():

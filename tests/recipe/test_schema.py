@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from adkit.errors import UserError
-from adkit.plugin.params import example, model_schema
+from adkit.plugin.params import model_schema
 from adkit.plugin.registry import Origin, Registry, discover
 from adkit.recipe.problems import check
 from adkit.recipe.reader import read_recipe, resolved
@@ -136,35 +136,3 @@ def test_a_name_that_two_components_have_is_not_offered():
     twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
     schema = recipe_schema(Registry((*COMPONENTS, twin)))
     assert schema["properties"]["scorer"]["properties"]["use"]["enum"] == ["center", "every"]
-
-
-@pytest.mark.parametrize("field", EveryKind.model_fields)
-def test_an_example_without_its_default_is_allowed(field):
-    schema = dict(model_schema(EveryKind)["properties"][field])
-    schema.pop("default", None)
-    if "pattern" not in schema:  # nobody can guess what a pattern matches
-        value = example(schema)
-        EveryKind.model_validate_json(json.dumps({field: value}))
-
-
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"type": "integer"}, 1),
-        ({"type": "integer", "minimum": 3}, 3),
-        ({"type": "integer", "exclusiveMinimum": 3}, 4),
-        ({"type": "integer", "maximum": -3}, -3),
-        ({"type": "integer", "exclusiveMaximum": -3}, -4),
-        ({"type": "integer", "minimum": 3, "multipleOf": 4}, 4),
-        ({"type": "integer", "multipleOf": 4}, 4),
-        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, 0.5),
-        ({"type": "number", "exclusiveMinimum": 0}, 1.0),
-        ({"type": "number", "exclusiveMaximum": 0}, -1.0),
-        ({"type": "number"}, 1.0),
-        ({"type": "string", "minLength": 6}, "name__"),
-        ({"type": "string", "pattern": "^x", "examples": ["xy"]}, "xy"),
-    ],
-)
-def test_example(schema, value):
-    assert example(schema) == value
-    assert type(example(schema)) is type(value)

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from adkit.report.report import METRICS, CategoryReport, ImageCounts, Report, means
+from adkit.metrics import METRICS
+from adkit.report.report import CategoryReport, ImageCounts, Report, means
 from adkit.report.tables import metrics_table
 
 

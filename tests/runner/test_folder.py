@@ -198,7 +198,7 @@ def test_what_a_whole_run_left_when_it_was_killed_at_the_end_asks_nothing(tmp_pa
 def test_a_second_run_of_the_same_name_is_refused(tmp_path):
     with (
         run_folder(tmp_path / "tile"),
-        pytest.raises(UserError, match=r"found another at work in \.tile\.partial beside it: wait for its end"),
+        pytest.raises(UserError, match=r"found another one at work in \.tile\.partial: wait until that ends"),
         run_folder(tmp_path / "tile"),
     ):
         pass

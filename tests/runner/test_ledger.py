@@ -4,7 +4,7 @@ import pytest
 
 from adkit import UserError
 from adkit.report.report import CategoryReport, ImageCounts
-from adkit.runner.fingerprint import Fingerprint
+from adkit.runner.fingerprint import SCHEMA, Fingerprint
 from adkit.runner.resume import Finished, Ledger, State
 
 
@@ -17,7 +17,7 @@ def ledger(tmp_path):
 
 STATE = State(categories=["a", "b"], images=4, stored=False)
 PRINT = Fingerprint(
-    recipe={"scorer.k": 1}, versions={"torch": "2.4"}, machine={"device": "cpu"}, splits={}, weights=["ab"], files={}
+    {"schema": SCHEMA, "recipe.scorer.k": 1, "versions.torch": "2.4", "machine.device": "cpu", "weights.0": "ab"}
 )
 
 
@@ -86,18 +86,65 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"recipe": {"scorer.k": 2}}, "the recipe changed: scorer.k was 1 and is 2"),
-        ({"recipe": {}}, "the recipe changed: scorer.k was 1 and is absent"),
-        ({"versions": {"torch": "2.5"}}, "versions changed: torch was '2.4' and is '2.5'"),
-        ({"machine": {"device": "cuda"}}, "the machine changed: device was 'cpu' and is 'cuda'"),
-        ({"files": {"x.png": (1, 2)}}, "1 image joined the data (x.png)"),
-        ({"weights": ["cd"]}, "the extractor's weights changed"),
-        ({"splits": {"a": "0"}}, "splits, labels or masks changed in a"),
+        ({"recipe.scorer.k": 2}, "the recipe changed: scorer.k was 1 and is 2"),
+        ({"recipe.scorer.k": ...}, "the recipe changed: scorer.k was 1 and is absent"),
+        ({"recipe.scorer.p": None}, "the recipe changed: scorer.p was absent and is None"),
+        ({"versions.torch": "2.5"}, "versions changed: torch was '2.4' and is '2.5'"),
+        ({"machine.device": "cuda"}, "the machine changed: device was 'cpu' and is 'cuda'"),
+        ({"files.x.png": [1, 2]}, "1 image joined the data (x.png)"),
+        ({"files.x.png": None}, "1 image joined the data (x.png)"),
+        ({"weights.0": "cd"}, "the extractor's weights changed"),
+        ({"splits.a": "0"}, "splits, labels or masks changed in a"),
     ],
 )
 def test_differences_are_named(change, sentence):
-    assert PRINT.differences(PRINT.model_copy(update=change)) == [sentence]
+    assert PRINT.differences(changed(PRINT, change)) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"files.x.png": [1, 3]}, "1 image changed (x.png)"),
+        ({"files.x.png": None}, "1 image changed (x.png)"),
+        ({"files.x.png": ...}, "1 image left the data (x.png)"),
+        ({"files.x.png": ..., "splits.a": "1"}, "1 image left the data (x.png)"),
+    ],
+)
+def test_differences_of_files_are_named(change, sentence):
+    before = changed(PRINT, {"files.x.png": [1, 2], "splits.a": "0"})
+    assert before.differences(changed(before, change)) == [sentence]
+
+
+def changed(fingerprint, change):
+    """The fingerprint with other values; a value of ``...`` leaves the key out."""
+    values = {**fingerprint.root, **change}
+    return Fingerprint({key: value for key, value in values.items() if value is not ...})
 
 
 def test_equal_fingerprints_differ_in_nothing():
     assert PRINT.differences(PRINT) == []
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "schema"),
+    [
+        ('{"recipe": {"scorer.k": 1}, "versions": {}, "splits": {}, "weights": [], "files": {}}', "none"),
+        ('{"schema": "adkit.runner.fingerprint/9"}', "adkit.runner.fingerprint/9"),
+    ],
+)
+def test_a_run_that_another_version_began_is_refused(ledger, fingerprint, schema):
+    ledger.open(PRINT, STATE)
+    (ledger.folder / "fingerprint.json").write_text(fingerprint)
+    with pytest.raises(UserError) as caught:
+        ledger.open(PRINT, STATE)
+    assert str(caught.value) == (
+        f"{ledger.folder}: expected to go on with the run that was interrupted, found that another version of adkit "
+        f"began it (its fingerprint has schema {schema}, expected {SCHEMA}): undo that, or start over with --fresh"
+    )
+
+
+def test_a_damaged_fingerprint_is_refused(ledger):
+    ledger.open(PRINT, STATE)
+    (ledger.folder / "fingerprint.json").write_text("[]")
+    with pytest.raises(UserError, match=r"fingerprint\.json: expected what adkit wrote .*: start over with --fresh"):
+        ledger.open(PRINT, STATE)

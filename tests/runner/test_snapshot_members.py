@@ -97,7 +97,7 @@ def collapsing(sampled):
 
 
 def test_where_all_snapshots_have_collapsed_one_sentence_says_so(sampled):
-    with pytest.raises(UserError, match=r"all 2 collapsed: lower training\.learning_rate"):
+    with pytest.raises(UserError, match=r"found 2 snapshots of collapsed features: lower training\.learning_rate"):
         adkit.run(collapsing(sampled))
 
 

@@ -1,4 +1,4 @@
-"""A whole component is checked as its kind, with its parameters and as a fresh instance a call."""
+"""A whole component is checked as its kind, with its parameters and as a fresh instance at each call."""
 
 import pytest
 import torch
@@ -28,6 +28,18 @@ class BadDefault(Params):
     k: int = Field(0, ge=1, description="neighbors")
 
 
+class NoExample(Params):
+    k: int = Field(description="neighbors")
+
+
+class BadExample(Params):
+    k: int = Field(ge=1, examples=[0], description="neighbors")
+
+
+class GoodExample(Params):
+    k: int = Field(ge=1, examples=[1], description="neighbors")
+
+
 def component(build, kind="scorer", params=Described):
     return Component("mine", kind, params, build)
 
@@ -39,10 +51,16 @@ def component(build, kind="scorer", params=Described):
         ("params", component(None, params=dict)),
         ("descriptions", component(None, params=Undescribed)),
         ("defaults", component(None, params=BadDefault)),
+        ("examples", component(None, params=NoExample)),
+        ("examples", component(None, params=BadExample)),
     ],
 )
 def test_broken_parameters_trip(check, broken):
     trips(check, lambda: check_params(broken))
+
+
+def test_a_required_parameter_with_an_example_is_in_order():
+    check_params(component(None, params=GoodExample))
 
 
 def test_shared_instance_trips():

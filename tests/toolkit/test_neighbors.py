@@ -166,7 +166,7 @@ from adkit_plugins.scorers.knn import Knn, KnnParams
 whole = Geometry.covering((1, 1), (224, 224))
 
 class Stream:
-    levels, images = {"pool": Level(320, (1, 1), whole)}, 100_000
+    levels, count = {"pool": Level(320, (1, 1), whole)}, 100_000
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(0)

@@ -49,13 +49,13 @@ def test_a_collapse_leaves_the_starting_state_the_best():
     assert kept(course(Patience("AUROC", 3), [0.9, 0.5, 0.4, 0.3])) == [True, False, False, False]
 
 
-def test_no_figure_is_worse_than_any():
+def test_no_value_is_worse_than_any():
     verdicts = course(Patience("loss", 9, lower_is_better=True), [1e30, None, 1e29])
     assert kept(verdicts) == [True, False, True]
     assert verdicts[1].value is None
 
 
-def test_the_first_state_is_kept_even_without_a_figure_and_any_figure_beats_it():
+def test_the_first_state_is_kept_even_without_a_value_and_any_value_beats_it():
     assert kept(course(Patience("AUROC", 9), [None, None, 0.0])) == [True, False, True]
 
 
@@ -78,12 +78,16 @@ def test_reasons_are_sentences(values, reason):
     assert course(Patience("AUROC", 2), values)[-1].reason == reason
 
 
+def test_one_check_is_no_plural():
+    assert course(Patience("AUROC", 1), [0.9, 0.5])[-1].reason.endswith("none better in 1 check")
+
+
 def test_a_part_of_an_epoch_is_said_so():
     verdict = Patience("AUROC", 2).judge(Progress(7, 7 / 3, 0.1), 0.5)
     assert verdict.reason == "AUROC 0.5 after epoch 2.33, the best so far"
 
 
-def test_lower_figures_are_said_as_they_are():
+def test_lower_values_are_shown_as_they_are():
     last = course(Patience("loss", 2, lower_is_better=True), [3.0, 4.0])[-1]
     assert (last.value, last.reason) == (4.0, "loss 4 after epoch 1, best 3 before the first step")
 
@@ -117,5 +121,5 @@ def test_an_empty_state_forgets():
     assert kept(course(patience, [0.1])) == [True]
 
 
-def test_a_figure_that_is_no_number_is_never_kept_over_one():
+def test_a_value_that_is_no_number_is_never_kept_over_one():
     assert kept(course(Patience("AUROC", 9), [0.5, nan])) == [True, False]

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from adkit import UserError
-from adkit.plugin import Features, Geometry
-from adkit.testing import feature_stream
+from adkit.plugin import Features, Geometry, Level
+from adkit.testing import FeatureStream, feature_stream
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.scoring import Reservoir, fitted_levels, levels_of, scores_of, spatial
 
@@ -44,8 +44,9 @@ def test_a_level_that_is_missing_is_named():
 
 
 def test_levels_of_features_are_those_of_their_stream():
-    stream = feature_stream()
-    assert levels_of(stream.features) == stream.levels
+    features = Features({"a": torch.zeros(2, 6, 5, 4)}, {"a": Geometry.covering((6, 5), (24, 20))})
+    expected = {"a": Level(4, (6, 5), Geometry.covering((6, 5), (24, 20)))}
+    assert levels_of(features) == FeatureStream(features).levels == expected
 
 
 def test_what_does_not_fit_is_refused():

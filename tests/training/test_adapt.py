@@ -308,12 +308,12 @@ def test_auxiliary_images_are_trained_on(exposed):
     assert scores(adkit.run(exposed).folder) != first
 
 
-def test_a_broken_auxiliary_image_is_told_and_is_no_image_of_the_data(exposed, tmp_path, stripes):
+def test_a_broken_auxiliary_image_is_reported_and_is_no_image_of_the_data(exposed, tmp_path, stripes):
     (tmp_path / "other" / "good" / "000.png").write_bytes(b"junk")
     exposed["auxiliary"]["max_bad_share"] = 0.5
     report = adkit.run(exposed)
     assert report.unreadable == []
-    assert any("1 auxiliary images could not be read" in text for text in report.warnings)
+    assert any("1 auxiliary image could not be read and was left out" in text for text in report.warnings)
 
 
 def test_too_many_broken_auxiliary_images_stop_the_run(exposed, tmp_path):

@@ -112,12 +112,12 @@ def test_features_that_lie_at_the_center_have_collapsed():
     assert "collapsed" in collapse(state(snapshot(0, 1.0), snapshot(5, 1e-5)))
 
 
-def test_anomalous_images_that_come_closer_than_at_first_are_told_with_the_figures():
+def test_anomalous_images_that_come_closer_than_at_first_are_reported_with_the_values():
     text = collapse(state(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15)))
     assert "was 2 before training, 4 after 5 minibatches and is 1.5 now" in text
 
 
-def test_what_became_of_states_after_the_one_that_was_kept_is_not_told():
+def test_what_became_of_states_after_the_one_that_was_kept_is_not_reported():
     assert collapse(state(snapshot(0, 1.0, 2.0), snapshot(5, 0.5, 2.0), snapshot(10, 0.1, 0.15), kept=5)) is None
 
 
@@ -140,6 +140,6 @@ def test_no_collapse_where_the_ratio_held_or_is_not_known(snapshots):
 def test_a_collapse_is_among_the_warnings_of_the_report(traced):
     traced["training"] |= {"epochs": 30, "learning_rate": 0.5, "snapshot_epochs": 10}
     report = adkit.run(traced)
-    told = [text for text in report.warnings if "collapse" in text]
+    reported = [text for text in report.warnings if "collapse" in text]
     (training,) = report.categories["stripes"].trainings
-    assert told == [f"stripes: {collapse(training)}"]
+    assert reported == [f"stripes: {collapse(training)}"]

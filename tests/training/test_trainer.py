@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,24 @@ def test_a_stopper_ends_it():
     assert state.ended == state.checks[-1].reason
 
 
+def shown(stopper):
+    lines = []
+    state = train(replace(task(Schedule(epochs=1, batch_size=BATCH), stopper), say=lines.append), quiet)
+    return state, lines
+
+
+def test_without_a_stopper_a_check_shows_the_loss_alone():
+    state, lines = shown(None)
+    assert lines == [f"epoch 1, loss {state.checks[-1].loss:.6g}"]
+    assert [check.reason for check in state.checks] == ["", ""]
+
+
+def test_a_stopper_shows_its_reason_at_every_check():
+    state, lines = shown(Scripted())
+    before, after = state.checks
+    assert lines == [f"epoch 0: {before.reason}", f"epoch 1, loss {after.loss:.6g}: {after.reason}"]
+
+
 def test_a_loss_that_diverges_goes_back_to_what_was_kept():
     one = task(Schedule(learning_rate=1e30, epochs=4, batch_size=BATCH), Scripted(keep=(0,)))
     before = weights(one)
@@ -132,7 +151,7 @@ def test_weight_decay_pulls_towards_zero():
     torch.testing.assert_close(weights(one)["layer2.weight"], before * (1 - 0.1 * 0.5))
 
 
-def test_terms_of_the_loss_are_summed_and_told():
+def test_terms_of_the_loss_are_summed_and_reported():
     class Terms(TinyAdapter):
         def loss(self, extractor, batch, features):
             whole = super().loss(extractor, batch, features)
@@ -159,7 +178,7 @@ def test_parameters_that_are_not_the_extractors_are_refused():
 
 
 class Stepping(TinyAdapter):
-    """Notes the rates that it is told after each step."""
+    """Notes the rates that it is given after each step."""
 
     def prepare(self, extractor, normal, auxiliary, scorer):
         super().prepare(extractor, normal, auxiliary, scorer)
@@ -187,7 +206,7 @@ def test_momentum_adds_up_to_a_larger_rate():
     assert rates(momentum=0.9) == pytest.approx([0.1, 5.0])
 
 
-def test_adam_is_told_its_learning_rate():
+def test_adam_is_given_its_learning_rate():
     assert rates(optimizer="adam", clip_norm=1e-6) == pytest.approx([0.01, 0.5])
 
 

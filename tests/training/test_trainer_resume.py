@@ -73,7 +73,7 @@ def test_a_training_that_had_ended_is_not_begun_again(tmp_path):
     state = train(again, done.append, tmp_path)
     assert same(weights(again), weights(first))
     assert state.checks[-1].minibatches == 6
-    assert sum(done) == 6 * BATCH  # told as done, not done again
+    assert sum(done) == 6 * BATCH  # reported as done, not done again
 
 
 def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypatch):

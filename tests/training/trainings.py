@@ -13,7 +13,7 @@ from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.training.trainer import Minibatches, TrainingTask, train
 
 CONTEXT = Context(image_size=SIZE)
-COUNT, BATCH = 10, 4  # three minibatches an epoch, the last one of two images
+COUNT, BATCH = 10, 4  # three minibatches per epoch, the last one of two images
 
 
 class Scripted:

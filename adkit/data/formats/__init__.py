@@ -1,4 +1,4 @@
-"""The formats that ``[data]`` can have: a file a format, with its keys and its reader."""
+"""The formats that ``[data]`` can have: one file per format, with its keys and its reader."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

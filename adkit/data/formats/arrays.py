@@ -19,7 +19,7 @@ from adkit.data.files import contents, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import ArrayFile, ArrayItem, Sample
 from adkit.errors import UserError
-from adkit.utils.text import some
+from adkit.utils.text import counted, some
 
 _IDX = {
     "train": ("train-images", "train-labels"),
@@ -38,7 +38,7 @@ class ArraysTable(DataTable):
 
     format: Literal["arrays"] = Field(default="arrays", description="idx files or an npz file")
     normal: int | tuple[int, ...] | Literal["*"] = Field(
-        description='the normal label, a list of them, or "*": each label against the rest'
+        examples=[0], description='the normal label, a list of them, or "*": each label against the rest'
     )
     names: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="names of the labels 0, 1, 2 and so on; default: the numbers"
@@ -61,7 +61,7 @@ class _Part:
 
 
 def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
-    """One category of the normal labels together, or with ``normal = "*"`` one per label."""
+    """Find one category of all normal labels together or, with ``normal = "*"``, one per label."""
     train, test = _parts(table)
     present = sorted({int(label) for label in np.unique(train.labels)})
     names = _names(table, sorted({*present, *(int(label) for label in np.unique(test.labels))}))
@@ -106,7 +106,7 @@ def _names(table: ArraysTable, labels: list[int]) -> dict[int, str]:
     if labels and not (labels[0] >= 0 and labels[-1] < len(table.names)):
         raise UserError(
             f"names: expected a name for each of the labels {labels[0]} to {labels[-1]}, the first for 0, "
-            f"found {len(table.names)} names"
+            f"found {counted(len(table.names), 'name')}"
         )
     return {label: table.names[label] for label in labels}
 
@@ -140,7 +140,7 @@ def _idx_file(folder: Path, stem: str) -> Path:
 
 
 def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
-    """An uncompressed file is mapped, so that only the rows that are used are read."""
+    """Read an idx file; an uncompressed one is mapped, so that only the rows that are used are read."""
     try:
         data: npt.NDArray[np.uint8] = (
             np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
@@ -157,8 +157,8 @@ def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
     size = int(np.prod(shape, dtype=np.int64))
     if len(data) - start != size:
         raise UserError(
-            f"{path}: expected {size:,} bytes for {' × '.join(map(str, shape))}, "
-            f"found {len(data) - start:,}; fetch the file again"
+            f"{path}: expected {counted(size, 'byte')} for {' × '.join(map(str, shape))}, "
+            f"found {len(data) - start:,}; download the file again"
         )
     return path, data[start:].reshape(shape)
 
@@ -191,7 +191,7 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
 
 
 def _images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
-    """(n, h, w), (n, h, w, 1) or (n, h, w, 3) of any accepted type → uint8, (n, h, w) or (n, h, w, 3)."""
+    """Convert images of any accepted shape and type to uint8, (n, h, w) gray or (n, h, w, 3) RGB."""
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)) or 0 in array.shape[1:]:
@@ -213,11 +213,11 @@ def _images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
 
 
 def _part(images: ArrayFile, labels: npt.NDArray[Any], path: Path) -> _Part:
-    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has CIFAR's
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras stores those of CIFAR
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "ui" or len(labels) != len(images.array):
         raise UserError(
-            f"{path}: expected {len(images.array):,} whole numbers as labels, one per image of {images.key}, "
+            f"{path}: expected {counted(len(images.array), 'whole number')} as labels, one per image of {images.key}, "
             f"found {labels.dtype} of shape {labels.shape}"
         )
     return _Part(images, labels.astype(np.int64))

@@ -16,10 +16,14 @@ Resize = Literal["squash", "short_side", "pad"]
 
 
 class DataTable(Params, ABC):
-    """Keys that every format takes."""
+    """Keys of ``[data]`` that every format takes."""
 
-    format: str = Field(description="how the images lie on disk")
-    root: str = Field(min_length=1, description="where the images lie, relative to the working directory")
+    format: str = Field(description="how the images are laid out on disk")
+    root: str = Field(
+        min_length=1,
+        examples=["path/to/images"],
+        description="where the images are, relative to the working directory",
+    )
     resize: Resize = Field(
         default="squash",
         description="how an image becomes square: squash both sides, fit the short side and crop, or pad",
@@ -35,7 +39,7 @@ class DataTable(Params, ABC):
         default=None,
         ge=8,
         le=8192,
-        description="side of the grid of pixel metrics; default: the extractor's image",
+        description="side of the grid of pixel metrics; default: the extractor's input",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="images in memory at a time")
     calibration: float = Field(
@@ -58,7 +62,7 @@ class DataTable(Params, ABC):
 
     @abstractmethod
     def find(self, seed: int, notes: Notes) -> list[Found]:
-        """The categories as they lie on disk; what is wrong, and what to tell the user, goes into ``notes``."""
+        """Find the categories as they are on disk; problems and warnings are added to ``notes``."""
 
     @property
     def shares_images(self) -> bool:
@@ -68,21 +72,22 @@ class DataTable(Params, ABC):
 
 @dataclass(frozen=True)
 class Found:
-    """One category as it lies on disk, before images are held out."""
+    """One category as it is on disk, before images are held out."""
 
     name: str
     normal: Sequence[Sample]
     """Normal images to train on."""
     test: Sequence[Sample]
+    """Images to test on, normal and anomalous ones."""
     expected: str
     """Where normal images were looked for, for the sentence that says that there are none."""
     calibration: Sequence[Sample] | None = None
-    """Images that the layout itself sets apart for calibration; None where it says nothing of it."""
+    """Images that the layout itself sets apart for calibration; None where it sets none apart."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """Sentences gathered on the way, so that all problems are told at once."""
+    """Sentences gathered while images are found, so that all problems are reported at once."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -19,7 +19,9 @@ class ClassesTable(DataTable):
 
     format: Literal["classes"] = Field(default="classes", description="a folder per class")
     normal: str | tuple[str, ...] = Field(
-        min_length=1, description='the normal class, a list of them, or "*": each class against the rest'
+        min_length=1,
+        examples=["cat"],
+        description='the normal class, a list of them, or "*": each class against the rest',
     )
 
     def find(self, seed: int, notes: Notes) -> list[Found]:
@@ -31,7 +33,7 @@ class ClassesTable(DataTable):
 
 
 def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
-    """One category of the normal classes together, or with ``normal = "*"`` one per class."""
+    """Find one category of all normal classes together or, with ``normal = "*"``, one per class."""
     root = Path(table.root).expanduser()
     train, test = child(root, "train"), child(root, "test")
     if train is None or test is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ from pydantic import Field
 from adkit.data.files import contents, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.utils.text import some
+from adkit.utils.text import counted, did_you_mean, some
 
 _REQUIRED = ("path", "label", "split")
 _OPTIONAL = ("mask", "category")
@@ -24,7 +23,7 @@ _SHOWN = 20
 
 
 class CsvTable(DataTable):
-    """A csv file with the columns path, label and split, and if wanted mask and category."""
+    """A csv file with the columns path, label and split, and optionally mask and category."""
 
     format: Literal["csv"] = Field(default="csv", description="a list of images")
 
@@ -34,7 +33,7 @@ class CsvTable(DataTable):
 
 @dataclass
 class _Rows:
-    """One category as it is listed so far."""
+    """One category as far as its lines have been read."""
 
     samples: dict[str, list[Sample]] = field(default_factory=lambda: {"train": [], "calibration": [], "test": []})
     lines: dict[str, int] = field(default_factory=dict)
@@ -42,11 +41,11 @@ class _Rows:
 
 
 class _RowError(ValueError):
-    """What is wrong with a line."""
+    """A line that cannot be used; the message says what is wrong with it."""
 
 
 def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
-    """Categories in the order of the column category, or one that is named like the file."""
+    """Find the categories in the order of the column category, or one that is named after the file."""
     path = Path(table.root).expanduser()
     if not path.is_file():
         found = "found a folder of that name" if path.is_dir() else contents(path).replace("folder", "file")
@@ -61,13 +60,14 @@ def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
         return []
     notes.problems.extend(problems[:_SHOWN])
     if len(problems) > _SHOWN:
-        notes.problems.append(f"{path}: {len(problems) - _SHOWN:,} more lines have problems")
+        more = len(problems) - _SHOWN
+        notes.problems.append(f"{path}: {counted(more, 'more line')} {'has' if more == 1 else 'have'} problems")
     return [
         Found(
             name=name,
             normal=rows.samples["train"],
             test=rows.samples["test"],
-            expected=f"as lines of {path} labelled good, ok, normal or 0 in the split train, found none",
+            expected=f"as lines of {path} labeled good, ok, normal or 0 in the split train, found none",
             calibration=rows.samples["calibration"] or None,
         )
         for name, rows in categories.items()
@@ -78,7 +78,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
     columns = list(reader.fieldnames or [])
     if absent := [name for name in _REQUIRED if name not in columns]:
         problems.append(
-            f"{path}:1: expected the columns path, label and split (and if wanted mask, category), "
+            f"{path}:1: expected the columns path, label and split (and optionally mask, category), "
             f"found no {some(absent)} among {some(columns) or 'none'}; the first line names the columns"
         )
         return {}
@@ -90,7 +90,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
         rows = categories.setdefault(values["category"] or printable(path.stem), _Rows())
         try:
             if None in row:
-                raise _RowError(f"expected {len(columns)} values, found more; put commas in double quotes")
+                raise _RowError(f"expected {counted(len(columns), 'value')}, found more; put commas in double quotes")
             _add(values, path.parent, rows, reader.line_num)
         except _RowError as error:
             problems.append(f"{path}:{reader.line_num}: {error}")
@@ -104,8 +104,7 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
         raise _RowError(f"expected a value for {some(blank)}, found none")
     split = _SPLITS.get(values["split"].casefold())
     if split is None:
-        near = get_close_matches(values["split"].casefold(), _SPLITS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(values["split"], _SPLITS)
         raise _RowError(f"split: expected one of {', '.join(_SPLITS)}, found {values['split']}{hint}")
     normal = values["label"].casefold() in _NORMAL_LABELS
     if not normal and split != "test":
@@ -126,6 +125,6 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
 
 
 def _id(image: Path, folder: Path) -> str:
-    """One for a file, however its path is written: from the csv's folder, as on every machine."""
+    """The id of a file: its path from the csv's folder, the same however it is written and on every machine."""
     path, top = (Path(os.path.abspath(each)) for each in (image, folder))
     return printable(Path(os.path.relpath(path, top)) if path.drive == top.drive else path)

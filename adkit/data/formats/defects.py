@@ -17,17 +17,17 @@ Mask = NDArray[np.bool_]
 Plane = NDArray[np.floating[Any]]
 
 FAINTEST = 0.15
-"""Opacity below which a soft edge is cut off: what would be in the mask but not be seen."""
+"""Opacity below which a soft edge is cut off, since it would be in the mask but could not be seen."""
 
 
 def draw(kind: str, image: Pixels, donor: Pixels, rng: np.random.Generator) -> tuple[Pixels, Mask]:
-    """Draw one defect.
+    """Draw one defect into an image.
 
     Args:
-        kind: One of ``KINDS``.
-        image: (h, w, 3) an image without defects; it is left as it is.
-        donor: (h, w, 3) another image, from which ``cut_paste`` takes its piece.
-        rng: Every choice comes from it.
+        kind: one of ``KINDS``.
+        image: (h, w, 3) uint8, an image without defects; it is not changed.
+        donor: (h, w, 3) uint8, another image, from which ``cut_paste`` takes its piece.
+        rng: the generator that makes every choice.
 
     Returns:
         The image with the defect, equal to ``image`` outside the mask, and the mask (h, w).
@@ -40,17 +40,17 @@ def draw(kind: str, image: Pixels, donor: Pixels, rng: np.random.Generator) -> t
 
 
 def _stain(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """Something spilt: darker, browner or paler, uneven, the texture still showing through."""
+    """Draw a stain of something spilled: darker, browner or paler, uneven, the texture still showing through."""
     opacity = _blob(image.shape[:2], rng, share=(0.02, 0.045), softness=0.25)
     if rng.random() < 0.6:
-        spilt = image * rng.uniform(0.45, 0.6) * np.array([1.05, 0.97, 0.85])  # oil, coffee
+        spilled = image * rng.uniform(0.45, 0.6) * np.array([1.05, 0.97, 0.85])  # oil, coffee
     else:
-        spilt = image * 0.3 + rng.uniform(0.6, 0.75) * np.percentile(image, 98)  # lime, paint
-    return opacity * rng.uniform(0.85, 1.0), spilt
+        spilled = image * 0.3 + rng.uniform(0.6, 0.75) * np.percentile(image, 98)  # lime, paint
+    return opacity * rng.uniform(0.85, 1.0), spilled
 
 
 def _scratch(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """Two or three thin grooves side by side, one flank of each in the light and the other in the shade."""
+    """Draw two or three thin grooves side by side, one flank of each in the light and the other in the shade."""
     size = image.shape[:2]
     length = rng.uniform(0.55, 0.8) * min(size)
     along, across = _coordinates(size, rng, reach=0.5 * length)
@@ -62,7 +62,7 @@ def _scratch(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plan
     grooves, apart = rng.integers(2, 4), rng.uniform(5.5, 8)
     nearest = np.clip(np.rint(off / apart + (grooves - 1) / 2), 0, grooves - 1) - (grooves - 1) / 2
     side = off - nearest * apart  # pixels from the middle of the nearest groove
-    half = rng.uniform(1.3, 1.9) * np.clip(1 - np.abs(t) ** 3, 0, 1)  # thinner towards its ends
+    half = rng.uniform(1.3, 1.9) * np.clip(1 - np.abs(t) ** 3, 0, 1)  # thinner toward its ends
 
     dark, light = np.percentile(image, (1, 99), axis=(0, 1)).mean(axis=1)  # bare material, without color
     lit = np.clip(side + rng.uniform(0, 0.6), -1, 1)[..., None] / 2 + 0.5  # (h, w, 1)
@@ -71,7 +71,7 @@ def _scratch(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plan
 
 
 def _cut_paste(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """A piece of another material stuck on, with the brightness of what it covers."""
+    """Draw a piece of another material that is stuck on, with the brightness of what it covers."""
     height, width = image.shape[:2]
     area = rng.uniform(0.02, 0.05) * height * width
     aspect = np.exp(rng.uniform(-0.6, 0.6))
@@ -83,7 +83,7 @@ def _cut_paste(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Pl
 
 
 def _hole(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """A pit: as dark as the darkest gaps of the texture, with a lit edge on the side away from the light."""
+    """Draw a pit: as dark as the darkest gaps of the texture, with a lit edge on the side away from the light."""
     size = image.shape[:2]
     opacity = _blob(size, rng, share=(0.008, 0.03), softness=0.12)
     dark, light = np.percentile(image, 1, axis=(0, 1)), np.percentile(image, 97, axis=(0, 1))
@@ -95,7 +95,7 @@ def _hole(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, 
 
 
 def _color_shift(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """A discolored patch: another hue, the same luminance and the same texture."""
+    """Draw a discolored patch: another hue, the same luminance and the same texture."""
     opacity = _blob(image.shape[:2], rng, share=(0.015, 0.045), softness=0.3)
     hues = np.array([[1.2, -0.5, -0.1], [0.7, -0.5, 0.8], [-0.5, -0.1, 1.4], [0.9, -0.1, -1.5]])
     shift = hues[rng.integers(len(hues))] * rng.uniform(36, 50)
@@ -109,11 +109,11 @@ KINDS: dict[str, Callable[[Plane, Plane, np.random.Generator], tuple[Plane, Plan
     "hole": _hole,
     "colour_shift": _color_shift,
 }
-"""Name → (image, donor, generator) → opacity (h, w) in [0, 1] and paint (h, w, 3)."""
+"""Name of a defect → function that makes its opacity (h, w) in [0, 1] and its paint (h, w, 3)."""
 
 
 def _coordinates(size: tuple[int, int], rng: np.random.Generator, reach: float) -> tuple[Plane, Plane]:
-    """Turned (y, x) of every pixel about a random center that is at least ``reach`` from every border."""
+    """Coordinates (y, x) of every pixel, turned about a random center that is at least ``reach`` from every border."""
     margin = np.minimum(reach, np.array(size) / 2)
     center = rng.uniform(margin, np.array(size) - margin)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5 - center[:, None, None]

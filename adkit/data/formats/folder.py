@@ -41,7 +41,7 @@ class FolderTable(DataTable):
 
 
 def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
-    """One category, named like the root; without anomalous images there is nothing to test on."""
+    """Find one category, named after the root; without anomalous images there is nothing to test on."""
     root = Path(table.root).expanduser()
     if not root.is_dir():
         notes.problems.append(
@@ -67,9 +67,7 @@ def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
 def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
     if table.anomalous is None:
         if table.masks is not None:
-            notes.problems.append(
-                "masks: expected the key anomalous beside it, found none; masks are of anomalous images"
-            )
+            notes.problems.append("masks: expected the key anomalous, too, found none; masks are of anomalous images")
         return []
     folder = root / table.anomalous
     _expect_images(folder, "anomalous", notes)
@@ -93,7 +91,7 @@ def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
 
 
 def _images(table: FolderTable, name: str, root: Path) -> list[Path]:
-    """Images below a subfolder, without those of another of the table's folders that lies in it."""
+    """Find the images below a subfolder, without those in another of the table's folders inside it."""
     folder = root / name
     names = (table.normal, table.anomalous, table.masks, table.test_normal)
     others = [root / other for other in names if other is not None and root / other != folder]

@@ -36,7 +36,7 @@ class MvtecTable(DataTable):
 
 
 def find_mvtec(where: str, category: str | tuple[str, ...], notes: Notes) -> list[Found]:
-    """Categories of the root ``where``, or the root itself when it has a folder ``train``."""
+    """Find the categories in the folder ``where``, or that folder as the only one when it has a subfolder ``train``."""
     root = Path(where).expanduser()
     if not root.is_dir():
         notes.problems.append(
@@ -75,9 +75,9 @@ def _category(folder: Path, root: Path, notes: Notes) -> Found:
     train = child(folder, "train") or folder / "train"
     normal = child(train, *NORMAL_NAMES) or train / "good"
     if other := [path.name for path in folders_in(train) if path != normal and images_under(path)]:
-        notes.warnings.append(f"{name}: left out of training, for only {normal} is normal: {some(other)}")
+        notes.warnings.append(f"{name}: left out of training, because only {normal} is normal: {some(other)}")
     validation = child(folder, "validation")
-    kept = child(validation, *NORMAL_NAMES) if validation else None  # MVTec LOCO's habit
+    kept = child(validation, *NORMAL_NAMES) if validation else None  # as MVTec LOCO has it
     return Found(
         name=name,
         normal=_samples(normal, root) if normal.is_dir() else [],
@@ -93,7 +93,7 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
         return []
     if loose := images_in(test):
         notes.warnings.append(
-            f"{name}: left out, for they lie in {test} itself and not in a folder that says their kind "
+            f"{name}: left out, because they are in {test} itself and not in a folder that says their kind "
             f"(good, crack, …): {some([path.name for path in loose])}"
         )
     truth = child(folder, "ground_truth", "groundtruth", "masks")

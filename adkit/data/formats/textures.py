@@ -5,9 +5,6 @@ Training, calibration and test images are crops from disjoint regions of each ph
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from adkit.data.formats import defects
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.formats.mvtec import find_mvtec
 from adkit.errors import UserError
+from adkit.utils.atomic import whole_folder
 
 Photograph = NDArray[np.uint8]
 
@@ -29,13 +27,14 @@ TEXTURES = ("brick", "grass", "gravel")
 SIZE = 160
 """Height and width of every image, in pixels of the photograph."""
 GOOD = {"train": 80, "validation": 40, "test": 30}
+"""Split → number of images without a defect, per texture."""
 BAD = 10
-"""Test images with a defect, of each kind."""
+"""Number of test images with a defect, per texture and kind of defect."""
 
 _MIDDLE = 118.0
 _TONES = {"brick": (1.10, 0.96, 0.88), "grass": (0.95, 1.06, 0.84), "gravel": (1.02, 1.0, 0.95)}
 _DONORS = {"brick": "gravel", "grass": "brick", "gravel": "brick"}
-"""Whose pieces are pasted: gravel in grass would hardly be seen."""
+"""Texture → the texture whose pieces are pasted into it; gravel in grass would hardly be seen."""
 _README = """\
 Textures, made by adkit (seed {seed}).
 
@@ -95,7 +94,7 @@ class Plan:
     box: Box
     """Where in the photograph it is cropped."""
     seeds: tuple[int, ...]
-    """Of the generator that makes every further choice."""
+    """Seeds of the generator that makes every further choice."""
 
     @property
     def path(self) -> Path:
@@ -128,14 +127,14 @@ def plans(seed: int) -> Iterator[Plan]:
 
 
 def photographs() -> dict[str, Photograph]:
-    """Texture → the photograph (512, 512), gray."""
+    """Texture → its photograph, (512, 512) gray."""
     import skimage.data  # slow to import
 
     return {texture: getattr(skimage.data, texture)() for texture in TEXTURES}
 
 
 def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pixels, defects.Pixels, defects.Mask]:
-    """Draw one image.
+    """Draw one planned image.
 
     Returns:
         The image before the defect (SIZE, SIZE, 3), with it, and its mask (SIZE, SIZE), empty where the
@@ -151,32 +150,27 @@ def draw_image(plan: Plan, photos: Mapping[str, Photograph]) -> tuple[defects.Pi
 
 
 def write_textures(root: Path, seed: int) -> None:
-    """Write the data set in MVTec AD's layout, with MVTec LOCO's ``validation`` folder beside.
+    """Write the data set in MVTec AD's layout, with a ``validation`` folder as MVTec LOCO has it.
 
-    It is written beside ``root`` under a temporary name and renamed when whole. One seed gives one set of
-    files, byte for byte.
+    It is there whole or not at all. One seed gives one set of files, byte for byte.
 
     Raises:
         UserError: ``root`` is there already, or cannot be written.
     """
     if root.exists():
         raise UserError(f"{root}: expected a folder yet to be made for the textures, found one: name another")
-    partial = root.with_name(f".{root.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.mkdir(parents=True)
-        photos = photographs()
-        for plan in plans(seed):
-            _, image, mask = draw_image(plan, photos)
-            _save(partial / plan.path, image)
-            if plan.kind != "good":
-                _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
-        (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
-        os.rename(partial, root)
+        with whole_folder(root) as partial:
+            photos = photographs()
+            for plan in plans(seed):
+                _, image, mask = draw_image(plan, photos)
+                _save(partial / plan.path, image)
+                if plan.kind != "good":
+                    _save(partial / plan.mask_path, mask.astype(np.uint8) * 255)
+            (partial / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{root}: cannot write the textures there ({reason}): free space or name another") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # gone already where all went well
 
 
 def _crop(region: Box, rng: np.random.Generator) -> Box:
@@ -188,7 +182,7 @@ def _crop(region: Box, rng: np.random.Generator) -> Box:
 def _snapshot(
     photo: Photograph, box: Box, tone: tuple[float, float, float], rng: np.random.Generator
 ) -> defects.Pixels:
-    """Part of a photograph, toned, mirrored by chance, in the light of the moment."""
+    """Cut out part of a photograph, toned, mirrored at random, with random brightness and contrast."""
     gray = photo[box.top : box.bottom, box.left : box.right]  # (SIZE, SIZE)
     if rng.random() < 0.5:
         gray = gray[:, ::-1]

@@ -9,21 +9,21 @@ from torch import nn
 
 
 def blocks_of(model: Any) -> dict[str, list[nn.Parameter]]:
-    """Every parameter of a timm model in exactly one block.
+    """The blocks of a timm model, which have every parameter in exactly one of them.
 
     Returns:
-        ``stem``, the stages by their own names (``layer2``, ``blocks.4``), ``head`` and ``classifier``, in
-        this order; those without parameters are left out.
+        Block name → its parameters: ``stem``, the stages by their own names (``layer2``, ``blocks.4``), ``head`` and
+        ``classifier``, in this order; blocks without parameters are left out.
     """
     classifier = tuple(f"{name}." for name in classifiers_of(model))
     stages = _stages(model)
     blocks: dict[str, list[nn.Parameter]] = {name: [] for name in ("stem", *stages, "head", "classifier")}
-    beside = "stem"
+    outside = "stem"  # the block of what is in no stage: "head" once a stage was seen
     for name, parameter in model.named_parameters():
         stage = next((stage for stage in stages if name.startswith(f"{stage}.")), None)
         if stage is not None:
-            beside = "head"
-        blocks["classifier" if name.startswith(classifier) else stage or beside].append(parameter)
+            outside = "head"
+        blocks["classifier" if name.startswith(classifier) else stage or outside].append(parameter)
     return {name: parameters for name, parameters in blocks.items() if parameters}
 
 
@@ -34,7 +34,7 @@ def classifiers_of(model: Any) -> tuple[str, ...]:
 
 
 def _stages(model: Any) -> list[str]:
-    """The modules that timm reads features after, and their siblings between and behind them."""
+    """The names of the modules after which timm reads features, and of their siblings between and behind them."""
     named = [entry["module"] for entry in getattr(model, "feature_info", ())]
     parents = Counter(name.rpartition(".")[0] for name in named)
     parent = parents.most_common(1)[0][0] if parents else ""

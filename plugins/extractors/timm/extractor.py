@@ -1,4 +1,4 @@
-"""Extractor ``timm``: any timm backbone, one full model whose modules are read by name."""
+"""Extractor ``timm``: any timm backbone, CNN or ViT, whose modules are the levels, by their names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from .split import cut
 
 class TimmParams(Params):
     backbone: str = Field(
-        default="tf_efficientnet_lite0", description="timm's name, with or without a tag: resnet18.tv_in1k"
+        default="tf_efficientnet_lite0",
+        description="timm's name of the network, with or without a tag, such as resnet18.tv_in1k",
     )
     weights: str = Field(
         default="packaged",
         min_length=1,
-        description="hub, packaged (ships in an installed package), none, or a path to safetensors or pth",
+        description="hub (downloaded), packaged (in an installed package), none (random), or the path of a safetensors "
+        "or pth file",
     )
     levels: tuple[str, ...] = Field(
         default=(POOL,),
         min_length=1,
-        description="modules of the backbone whose outputs are features; pool: what its classifier reads",
+        description="modules of the backbone whose outputs are the features; pool: what its classifier reads",
     )
 
     @field_validator("levels")
@@ -44,7 +46,7 @@ class TimmParams(Params):
 
 
 class TimmExtractor(nn.Module):
-    """Runs the backbone no further than the deepest level asked for."""
+    """A timm backbone that is run no further than the deepest level asked for."""
 
     model: Any
     mean: Tensor
@@ -82,10 +84,10 @@ class TimmExtractor(nn.Module):
         )
 
     def for_inference(self) -> TimmExtractor:
-        """Without classifier, batch norms folded, and the first two blocks kept in float32 whatever the precision.
+        """A copy without classifier, with batch norms folded, and with its first two blocks always in float32.
 
-        Each step is tried on weights drawn for that, so that the architecture alone decides which tensors are left:
-        a copy of other weights takes the state of this one.
+        Each step is tried on random weights, so that the architecture alone decides which tensors are left: a copy made
+        of other weights takes the state of this one.
         """
         fast, drawn = copy.deepcopy(self), copy.deepcopy(self)
         redraw(drawn.model, torch.Generator().manual_seed(0))
@@ -100,14 +102,18 @@ class TimmExtractor(nn.Module):
         return fast
 
     def for_export(self) -> TimmExtractor:
-        """Runs the whole backbone in float32; what nothing is made of, exporters leave out."""
+        """A copy that runs the whole backbone, in float32; exporters leave out what no output is made of."""
         recorded = copy.deepcopy(self)
         recorded._recorded = True
         release_float32(recorded.model)
         return recorded
 
     def classify(self, images: Tensor) -> Tensor:
-        """``images`` as above → (n, classes) float32 logits."""
+        """(n, classes) float32 logits of the classifier for ``images`` (n, 3, H, W) float32 RGB in [0, 1].
+
+        Raises:
+            UserError: the weights have no classifier.
+        """
         if self.model.num_classes == 0:
             raise UserError(
                 f"extractor.weights: expected weights of {self._params.backbone} with a classifier, which "
@@ -117,11 +123,11 @@ class TimmExtractor(nn.Module):
         return cast(Tensor, self.model(self._normalized(images)).float())
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """``stem``, the backbone's own stages by their names, ``head`` and ``classifier``."""
+        """The blocks by name: ``stem``, the backbone's own stages, ``head`` and ``classifier``."""
         return blocks_of(self.model)
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
-        """Before the first block with any of ``parameters``, and where the first level can still be read."""
+        """Cut the backbone before the first block with any of ``parameters``, where every level can still be read."""
 
         def run(images: Tensor) -> None:
             self._run(self._normalized(images))
@@ -131,7 +137,7 @@ class TimmExtractor(nn.Module):
         return cut(self, run, self._sources(), self._taps, blocks, parameters, self._size)
 
     def has_levels(self) -> bool:
-        """Whether every module that is read is there."""
+        """Whether every module that is read exists."""
         return {name for name, _ in self.model.named_modules()} | {POOL} >= set(self._params.levels)
 
     def _drop_classifier(self) -> None:
@@ -157,7 +163,7 @@ class TimmExtractor(nn.Module):
         return {name: inside[name] for name in self._params.levels}
 
     def _probe(self) -> dict[str, Tap]:
-        """Look at the levels once; what they are at this image size does not change."""
+        """How each level is read, found by one run: at one image size this does not change."""
         names = {name for name, _ in self.model.named_modules() if name} | {POOL}
         unknown = [name for name in self._params.levels if name not in names]
         if unknown:
@@ -180,7 +186,7 @@ class TimmExtractor(nn.Module):
 
 
 def _backbone(params: TimmParams, context: Context) -> nn.Module:
-    """The model, made for images of the context's size where that is not the one that it was trained on."""
+    """The model, made for inputs of the context's size where that is not the size that it was trained on."""
     from .weights import create_backbone
 
     size, seed = context.image_size, context.seed_for("timm", params.backbone)

@@ -1,4 +1,4 @@
-"""Networks that will not be trained: the same features, sooner and, in reduced precision, closer to float32."""
+"""Prepares networks for inference: the same features, faster and, in reduced precision, closer to float32."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 FOLDABLE = ("Conv2d", "Conv2dSame")
-"""Class names, nn's and timm's, whose weights convolve as they are; others standardize or mix them first."""
+"""Names of the classes, nn's and timm's, that convolve with their weights; others standardize or mix them first."""
 
 
 def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
     """Fold each batch norm into the convolution that stands before it among its parent's children, in place.
 
-    Standing before is not being applied before (a pre-activation network norms first), so the caller must compare
-    the network with what it was.
+    A convolution that stands before a batch norm need not be applied before it (a pre-activation network norms first),
+    so the caller must compare the network with what it was.
 
     Args:
-        network: in evaluation mode.
+        network: the network to change, in evaluation mode.
         spared: names of modules whose outputs are read, which must stay what they are.
     """
     spared = set(spared)
@@ -36,11 +36,12 @@ def fold_batch_norms(network: nn.Module, spared: Iterable[str]) -> None:
 
 
 def redraw(network: nn.Module, generator: torch.Generator) -> None:
-    """Give the network weights under which no layer is nearly the identity, and no image grows out of bounds.
+    """Give the network random weights with which no layer is nearly the identity and no activation grows large.
 
-    Fresh batch norms change next to nothing, so that a wrong fold of theirs would not be seen.
+    Batch norms are initialized to change next to nothing, so that folding one wrongly would not be noticed.
 
     Args:
+        network: the network to change.
         generator: on the CPU; the same one gives the same weights to every network of the same architecture.
     """
     for name, tensor in network.state_dict().items():
@@ -92,12 +93,12 @@ def _fold(conv: Any, norm: Any) -> None:
 
 
 def _after(norm: nn.Module) -> nn.Module:
-    """What is left of a batch norm: timm's carry their activation."""
+    """What is left of a folded batch norm: timm's contain their activation."""
     return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
 
 
 def _float32_forward(module: nn.Module, values: Tensor) -> Tensor:
-    """A method rather than a closure, so that a copy of the module computes with its own weights."""
+    """The forward of a module in float32: a method, not a closure, so that a copy computes with its own weights."""
     with torch.autocast(values.device.type, enabled=False):
         result: Tensor = type(module).forward(module, values.float())
     return result

@@ -1,4 +1,4 @@
-"""Where in the image the cells of a network's maps lie."""
+"""Finds where in the input the cells of a network's maps lie."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _WINDOWS: dict[Any, tuple[str, ...]] = {
     F.max_pool2d: (*_POOL, "dilation"),
     F.avg_pool2d: _POOL,
 }
-"""Function that slides a window → its operands in order."""
+"""Function that slides a window → the names of its operands, in order."""
 
 
 class Follow(TorchFunctionMode):
-    """While entered, follows the cells of every tensor that is made from ``image`` (1, 3, H, W).
+    """A context that follows the cells of every tensor that is made from ``image`` (1, 3, H, W).
 
-    Convolution and pooling shift and widen cells, and padding shifts them too: that is how networks ported
-    from TensorFlow come by cells half a stride beside those of PyTorch's own. Whatever else happens to a
-    tensor is taken to leave its cells where the first operand has them.
+    Convolution and pooling shift and widen cells, and padding shifts them, too: that is why the cells of networks
+    ported from TensorFlow lie half a stride away from those of PyTorch's own. Every other operation is taken to leave
+    cells where those of its first operand are.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -51,12 +51,12 @@ class Follow(TorchFunctionMode):
         return result
 
     def geometry(self, tensor: Tensor, grid: tuple[int, int]) -> Geometry:
-        """Where the cells of ``tensor`` lie: an even tiling if it came by its grid without a window."""
+        """Where the cells of ``tensor`` lie: an even tiling of the input if no sliding window made them."""
         tiling = Geometry.covering(grid, self._size)
         found = self._cells.get(tensor)
         if found is None or grid == (1, 1):
             return tiling
-        # Reshaping can merge cells, as Swin does: then what was followed no longer spans the image.
+        # Reshaping can merge cells, as Swin does: then the cells that were followed no longer span the input.
         spans = (math.log2(tiling.step[axis] / found.step[axis]) for axis in (0, 1))
         return found if all(abs(span) < 0.5 for span in spans) else tiling
 
@@ -87,7 +87,7 @@ def _moved(cells: Geometry, func: Any, args: tuple[Any, ...], named: dict[str, A
 
 
 def _slid(cells: Geometry, shift: tuple[float, float], stride: tuple[int, int]) -> Geometry:
-    """Cells whose first is ``shift`` cells further and of which only every ``stride``-th is left."""
+    """The cells whose first is ``shift`` cells further, and of which only every ``stride``-th is left."""
     (y, x), (tall, wide) = cells.start, cells.step
     return Geometry((y + shift[0] * tall, x + shift[1] * wide), (tall * stride[0], wide * stride[1]))
 

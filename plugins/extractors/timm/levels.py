@@ -1,4 +1,4 @@
-"""What levels a network's modules give and where their cells lie, found by one forward pass."""
+"""Finds by one forward pass which levels a network's modules give, and where their cells lie."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Tap:
     level: Level
     layout: Layout
     overwritten: bool = False
-    """A later module writes into the output, so it must be copied when it is read."""
+    """Whether a later module writes into the output, so that it must be copied when it is read."""
 
     def read(self, output: Tensor) -> Tensor:
-        """What the module gave → (n, h, w, c) float32."""
+        """(n, h, w, c) float32: the level that the module's output is."""
         height, width = self.level.grid
         if self.layout == "channels_first":
             output = output.permute(0, 2, 3, 1)  # (n, c, h, w) → (n, h, w, c)
@@ -42,7 +42,7 @@ class Tap:
 
 
 class _Enough(Exception):
-    """Every module that was asked for has given its output."""
+    """Raised when every module that was asked for has given its output."""
 
 
 def capture(
@@ -52,10 +52,13 @@ def capture(
     *,
     to_the_end: bool = False,
 ) -> dict[str, T]:
-    """What ``keep`` makes of each module's first output, running no further than the last of them needs.
+    """The results of ``keep`` for each module's first output; ``run`` goes no further than the last of them needs.
 
     Args:
-        to_the_end: do not break the run off, for one that is being recorded cannot be followed out of its middle.
+        modules: name → module to read.
+        keep: takes a module's name and its first output.
+        run: runs the network.
+        to_the_end: let the run end by itself, since one that is being recorded cannot be stopped in its middle.
     """
     kept: dict[str, T] = {}
 
@@ -82,14 +85,14 @@ def capture(
 def probe(
     modules: Mapping[str, nn.Module], run: Callable[[Tensor], object], size: Size, prefix: int, last: bool
 ) -> dict[str, Tap]:
-    """How to read each of ``modules`` when ``run`` is given images of ``size``.
+    """How to read each of ``modules`` when ``run`` is given inputs of ``size`` (height, width).
 
     Args:
-        prefix: tokens that stand before those of the image.
-        last: whether a map whose shape leaves it open has its channels last.
+        prefix: the number of tokens before those of the input.
+        last: whether a map has its channels last where its shape does not say.
 
     Raises:
-        UserError: a module does not run, or gives what is no map, sequence or vector.
+        UserError: a module does not run, or its output is no map, sequence of tokens or vector.
     """
     with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
         image = torch.zeros(1, 3, *size)
@@ -137,11 +140,11 @@ def _tap(output: Any, size: Size, prefix: int, last: bool, follow: Follow) -> Ta
 
 
 def _fold(count: int, size: Size) -> Size:
-    """The grid of ``count`` cells that is nearest in shape to an image of ``size``."""
+    """The grid of ``count`` cells whose shape is nearest to that of an input of ``size``."""
     grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
     return min(grids, key=lambda grid: _stretch(grid, size), default=(1, max(count, 1)))
 
 
 def _stretch(grid: Size, size: Size) -> float:
-    """How far a grid is from the image's shape: 0 the same, 1 twice as wide or as tall."""
+    """How far the shape of a grid is from that of the input: 0 is the same, 1 is twice as wide or as tall."""
     return abs(math.log2(grid[0] * size[1] / (grid[1] * size[0])))

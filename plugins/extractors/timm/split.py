@@ -1,4 +1,4 @@
-"""A network cut in two: what an adapter leaves alone, which then runs once per image, and what it trains."""
+"""Cuts a network in two: what an adapter leaves unchanged, which then runs once per image, and what it trains."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from adkit.plugin import Features
 from .levels import Size, Tap
 
 SAME = 1e-5
-"""Share of a level's norm by which what the two halves give may be off."""
+"""The share of a level's norm by which the features of the two halves may deviate."""
 
 
 class Tail(nn.Module):
-    """What comes behind the cut, up to the last level: called with what the trunk gives, it gives Features."""
+    """The half behind the cut, up to the last level, which turns the output of the trunk into Features."""
 
     def __init__(self, rest: nn.Module, taps: Mapping[str, Tap]) -> None:
         super().__init__()
         self.rest = rest
         self.overwrites = False
-        """The rest writes into what it is given, so that must be copied."""
+        """Whether the rest writes into its input, so that this must be copied."""
         self._geometry = {name: tap.level.geometry for name, tap in taps.items()}
 
     def forward(self, given: Tensor) -> Features:
@@ -41,23 +41,23 @@ def cut(
     parameters: Sequence[nn.Parameter],
     size: Size,
 ) -> tuple[nn.Module, Tail] | None:
-    """(trunk, tail) of an extractor, cut at the last tensor that comes before the first use of ``parameters`` and that
-    everything behind it, and every level, follows from.
+    """(trunk, tail) of an extractor, cut as far behind its input as ``parameters`` and the levels allow.
 
-    The network is run once on a symbol instead of images, which records what calls what. Both halves call the
-    extractor's own modules; they are compared with it on images of noise before they are given away.
+    The cut is at the last tensor before the first use of ``parameters`` from which alone everything behind it, and
+    every level, is computed. The network is run once on a symbol instead of images, which records what calls what. Both
+    halves call the extractor's own modules; they are compared with it on images of noise before they are returned.
 
     Args:
-        extractor: in evaluation mode.
-        run: images → whatever, by way of ``sources``; as the extractor runs, without looking at the images' shape.
-        sources: level name → the module whose first output becomes it.
-        taps: level name → how it is made of that output; in the order of the features.
-        blocks: modules between which a cut may lie; they are not looked into, but for levels.
-        parameters: what will be trained.
-        size: (height, width) of the images.
+        extractor: the extractor, in evaluation mode.
+        run: runs images through ``sources`` as the extractor does, without looking at the images' shape.
+        sources: level name → the module whose first output becomes the level.
+        taps: level name → how the level is made of that output; in the order of the features.
+        blocks: modules between which a cut may lie; nothing inside them is recorded but levels.
+        parameters: the parameters that will be trained.
+        size: (height, width) of the input.
 
     Returns:
-        None where no such tensor is there before ``parameters``, or the network cannot be recorded.
+        None where there is no such tensor before ``parameters``, or the network cannot be recorded.
     """
     whole = _Whole(extractor, run, taps.values())
     recorder = _Recorder(sources, dict(zip(taps, whole.readers, strict=True)), blocks)
@@ -87,7 +87,7 @@ def cut(
 
 
 class _Whole(nn.Module):
-    """A network, and a module a level that reads it."""
+    """A network, with one module per level that reads it."""
 
     def __init__(self, network: nn.Module, run: Callable[[Any], object], taps: Iterable[Tap]) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Reader(nn.Module):
 
 
 class _Recorder(Tracer):
-    """Records calls of modules, and looks into those alone that blocks or levels are inside."""
+    """Records calls of modules, and looks only into those that contain blocks or levels."""
 
     def __init__(
         self, sources: Mapping[str, nn.Module], readers: Mapping[str, nn.Module], blocks: Iterable[nn.Module]
@@ -130,7 +130,7 @@ class _Recorder(Tracer):
 
 
 def _first_use(nodes: Sequence[Node], whole: nn.Module, parameters: Sequence[nn.Parameter]) -> int:
-    """The place of the first node that uses any of ``parameters``; behind all where none does."""
+    """The place of the first node that uses any of ``parameters``, or the one behind all where none does."""
     wanted = {id(parameter) for parameter in parameters}
     using = {name for name, parameter in whole.named_parameters(remove_duplicate=False) if id(parameter) in wanted}
     for place, node in enumerate(nodes):
@@ -159,7 +159,7 @@ def _place(nodes: Sequence[Node], levels: Sequence[Node], first: int) -> int | N
 
 
 def _halves(nodes: Sequence[Node], levels: Sequence[Node], place: int) -> tuple[Graph, Graph]:
-    """The graph up to ``nodes[place]``, and that from there to the last level."""
+    """The graph up to ``nodes[place]``, and the graph from there to the last level."""
     trunk, tail = Graph(), Graph()
     copied: dict[Node, Node] = {}
     for node in nodes[: place + 1]:
@@ -175,7 +175,7 @@ def _halves(nodes: Sequence[Node], levels: Sequence[Node], place: int) -> tuple[
 
 
 def _same(extractor: nn.Module, trunk: nn.Module, tail: Tail, size: Size) -> bool:
-    """Whether the halves give what the extractor gives, also for images in another order behind the trunk."""
+    """Whether the halves give the extractor's features, also where images change their order behind the trunk."""
     order = [2, 0, 1]
     with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
         noise = torch.rand(len(order), 3, *size, generator=torch.Generator().manual_seed(0))

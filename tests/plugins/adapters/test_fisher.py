@@ -244,7 +244,7 @@ def refused(*arguments):
 def test_as_many_kinds_as_classes():
     extractor = TinyExtractor()
     assert refused(extractor, trained(extractor), labelled(classes=4), "classes") == (
-        "[auxiliary]: expected images of 5 kinds, one a class of the pretrained classifier, which "
+        "[auxiliary]: expected images of 5 kinds, one per class of the pretrained classifier, which "
         'adapter.fisher = "classes" needs, found 4: name the data set that the weights were trained on, or set '
         'adapter.fisher = "predicted"'
     )

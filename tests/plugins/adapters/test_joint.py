@@ -163,7 +163,7 @@ def test_it_needs_an_auxiliary_table():
     with pytest.raises(UserError) as found:
         adapter().prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
     assert str(found.value) == (
-        "adapter.use: expected an [auxiliary] table for joint, one of images that the classifier is to go on to "
+        "adapter.use: expected an [auxiliary] table for joint, with images that the classifier must still "
         "recognize, found none: add it, or use ewc, which needs no other images"
     )
 
@@ -175,7 +175,7 @@ def test_classes_must_be_those_of_the_classifier():
             extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor, kinds=KINDS[:3]), None
         )
     assert str(found.value) == (
-        "[auxiliary]: expected images of 5 kinds, one a class of the pretrained classifier, which "
+        "[auxiliary]: expected images of 5 kinds, one per class of the pretrained classifier, which "
         'adapter.labels = "classes" needs, found 3: name the data set that the weights were trained on, or set '
         'adapter.labels = "predicted"'
     )

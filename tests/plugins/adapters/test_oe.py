@@ -19,7 +19,7 @@ from tests.data.categories import write_category
 from tests.plugins.adapters.descents import nothing
 
 NEEDED = (
-    "auxiliary: expected images that resemble the anomalies, for oe to learn to tell from the normal ones, found "
+    "auxiliary: expected images that resemble the anomalies, which oe learns to tell from the normal ones, found "
     "none: add a table [auxiliary] with their format and root, or use an adapter that needs none, such as panda"
 )
 

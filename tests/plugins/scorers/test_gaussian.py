@@ -157,26 +157,26 @@ def said(caplog, normal, **params):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_fewer_images_than_channels_are_mended_and_said(caplog):
+def test_fewer_images_than_channels_are_fixed_and_reported(caplog):
     assert said(caplog, mixed(8, 0), covariance="local", shrinkage="none") == [
-        "gaussian: level pool: 1 of 1 covariances are singular, and 1e-06 of the mean variance was added to their "
-        'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
-        "gaussian: level b: 6 of 6 covariances are singular, and 1e-06 of the mean variance was added to their "
-        'diagonals: use shrinkage = "ledoit_wolf", or more normal images',
+        "gaussian: level pool: singular covariances (1 of 1), to whose diagonals 1e-06 of the mean variance was added: "
+        'use shrinkage = "ledoit_wolf", or more normal images',
+        "gaussian: level b: singular covariances (6 of 6), to whose diagonals 1e-06 of the mean variance was added: "
+        'use shrinkage = "ledoit_wolf", or more normal images',
     ]
 
 
 @pytest.mark.parametrize("rule", ["ledoit_wolf", "oas", 0.1])
-def test_shrinkage_leaves_nothing_to_mend(caplog, rule):
+def test_shrinkage_leaves_nothing_to_fix(caplog, rule):
     assert said(caplog, mixed(8, 0), covariance="local", shrinkage=rule) == []
 
 
-def test_a_single_image_is_mended_and_said(caplog):
+def test_a_single_image_is_fixed_and_reported(caplog):
     messages = said(caplog, mixed(1, 0), covariance="local")
     assert [message.split(",")[0] for message in messages] == [
-        "gaussian: level pool: nothing varies in 1 of 1 covariances",
-        "gaussian: level a: nothing varies in 20 of 20 covariances",
-        "gaussian: level b: nothing varies in 6 of 6 covariances",
+        "gaussian: level pool: covariances in which nothing varies (1 of 1)",
+        "gaussian: level a: covariances in which nothing varies (20 of 20)",
+        "gaussian: level b: covariances in which nothing varies (6 of 6)",
     ]
 
 
@@ -256,8 +256,8 @@ def test_more_components_than_channels_are_refused():
     with pytest.raises(UserError) as error:
         fitted(reduction="pca", components=8)
     assert str(error.value) == (
-        "scorer.components: expected at most the 7 channels of level a, found 8: keep fewer, or write a share of "
-        "variance such as 0.99"
+        "scorer.components: expected at most 7, the number of channels of level a, found 8: keep fewer, or write a "
+        "share of variance such as 0.99"
     )
 
 

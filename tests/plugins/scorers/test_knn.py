@@ -112,7 +112,8 @@ def test_fewer_features_than_k_are_refused():
     with pytest.raises(UserError) as error:
         fitted(pooled([[0.0, 1.0], [2.0, 3.0]]), k=3)
     assert str(error.value) == (
-        "scorer.k: expected at most the 2 normal features of level pool, found 3: lower k or give more normal images"
+        "scorer.k: expected at most 2, the number of normal features of level pool, found 3: lower k or give more "
+        "normal images"
     )
 
 
@@ -132,12 +133,14 @@ def test_fewer_centroids_than_k_are_refused():
 def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
     level = Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0)))
     unreadable = SimpleNamespace(levels={"layer1": level}, count=10**6)
-    with pytest.raises(UserError, match=r"^scorer: knn's bank of 1000000000000 normal features needs 4000000\.0 GB"):
+    with pytest.raises(
+        UserError, match=r"^scorer: knn's bank of 1,000,000,000,000 normal features needs 4000000\.0 GB"
+    ):
         fitted(unreadable)
 
 
 def test_features_without_a_fitted_level_are_refused():
-    with pytest.raises(UserError, match="scorer: fitted on level layer1, layer2, which the features lack"):
+    with pytest.raises(UserError, match="scorer: fitted on levels layer1, layer2, which the features lack"):
         fitted().score(Features({POOL: QUERIES[POOL]}, QUERIES.geometry))
 
 

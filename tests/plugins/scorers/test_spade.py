@@ -165,12 +165,14 @@ def test_fewer_images_than_k_are_refused():
     with pytest.raises(UserError) as error:
         fitted(k=16)
     assert str(error.value) == (
-        "scorer.k: expected at most the 15 normal images, found 16: lower k or give more normal images"
+        "scorer.k: expected at most 15, the number of normal images, found 16: lower k or give more normal images"
     )
 
 
 def test_fewer_locations_than_kappa_are_refused():
-    with pytest.raises(UserError, match=r"^scorer\.kappa: expected at most the 18 normal features .* layer2, found 19"):
+    with pytest.raises(
+        UserError, match=r"^scorer\.kappa: expected at most 18, the number of .* layer2 is compared with, found 19"
+    ):
         fitted(retrieve=2, kappa=19)
 
 
@@ -186,7 +188,7 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
     }
     with pytest.raises(UserError) as error:
         fitted(SimpleNamespace(levels=levels, count=1000))
-    assert str(error.value).startswith("scorer: spade's bank of 1000 normal images needs 4000.0 GB of memory")
+    assert str(error.value).startswith("scorer: spade's bank of 1,000 normal images needs 4000.0 GB of memory")
     assert str(error.value).endswith("set scorer.centroids to 250 or less, or name fewer or deeper extractor.levels")
 
 
@@ -236,5 +238,5 @@ def test_saved_images_and_centroids_agree_in_count():
 
 
 def test_fewer_saved_images_than_k_are_refused():
-    with pytest.raises(UserError, match=r"^scorer\.k: expected at most the 1 normal images, found 2"):
+    with pytest.raises(UserError, match=r"^scorer\.k: expected at most 1, the number of normal images, found 2"):
         fitted().load_state_dict(state(images=1))
