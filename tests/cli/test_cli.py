@@ -83,8 +83,8 @@ def test_check_counts_images_and_memory(recipe, tmp_path):
     done = adkit("check", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stripes: 6 normal images to fit, 2 to calibrate, 6 to test (3 anomalous, 3 with a mask)" in done.stdout
-    # layer1 and layer2 of a 64-pixel image: 16 × 16 × 64 and 8 × 8 × 128 float32 of 6 images
-    assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 64 + 8 * 8 * 128) / 1000:.3g} kB" in done.stdout
+    # layer1 and layer2 of a 64-pixel image: 16 × 16 × 32 and 8 × 8 × 48 float32 of 6 images
+    assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 32 + 8 * 8 * 48) / 1000:.3g} kB" in done.stdout
 
 
 def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):

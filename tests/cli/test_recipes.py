@@ -65,7 +65,12 @@ def test_check_takes_data_from_the_working_directory_and_says_whose_recipe_it_is
 
 
 def test_run_leaves_a_folder_of_the_name(stripes, tmp_path):
-    settings = [f"data.root={stripes}", "data.image_size=64", "extractor.backbone=resnet18", "extractor.weights=none"]
+    settings = [
+        f"data.root={stripes}",
+        "data.image_size=64",
+        "extractor.backbone=test_resnet",
+        "extractor.weights=none",
+    ]
     arguments = [word for setting in settings for word in ("--set", setting)]
     done = adkit(
         "run", "dn2", *arguments, "--set", 'extractor.levels=["layer4"]', "--set", "run.device=cpu", cwd=tmp_path

@@ -9,7 +9,7 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, NotFittedError, Scores
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
 
 
 def gaussian(**params):

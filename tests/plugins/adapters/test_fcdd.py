@@ -10,7 +10,7 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.descents import losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import losses_of_descent, nothing, prepared
 
 ADDED = ["fcdd.layer1", "fcdd.layer2", "fcdd.pool"]
 

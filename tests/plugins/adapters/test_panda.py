@@ -4,7 +4,7 @@ from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 
 from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
-from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it

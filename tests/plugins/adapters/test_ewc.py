@@ -10,7 +10,7 @@ from adkit import UserError
 from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.descents import features_of, nothing
+from tests.plugins.adapters.descents import features_of, nothing
 
 CONTEXT = Context(image_size=SIZE)
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)

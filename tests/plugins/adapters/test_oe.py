@@ -16,7 +16,7 @@ from adkit.plugin import POOL, Context, Features, Geometry
 from adkit.testing import TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.data.categories import write_category
-from tests.plugins.descents import nothing
+from tests.plugins.adapters.descents import nothing
 
 NEEDED = (
     "auxiliary: expected images that resemble the anomalies, which oe learns to tell from the normal ones, found "

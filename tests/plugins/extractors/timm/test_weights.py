@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from adkit import UserError
-from tests.plugins.timm.backbones import RESNET, make, refusal, sample_images
+from tests.plugins.extractors.timm.backbones import RESNET, make, refusal, sample_images
 
 
 def test_weights_without_classifier_do_not_classify(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from adkit_plugins.scorers.center import Center, CenterParams
 from adkit.plugin import Context
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
 
 NORMAL = features_of(
     a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a center of (1, 2)

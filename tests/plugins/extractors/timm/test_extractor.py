@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adkit import UserError
 from adkit.plugin import AdaptableExtractor, Geometry
-from tests.plugins.timm.backbones import LITE, RESNET, SWIN, VIT, make, refusal, sample_images
+from tests.plugins.extractors.timm.backbones import LITE, RESNET, SWIN, VIT, make, refusal, sample_images
 
 # --- levels
 
