@@ -1,6 +1,5 @@
 """The command as a user meets it: exit status, what is shown, what is left."""
 
-import os
 import resource
 import signal
 import subprocess
@@ -11,13 +10,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from tests.cli.commands import BOTH, adkit, adkit_process
 from tests.data.categories import write_category
-
-
-def adkit(*arguments, cwd, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "adkit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options
-    )
+from tests.plugin.registries import install
 
 
 @pytest.fixture
@@ -27,8 +22,9 @@ def recipe(small_recipe, tmp_path):
     return path
 
 
-def test_run_prints_a_row_and_where_the_report_lies(recipe, tmp_path):
-    done = adkit("run", recipe, cwd=tmp_path)
+@BOTH
+def test_run_prints_a_row_and_where_the_report_lies(command, recipe, tmp_path):
+    done = command("run", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stripes" in done.stdout
     assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'runs' / 'small' / 'report.json'}"
@@ -40,8 +36,9 @@ def test_set_and_output_are_heard(recipe, tmp_path):
     assert (tmp_path / "elsewhere" / "other" / "report.json").exists()
 
 
-def test_bad_input_exits_2_without_a_traceback(tmp_path):
-    done = adkit("run", "missing.toml", cwd=tmp_path)
+@BOTH
+def test_bad_input_exits_2_without_a_traceback(command, tmp_path):
+    done = command("run", "missing.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "missing.toml" in done.stderr
     assert "Traceback" not in done.stderr
@@ -69,11 +66,12 @@ def test_an_adapter_that_is_not_there_is_refused_in_words(recipe, tmp_path):
     assert 'adapter.use: no adapter is named "padna" (did you mean panda?); adapters here: ' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(recipe, tmp_path):
     def small_files_only():
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
-    done = adkit("run", recipe, cwd=tmp_path, preexec_fn=small_files_only)
+    done = adkit_process("run", recipe, cwd=tmp_path, preexec_fn=small_files_only)
     assert done.returncode == 2, done.stderr
     assert "expected a folder that the run can be written to" in done.stderr
     assert list((tmp_path / "runs").iterdir()) == []
@@ -87,24 +85,25 @@ def test_check_counts_images_and_memory(recipe, tmp_path):
     assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 32 + 8 * 8 * 48) / 1000:.3g} kB" in done.stdout
 
 
-def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):
-    plugin = tmp_path / "site"
-    (plugin / "broken-1.0.dist-info").mkdir(parents=True)
-    (plugin / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (plugin / "broken-1.0.dist-info" / "entry_points.txt").write_text("[adkit]\nbroken = broken_plugin\n")
-    (plugin / "broken_plugin.py").write_text(
-        "from adkit.plugin import Component, Params, hookimpl\n"
-        "class Faulty:\n"
-        "    def fit(self, stream):\n"
-        "        raise ZeroDivisionError('in the plugin')\n"
-        "@hookimpl\n"
-        "def adkit_scorers():\n"
-        "    return [Component('faulty', 'scorer', Params, lambda params, context: Faulty())]\n"
-    )
-    settings = {**os.environ, "PYTHONPATH": str(plugin)}
+FAULTY = """
+from adkit.plugin import Component, Params, hookimpl
+
+class Faulty:
+    def fit(self, stream):
+        raise ZeroDivisionError("in the plugin")
+
+@hookimpl
+def adkit_scorers():
+    return [Component("faulty", "scorer", Params, lambda params, context: Faulty())]
+"""
+
+
+def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path, monkeypatch):
+    install(tmp_path, "broken", FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
     text = recipe.read_text().replace('use = "knn"\nk = 1', 'use = "faulty"')
     recipe.write_text(text)
-    done = adkit("run", recipe, cwd=tmp_path, env=settings)
+    done = adkit("run", recipe, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     log = tmp_path / "runs" / "small.failed.log"
     assert "scorer faulty of broken 1.0 (broken_plugin): ZeroDivisionError: in the plugin" in done.stderr
@@ -113,6 +112,7 @@ def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_no_folder_and_tells_by_its_status(recipe, tmp_path, number, status):
     text = recipe.read_text().replace("image_size = 64", "image_size = 1024")
@@ -175,7 +175,7 @@ def test_resume_and_fresh_together_are_refused(recipe, tmp_path):
 
 def test_help_takes_less_than_0_35_s_of_cpu_time(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert adkit("--help", cwd=tmp_path).returncode == 0
+    assert adkit_process("--help", cwd=tmp_path).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35
 

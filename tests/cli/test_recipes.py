@@ -10,16 +10,11 @@ from pathlib import Path
 import pytest
 
 from adkit.recipe.shipped import shipped_recipes
+from tests.cli.commands import adkit
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"adkit": "adkit", "plugins": "adkit_plugins", "recipes": "adkit_recipes"}
 """Folder of the repository → what it is installed as."""
-
-
-def adkit(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "adkit", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
-    )
 
 
 def test_the_list_has_a_line_for_each(tmp_path):

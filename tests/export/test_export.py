@@ -26,6 +26,7 @@ from tests.plugin.registries import install
 
 FORMATS = ("onnx", "openvino", "torchscript")
 POOLED = {"levels": ["pool"]}
+ENSEMBLE = {"backbone": ["test_byobnet", "test_convnext"], "levels": ["stages.0", "stages.1"]}
 ALL = {"levels": ["pool", "layer1", "layer2"]}
 CASES = {
     "center": {"scorer": {"use": "center"}},
@@ -37,7 +38,7 @@ CASES = {
     "spade": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 3}},
     "spade of all": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 0, "combine": "concat"}},
     "spade of centroids": {"extractor": ALL, "scorer": {"use": "spade", "centroids": 2}},
-    "ensemble": {"extractor": {"backbone": ["resnet18", "resnet10t"]}},
+    "ensemble": {"extractor": ENSEMBLE},
     "ses": {
         "extractor": POOLED,
         "adapter": {"use": "ses", "blocks": 2},
@@ -179,7 +180,7 @@ def test_a_detector_of_reduced_precision_is_compared_twice(small_recipe, stripes
 
 @pytest.mark.parametrize("fuse", ["mean", "max_ratio"])
 def test_members_are_fused_as_the_path_does(small_recipe, fuse):
-    loaded = load_detector(trained(small_recipe, extractor={"backbone": ["resnet18", "resnet10t"]}), "cpu")
+    loaded = load_detector(trained(small_recipe, extractor=ENSEMBLE), "cpu")
     path = ScoringPath(loaded.path.members, loaded.path.localizer, fuse).scaled([0.5, 2.0])
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = path.score(embed(loaded.embeddings, images))

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,8 @@ from adkit import Detector, UserError
 from adkit.detector.regions import Region
 from adkit.predict.predict import find_images, heatmaps_of
 from adkit.predict.rows import Row, writing
+from tests.cli.commands import BOTH
+from tests.cli.commands import adkit as adkit_command
 
 
 @pytest.fixture
@@ -25,11 +25,13 @@ def fitted(small_recipe):
     return Path(adkit.run(small_recipe).folder)
 
 
-def command(*arguments, **options):
-    done = subprocess.run(
-        [sys.executable, "-m", "adkit", "predict", *map(str, arguments)], capture_output=True, text=True, **options
-    )
+def read(done):
+    """How a prediction ended, and the rows that it printed."""
     return done, list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def predicted(*arguments, **options):
+    return read(adkit_command("predict", *arguments, **options))
 
 
 def expected(fitted):
@@ -37,8 +39,9 @@ def expected(fitted):
         return {row["id"]: float(row["score"]) for row in csv.DictReader(file) if row["split"] == "test"}
 
 
-def test_a_folder_gives_the_scores_of_the_run(fitted, stripes):
-    done, rows = command(fitted, stripes / "stripes" / "test")
+@BOTH
+def test_a_folder_gives_the_scores_of_the_run(command, fitted, stripes):
+    done, rows = read(command("predict", fitted, stripes / "stripes" / "test"))
     assert done.returncode == 0, done.stderr
     found = {Path(row["path"]).relative_to(stripes).as_posix(): float(row["score"]) for row in rows}
     assert found == pytest.approx(expected(fitted), rel=1e-5)
@@ -47,7 +50,7 @@ def test_a_folder_gives_the_scores_of_the_run(fitted, stripes):
 def test_an_unreadable_image_has_a_row_and_stops_nobody(fitted, stripes):
     folder = stripes / "stripes" / "test" / "good"
     (folder / "001.png").write_bytes(b"junk")
-    done, rows = command(fitted, folder)
+    done, rows = predicted(fitted, folder)
     assert done.returncode == 0
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert "3 images" in done.stderr
@@ -57,25 +60,25 @@ def test_an_unreadable_image_has_a_row_and_stops_nobody(fitted, stripes):
 def test_a_sixteen_bit_image_scores_as_it_does_from_python(fitted, tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (48, 48), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "sixteen.png")
-    _, rows = command(fitted, tmp_path / "sixteen.png")
+    _, rows = predicted(fitted, tmp_path / "sixteen.png")
     expected = adkit.Detector.load(fitted).predict(tmp_path / "sixteen.png").scores[0]
     assert float(rows[0]["score"]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_fail_on_anomaly_exits_3(fitted, stripes):
-    done, rows = command(fitted, stripes / "stripes" / "test", "--fail-on-anomaly")
+    done, rows = predicted(fitted, stripes / "stripes" / "test", "--fail-on-anomaly")
     assert any(row["anomalous"] == "1" for row in rows)
     assert done.returncode == 3
 
 
 def test_a_list_on_standard_input(fitted, stripes):
     image = stripes / "stripes" / "test" / "good" / "000.png"
-    _, rows = command(fitted, "-", input=f"{image}\n\n")
+    _, rows = predicted(fitted, "-", input=f"{image}\n\n")
     assert [row["path"] for row in rows] == [str(image)]
 
 
 def test_jsonl_into_a_folder(fitted, stripes, tmp_path):
-    command(fitted, stripes / "stripes" / "test" / "square", "--jsonl", "--output", tmp_path / "out")
+    predicted(fitted, stripes / "stripes" / "test" / "square", "--jsonl", "--output", tmp_path / "out")
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert [set(json.loads(line)) for line in lines] == [{"path", "score", "p_value", "anomalous", "regions"}] * 3
 
@@ -129,7 +132,7 @@ def test_a_full_disk_is_told(tmp_path):
 def test_heatmaps_are_drawn_for_every_image_and_not_read_again(fitted, stripes):
     folder = stripes / "stripes" / "test"
     for _ in range(2):
-        done, rows = command(fitted, folder, "--heatmaps", "--output", folder / "out")
+        done, rows = predicted(fitted, folder, "--heatmaps", "--output", folder / "out")
         assert done.returncode == 0, done.stderr
     with (folder / "out" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -163,7 +166,7 @@ def test_heatmaps_are_named_below_the_one_folder_or_the_current_one(fitted, tmp_
 
 
 def test_fail_on_anomaly_is_refused_beside_watch(tmp_path):
-    done, _ = command(tmp_path, tmp_path, "--watch", "--fail-on-anomaly")
+    done, _ = predicted(tmp_path, tmp_path, "--watch", "--fail-on-anomaly")
     assert done.returncode == 2
     assert "--fail-on-anomaly: expected a prediction that ends by itself, found --watch" in done.stderr
 
@@ -179,8 +182,8 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 def test_fail_on_anomaly_exits_4_where_an_image_cannot_be_judged(fitted, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"junk")
-    assert command(fitted, tmp_path / "broken.png", "--fail-on-anomaly")[0].returncode == 4
-    assert command(fitted, tmp_path / "broken.png")[0].returncode == 0
+    assert predicted(fitted, tmp_path / "broken.png", "--fail-on-anomaly")[0].returncode == 4
+    assert predicted(fitted, tmp_path / "broken.png")[0].returncode == 0
 
 
 @pytest.fixture

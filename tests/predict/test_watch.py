@@ -323,7 +323,7 @@ def fitted(tmp_path_factory):
     recipe = {
         "run": {"name": "small", "output": str(root / "runs"), "device": "cpu", "precision": "float32"},
         "data": {"format": "folder", "root": str(root / "parts"), "normal": "good", "image_size": 32},
-        "extractor": {"use": "timm", "backbone": "resnet18", "weights": "none", "levels": ["layer1"]},
+        "extractor": {"use": "timm", "backbone": "test_resnet", "weights": "none", "levels": ["layer1"]},
         "scorer": {"use": "knn", "k": 1},
         "localizer": {"use": "bilinear"},
     }

@@ -20,6 +20,7 @@ from adkit.plugin.registry import discover
 from adkit.recipe.reader import read_recipe, resolved
 from adkit.recipe.schema import recipe_schema
 
+BACKBONES = ["test_byobnet", "test_convnext"]
 GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
 
 
@@ -78,14 +79,14 @@ def test_the_largest_ratio_needs_scales():
 
 @pytest.fixture
 def ensemble(small_recipe):
-    small_recipe["extractor"] |= {"backbone": ["resnet18", "resnet10t"], "levels": ["layer1", "layer2"]}
+    small_recipe["extractor"] |= {"backbone": BACKBONES, "levels": ["stages.0", "stages.1"]}
     return small_recipe
 
 
 def test_an_ensemble_takes_the_mean_of_its_backbones(ensemble):
     run = adkit.run(ensemble)
     alone = []
-    for backbone in ("resnet18", "resnet10t"):
+    for backbone in BACKBONES:
         recipe = ensemble | {"extractor": ensemble["extractor"] | {"backbone": backbone}, "run": ensemble["run"]}
         recipe["run"] = ensemble["run"] | {"name": backbone}
         alone.append(scores(adkit.run(recipe).folder))
@@ -102,14 +103,14 @@ def test_a_saved_ensemble_gives_the_scores_of_the_run(ensemble, stripes):
 
 
 def test_each_backbone_may_have_levels_of_its_own(ensemble):
-    ensemble["extractor"]["levels"] = [["layer1"], ["layer2", "layer3"]]
+    ensemble["extractor"]["levels"] = [["stages.0"], ["stages.1", "stages.2"]]
     recipe = read_recipe(ensemble)
-    assert [choice.params.levels for choice in recipe.extractors] == [("layer1",), ("layer2", "layer3")]
+    assert [choice.params.levels for choice in recipe.extractors] == [("stages.0",), ("stages.1", "stages.2")]
     loaded = load_detector(Path(adkit.run(ensemble).folder), "cpu")
-    assert [list(embedding.levels) for embedding in loaded.embeddings] == [["layer1"], ["layer2", "layer3"]]
+    assert [list(embedding.levels) for embedding in loaded.embeddings] == [["stages.0"], ["stages.1", "stages.2"]]
 
 
-@pytest.mark.parametrize("levels", [["layer1"], [["layer1"], ["layer2"]]], ids=["shared", "own"])
+@pytest.mark.parametrize("levels", [["stages.0"], [["stages.0"], ["stages.1"]]], ids=["shared", "own"])
 def test_a_resolved_ensemble_reads_as_itself(ensemble, levels):
     ensemble["extractor"]["levels"] = levels
     recipe = read_recipe(ensemble)
@@ -117,20 +118,20 @@ def test_a_resolved_ensemble_reads_as_itself(ensemble, levels):
 
 
 def test_two_members_alike_are_refused(ensemble):
-    ensemble["extractor"]["backbone"] = ["resnet18", "resnet18"]
+    ensemble["extractor"]["backbone"] = ["test_byobnet", "test_byobnet"]
     with pytest.raises(UserError, match=r"extractor\.backbone: expected members that differ, found two alike"):
         read_recipe(ensemble)
 
 
 def test_what_is_wrong_with_every_member_is_told_once(ensemble):
-    ensemble["extractor"]["level"] = ["layer1"]
+    ensemble["extractor"]["level"] = ["stages.0"]
     with pytest.raises(UserError) as failure:
         read_recipe(ensemble)
     (sentence,) = failure.value.problems
     assert "did you mean levels?" in sentence
 
 
-@pytest.mark.parametrize("levels", [["layer1"], [["layer1"], ["layer2"]]], ids=["shared", "own"])
+@pytest.mark.parametrize("levels", [["stages.0"], [["stages.0"], ["stages.1"]]], ids=["shared", "own"])
 def test_the_schema_takes_ensembles(ensemble, levels):
     import jsonschema
 
@@ -200,7 +201,7 @@ def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
 
 
 def test_an_ensemble_crosses_too(crossed):
-    crossed["extractor"] |= {"backbone": ["resnet18", "resnet10t"]}
+    crossed["extractor"]["backbone"] = BACKBONES
     loaded = load_detector(Path(adkit.run(crossed).folder), "cpu")
     assert [member.embedding for member in loaded.path.members] == [0, 1] * 4
 

@@ -62,10 +62,11 @@ def test_a_stopper_ends_the_members_at_the_state_that_it_kept(sampled):
 
 
 def test_members_of_an_ensemble_are_those_of_each_backbone(sampled):
-    sampled["extractor"]["backbone"] = ["resnet18", "resnet10t"]
+    sampled["extractor"]["backbone"] = ["test_byobnet", "test_convnext"]
+    sampled["adapter"]["blocks"] = 1
     found = manifest(adkit.run(sampled).folder)
     backbones = [extractor["component"]["params"]["backbone"] for extractor in found["extractors"]]
-    assert backbones == ["resnet18", "resnet18", "resnet10t", "resnet10t"]
+    assert backbones == ["test_byobnet", "test_byobnet", "test_convnext", "test_convnext"]
 
 
 def test_no_image_to_spare_for_the_scales_is_refused(sampled, stripes):

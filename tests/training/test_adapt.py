@@ -181,7 +181,7 @@ def test_every_category_is_adapted_by_itself(tuned, stripes, tmp_path):
 
 
 def test_an_ensemble_is_adapted_member_by_member(tuned, stripes):
-    tuned["extractor"]["backbone"] = ["resnet18", "resnet10t"]
+    tuned["extractor"] |= {"backbone": ["test_byobnet", "test_convnext"], "levels": ["stages.0", "pool"]}
     report = adkit.run(tuned)
     assert len(report.categories["stripes"].trainings) == 2
     expected = scores(report.folder)
