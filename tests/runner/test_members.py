@@ -201,7 +201,7 @@ def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
 
 
 def test_an_ensemble_crosses_too(crossed):
-    crossed["extractor"]["backbone"] = BACKBONES
+    crossed["extractor"] |= {"backbone": BACKBONES, "levels": ["stages.0"]}
     loaded = load_detector(Path(adkit.run(crossed).folder), "cpu")
     assert [member.embedding for member in loaded.path.members] == [0, 1] * 4
 
