@@ -47,7 +47,7 @@ def courses(trainings: Sequence[TrainingReport]) -> Figure:
 
 
 def distances(trainings: Mapping[str, TrainingReport]) -> Figure:
-    """A column per training, by its title: mean distances of its snapshots, raw and over those of training; image AUROC.
+    """A column per training, by its title: its snapshots' mean distances, raw and over those of training; image AUROC.
 
     As figure 3 of PANDA (CVPR 2021).
     """
