@@ -1,34 +1,37 @@
-"""Small real data and the smallest recipe that runs on it."""
+"""Small real data, the smallest recipe that runs on it, and one run of that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.data.categories import write_category
+from tests.recipe.small import write_small
+
+if TYPE_CHECKING:
+    from adkit import Report
 
 
 @pytest.fixture
-def stripes(tmp_path: Path) -> Path:
-    """A data root with one category, ``stripes``."""
-    root = tmp_path / "data"
-    write_category(root / "stripes")
-    return root
+def small_recipe(tmp_path: Path) -> dict[str, Any]:
+    """The smallest recipe, with data of its own, for the test to change."""
+    return write_small(tmp_path)
 
 
 @pytest.fixture
-def small_recipe(stripes: Path, tmp_path: Path) -> dict[str, Any]:
-    """timm's miniature ResNet with random weights, and small images: the whole path in half a second."""
-    return {
-        "run": {"name": "small", "output": str(tmp_path / "runs"), "device": "cpu", "precision": "float32"},
-        "data": {"format": "mvtec", "root": str(stripes), "image_size": 64, "batch_size": 4, "calibration": 0.25},
-        "extractor": {"use": "timm", "backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2"]},
-        "scorer": {"use": "knn", "k": 1},
-        "localizer": {"use": "bilinear", "smoothing": 2.0},
-    }
+def stripes(small_recipe: dict[str, Any], tmp_path: Path) -> Path:
+    """The data root of the smallest recipe, with the category ``stripes``."""
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """One run of the smallest recipe for all tests that only look at it: copy what you would change."""
+    import adkit
+
+    return adkit.run(write_small(tmp_path_factory.mktemp("small")))
 
 
 @pytest.fixture

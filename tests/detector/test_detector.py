@@ -14,8 +14,8 @@ from adkit.detector.regions import find_regions
 
 
 @pytest.fixture
-def detector(small_recipe):
-    return Detector.load(adkit.run(small_recipe).folder, "cpu")
+def detector(small_run):
+    return Detector.load(small_run.folder, "cpu")
 
 
 @pytest.fixture
@@ -131,9 +131,9 @@ def test_a_batch_has_at_least_one_image(detector, image):
         detector.predict(image, batch_size=0)
 
 
-def test_a_device_that_is_not_here_is_named(small_recipe):
+def test_a_device_that_is_not_here_is_named(small_run):
     with pytest.raises(UserError, match=r"^device: expected auto or a device that this machine has"):
-        Detector.load(adkit.run(small_recipe).folder, "cuda:99")
+        Detector.load(small_run.folder, "cuda:99")
 
 
 def test_sizes_are_the_images_own(detector, image, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 import safetensors.torch
 import torch
 
-import adkit
 from adkit import Detector, UserError
 from adkit.detector.load import load_detector
 from adkit.detector.manifest import LIMIT, digest_of
@@ -21,9 +20,9 @@ from adkit.plugin.registry import Failure, Registry, discover
 
 
 @pytest.fixture
-def folder(small_recipe):
-    """The detector of a run of 64-pixel images through random weights."""
-    return Path(adkit.run(small_recipe).folder) / "detector"
+def folder(small_run, tmp_path):
+    """A detector of 64-pixel images through random weights, to be damaged."""
+    return shutil.copytree(Path(small_run.folder) / "detector", tmp_path / "small" / "detector")
 
 
 def refused(folder, *parts):

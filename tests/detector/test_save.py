@@ -33,12 +33,6 @@ def paths(run, root, split="test"):
     return [root / row["id"] for row in rows(run, split)]
 
 
-@pytest.fixture
-def saved(small_recipe):
-    """The folder of a run of 64-pixel images through random weights."""
-    return Path(adkit.run(small_recipe).folder)
-
-
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_predict_gives_the_scores_of_the_run(small_recipe, stripes, scorer):
     small_recipe["scorer"] = SCORERS[scorer]
@@ -117,7 +111,8 @@ def test_no_calibration_no_threshold_and_no_p_values(small_recipe, stripes):
     assert (found.threshold, found.p_values, found.anomalous) == (None, None, None)
 
 
-def test_the_manifest_states_what_was_run(saved):
+def test_the_manifest_states_what_was_run(small_run):
+    saved = Path(small_run.folder)
     values = json.loads((saved / "detector" / "manifest.json").read_text())
     assert values["schema"] == "adkit.detector/3"
     assert values["scorer"]["name"] == "knn"

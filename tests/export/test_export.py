@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -23,6 +24,7 @@ from adkit.export.graph import Graph
 from adkit.export.parity import parity
 from adkit.inference.pipeline import ScoringPath, embed
 from tests.plugin.registries import install
+from tests.recipe.small import write_small
 
 FORMATS = ("onnx", "openvino", "torchscript")
 POOLED = {"levels": ["pool"]}
@@ -54,6 +56,18 @@ def trained(recipe, **changes):
     for table, values in changes.items():
         recipe[table] = values if table == "scorer" else recipe.get(table, {}) | values
     return Path(adkit.run(recipe).folder)
+
+
+@pytest.fixture(scope="module")
+def centered(tmp_path_factory):
+    """The folder of a run with scorer ``center``, for the tests that leave it as it is."""
+    return trained(write_small(tmp_path_factory.mktemp("centered")), scorer={"use": "center"})
+
+
+@pytest.fixture
+def neighbors(small_run, tmp_path):
+    """The folder of a run with scorer ``knn``, to export into."""
+    return shutil.copytree(small_run.folder, tmp_path / "small")
 
 
 def image_files(root):
@@ -127,9 +141,8 @@ def test_the_command_compares_on_photographs_and_says_no_more_than_it_must(small
     assert second.endswith("(8 images, in batches of 1 and 4)")
 
 
-def test_the_statement_is_enough_to_use_the_file(small_recipe, stripes):
-    run = trained(small_recipe)
-    done = export(run, "torchscript", images=image_files(stripes)[:1], device="cpu")
+def test_the_statement_is_enough_to_use_the_file(neighbors, stripes):
+    done = export(neighbors, "torchscript", images=image_files(stripes)[:1], device="cpu")
     told = json.loads(done.statement.read_text())
     assert told["files"] == [done.file.name]
     assert told["input"] == {"name": "images", "shape": ["n", 3, 64, 64], "dtype": "float32", "values": "RGB in [0, 1]"}
@@ -144,29 +157,27 @@ def test_the_statement_is_enough_to_use_the_file(small_recipe, stripes):
     images = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in small])
     scores = outputs(done.file, told, images)["score"]
     held_out = np.array(told["calibration"])
-    own = Detector.load(run, "cpu").predict(paths)
+    own = Detector.load(neighbors, "cpu").predict(paths)
     np.testing.assert_allclose(scores, own.scores, rtol=1e-5)
     assert (scores > told["threshold"]).tolist() == own.anomalous.tolist()
     p_values = [(1 + (held_out >= score).sum()) / (len(held_out) + 1) for score in scores]
     assert p_values == own.p_values.tolist()
 
 
-def test_an_earlier_export_is_replaced_and_nothing_else_is(small_recipe, stripes, tmp_path):
-    run = trained(small_recipe, scorer={"use": "center"})
+def test_an_earlier_export_is_replaced_and_nothing_else_is(centered, stripes, tmp_path):
     out = tmp_path / "deep" / "out"
     for _ in range(2):
-        export(run, "torchscript", out, image_files(stripes)[:1], "cpu")
+        export(centered, "torchscript", out, image_files(stripes)[:1], "cpu")
         assert files(tmp_path / "deep") == ["out", "out/model.json", "out/model.pt"]
     with pytest.raises(UserError, match="data: expected a new folder or one with an earlier export in it"):
-        export(run, "torchscript", stripes, image_files(stripes)[:1], "cpu")
+        export(centered, "torchscript", stripes, image_files(stripes)[:1], "cpu")
     assert image_files(stripes)
 
 
-def test_a_detector_with_exports_in_it_still_loads(small_recipe, stripes):
-    run = trained(small_recipe)
-    done = export(run, "torchscript", images=image_files(stripes)[:1], device="cpu")
-    assert done.file == run / "detector" / "export" / "torchscript" / "model.pt"
-    assert len(Detector.load(run, "cpu").predict(image_files(stripes)[0])) == 1
+def test_a_detector_with_exports_in_it_still_loads(neighbors, stripes):
+    done = export(neighbors, "torchscript", images=image_files(stripes)[:1], device="cpu")
+    assert done.file == neighbors / "detector" / "export" / "torchscript" / "model.pt"
+    assert len(Detector.load(neighbors, "cpu").predict(image_files(stripes)[0])) == 1
 
 
 def test_a_detector_of_reduced_precision_is_compared_twice(small_recipe, stripes):
@@ -285,18 +296,17 @@ def test_a_detector_that_is_not_there_is_told(tmp_path, capsys):
     assert "expected the manifest of a detector, found no file" in capsys.readouterr().err
 
 
-def test_an_image_that_cannot_be_read_is_named(small_recipe, tmp_path):
+def test_an_image_that_cannot_be_read_is_named(centered, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    run = trained(small_recipe, scorer={"use": "center"})
-    before = files(run)
+    before = files(centered)
     with pytest.raises(UserError, match=r"broken\.png: expected an image that can be read"):
-        export(run, "torchscript", images=[tmp_path / "broken.png"], device="cpu")
-    assert files(run) == before
+        export(centered, "torchscript", images=[tmp_path / "broken.png"], device="cpu")
+    assert files(centered) == before
 
 
 @pytest.fixture
-def loaded(small_recipe):
-    return load_detector(trained(small_recipe, scorer={"use": "center"}), "cpu")
+def loaded(centered):
+    return load_detector(centered, "cpu")
 
 
 def altered(loaded, score=1.0, drawn=0.0):

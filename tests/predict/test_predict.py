@@ -17,12 +17,14 @@ from adkit.predict.predict import find_images, heatmaps_of
 from adkit.predict.rows import Row, writing
 from tests.cli.commands import BOTH
 from tests.cli.commands import adkit as adkit_command
+from tests.recipe.small import write_small
 
 
-@pytest.fixture
-def fitted(small_recipe):
-    small_recipe["threshold"] = {"false_positive_rate": 0.34}  # what two calibration images support
-    return Path(adkit.run(small_recipe).folder)
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run on images as those of ``stripes``, with the rate that two calibration images support."""
+    recipe = write_small(tmp_path_factory.mktemp("small"), threshold={"false_positive_rate": 0.34})
+    return Path(adkit.run(recipe).folder)
 
 
 def read(done):

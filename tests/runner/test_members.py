@@ -200,8 +200,9 @@ def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
     assert manifest["threshold"]["method"] == "cross"
 
 
+@pytest.mark.slow
 def test_an_ensemble_crosses_too(crossed):
-    crossed["extractor"] |= {"backbone": BACKBONES, "levels": ["stages.0"]}
+    crossed["extractor"] |= {"backbone": BACKBONES, "levels": ["stages.0", "stages.1"]}
     loaded = load_detector(Path(adkit.run(crossed).folder), "cpu")
     assert [member.embedding for member in loaded.path.members] == [0, 1] * 4
 

@@ -95,7 +95,13 @@ def classes(tmp_path):
 
 @pytest.mark.parametrize(
     ("stage", "category"),
-    [("fit", "b"), ("calibrate", "b"), ("evaluate", "b"), ("metrics", "b"), ("save", "b"), ("fit", "c"), ("save", "c")],
+    [
+        *(("fit", "b"), ("evaluate", "b"), ("save", "c")),
+        *(
+            pytest.param(*moment, marks=pytest.mark.slow)
+            for moment in (("calibrate", "b"), ("metrics", "b"), ("save", "b"), ("fit", "c"))
+        ),
+    ],
 )
 def test_interrupted_and_gone_on_with_is_the_run_undisturbed(three, tmp_path, stage, category):
     expected = outcome(adkit.run(three, output=tmp_path / "undisturbed"))

@@ -21,9 +21,8 @@ def rows(report):
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_its_files(small_recipe):
-    report = adkit.run(small_recipe)
-    assert sorted(path.name for path in Path(report.folder).iterdir()) == [
+def test_a_run_leaves_its_files(small_run):
+    assert sorted(path.name for path in Path(small_run.folder).iterdir()) == [
         "detector",
         "log.txt",
         "recipe.toml",
@@ -32,14 +31,12 @@ def test_a_run_leaves_its_files(small_recipe):
     ]
 
 
-def test_report_json_is_the_report(small_recipe):
-    report = adkit.run(small_recipe)
-    assert Report.load(Path(report.folder) / "report.json") == report
+def test_report_json_is_the_report(small_run):
+    assert Report.load(Path(small_run.folder) / "report.json") == small_run
 
 
-def test_report_json_has_the_promised_keys(small_recipe):
-    report = adkit.run(small_recipe)
-    data = json.loads((Path(report.folder) / "report.json").read_text())
+def test_report_json_has_the_promised_keys(small_run):
+    data = json.loads((Path(small_run.folder) / "report.json").read_text())
     promised = "schema name categories mean timings peak_memory_bytes versions seed device precision images warnings"
     assert set(promised.split()) <= set(data)
     assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
@@ -47,8 +44,8 @@ def test_report_json_has_the_promised_keys(small_recipe):
     assert data["schema"] == "adkit.report/2"
 
 
-def test_images_are_counted(small_recipe):
-    counts = adkit.run(small_recipe).categories["stripes"].images
+def test_images_are_counted(small_run):
+    counts = small_run.categories["stripes"].images
     assert counts.model_dump() == {
         "train": 6,
         "stopping": 0,
@@ -59,27 +56,26 @@ def test_images_are_counted(small_recipe):
     }
 
 
-def test_metrics_are_those_of_the_scores_in_the_file(small_recipe):
-    report = adkit.run(small_recipe)
-    test = [row for row in rows(report) if row["split"] == "test"]
+def test_metrics_are_those_of_the_scores_in_the_file(small_run):
+    test = [row for row in rows(small_run) if row["split"] == "test"]
     expected = roc_auc_score([int(row["label"]) for row in test], [float(row["score"]) for row in test])
-    assert report.categories["stripes"].metrics["image_auroc"] == pytest.approx(expected, abs=1e-12)
+    assert small_run.categories["stripes"].metrics["image_auroc"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_same_recipe_twice_gives_the_same_bytes(small_recipe):
-    one = Path(adkit.run(small_recipe).folder, "scores.csv").read_bytes()
+def test_the_same_recipe_twice_gives_the_same_bytes(small_recipe, small_run):
+    one = Path(small_run.folder, "scores.csv").read_bytes()
     other = Path(adkit.run(small_recipe).folder, "scores.csv").read_bytes()
     assert one == other
 
 
-def test_the_resolved_recipe_gives_the_same_scores(small_recipe, tmp_path):
-    first = Path(adkit.run(small_recipe).folder)
+def test_the_resolved_recipe_gives_the_same_scores(small_run, tmp_path):
+    first = Path(small_run.folder)
     again = Path(adkit.run(first / "recipe.toml", output=tmp_path / "again").folder)
     assert (first / "scores.csv").read_bytes() == (again / "scores.csv").read_bytes()
 
 
-def test_the_resolved_recipe_spells_out_defaults(small_recipe):
-    folder = Path(adkit.run(small_recipe).folder)
+def test_the_resolved_recipe_spells_out_defaults(small_run):
+    folder = Path(small_run.folder)
     recipe = tomllib.loads((folder / "recipe.toml").read_text())
     assert recipe["data"]["resize"] == "squash"
     assert recipe["scorer"]["metric"] == "l2"
@@ -87,16 +83,15 @@ def test_the_resolved_recipe_spells_out_defaults(small_recipe):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_batch_size_does_not_change_scores(small_recipe, batch_size):
-    small_recipe["data"]["batch_size"] = 4
-    expected = np.array([float(row["score"]) for row in rows(adkit.run(small_recipe))])
+def test_batch_size_does_not_change_scores(small_recipe, small_run, batch_size):
+    expected = np.array([float(row["score"]) for row in rows(small_run)])  # in batches of 4
     small_recipe["data"]["batch_size"] = batch_size
     found = np.array([float(row["score"]) for row in rows(adkit.run(small_recipe))])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_permuting_test_labels_changes_no_threshold(small_recipe, stripes):
-    before = adkit.run(small_recipe).categories["stripes"].threshold.value
+def test_permuting_test_labels_changes_no_threshold(small_recipe, small_run, stripes):
+    before = small_run.categories["stripes"].threshold.value
     test = stripes / "stripes" / "test"
     (test / "good").rename(test / "swap")
     (test / "square").rename(test / "good")
@@ -108,15 +103,14 @@ def test_permuting_test_labels_changes_no_threshold(small_recipe, stripes):
     assert adkit.run(small_recipe).categories["stripes"].threshold.value == before
 
 
-def test_too_few_calibration_images_are_told(small_recipe):
-    report = adkit.run(small_recipe)
-    threshold = report.categories["stripes"].threshold
+def test_too_few_calibration_images_are_told(small_run):
+    threshold = small_run.categories["stripes"].threshold
     assert threshold.false_positive_rate_supported == pytest.approx(1 / 3)
-    assert any("2 calibration images cannot promise a false-positive rate of 0.05" in w for w in report.warnings)
+    assert any("2 calibration images cannot promise a false-positive rate of 0.05" in w for w in small_run.warnings)
 
 
-def test_the_false_alarms_seen_on_test_images_have_an_interval(small_recipe):
-    threshold = adkit.run(small_recipe).categories["stripes"].threshold
+def test_the_false_alarms_seen_on_test_images_have_an_interval(small_run):
+    threshold = small_run.categories["stripes"].threshold
     low, high = threshold.test_false_positive_interval
     assert 0 <= low <= threshold.test_false_positive_rate <= high <= 1
 

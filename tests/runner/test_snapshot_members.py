@@ -61,6 +61,7 @@ def test_a_stopper_ends_the_members_at_the_state_that_it_kept(sampled):
     assert len(manifest(report.folder)["members"]) == 1
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_are_those_of_each_backbone(sampled):
     sampled["extractor"]["backbone"] = ["test_byobnet", "test_convnext"]
     sampled["adapter"]["blocks"] = 1

@@ -11,7 +11,7 @@ from adkit.toolkit.blocks import Blocks, mean_terms, tuned
 
 @pytest.fixture(scope="module")
 def resnet():
-    return TimmExtractor(TimmParams(backbone="resnet18", weights="none"), Context(image_size=(64, 64)))
+    return TimmExtractor(TimmParams(backbone="test_resnet", weights="none"), Context(image_size=(64, 64)))
 
 
 def owners(extractor, parameters):

@@ -25,16 +25,35 @@ from adkit.runner.fit import Workspace, fit_and_calibrate
 from adkit.testing import TinyAdapter
 from adkit.training.plan import scheduled
 from adkit.utils.progress import Display
+from tests.recipe.small import write_small
+
+
+def trained(recipe):
+    """Random weights that are trained for three epochs of two minibatches."""
+    recipe["extractor"]["levels"] = ["layer1", "pool"]
+    recipe["adapter"] = {"use": "svdd"}
+    recipe["training"] = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 3}
+    recipe["scorer"] = {"use": "center"}
+    return recipe
 
 
 @pytest.fixture
 def tuned(small_recipe):
-    """Random weights that are trained for three epochs of two minibatches."""
-    small_recipe["extractor"]["levels"] = ["layer1", "pool"]
-    small_recipe["adapter"] = {"use": "svdd"}
-    small_recipe["training"] = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 3}
-    small_recipe["scorer"] = {"use": "center"}
-    return small_recipe
+    return trained(small_recipe)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """One run of ``tuned`` for the tests that only look at it."""
+    return adkit.run(trained(write_small(tmp_path_factory.mktemp("adapted"))))
+
+
+@pytest.fixture(scope="module")
+def three_folds(tmp_path_factory):
+    """One run without an adapter over three folds of its normal images."""
+    recipe = write_small(tmp_path_factory.mktemp("folds"))
+    recipe["run"]["folds"] = 3
+    return adkit.run(recipe)
 
 
 def scores(run, split="test"):
@@ -61,30 +80,28 @@ def test_the_schedule_is_the_adapters_with_what_the_recipe_says_instead(tuned):
     assert (schedule["optimizer"], schedule["learning_rate"], schedule["epochs"]) == ("adam", 1e-6, 1)
 
 
-def test_the_report_has_the_course_of_the_training(tuned):
-    report = Report.load(Path(adkit.run(tuned).folder) / "report.json")
+def test_the_report_has_the_course_of_the_training(adapted):
+    report = Report.load(Path(adapted.folder) / "report.json")
     checks = training(report).checks
     assert [check.minibatches for check in checks] == [0, 2, 4, 6]  # 6 images to train on, 2 calibrate
     assert checks[-1].loss < checks[1].loss
     assert set(checks[1].terms) == {"layer1", "pool"}
 
 
-def test_the_detector_has_the_adapted_weights(tuned, stripes):
-    run = Path(adkit.run(tuned).folder)
+def test_the_detector_has_the_adapted_weights(adapted, stripes):
+    run = Path(adapted.folder)
     expected = scores(run)
     found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 
 
-def test_adapting_changes_scores(tuned):
-    adapted = scores(adkit.run(tuned).folder)
+def test_adapting_changes_scores(adapted, tuned):
     del tuned["adapter"], tuned["training"]
-    tuned["run"]["name"] = "frozen"
-    assert scores(adkit.run(tuned).folder) != adapted
+    assert scores(adkit.run(tuned).folder) != scores(adapted.folder)
 
 
-def test_the_same_recipe_twice_gives_the_same_scores(tuned):
-    first = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
+def test_the_same_recipe_twice_gives_the_same_scores(adapted, tuned):
+    first = (Path(adapted.folder) / "scores.csv").read_bytes()
     assert (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes() == first
 
 
@@ -173,13 +190,14 @@ def test_a_head_is_saved_with_the_detector(tuned, stripes):
     assert found.maps.shape[1:] == (64, 64)
 
 
-def test_every_category_is_adapted_by_itself(tuned, stripes, tmp_path):
-    alone = scores(adkit.run(tuned).folder)
+def test_every_category_is_adapted_by_itself(adapted, tuned, stripes):
+    alone = scores(adapted.folder)
     shutil.copytree(stripes / "stripes", stripes / "again")
     both = scores(adkit.run(tuned).folder)
     assert {name: both[name] for name in alone} == alone
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_adapted_member_by_member(tuned, stripes):
     tuned["extractor"] |= {"backbone": ["test_byobnet", "test_convnext"], "levels": ["stages.0", "pool"]}
     report = adkit.run(tuned)
@@ -198,11 +216,10 @@ def test_folds_that_cross_are_adapted_one_by_one(tuned, stripes):
     assert found.scores.tolist() == list(expected.values())
 
 
-def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
+def test_a_killed_training_goes_on_to_the_same_scores(adapted, tuned, monkeypatch):
     import adkit.training.trainer
 
-    whole = (Path(adkit.run(tuned).folder) / "scores.csv").read_bytes()
-    tuned["run"]["name"] = "killed"
+    whole = (Path(adapted.folder) / "scores.csv").read_bytes()
     checks = adkit.training.trainer._Trainer.check
 
     def interrupted(self):
@@ -221,26 +238,23 @@ def test_a_killed_training_goes_on_to_the_same_scores(tuned, monkeypatch):
 # Folds of a run ----------------------------------------------------------------------------------------
 
 
-def test_folds_give_means_and_standard_errors(small_recipe):
-    small_recipe["run"]["folds"] = 3
-    category = adkit.run(small_recipe).categories["stripes"]
+def test_folds_give_means_and_standard_errors(three_folds):
+    category = three_folds.categories["stripes"]
     values = [fold["pixel_auroc"] for fold in category.folds]
     assert len(values) == 3
     assert category.metrics["pixel_auroc"] == pytest.approx(np.mean(values))
     assert category.sem["pixel_auroc"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
 
 
-def test_scores_of_every_fold_are_written(small_recipe):
-    small_recipe["run"]["folds"] = 3
-    with (Path(adkit.run(small_recipe).folder) / "scores.csv").open(newline="") as file:
+def test_scores_of_every_fold_are_written(three_folds):
+    with (Path(three_folds.folder) / "scores.csv").open(newline="") as file:
         folds = [row["fold"] for row in csv.DictReader(file) if row["split"] == "test"]
     assert sorted(folds) == ["1"] * 6 + ["2"] * 6 + ["3"] * 6
 
 
-def test_the_detector_is_the_first_folds_unless_all_are_asked_for(small_recipe):
-    small_recipe["run"]["folds"] = 3
-    assert len(load_detector(Path(adkit.run(small_recipe).folder), "cpu").path.members) == 1
-    small_recipe["run"]["fold_members"] = True
+def test_the_detector_is_the_first_folds_unless_all_are_asked_for(three_folds, small_recipe):
+    assert len(load_detector(Path(three_folds.folder), "cpu").path.members) == 1
+    small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
     assert len(load_detector(Path(report.folder), "cpu").path.members) == 3
 

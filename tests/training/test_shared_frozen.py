@@ -47,6 +47,7 @@ def test_a_class_has_the_scores_that_it_has_by_itself(classes):
     assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_snapshots_of_ses_share_the_frozen_part_too(classes):
     classes["adapter"]["use"] = "ses"
     assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)

@@ -27,6 +27,7 @@ BRIGHTNESS = {"mean": np.mean, "spread": np.std, "minimum": np.min, "maximum": n
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
+    """Written once, in seconds: the tests that read it are slow ones."""
     root = tmp_path_factory.mktemp("data") / "textures"
     write_textures(root, seed=0)
     return root
@@ -46,6 +47,7 @@ def files(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texture", TEXTURES)
 def test_layout(root, texture):
     counts = {
@@ -57,12 +59,14 @@ def test_layout(root, texture):
     assert counts == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [Path("train/good/000.png"), Path("test/hole/009.png")])
 def test_images_are_rgb(root, path):
     image = read(root / "brick" / path)
     assert (image.shape, image.dtype) == ((SIZE, SIZE, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_every_defect_has_its_mask(root):
     for texture in TEXTURES:
         for kind in KINDS:
@@ -71,6 +75,7 @@ def test_every_defect_has_its_mask(root):
             assert masks == {f"{stem}_mask" for stem in stems}
 
 
+@pytest.mark.slow
 def test_the_readme_says_where_it_comes_from_and_how_to_replace_it(root):
     text = (root / "README.txt").read_text(encoding="utf-8")
     assert "scikit-image" in text
@@ -93,6 +98,7 @@ def test_crops_stay_in_their_split(seed):
         assert region.left <= box.left <= box.right <= region.right
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_is_planned(root, photos):
     for plan in plans(0):
         _, image, mask = draw_image(plan, photos)
@@ -117,6 +123,7 @@ def test_each_defect_covers_between_0_3_and_6_percent(photos, seed):
     assert 0.003 <= min(shares) <= max(shares) <= 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texture", TEXTURES)
 @pytest.mark.parametrize("statistic", BRIGHTNESS)
 def test_brightness_does_not_give_the_defects_away(root, texture, statistic):

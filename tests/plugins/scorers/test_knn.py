@@ -38,11 +38,11 @@ def brute(stream, queries, level, k, metric="euclidean"):
     [
         {},
         {"metric": "cosine", "k": 3},
-        {"metric": "squared_l2", "aggregation": "mean"},
-        {"index": "torch"},
-        {"sample": 0.4},
-        {"centroids": 10},
-        {"sample": 0.4, "centroids": 5, "metric": "cosine"},
+        pytest.param({"metric": "squared_l2", "aggregation": "mean"}, marks=pytest.mark.slow),
+        pytest.param({"index": "torch"}, marks=pytest.mark.slow),
+        pytest.param({"sample": 0.4}, marks=pytest.mark.slow),
+        pytest.param({"centroids": 10}, marks=pytest.mark.slow),
+        pytest.param({"sample": 0.4, "centroids": 5, "metric": "cosine"}, marks=pytest.mark.slow),
     ],
 )
 def test_contract(params):

@@ -59,11 +59,11 @@ def loops(describe, k, retrieve, kappa):
     [
         {},
         {"retrieve": 5, "kappa": 3},
-        {"retrieve": 0},
-        {"combine": "concat", "retrieve": 3},
-        {"centroids": 4, "kappa": 2},
-        {"centroids": 4, "combine": "concat"},
-        {"centroids": 30},
+        pytest.param({"retrieve": 0}, marks=pytest.mark.slow),
+        pytest.param({"combine": "concat", "retrieve": 3}, marks=pytest.mark.slow),
+        pytest.param({"centroids": 4, "kappa": 2}, marks=pytest.mark.slow),
+        pytest.param({"centroids": 4, "combine": "concat"}, marks=pytest.mark.slow),
+        pytest.param({"centroids": 30}, marks=pytest.mark.slow),
     ],
 )
 def test_contract(params):

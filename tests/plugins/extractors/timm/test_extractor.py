@@ -29,7 +29,10 @@ from tests.plugins.extractors.timm.backbones import LITE, RESNET, SWIN, VIT, mak
         ),
         ("test_vit", (64, 96), {"patch_embed": (64, 4, 6), "norm": (64, 4, 6)}),
         ("deit_tiny_distilled_patch16_224", (224, 224), {"blocks.1": (192, 14, 14), "pool": (192, 1, 1)}),
-        (SWIN, (224, 224), {"layers.0": (96, 56, 56), "layers.3": (768, 7, 7), "pool": (768, 1, 1)}),
+        pytest.param(
+            *(SWIN, (224, 224), {"layers.0": (96, 56, 56), "layers.3": (768, 7, 7), "pool": (768, 1, 1)}),
+            marks=pytest.mark.slow,
+        ),
         ("mixer_s16_224", (64, 64), {"blocks.3": (512, 4, 4)}),
         ("test_convnext", (64, 64), {"stages.1": (32, 8, 8), "head.norm": (64, 1, 1)}),
     ],
@@ -287,7 +290,12 @@ class Whole(nn.Module):
 
 @pytest.mark.parametrize(
     ("backbone", "level"),
-    [(RESNET, "layer2"), ("test_vit", "blocks.0"), ("test_convnext", "stages.1"), (LITE, "blocks.2")],
+    [
+        (RESNET, "layer2"),
+        ("test_vit", "blocks.0"),
+        ("test_convnext", "stages.1"),
+        pytest.param(LITE, "blocks.2", marks=pytest.mark.slow),
+    ],
 )
 def test_the_copy_for_export_can_be_recorded_for_any_number_of_images(backbone: str, level: str) -> None:
     extractor = make(backbone, level).for_inference()

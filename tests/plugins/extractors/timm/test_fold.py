@@ -46,7 +46,11 @@ def test_float32_layers_keep_float32_under_autocast():
 
 # A network of each habit: norm after convolution, norm before it, norm beside TensorFlow padding, no batch norm.
 @pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnetv2_18d", "densenet121", "tf_efficientnet_lite0", "vit_tiny_patch16_224"]
+    "backbone",
+    [
+        *("resnet18", "resnetv2_18d", "tf_efficientnet_lite0"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "vit_tiny_patch16_224")),
+    ],
 )
 def test_inference_copy_has_the_features_of_the_original(backbone):
     parameters = TimmParams(backbone=backbone, weights="none", levels=("pool",))
@@ -59,7 +63,11 @@ def test_inference_copy_has_the_features_of_the_original(backbone):
 
 # Beside those, networks whose heads have layers that their classifier's removal must leave.
 @pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnetv2_18d", "densenet121", "convnext_atto", "mobilenetv3_small_050"]
+    "backbone",
+    [
+        *("resnet18", "convnext_atto", "mobilenetv3_small_050"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnetv2_18d", "densenet121")),
+    ],
 )
 def test_an_inference_copy_takes_the_state_of_one_with_other_weights(backbone):
     parameters = TimmParams(backbone=backbone, weights="none")
@@ -74,7 +82,7 @@ def test_an_inference_copy_takes_the_state_of_one_with_other_weights(backbone):
 
 
 def test_an_inference_copy_has_no_classifier():
-    extractor = TimmExtractor(TimmParams(backbone="resnet18", weights="none"), Context(image_size=(64, 64)))
+    extractor = TimmExtractor(TimmParams(backbone="test_resnet", weights="none"), Context(image_size=(64, 64)))
     assert not [name for name in extractor.for_inference().state_dict() if name.startswith("model.fc")]
 
 
@@ -106,7 +114,7 @@ def test_a_wrong_fold_shows_on_redrawn_weights():
 
 
 def test_inference_copy_leaves_the_original_alone():
-    extractor = TimmExtractor(TimmParams(backbone="resnet18", weights="none"), Context(image_size=(64, 64)))
+    extractor = TimmExtractor(TimmParams(backbone="test_resnet", weights="none"), Context(image_size=(64, 64)))
     before = {name: value.clone() for name, value in extractor.state_dict().items()}
     extractor.for_inference()
     assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
