@@ -1,4 +1,4 @@
-"""What a plugin gives back is held against the contract, and the message names the plugin."""
+"""What a plugin gives back is checked against the contract, and the message names the plugin."""
 
 import re
 
