@@ -4,30 +4,34 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# The tests run one process a core, each with one thread.
+# The tests run one process per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
-.PHONY: quickstart test fast-test lint types docs check clean
+.PHONY: help quickstart test fast-test lint types docs check clean
 
-quickstart: $(INSTALLED)
-	$(BIN)/adkit run recipes/quickstart.toml
+help: ## list these targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+quickstart: $(INSTALLED) ## install, then find defects in three textures with real pretrained weights
+	$(BIN)/adkit run quickstart
 
-fast-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto -m "not slow"
+test: $(INSTALLED) ## run every test
+	$(PYTEST)
 
-lint: $(INSTALLED)
+fast-test: $(INSTALLED) ## run the tests that take no more than a few seconds each
+	$(PYTEST) -m "not slow"
+
+lint: $(INSTALLED) ## check style and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(INSTALLED) ## check types with mypy
 	$(BIN)/mypy
 
-docs: $(INSTALLED)
+docs: $(INSTALLED) ## write what the documentation takes from the code
 	$(BIN)/python docs/generate.py
 
-check: lint types test
+check: lint types test ## lint, types and every test
 
 # The stamp is newer than pyproject.toml exactly when the environment has what pyproject.toml asks for. What an older
 # checkout was installed as, adkit, goes first: beside adkit-ignite, every component would be there twice.
@@ -39,5 +43,5 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
-clean:
+clean: ## remove the environment and what was built
 	rm -rf .venv build *.egg-info

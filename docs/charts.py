@@ -24,7 +24,7 @@ plt.rcParams |= {
 
 
 def courses(trainings: Sequence[TrainingReport]) -> Figure:
-    """A column a training: the stopper's figure above, below it the loss and its terms, on one scale for all."""
+    """A column per training: the stopper's value above, below it the loss and its terms, on one scale for all."""
     figure, axes = _columns(len(trainings), heights=(2, 3))
     for training, (upper, lower) in zip(trainings, axes, strict=True):
         checks = [check for check in training.checks if check.value is not None]
@@ -47,7 +47,7 @@ def courses(trainings: Sequence[TrainingReport]) -> Figure:
 
 
 def distances(trainings: Mapping[str, TrainingReport]) -> Figure:
-    """A column a training, by its title: mean distances of its snapshots, raw and over those of training; image AUROC.
+    """A column per training, by its title: its snapshots' mean distances, raw and over those of training; image AUROC.
 
     As figure 3 of PANDA (CVPR 2021).
     """

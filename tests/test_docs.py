@@ -70,10 +70,20 @@ def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():
     assert textwrap.indent(plugin, "    ") in hooks.__doc__
 
 
+def anchors(page):
+    """What a page's headings are called in links: lower case, without punctuation, with hyphens for spaces."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_every_link_within_the_repository_leads_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(there), (
+            f"{page.name} links to {target}#{anchor}, which is no heading there"
+        )
 
 
 def test_every_image_of_the_docs_is_drawn_by_the_script():

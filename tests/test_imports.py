@@ -66,9 +66,7 @@ def allowed(room: str) -> set[str]:
     """The rooms that ``room`` may import from."""
     depth = next((depth for depth, layer in enumerate(LAYERS) if room in layer), None)
     if depth is None:
-        pytest.fail(
-            f"adkit/{room}: expected a folder of house.md's tree; put the file in one, or add the folder to LAYERS"
-        )
+        pytest.fail(f"adkit/{room}: expected a folder of LAYERS; see docs/architecture.md, which says what each is for")
     return {room, *(other for layer in LAYERS[:depth] for other in layer)}
 
 

@@ -27,7 +27,10 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input, 130 interrupted."""
+    """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input.
+
+    ``adkit predict --fail-on-anomaly`` gives 3 or 4; an interrupt gives 130, SIGTERM 143.
+    """
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others and (options.command is not run.run_recipes or any(other.startswith("-") for other in others)):

@@ -27,6 +27,14 @@ from adkit.utils.text import did_you_mean
 
 GROUP: Final = "adkit"
 
+HOOK_KINDS: Final = MappingProxyType({f"adkit_{kind}s": kind for kind in KINDS})
+"""Hook name → the kind of component that it returns."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+_CORE_KEYS: Final = MappingProxyType({"scorer": ("use", "fit")})
+"""Kind → the keys of its table that belong to the core; ``use`` for all others."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -220,17 +228,6 @@ def _of_plugin(filename: str) -> bool:
         importlib.__file__,
         importlib.metadata.__file__,
     }
-
-
-HOOK_KINDS: Final = MappingProxyType({f"adkit_{kind}s": kind for kind in KINDS})
-"""Hook name → the kind of component that it returns."""
-
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-_CORE_KEYS: Final = MappingProxyType({"scorer": ("use", "fit")})
-"""Kind → the keys of its table that belong to the core; ``use`` for all others."""
 
 
 def hook_faults(manager: pluggy.PluginManager, plugin: object) -> list[str]:

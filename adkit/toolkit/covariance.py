@@ -18,6 +18,18 @@ Shrinkage = Literal["ledoit_wolf", "oas", "none"] | Annotated[float, Field(ge=0,
 BLOCK = 1 << 18
 """Number of values that one step converts to float64, so that each copy besides the moments takes some 2 MB."""
 
+Reduction = Literal["pca", "npca"]
+"""Which principal components are kept: the leading ones, or the trailing ones."""
+
+SINGULAR = 1e-10
+"""Share of a channel's variance: a covariance is singular where the other channels leave less of it unexplained."""
+
+RIDGE = 1e-6
+"""Share of the mean variance that is added to the diagonal of a singular covariance."""
+
+IMAGES = 8
+"""Number of images that a step of scoring is sized for: a copy takes 2 MB, and 8 MB for 32 images."""
+
 
 def float64_device(device: str) -> str:
     """The device on which float64 is computed for ``device``: the CPU for MPS, which has no float64."""
@@ -181,22 +193,6 @@ def shrunk(covariances: Tensor, shares: Tensor) -> Tensor:
     moved = covariances * (1 - shares)[:, None, None]
     moved.diagonal(0, 1, 2).add_((shares * means)[:, None])
     return moved
-
-
-Reduction = Literal["pca", "npca"]
-"""Which principal components are kept: the leading ones, or the trailing ones."""
-
-
-SINGULAR = 1e-10
-"""Share of a channel's variance: a covariance is singular where the other channels leave less of it unexplained."""
-
-
-RIDGE = 1e-6
-"""Share of the mean variance that is added to the diagonal of a singular covariance."""
-
-
-IMAGES = 8
-"""Number of images that a step of scoring is sized for: a copy takes 2 MB, and 8 MB for 32 images."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ from adkit.utils.progress import Advance
 SAME: Final = 1e-3
 """Share of its norm by which the output of a trunk and of its fast copy, with folded batch norms, may differ."""
 
+TRUNK: Final = "trunk"
+"""Name of the level that holds the rows of a trunk."""
+
 
 class _Tail(nn.Module):
     """The blocks behind a trunk, as an extractor that takes rows, what the trunk gives, in place of images."""
@@ -267,10 +270,6 @@ class _TailStream:
     def __iter__(self) -> Iterator[Features]:
         for item in self.embedded():
             yield item.features[0]
-
-
-TRUNK: Final = "trunk"
-"""Name of the level that holds the rows of a trunk."""
 
 
 class TrunkExtractor(nn.Module):

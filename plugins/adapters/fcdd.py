@@ -37,6 +37,9 @@ from adkit.toolkit.centers import fit_centers
 from adkit.toolkit.heads import ExtendedExtractor
 from adkit.toolkit.resample import apply_separably, area_matrix
 
+NEAR_ZERO = 1e-6
+"""Added to h before its logarithm is taken, so that an anomaly at h = 0 costs 13.8 and not infinity."""
+
 
 class FcddParams(Params):
     share: float = Field(0.5, gt=0, lt=1, description="chance that an image of a step is replaced by an anomalous one")
@@ -176,15 +179,6 @@ class Head(nn.Module):
             bias.copy_(-weight @ means[name])
 
 
-@hookimpl
-def adkit_adapters() -> list[Component[Any]]:
-    return [Component("fcdd", "adapter", FcddParams, Fcdd)]
-
-
-NEAR_ZERO = 1e-6
-"""Added to h before its logarithm is taken, so that an anomaly at h = 0 costs 13.8 and not infinity."""
-
-
 def pseudo_huber(squares: Tensor) -> Tensor:
     """The norm h = sqrt(‖z‖² + 1) − 1 of ``squares`` ‖z‖², without the cancellation that makes it 0 below 1e-7."""
     return squares / ((squares + 1).sqrt() + 1)
@@ -194,3 +188,8 @@ def repelled(h: Tensor) -> Tensor:
     """The loss of an anomaly, −log(1 − exp(−h)) for h ≥ 0, finite everywhere and exact for large h."""
     h = h + NEAR_ZERO
     return -torch.where(h < 0.7, torch.log(-torch.expm1(-h)), torch.log1p(-torch.exp(-h)))
+
+
+@hookimpl
+def adkit_adapters() -> list[Component[Any]]:
+    return [Component("fcdd", "adapter", FcddParams, Fcdd)]
