@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -15,7 +13,7 @@ from adkit.recipe.reader import read_recipe
 from adkit.testing import check_component
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 
 
@@ -24,10 +22,10 @@ def blocks(page, language):
 
 
 def test_generated_files_are_fresh():
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
+    for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]().items():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.relative_to(ROOT)} is not what docs/generate.py makes of the code: run make docs"
+        )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -39,7 +37,9 @@ def test_every_ready_recipe_is_in_order(path):
 def test_every_ready_recipe_points_to_the_schema(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
     target = first.removeprefix("#:schema ")
-    assert (path.parent / target).resolve() == ROOT / "recipes" / "recipe.schema.json"
+    assert (path.parent / target).resolve() == ROOT / "recipes" / "recipe.schema.json", (
+        f"{path.relative_to(ROOT)}: the first line names the schema for editors: see recipes/quickstart.toml"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -62,12 +62,14 @@ def test_the_plugin_shown_keeps_the_contract(page):
     names = {}
     exec(compile(plugin, page, "exec"), names)
     for component in names["adkit_scorers"]():
-        check_component(component)
+        check_component(component)  # an error names what of the contract, in adkit/plugin/, the page does not keep
 
 
 def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():
     (plugin,) = (text for text in blocks(ROOT / "README.md", "python") if "@hookimpl" in text)
-    assert textwrap.indent(plugin, "    ") in hooks.__doc__
+    assert textwrap.indent(plugin, "    ") in hooks.__doc__, (
+        "the plugin in the docstring of adkit/plugin/hooks.py is not that of README.md: change both"
+    )
 
 
 def anchors(page):
@@ -86,6 +88,15 @@ def test_every_link_within_the_repository_leads_somewhere(page):
         )
 
 
+def test_every_file_that_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:adkit|plugins|tests|docs|recipes|benchmarks)/[^`<*…]*)`", text)
+    gone = [name for name in named if not (ROOT / name).exists()]
+    assert named and not gone, "CONTRIBUTING.md names files that are not there: name those that took their place"
+
+
 def test_every_image_of_the_docs_is_drawn_by_the_script():
     drawn = runpy.run_path(str(ROOT / "docs" / "figures.py"))["FIGURES"]
-    assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == {*drawn, "trainings", "distances"}
+    assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == {*drawn, "trainings", "distances"}, (
+        "docs/images: each is drawn by a function in FIGURES of docs/figures.py"
+    )

@@ -4,12 +4,15 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+FOLDERS = 'docs/architecture.md, "Folders",'
+"""Where the rules that are checked here are written down."""
 
 LAYERS = (
     ("errors", "utils"),
@@ -66,7 +69,10 @@ def allowed(room: str) -> set[str]:
     """The rooms that ``room`` may import from."""
     depth = next((depth for depth, layer in enumerate(LAYERS) if room in layer), None)
     if depth is None:
-        pytest.fail(f"adkit/{room}: expected a folder of LAYERS; see docs/architecture.md, which says what each is for")
+        pytest.fail(
+            f"adkit/{room}: expected a folder of LAYERS in tests/test_imports.py: {FOLDERS} says what each is for; put "
+            "the file in one, or add the folder to both"
+        )
     return {room, *(other for layer in LAYERS[:depth] for other in layer)}
 
 
@@ -85,14 +91,15 @@ def resolved(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_core_imports_no_plugin(module):
-    assert not [name for name in resolved(MODULES[module]) if within(name, "adkit_plugins")]
+    plugins = [name for name in resolved(MODULES[module]) if within(name, "adkit_plugins")]
+    assert not plugins, f"{module} imports a plugin: built-in ones come in through entry points, as {FOLDERS} says"
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "adkit"])
 def test_the_core_imports_downward_only(module):
     rooms = allowed(room_of(module))
     upward = [name for name in resolved(MODULES[module]) if room_of(name) not in {"", *rooms}]
-    assert not upward, f"{module} imports upward or sideways; docs/architecture.md says which way is down"
+    assert not upward, f"{module} imports upward or sideways: {FOLDERS} says which way is down"
 
 
 @pytest.mark.parametrize("module", PLUGINS)
@@ -102,22 +109,33 @@ def test_a_plugin_imports_the_contract_the_toolkit_and_its_own_helpers(module):
     for name in resolved(PLUGINS[module]):
         if within(name, "adkit_plugins"):
             home, _, leaf = name.rpartition(".")
-            assert home == ".".join(("adkit_plugins", *own.relative_to(ROOT / "plugins").parts)), name
+            assert home == ".".join(("adkit_plugins", *own.relative_to(ROOT / "plugins").parts)), (
+                f"{module} imports {name} of another folder: {FOLDERS} says what a plugin may import"
+            )
             assert inner or leaf.startswith("_"), (
-                f"{name} is another plugin: what two share stands beside them as _name.py"
+                f"{module} imports {name}, another plugin: what two share stands beside them as _name.py, as {FOLDERS} "
+                "says"
             )
         else:
-            assert name == "adkit.plugin" or within(name, "adkit.toolkit") or within(name, "adkit.metrics"), name
+            assert name == "adkit.plugin" or within(name, "adkit.toolkit") or within(name, "adkit.metrics"), (
+                f"{module} imports {name}: {FOLDERS} says what a plugin may import"
+            )
 
 
 def test_no_module_imports_itself_by_way_of_others():
     graph = {module: set(resolved(path)) & MODULES.keys() - {"adkit", module} for module, path in MODULES.items()}
-    TopologicalSorter(graph).prepare()  # names the circle that it finds
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"{' < '.join(error.args[1])} import each other: {FOLDERS} says which way is down")
 
 
 def test_every_room_of_the_layers_is_there():
-    assert not [room for layer in LAYERS for room in layer if not is_module(f"adkit.{room}")]
+    gone = [room for layer in LAYERS for room in layer if not is_module(f"adkit.{room}")]
+    assert not gone, f"adkit/ has no such file or folder: take it out of LAYERS and of {FOLDERS}"
 
+
+QUICK = 'import it in the function that needs it, as CONTRIBUTING.md, "Add an option of a command", says'
 
 HEAVY = "print(sorted({'torch', 'timm', 'ignite', 'faiss', 'adkit_plugins'} & set(sys.modules)))"
 
@@ -125,7 +143,7 @@ HEAVY = "print(sorted({'torch', 'timm', 'ignite', 'faiss', 'adkit_plugins'} & se
 def test_parsing_a_recipe_imports_no_pydantic():
     code = "import sys, adkit.recipe.document; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "False\n", f"adkit/recipe/document.py loads pydantic: {QUICK}"
 
 
 @pytest.mark.parametrize(
@@ -144,4 +162,4 @@ def test_nothing_heavy_is_imported(code, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{HEAVY}", str(broken)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "[]", f"what must start quickly loads these: {QUICK}"

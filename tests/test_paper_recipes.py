@@ -34,14 +34,16 @@ def test_without_the_data_only_the_data_is_missed(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("path", "overrides"), ROWS)
 def test_every_row_of_a_header_is_in_order_and_another(path, overrides):
-    assert read_recipe(path, overrides) != read_recipe(path)
+    assert read_recipe(path, overrides) != read_recipe(path), f"{path}: this row of its header changes nothing"
 
 
 @pytest.mark.parametrize("table", ["run", "data", "extractor", "localizer"])
 def test_rows_that_are_compared_share_all_but_the_method(table):
     first, *others = [tomllib.loads(path.read_text(encoding="utf-8"))[table] for path in GAUSSIAN]
     assert len(others) == 3
-    assert all(other == first for other in others)
+    assert all(other == first for other in others), (
+        f"recipes/papers/gaussian-*.toml: [{table}] must be the same in all, for docs/results.md compares their rows"
+    )
 
 
 @pytest.mark.slow

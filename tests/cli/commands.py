@@ -44,6 +44,10 @@ def adkit_process(*arguments: object, **options: Any) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+SLOW_START = (
+    "import what is heavy inside the command's function, as CONTRIBUTING.md, 'Add an option of a command', says"
+)
+"""What to do when a command that must start at once does not."""
 BOTH = pytest.mark.parametrize(
     "command", [adkit, pytest.param(adkit_process, marks=pytest.mark.slow)], ids=["here", "in a process"]
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from tests.cli.commands import BOTH, adkit, adkit_process
+from tests.cli.commands import BOTH, SLOW_START, adkit, adkit_process
 from tests.data.categories import write_category
 from tests.plugin.registries import install
 
@@ -177,7 +177,7 @@ def test_help_takes_less_than_0_35_s_of_cpu_time(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert adkit_process("--help", cwd=tmp_path).returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35, SLOW_START
 
 
 def test_the_command_alone_prints_its_help(tmp_path):
@@ -196,7 +196,7 @@ def test_an_option_without_a_command_is_refused(tmp_path):
 def test_help_imports_no_torch(tmp_path):
     code = "import sys; from adkit.cli.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "False"
+    assert done.stdout.splitlines()[-1] == "False", SLOW_START
 
 
 def test_syntax_error_imports_no_torch(tmp_path):
@@ -206,7 +206,7 @@ def test_syntax_error_imports_no_torch(tmp_path):
         "print(main(['check', 'broken.toml']), main(['run', 'broken.toml']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "2 2 False\n"
+    assert done.stdout == "2 2 False\n", SLOW_START
     assert "broken.toml:1" in done.stderr
 
 

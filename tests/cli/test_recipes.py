@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from adkit.recipe.shipped import shipped_recipes
-from tests.cli.commands import adkit
+from tests.cli.commands import SLOW_START, adkit
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"adkit": "adkit", "plugins": "adkit_plugins", "recipes": "adkit_recipes"}
 """Folder of the repository → what it is installed as."""
+PACKAGED = "pyproject.toml, [tool.setuptools]: packages names every folder of modules, package-data the recipes"
 
 
 def test_the_list_has_a_line_for_each(tmp_path):
@@ -46,8 +47,8 @@ def test_the_list_is_quick_and_imports_nothing_heavy(tmp_path):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.splitlines()[-1] == "set()"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35
+    assert done.stdout.splitlines()[-1] == "set()", SLOW_START
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.35, SLOW_START
 
 
 def test_check_takes_data_from_the_working_directory_and_says_whose_recipe_it_is(tmp_path):
@@ -93,7 +94,7 @@ def test_a_wheel_has_every_module_and_recipe(tmp_path):
     build = "from setuptools.build_meta import build_wheel; build_wheel('..')"  # as pip calls it; it needs no network
     done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "absent from the `packages` configuration" not in done.stderr
+    assert "absent from the `packages` configuration" not in done.stderr, PACKAGED
     (wheel,) = tmp_path.glob("adkit_ignite-*.whl")
     with zipfile.ZipFile(wheel) as files:
         inside = {name for name in files.namelist() if name.endswith((".py", ".toml"))}
@@ -102,4 +103,4 @@ def test_a_wheel_has_every_module_and_recipe(tmp_path):
         for folder, package in PACKAGES.items()
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".toml"}
-    }
+    }, PACKAGED

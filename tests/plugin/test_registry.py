@@ -220,7 +220,7 @@ def test_keyboard_interrupt_while_loading_is_not_kept(site):
 
 def test_the_built_in_components_are_found_like_any_other():
     origins = {str(entry.origin.module) for entry in discover().found("scorer")}
-    assert "adkit_plugins.scorers.knn" in origins
+    assert "adkit_plugins.scorers.knn" in origins, "pyproject.toml, [project.entry-points.adkit], names it"
 
 
 def test_get_names_near_matches_and_what_is_there():

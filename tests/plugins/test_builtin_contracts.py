@@ -28,4 +28,6 @@ def test_contract_of(component):
 
 
 def test_every_kind_that_a_detector_is_made_of_is_there():
-    assert {component.kind for component in BUILT_IN} == {"extractor", "scorer", "localizer"}
+    assert {component.kind for component in BUILT_IN} == {"extractor", "scorer", "localizer"}, (
+        "pyproject.toml, [project.entry-points.adkit], names them; install again after a change of it"
+    )

@@ -34,7 +34,9 @@ def problem(name):
 
 def test_every_recipe_of_the_repository_ships_those_of_papers_last():
     names = [recipe.name for recipe in shipped_recipes()]
-    assert names == sorted(FILES, key=lambda name: (name.startswith("papers/"), name))
+    assert names == sorted(FILES, key=lambda name: (name.startswith("papers/"), name)), (
+        "adkit/recipe/shipped.py lists what is in recipes/, which pyproject.toml installs as adkit_recipes"
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -44,7 +46,9 @@ def test_a_name_gives_what_the_file_has(name):
 
 @pytest.mark.parametrize("recipe", shipped_recipes(), ids=str)
 def test_the_first_line_of_its_comment_is_a_sentence_on_it(recipe):
-    assert FILES[recipe.name].read_text(encoding="utf-8").splitlines()[1] == f"# {recipe.summary}"
+    assert FILES[recipe.name].read_text(encoding="utf-8").splitlines()[1] == f"# {recipe.summary}", (
+        f"recipes/{recipe.name}.toml: the second line is the sentence that `adkit recipes` shows"
+    )
     assert re.fullmatch(r"[A-Z].{20,120}\.", recipe.summary)
 
 

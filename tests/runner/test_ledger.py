@@ -19,6 +19,7 @@ STATE = State(categories=["a", "b"], images=4, stored=False)
 PRINT = Fingerprint(
     {"schema": SCHEMA, "recipe.scorer.k": 1, "versions.torch": "2.4", "machine.device": "cpu", "weights.0": "ab"}
 )
+RULE = "adkit/runner/fingerprint.py says what a run must match to be gone on with"
 
 
 def record(category):
@@ -98,7 +99,7 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
     ],
 )
 def test_differences_are_named(change, sentence):
-    assert PRINT.differences(changed(PRINT, change)) == [sentence]
+    assert PRINT.differences(changed(PRINT, change)) == [sentence], RULE
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_differences_are_named(change, sentence):
 )
 def test_differences_of_files_are_named(change, sentence):
     before = changed(PRINT, {"files.x.png": [1, 2], "splits.a": "0"})
-    assert before.differences(changed(before, change)) == [sentence]
+    assert before.differences(changed(before, change)) == [sentence], RULE
 
 
 def changed(fingerprint, change):
@@ -122,7 +123,7 @@ def changed(fingerprint, change):
 
 
 def test_equal_fingerprints_differ_in_nothing():
-    assert PRINT.differences(PRINT) == []
+    assert PRINT.differences(PRINT) == [], RULE
 
 
 @pytest.mark.parametrize(

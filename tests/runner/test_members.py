@@ -19,6 +19,7 @@ from adkit.plugin import Features, Geometry, Scores
 from adkit.plugin.registry import discover
 from adkit.recipe.reader import read_recipe, resolved
 from adkit.recipe.schema import recipe_schema
+from tests.recipe.small import write_small
 
 BACKBONES = ["test_byobnet", "test_convnext"]
 GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
@@ -142,17 +143,24 @@ def test_the_schema_takes_ensembles(ensemble, levels):
 # Cross-conformal ---------------------------------------------------------------------------------------
 
 
+CROSS = {"method": "cross", "folds": 4, "false_positive_rate": 0.2}
+
+
 @pytest.fixture
 def crossed(small_recipe):
-    small_recipe["threshold"] = {"method": "cross", "folds": 4, "false_positive_rate": 0.2}
-    return small_recipe
+    return small_recipe | {"threshold": CROSS}
 
 
-def test_every_normal_image_fits_and_calibrates(crossed):
-    report = adkit.run(crossed)
-    counts = report.categories["stripes"].images
+@pytest.fixture(scope="module")
+def crossed_run(tmp_path_factory):
+    """One run of ``crossed`` for the tests that only look at it."""
+    return adkit.run(write_small(tmp_path_factory.mktemp("crossed"), threshold=CROSS))
+
+
+def test_every_normal_image_fits_and_calibrates(crossed_run):
+    counts = crossed_run.categories["stripes"].images
     assert (counts.train, counts.calibration) == (8, 8)
-    assert len(scores(report.folder, "calibration")) == 8
+    assert len(scores(crossed_run.folder, "calibration")) == 8
 
 
 def test_an_image_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
@@ -184,13 +192,13 @@ def own(loaded, path):
     return loaded.embeddings[0](torch.from_numpy(image)[None])["pool"].flatten(1)
 
 
-def test_the_report_says_how_the_threshold_was_found(crossed):
-    threshold = adkit.run(crossed).categories["stripes"].threshold
+def test_the_report_says_how_the_threshold_was_found(crossed_run):
+    threshold = crossed_run.categories["stripes"].threshold
     assert (threshold.method, threshold.folds, threshold.calibration_images) == ("cross", 4, 8)
 
 
-def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed, stripes):
-    run = Path(adkit.run(crossed).folder)
+def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed_run, stripes):
+    run = Path(crossed_run.folder)
     expected = scores(run)
     found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())

@@ -11,15 +11,26 @@ from safetensors.torch import load_file
 
 import adkit
 from adkit import Detector, UserError
+from tests.recipe.small import write_small
+
+
+def trained(recipe):
+    """Eight normal images: two calibrate, one of the others tells the scales, five are trained on."""
+    recipe["extractor"]["levels"] = ["pool"]
+    recipe["adapter"] = {"use": "ses", "blocks": ["layer4"]}
+    recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
+    return recipe
 
 
 @pytest.fixture
 def sampled(small_recipe):
-    """Eight normal images: two calibrate, one of the others tells the scales, five are trained on."""
-    small_recipe["extractor"]["levels"] = ["pool"]
-    small_recipe["adapter"] = {"use": "ses", "blocks": ["layer4"]}
-    small_recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
-    return small_recipe
+    return trained(small_recipe)
+
+
+@pytest.fixture(scope="module")
+def sampled_run(tmp_path_factory):
+    """One run of ``sampled`` for the tests that only look at it."""
+    return adkit.run(trained(write_small(tmp_path_factory.mktemp("sampled"))))
 
 
 def manifest(run):
@@ -31,24 +42,24 @@ def rows(run, split):
         return {row["id"]: np.float32(row["score"]) for row in csv.DictReader(file) if row["split"] == split}
 
 
-def test_there_is_a_member_a_snapshot_and_none_of_the_first_state(sampled):
-    found = manifest(adkit.run(sampled).folder)
+def test_there_is_a_member_a_snapshot_and_none_of_the_first_state(sampled_run):
+    found = manifest(sampled_run.folder)
     assert (len(found["members"]), len(found["extractors"]), found["fuse"]) == (2, 2, "max_ratio")
 
 
-def test_each_member_has_the_weights_of_its_snapshot(sampled):
-    folder = Path(adkit.run(sampled).folder) / "detector"
+def test_each_member_has_the_weights_of_its_snapshot(sampled_run):
+    folder = Path(sampled_run.folder) / "detector"
     one, two = (load_file(folder / f"extractor-{number}.safetensors") for number in (0, 1))
     changed = {name for name in one if not torch.equal(one[name], two[name])}
     assert changed and all("layer4" in name for name in changed)
 
 
-def test_a_tenth_of_the_images_is_kept_for_the_scales(sampled):
-    assert adkit.run(sampled).categories["stripes"].images.train == 5
+def test_a_tenth_of_the_images_is_kept_for_the_scales(sampled_run):
+    assert sampled_run.categories["stripes"].images.train == 5
 
 
-def test_a_saved_detector_gives_the_scores_of_the_run(sampled, stripes):
-    run = adkit.run(sampled).folder
+def test_a_saved_detector_gives_the_scores_of_the_run(sampled_run, stripes):
+    run = sampled_run.folder
     expected = rows(run, "test")
     found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())

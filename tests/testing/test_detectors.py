@@ -217,7 +217,7 @@ class SpoiledByExport(Scorer):
         ("for_export", ExportsOtherScores),
         ("for_export", SpoiledByExport),
         ("export", ExportsNumpy),
-        ("export", ExportsTwoImages),
+        pytest.param("export", ExportsTwoImages, marks=pytest.mark.slow),
     ],
 )
 def test_broken_export_trips(check, broken):

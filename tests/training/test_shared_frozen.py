@@ -13,18 +13,30 @@ from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
 from adkit.training.frozen import shared_trunks
 from tests.data.categories import write_classes
+from tests.recipe.small import write_small
+
+
+def of_classes(folder):
+    """Three classes, for each of which the last block is trained; random weights."""
+    recipe = write_small(folder)
+    write_classes(folder / "classes")
+    recipe["data"] = {"format": "classes", "root": str(folder / "classes"), "normal": "*", "image_size": 32}
+    recipe["extractor"]["levels"] = ["pool"]
+    recipe["adapter"] = {"use": "panda", "blocks": ["layer4"]}
+    recipe["training"] = {"batch_size": 2, "epochs": 3, "snapshot_epochs": 1, "clip_norm": 1.0}
+    recipe["scorer"] = {"use": "center"}
+    return recipe
 
 
 @pytest.fixture
-def classes(small_recipe, tmp_path):
-    """Three classes, for each of which the last block is trained; random weights."""
-    write_classes(tmp_path / "classes")
-    small_recipe["data"] = {"format": "classes", "root": str(tmp_path / "classes"), "normal": "*", "image_size": 32}
-    small_recipe["extractor"]["levels"] = ["pool"]
-    small_recipe["adapter"] = {"use": "panda", "blocks": ["layer4"]}
-    small_recipe["training"] = {"batch_size": 2, "epochs": 3, "snapshot_epochs": 1, "clip_norm": 1.0}
-    small_recipe["scorer"] = {"use": "center"}
-    return small_recipe
+def classes(tmp_path):
+    return of_classes(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def classes_run(tmp_path_factory):
+    """One run of ``classes`` for the tests that only look at it; the images lie beside its folder of runs."""
+    return adkit.run(of_classes(tmp_path_factory.mktemp("classes")))
 
 
 def scores(report):
@@ -43,8 +55,8 @@ def each_by_itself(recipe):
     return found
 
 
-def test_a_class_has_the_scores_that_it_has_by_itself(classes):
-    assert scores(adkit.run(classes)) == pytest.approx(each_by_itself(classes), rel=1e-4)
+def test_a_class_has_the_scores_that_it_has_by_itself(classes_run, classes):
+    assert scores(classes_run) == pytest.approx(each_by_itself(classes), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -68,15 +80,15 @@ def test_the_frozen_part_sees_every_image_once(classes, monkeypatch):
     assert sum(seen) == 21 + checks
 
 
-def test_there_is_no_pass_of_its_own_for_a_class(classes):
-    assert "frozen blocks" not in adkit.run(classes).timings
+def test_there_is_no_pass_of_its_own_for_a_class(classes_run):
+    assert "frozen blocks" not in classes_run.timings
 
 
-def test_the_saved_detector_gives_the_scores_of_the_run(classes, tmp_path):
-    report = adkit.run(classes)
-    expected = {image: score for (name, image), score in scores(report).items() if name == "red"}
-    detector = Detector.load(Path(report.folder) / "detector" / "red", "cpu")
-    found = detector.predict([tmp_path / "classes" / image for image in expected])
+def test_the_saved_detector_gives_the_scores_of_the_run(classes_run):
+    expected = {image: score for (name, image), score in scores(classes_run).items() if name == "red"}
+    folder = Path(classes_run.folder)
+    detector = Detector.load(folder / "detector" / "red", "cpu")
+    found = detector.predict([folder.parents[1] / "classes" / image for image in expected])
     assert found.scores.tolist() == pytest.approx(list(expected.values()), rel=1e-5)
 
 

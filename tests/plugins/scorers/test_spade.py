@@ -58,7 +58,7 @@ def loops(describe, k, retrieve, kappa):
     "params",
     [
         {},
-        {"retrieve": 5, "kappa": 3},
+        pytest.param({"retrieve": 5, "kappa": 3}, marks=pytest.mark.slow),
         pytest.param({"retrieve": 0}, marks=pytest.mark.slow),
         pytest.param({"combine": "concat", "retrieve": 3}, marks=pytest.mark.slow),
         pytest.param({"centroids": 4, "kappa": 2}, marks=pytest.mark.slow),
