@@ -13,7 +13,7 @@ from adkit.threshold import Threshold, conformal, p_values, wilson_interval
 def test_19_scores_support_one_in_twenty():
     # ⌈20 · 0.95⌉ = 19: the largest of 19.
     scores = np.arange(1.0, 20.0)[::-1]
-    assert conformal(scores, 0.05) == Threshold(value=19.0, calibration=19, asked=0.05, supported=0.05)
+    assert conformal(scores, 0.05) == Threshold(value=19.0, groups=19, asked=0.05, supported=0.05)
 
 
 def test_39_scores_spare_two_in_forty():

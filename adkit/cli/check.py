@@ -41,6 +41,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     from adkit.plugin.scorer import SizedScorer
     from adkit.plugin.stopper import HoldingStopper
     from adkit.recipe.reader import read_recipe
+    from adkit.runner.thresholds import require_groups
     from adkit.training.auxiliary import auxiliary_images
     from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
 
@@ -52,6 +53,7 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         parts = assemble(read, auxiliary_images(read, dataset, remarks.append))
         adapter, stopper = new_adapter(parts), new_stopper(parts)
         require_trainable(parts, dataset.categories)
+        require_groups(read, dataset.categories)
     lines = [f"{read.path or 'recipe'}: in order"]
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
@@ -96,10 +98,15 @@ def _counts(category: Category) -> str:
     anomalous = sum(sample.label for sample in category.test)
     calibrating = f"in {len(category.folds)} folds, all" if category.folds else f"{len(category.calibration):,}"
     masks = sum(sample.mask is not None for sample in category.test)
-    return (
+    counts = (
         f"{counted(len(category.train), 'normal image')} to fit, {calibrating} to calibrate, "
         f"{len(category.test):,} to test ({anomalous:,} anomalous, {masks:,} with a mask)"
     )
+    if category.grouped:
+        parts = (category.train, category.calibration, category.test)
+        groups = [f"{len({category.group_of(sample) for sample in part}):,}" for part in parts]
+        counts += f"; groups: {groups[0]} to fit, {groups[1]} to calibrate, {groups[2]} to test"
+    return counts
 
 
 def _size(count: int) -> str:

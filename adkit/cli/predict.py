@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_ANOMALY, EXIT_UNREADABLE
@@ -18,6 +19,8 @@ ROWS = """a row has: path; score (raw, higher is more anomalous); p_value (share
 as high); anomalous (1 above the threshold); regions (boxes in pixels of the image, as JSON); error.
 exit status: 0 whatever was found, 2 bad input; with --fail-on-anomaly 3 when an image is anomalous, else 4 when one
 cannot be read.
+with --group a detector whose threshold is per part gives a row for each part: group; images; unreadable; path (of the
+image with the highest score); score; p_value (share of normal parts that score as high); anomalous.
 """
 
 
@@ -42,6 +45,12 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="follow folders as they are being filled, until Ctrl-C; with --output, continue its file of rows",
     )
+    parser.add_argument(
+        "--group",
+        metavar="EXPR",
+        help="judge parts: an expression whose parentheses find the part in an image's path, folder, or folder:N for a "
+        "level of it; with --output, rows of parts are written to a file of their own",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--fail-on-anomaly",
@@ -58,9 +67,15 @@ def predict_images(options: argparse.Namespace) -> int:
             "read the rows, which are written as the images come"
         )
 
+    if options.watch and options.group is not None:
+        raise UserError(
+            "--group: expected all images of a part before the verdict on it, found --watch, which never knows whether "
+            "more will come; leave one of them out"
+        )
+
     from adkit.detector.detector import Detector
-    from adkit.predict.predict import find_images, heatmaps_of, predict, watch
-    from adkit.predict.rows import listed_rows, writing
+    from adkit.predict.predict import find_images, grouped, heatmaps_of, predict, watch
+    from adkit.predict.rows import Row, listed_rows, of_parts, writing
     from adkit.predict.watch import Watcher
     from adkit.utils.signals import stopping
 
@@ -70,25 +85,47 @@ def predict_images(options: argparse.Namespace) -> int:
             f"{options.detector}: --fail-on-anomaly expects a detector with a threshold, found one without: run its "
             "recipe with data.calibration above 0"
         )
+    if options.group is not None:
+        detector.require_parts("--group")
     heatmaps = heatmaps_of(detector, options.detector, options.output, options.paths) if options.heatmaps else None
     without = None if heatmaps is None else heatmaps.folder
     total = anomalous = unreadable = 0
+    groups: dict[Path, str] = {}
+    parts: dict[str, list[Row]] = {}
     with ExitStack() as stack:
         if options.watch:
             stop = stack.enter_context(stopping())
             listed = listed_rows(options.output, jsonl=options.jsonl) if options.output else None
             rows = watch(detector, Watcher(options.paths, _say, listed=listed, without=without), stop, heatmaps)
         else:
-            rows = predict(detector, find_images(options.paths, sys.stdin, without), heatmaps)
-        write = stack.enter_context(writing(options.output, jsonl=options.jsonl, append=options.watch))
+            paths = find_images(options.paths, sys.stdin, without)
+            if options.group is not None:
+                groups = grouped(paths, options.group)
+                paths = iter(groups)
+            rows = predict(detector, paths, heatmaps)
+        # Without a folder to write to, parts take the place of images on standard output.
+        only_parts = options.group is not None and options.output is None
+        write = None
+        if not only_parts:
+            write = stack.enter_context(writing(options.output, jsonl=options.jsonl, append=options.watch))
         for row in rows:
-            write(row)
+            if write is not None:
+                write(row)
+            if options.group is not None:
+                parts.setdefault(groups[Path(row.path)], []).append(row)
             total += 1
             anomalous += bool(row.anomalous)
             unreadable += row.score is None
             if row.error is not None:
                 _say(row.error if row.score is None else f"{row.path}: {row.error}")
+        if options.group is not None:
+            write_part = stack.enter_context(writing(options.output, jsonl=options.jsonl, parts=True))
+            for part in of_parts(parts):
+                write_part(part)
     _say(f"{counted(total, 'image')}, {anomalous:,} anomalous, {unreadable:,} unreadable")
+    if options.group is not None:
+        called = sum(any(row.anomalous for row in rows) for rows in parts.values())
+        _say(f"{counted(len(parts), 'part')}, {called:,} anomalous")
     if not options.fail_on_anomaly:
         return 0
     return EXIT_ANOMALY if anomalous else EXIT_UNREADABLE if unreadable else 0

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from adkit.data.duplicates import (
-    Pair,
-    copies_to_training,
     equal_images,
     moved_warning,
+    parted_warning,
+    separated_warning,
     shared_images,
     shared_warning,
 )
 from adkit.data.files import writable
 from adkit.data.formats.base import DataTable, Found, Notes
+from adkit.data.groups import is_expression, keys_by, linked, on_both_sides, without_key
 from adkit.data.masks import check_masks
-from adkit.data.samples import Category, Dataset
+from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
 from adkit.errors import UserError
+
+Samples = TypeVar("Samples", bound=Sequence[Sample] | None)
 
 
 def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     """Find the images of a ``[data]`` table and split them; nothing is decoded but masks of normal images.
 
-    A calibration image of the same content as another normal image is moved to training, with a warning, even
-    where the layout itself set it apart: the promise on false alarms rests on images that are new to the detector.
+    Images of one group, and images of equal content, are on the same side of every split. Where the layout itself puts
+    them on both sides, calibration images are moved to training, because the promise on false alarms rests on images
+    that are new to the detector; test images stay, with a warning.
 
     Args:
         seed: decides which normal images are held out for calibration (and for the test, where the format
@@ -37,18 +43,29 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     """
     notes = Notes()
     try:
-        categories = tuple(
-            _category(one, 0 if folds else table.calibration, seed, notes) for one in table.find(seed, notes)
-        )
+        found = [_checked(_grouped(one, table, notes), notes) for one in table.find(seed, notes)]
     except OSError as error:
         if error.filename is None:
             raise
         raise UserError(_unreadable(error)) from error
     if notes.problems:
         raise UserError(map(writable, notes.problems))
-    shared = table.shares_images
-    categories, warnings = _without_copies(categories, shared, table.root, folds, seed)
-    return Dataset(categories, tuple(map(writable, (*notes.warnings, *warnings))), shared)
+    # Where categories share their images, each has normal images of its own, and all have the same test images.
+    together = [(table.root, found)] if table.shares_images else [(one.name, [one]) for one in found]
+    categories: list[Category] = []
+    for name, members in together:
+        normal = [sample for one in members for sample in (*one.normal, *(one.calibration or ()))]
+        equal = equal_images((*normal, *members[0].test))
+        groups = linked((*normal, *members[0].test), equal)
+        for one in members:
+            one, remarks = _moved(one, equal, groups) if table.calibration and not folds else (one, [])
+            notes.warnings.extend(remarks)
+            categories.append(_category(one, table.calibration, seed, folds, groups))
+        if pairs := shared_images(normal, members[0].test, equal):
+            notes.warnings.append(shared_warning(name, pairs))
+        if keys := on_both_sides(normal, members[0].test, groups):
+            notes.warnings.append(separated_warning(name, keys))
+    return Dataset(tuple(categories), tuple(map(writable, notes.warnings)), table.shares_images)
 
 
 def _unreadable(error: OSError) -> str:
@@ -59,38 +76,64 @@ def _unreadable(error: OSError) -> str:
     )
 
 
-def _category(found: Found, share: float, seed: int, notes: Notes) -> Category:
+def _checked(found: Found, notes: Notes) -> Found:
     if not found.normal:
         notes.problems.append(f"{found.name}: expected normal training images {found.expected}")
-    test = check_masks(found.name, found.test, notes)
+    return replace(found, test=check_masks(found.name, found.test, notes))
+
+
+def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
+    """Give every sample its group where the table says how; a format whose data has groups has given them already."""
+    if table.group is None:
+        return found
+    key = keys_by(table.group) if is_expression(table.group) else None
+    missing: list[str] = []
+
+    def named(sample: Sample) -> Sample:
+        group = sample.group if key is None else key(sample.id)
+        if group is None and table.group_missing == "refuse":
+            missing.append(sample.id)
+        return replace(sample, group=sample.id if group is None else group)
+
+    def all_named(samples: Samples) -> Samples | list[Sample]:
+        return samples if samples is None else [named(sample) for sample in samples]
+
+    found = replace(
+        found,
+        normal=all_named(found.normal),
+        test=all_named(found.test),
+        calibration=all_named(found.calibration),
+    )
+    if missing:
+        notes.problems.append(without_key(found.name, table.group, missing))
+    return found
+
+
+def _moved(found: Found, equal: Mapping[str, int], groups: Mapping[str, str]) -> tuple[Found, list[str]]:
+    """Move calibration images that the layout sets apart, but which belong with training images, to those."""
     if found.calibration is None:
-        train, calibration = hold_out(found.normal, share, seed, "calibration")
+        return found, []
+    first = {groups.get(sample.id, sample.id): sample for sample in reversed(found.normal)}
+    moved = [sample for sample in found.calibration if groups.get(sample.id, sample.id) in first]
+    if not moved:
+        return found, []
+    copies = shared_images(found.normal, moved, equal)
+    copied = {sample.id for _, sample in copies}
+    keys = [groups[sample.id] for sample in moved if sample.id not in copied]
+    kept = [sample for sample in found.calibration if groups.get(sample.id, sample.id) not in first]
+    warnings = [moved_warning(found.name, copies)] if copies else []
+    warnings += [parted_warning(found.name, len(keys), list(dict.fromkeys(keys)))] if keys else []
+    return replace(found, normal=[*found.normal, *moved], calibration=kept), warnings
+
+
+def _category(found: Found, share: float, seed: int, folds: int, groups: Mapping[str, str]) -> Category:
+    normal, tested = hold_out(found.normal, found.test_share, seed, "test", groups)
+    share = 0 if folds else share
+    if found.calibration is None:
+        train, calibration = hold_out(normal, share, seed, "calibration", groups)
     elif share:
-        train, calibration = list(found.normal), list(found.calibration)
+        train, calibration = normal, list(found.calibration)
     else:  # every normal image is used for training
-        train, calibration = [*found.normal, *found.calibration], []
-    return Category(found.name, tuple(train), tuple(calibration), tuple(test))
-
-
-def _without_copies(
-    categories: tuple[Category, ...], shared: bool, root: str, folds: int, seed: int
-) -> tuple[tuple[Category, ...], list[str]]:
-    """Move calibration images that equal other normal images to training; also warn of images of equal content."""
-    # Where categories share their images, each has normal images of its own, and all have the same test images.
-    groups = [(root, categories)] if shared else [(category.name, (category,)) for category in categories]
-    settled: list[Category] = []
-    warnings = []
-    for name, group in groups:
-        normal = [sample for category in group for sample in (*category.train, *category.calibration)]
-        equal = equal_images((*normal, *group[0].test))
-        moved: list[Pair] = []
-        for category in group:
-            category, pairs = copies_to_training(category, equal)
-            parts = folded(category.train, folds, seed, equal) if folds else ()
-            settled.append(replace(category, folds=parts, equal=equal))
-            moved += pairs
-        if moved:
-            warnings.append(moved_warning(name, moved))
-        if pairs := shared_images(normal, group[0].test, equal):
-            warnings.append(shared_warning(name, pairs))
-    return tuple(settled), warnings
+        train, calibration = [*normal, *found.calibration], []
+    parts = folded(train, folds, seed, groups, "threshold.folds", found.name) if folds else ()
+    return Category(found.name, tuple(train), tuple(calibration), (*tested, *found.test), parts, groups)

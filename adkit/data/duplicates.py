@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from adkit.data.samples import Category, Sample, Source
+from adkit.data.samples import Sample, Source
 from adkit.utils.text import counted, some
 
 _EDGE = 1 << 15
@@ -30,29 +29,6 @@ def equal_images(samples: Iterable[Sample]) -> dict[str, int]:
     for key in (_size, _ends, _digest):
         groups = [part for group in groups for part in _split(group, key)]
     return {sample.id: number for number, group in enumerate(groups) for sample in group}
-
-
-def copies_to_training(category: Category, equal: Mapping[str, int]) -> tuple[Category, list[Pair]]:
-    """Move every calibration image that equals another normal image to training; also return the pairs found.
-
-    An image that was trained on scores near 0, and one that is there twice counts twice: either would make the
-    threshold promise fewer false alarms than new images cause.
-    """
-    groups: dict[int, list[Sample]] = defaultdict(list)
-    for sample in (*category.train, *category.calibration):
-        if sample.id in equal:
-            groups[equal[sample.id]].append(sample)
-    pairs = []
-    for sample in category.calibration:
-        others = (other for other in groups.get(equal.get(sample.id, -1), ()) if other is not sample)
-        if (other := next(others, None)) is not None:
-            pairs.append((other, sample))
-    if not pairs:
-        return category, []
-    moved = tuple(sample for _, sample in pairs)
-    ids = {sample.id for sample in moved}
-    kept = tuple(sample for sample in category.calibration if sample.id not in ids)
-    return replace(category, train=(*category.train, *moved), calibration=kept), pairs
 
 
 def shared_images(normal: Iterable[Sample], test: Iterable[Sample], equal: Mapping[str, int]) -> list[Pair]:
@@ -88,6 +64,25 @@ def moved_warning(name: str, pairs: Sequence[Pair]) -> str:
         f"{name}: {counted(len(pairs), 'calibration image')} "
         f"{'is a copy of another normal image and was' if one else 'are copies of other normal images and were'} moved "
         f"to training, because a copy says nothing about new images; remove one of each pair: {_shown(pairs)}"
+    )
+
+
+def parted_warning(name: str, count: int, keys: Sequence[str]) -> str:
+    """The sentence on calibration images that were moved to training, because it has images of the same groups."""
+    one = count == 1
+    return (
+        f"{name}: {counted(count, 'calibration image')} {'is' if one else 'are'} of groups that are trained on, too, "
+        f"and {'was' if one else 'were'} moved to training, because the promise on false alarms is about new groups; "
+        f"set whole groups apart: {some(keys, 3)}"
+    )
+
+
+def separated_warning(name: str, keys: Sequence[str]) -> str:
+    """The sentence on groups that the data itself puts on both sides of training and test."""
+    groups = f"{counted(len(keys), 'group')} {'has' if len(keys) == 1 else 'have'}"
+    return (
+        f"{name}: {groups} images both in training and in the test, which makes the metrics better than they will be "
+        f"on new groups; put each group on one side: {some(keys, 3)}"
     )
 
 

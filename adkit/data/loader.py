@@ -218,9 +218,17 @@ class _Assembly:
             ids=tuple(sample.id for sample in self._samples),
             labels=torch.tensor([sample.label for sample in self._samples]) if targets else None,
             kinds=tuple(sample.kind for sample in self._samples) if targets else None,
+            groups=groups_of(self._samples),
             masks=None if self._masks is None else torch.from_numpy(self._masks[:count]),
             regions=None if self._regions is None else torch.tensor(self._regions),
         )
+
+
+def groups_of(samples: Sequence[Sample]) -> tuple[str, ...] | None:
+    """The key of the group of each sample, its id where nobody says; None where nobody says any."""
+    if all(sample.group is None for sample in samples):
+        return None
+    return tuple(sample.id if sample.group is None else sample.group for sample in samples)
 
 
 def _workers() -> int:

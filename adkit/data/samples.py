@@ -71,6 +71,8 @@ class Sample:
     """What the image shows: ``good``, a kind of defect such as ``crack``, or the name of a class."""
     mask: Path | None = None
     """An image file whose values above 0 mark anomalous pixels, or a folder of such files, whose union counts."""
+    group: str | None = None
+    """The key of the part that the image shows, as ``[data] group`` or the data says; None: nobody says."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,23 @@ class Category:
     test: tuple[Sample, ...]
     folds: tuple[tuple[Sample, ...], ...] = ()
     """Parts of ``train``, each of which calibrates what is fitted on the others; ``calibration`` is empty then."""
-    equal: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """Id of each image that equals another → a number that all images of its content have in common."""
+    groups: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Id of each image that belongs with others → the key of its group, which no split separates: the images of one
+    part, and those of equal content. Any other image is a group of its own, with its id as key."""
+
+    def group_of(self, sample: Sample) -> str:
+        """The key of the group that ``sample`` is in."""
+        return self.groups.get(sample.id, sample.id)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the data says which part an image shows."""
+        return any(sample.group is not None for sample in self.samples)
+
+    @property
+    def normal(self) -> tuple[Sample, ...]:
+        """Every normal image of the category: for training, calibration and test, in that order."""
+        return (*self.train, *self.calibration, *(sample for sample in self.test if not sample.label))
 
     @property
     def samples(self) -> tuple[Sample, ...]:

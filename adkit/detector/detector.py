@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,21 @@ DECODERS = 8
 
 
 @dataclass(frozen=True)
+class Part:
+    """The verdict on one part, of which there may be several images: it is anomalous when any of them is."""
+
+    group: str
+    images: int
+    score: float
+    """The highest score of its images."""
+    p_value: float | None
+    """The share of normal parts whose highest score is as high; None without calibration images."""
+    anomalous: bool
+    highest: int
+    """The number of the image with that score, the first where several have it."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """The predictions of a detector for n images, in their order."""
 
@@ -45,6 +60,8 @@ class Predictions:
     regions: tuple[tuple[Region, ...], ...] | None
     """For each image the boxes, in its own pixels, around what its map has above the pixel threshold, highest peak
     first; None without maps or without a pixel threshold."""
+    parts: tuple[Part, ...] | None = None
+    """The verdict on each part, in the order in which they occur; None where no groups were given."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -56,7 +73,9 @@ class Detector:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._lock = threading.Lock()  # an extractor reads its levels through hooks, which calls would share
-        self._calibration = np.array(loaded.manifest.calibration, np.float32)
+        manifest = loaded.manifest
+        self._calibration = np.array(manifest.calibration, np.float32)
+        self._groups = None if manifest.calibration_groups is None else np.array(manifest.calibration_groups, np.int64)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Detector:
@@ -83,6 +102,12 @@ class Detector:
         return None if stated is None else stated.value
 
     @property
+    def judges_parts(self) -> bool:
+        """Whether the threshold's promise is about parts as a whole, as ``threshold.per = "part"`` asks for."""
+        stated = self._loaded.manifest.threshold
+        return stated is not None and stated.per == "part"
+
+    @property
     def pixel_threshold(self) -> float | None:
         """The value of a map above which a pixel is anomalous; None where the detector has no pixel threshold.
 
@@ -106,7 +131,12 @@ class Detector:
         """The (height, width) of the input that an image becomes."""
         return self._loaded.view.size
 
-    def predict(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> Predictions:
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        batch_size: int = 32,
+        groups: Sequence[str] | None = None,
+    ) -> Predictions:
         """Score one image or many; any number of threads may call it.
 
         Args:
@@ -114,19 +144,46 @@ class Detector:
                 float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
                 any of these kinds.
             batch_size: images computed on, and in memory, at a time; it moves scores by rounding alone.
+            groups: the key of the part that each image shows; with them there is a verdict on each part.
 
         Returns:
             Scores and maps are raw, in the scorer's own unit; maps lie over the input (``view.restore`` lays one over
             its image) and regions are in pixels of the image.
 
         Raises:
-            UserError: an image is not of these kinds, or cannot be read.
+            UserError: an image is not of these kinds, or cannot be read; or groups are given for another number of
+                images, or to a detector whose promise is not about parts.
         """
 
         def refuse(number: int, error: UserError) -> None:
             raise error
 
-        return self._predict(images, batch_size, refuse)
+        if groups is None:
+            return self._predict(images, batch_size, refuse)
+        self.require_parts("groups")
+        found = self._predict(images, batch_size, refuse)
+        if len(groups) != len(found):
+            raise UserError(
+                f"groups: expected one key for each of {len(found)} images, found {len(groups)}: give as many as images"
+            )
+        return replace(found, parts=_parts(found, groups))
+
+    def require_parts(self, asked: str) -> None:
+        """Refuse to judge parts by a threshold that promises nothing about them.
+
+        Args:
+            asked: the argument by which a verdict on parts was asked for.
+
+        Raises:
+            UserError: the detector has no threshold, or one per image.
+        """
+        if not self.judges_parts:
+            found = "no threshold" if self.threshold is None else "one per image"
+            raise UserError(
+                f"{asked}: expected a detector whose threshold is per part, found {found}: the chance that one of "
+                "several images of a normal part is above it is larger than promised; run its recipe with [threshold] "
+                'per = "part"'
+            )
 
     def predict_readable(
         self, images: ImageLike | Sequence[ImageLike], batch_size: int = 32
@@ -208,10 +265,23 @@ class Detector:
         threshold = self.threshold
         return Predictions(
             scores=scores,
-            p_values=p_values(scores, self._calibration) if len(self._calibration) else None,
+            p_values=p_values(scores, self._calibration, self._groups) if len(self._calibration) else None,
             anomalous=None if threshold is None else np.asarray(scores > threshold, np.bool_),
             maps=maps,
             threshold=threshold,
             sizes=sizes,
             regions=None if maps is None or self.pixel_threshold is None else regions,
         )
+
+
+def _parts(found: Predictions, groups: Sequence[str]) -> tuple[Part, ...]:
+    members: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        members.setdefault(group, []).append(number)
+    parts = []
+    for group, numbers in members.items():
+        highest = max(numbers, key=lambda number: found.scores[number])
+        p_value = None if found.p_values is None else float(found.p_values[highest])
+        anomalous = found.anomalous is not None and bool(found.anomalous[highest])
+        parts.append(Part(group, len(numbers), float(found.scores[highest]), p_value, anomalous, highest))
+    return tuple(parts)

@@ -14,14 +14,15 @@ from adkit.errors import UserError
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
+from adkit.recipe.tables import Method, Per
 from adkit.toolkit.features import FeaturesTable
 
 FOLDER: Final = "detector"
 """Name of the subfolder of a run's folder that holds its detectors."""
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = "adkit.detector/3"
-OLDER: Final = ("adkit.detector/1", "adkit.detector/2")
-"""Schemas of manifests that adkit 0.1 wrote."""
+SCHEMA: Final = "adkit.detector/4"
+OLDER: Final = ("adkit.detector/1", "adkit.detector/2", "adkit.detector/3")
+"""Schemas of manifests that earlier versions of adkit wrote."""
 LIMIT = 16 * 2**20
 """Bytes above which no manifest is read: enough for 600,000 calibration scores; objects take 40 times as much."""
 FLOAT32_MAX = 3.4028234663852886e38
@@ -89,7 +90,9 @@ class ThresholdEntry(_Part):
     """A threshold, and the rates of false alarms that were asked for and that it supports."""
 
     value: Score
-    method: Literal["split", "cross"]
+    method: Method
+    per: Per
+    """What the promise is about: an image drawn from a new part, or a new part as a whole."""
     asked: float = Field(gt=0, lt=1)
     supported: float = Field(gt=0, le=1)
 
@@ -105,7 +108,7 @@ class Manifest(_Part):
     """Everything that ``manifest.json`` says about a saved detector."""
 
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.detector/3"] = Field(alias="schema")
+    schema_version: Literal["adkit.detector/4"] = Field(alias="schema")
     adkit: str
     category: str
     versions: dict[str, str]
@@ -120,7 +123,9 @@ class Manifest(_Part):
     members: tuple[MemberEntry, ...] = Field(min_length=1, max_length=1000)
     fuse: Fuse
     calibration: tuple[Score, ...]
-    """Raw scores of the held-out normal images."""
+    """Raw scores of held-out normal images that thresholds and p-values come from: one per group, or all."""
+    calibration_groups: tuple[Count, ...] | None
+    """A number for each of ``calibration``, equal for images of one group; None: each is of a group of its own."""
     threshold: ThresholdEntry | None
     pixel_threshold: ThresholdEntry | None
     """The threshold on maps, from the highest value of each held-out normal image's map."""
@@ -142,6 +147,11 @@ class Manifest(_Part):
                     raise ValueError(f"expected level {name} to lie in the input, found {level}")
         if (self.threshold or self.pixel_threshold) is not None and not self.calibration:
             raise ValueError("expected calibration scores with a threshold, found none")
+        if self.calibration_groups is not None and len(self.calibration_groups) != len(self.calibration):
+            raise ValueError(
+                f"expected a group for each of {len(self.calibration)} calibration scores, found "
+                f"{len(self.calibration_groups)}"
+            )
         return self
 
 
@@ -180,7 +190,7 @@ def read_manifest(file: Path) -> Manifest:
         found = values.get("schema")
         advice = "load it with the version of adkit that wrote it"
         if found in OLDER:
-            advice = "it was made by adkit 0.1: run the recipe again"
+            advice = "it was made by an earlier adkit: run the recipe again"
         raise refusal(file, f'schema "{SCHEMA}"', repr(found)[:60], advice)
     stated = values.pop("digest", None)
     try:

@@ -32,7 +32,7 @@ from adkit.inference.assemble import Assembled, who
 from adkit.inference.pipeline import Embedding, ScoringPath
 from adkit.plugin.guard import blaming
 from adkit.recipe.reader import Choice, Recipe
-from adkit.threshold import Threshold
+from adkit.threshold import Groups, Threshold
 from adkit.utils.environment import versions
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -46,7 +46,9 @@ class Fitted:
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     calibration: FloatArray
-    """(m,) raw scores of the held-out normal images."""
+    """(m,) raw scores of held-out normal images that thresholds and p-values come from."""
+    groups: Groups | None
+    """(m,) equal numbers for images of one group; None: each is of a group of its own."""
     threshold: Threshold | None
     pixel_threshold: Threshold | None
 
@@ -124,6 +126,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         members=tuple(members),
         fuse=fitted.path.fuse,
         calibration=tuple(fitted.calibration.tolist()),
+        calibration_groups=None if fitted.groups is None else tuple(fitted.groups.tolist()),
         threshold=_threshold_entry(fitted.threshold, recipe),
         pixel_threshold=_threshold_entry(fitted.pixel_threshold, recipe),
         files=files,
@@ -158,6 +161,7 @@ def _threshold_entry(threshold: Threshold | None, recipe: Recipe) -> ThresholdEn
     return ThresholdEntry(
         value=threshold.value,
         method=recipe.threshold.method,
+        per=recipe.threshold.per,
         asked=threshold.asked,
         supported=threshold.supported,
     )

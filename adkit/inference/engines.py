@@ -27,7 +27,8 @@ class Embedded:
     features: tuple[Features, ...]
     """The features of the batch through each embedding."""
     ids: tuple[str, ...]
-    """One name per image; labels, masks and regions are those of ``adkit.plugin.Batch``."""
+    """One name per image; groups, labels, masks and regions are those of ``adkit.plugin.Batch``."""
+    groups: tuple[str, ...] | None = None
     labels: Tensor | None = None
     masks: Tensor | None = None
     regions: Tensor | None = None
@@ -35,7 +36,7 @@ class Embedded:
     @staticmethod
     def of(batch: Batch, features: tuple[Features, ...]) -> Embedded:
         """Put ``features`` in place of the images of ``batch``."""
-        return Embedded(features, batch.ids, batch.labels, batch.masks, batch.regions)
+        return Embedded(features, batch.ids, batch.groups, batch.labels, batch.masks, batch.regions)
 
     def __len__(self) -> int:
         return len(self.ids)

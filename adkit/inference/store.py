@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from adkit.data.loader import groups_of
 from adkit.data.samples import Sample
 from adkit.inference.engines import Embedded
 from adkit.plugin.types import Features, Level
@@ -257,7 +258,7 @@ class StoredStream:
             ids = tuple(sample.id for sample in samples)
             labels = torch.tensor([sample.label for sample in samples])
             features = tuple(self._store.read(ids, embedding, self._device) for embedding in self._embeddings)
-            yield Embedded(features, ids, labels)
+            yield Embedded(features, ids, groups_of(samples), labels)
             self._advance(len(ids))
 
     def __iter__(self) -> Iterator[Features]:

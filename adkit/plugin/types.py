@@ -66,6 +66,8 @@ class Batch:
     """(b,) int64: the labels, 0 normal and 1 anomalous; None in training."""
     kinds: tuple[str, ...] | None = None
     """What each image shows, as its data set calls it: ``good``, ``crack``, the name of a class; None if unknown."""
+    groups: tuple[str, ...] | None = None
+    """The key of the part that each image shows: equal for images of one part; None where the data does not say."""
     masks: Tensor | None = None
     """(b, M, M) bool: the anomalous pixels at the metric size, or (b, H, W) from an adapter that draws anomalies."""
     regions: Tensor | None = None

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from adkit.data.files import images_under, is_image
+from adkit.data.groups import keys_by
 from adkit.detector.detector import Detector
 from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
 from adkit.predict.rows import Row
 from adkit.predict.watch import Watcher
+from adkit.utils.text import counted, some
 
 T = TypeVar("T")
 BATCH = 16
@@ -73,6 +75,26 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
             if not matches:
                 raise UserError(f"{text}: expected an image, a folder or a glob that matches some, found nothing there")
             yield from matches
+
+
+def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
+    """Map each image to the key of its part, which ``expression`` finds in its path, as ``[data] group`` does in its
+    id.
+
+    Raises:
+        UserError: the expression is not one, or does not find a part in some of the paths.
+    """
+    try:
+        key = keys_by(expression)
+    except ValueError as error:
+        raise UserError(f"--group: {error}") from error
+    found = {path: key(path.as_posix()) for path in paths}
+    if missing := [str(path) for path, group in found.items() if group is None]:
+        raise UserError(
+            f"--group: expected a part in every path by {expression!r}, found none in {counted(len(missing), 'path')} "
+            f"({some(missing, 3)}): change the expression, or leave these images out"
+        )
+    return {path: group for path, group in found.items() if group is not None}
 
 
 def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequence[str]) -> Heatmaps:

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from adkit.detector.regions import Region
 from adkit.errors import UserError
@@ -30,28 +30,58 @@ class Row:
     """Why the file cannot be read or, in a row with a score, why its heatmap could not be drawn."""
 
 
+@dataclass(frozen=True)
+class PartRow:
+    """The row of one part, which is anomalous when any of its images is."""
+
+    group: str
+    images: int
+    """The number of its images that could be read."""
+    unreadable: int
+    path: str | None = None
+    """The image with the highest score; None where no image could be read, as then with all that follows."""
+    score: float | None = None
+    p_value: float | None = None
+    anomalous: bool | None = None
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Writer(Protocol):
     """A function that writes one row."""
 
-    def __call__(self, row: Row) -> None: ...
+    def __call__(self, row: Row | PartRow) -> None: ...
 
 
-def file_of(output: str, *, jsonl: bool) -> Path:
-    """The file below ``output`` that rows are written to."""
-    return Path(output) / ("predictions.jsonl" if jsonl else "predictions.csv")
+def of_parts(grouped: Mapping[str, Sequence[Row]]) -> Iterator[PartRow]:
+    """The rows of parts, of which ``grouped`` has the rows of the images: group → its rows."""
+    for group, rows in grouped.items():
+        read = [row for row in rows if row.score is not None]
+        missing = len(rows) - len(read)
+        if not read:
+            yield PartRow(group, 0, missing)
+            continue
+        highest = max(read, key=lambda row: row.score or 0.0)
+        yield PartRow(
+            group, len(read), missing, highest.path, highest.score, highest.p_value, any(row.anomalous for row in read)
+        )
+
+
+def file_of(output: str, *, jsonl: bool, parts: bool = False) -> Path:
+    """The file below ``output`` that the rows of images are written to, or of parts."""
+    return Path(output) / f"{'parts' if parts else 'predictions'}.{'jsonl' if jsonl else 'csv'}"
 
 
 @contextmanager
-def writing(output: str | None, *, jsonl: bool, append: bool = False) -> Iterator[Writer]:
+def writing(output: str | None, *, jsonl: bool, append: bool = False, parts: bool = False) -> Iterator[Writer]:
     """Write rows to ``output/predictions.csv`` or ``.jsonl``, or to standard output, each at once.
 
     Args:
         output: the folder to write to; None: standard output.
         jsonl: whether to write one JSON object per line instead of CSV.
         append: whether to keep the rows of a file that ``listed_rows`` has read.
+        parts: whether they are rows of parts, which go to ``output/parts.csv`` or ``.jsonl``.
 
     Yields:
         The function that writes a row.
@@ -65,9 +95,9 @@ def writing(output: str | None, *, jsonl: bool, append: bool = False) -> Iterato
             sys.stdout.write(text)
             sys.stdout.flush()
 
-        yield _writer(show, jsonl=jsonl, header=True)
+        yield _writer(show, PartRow if parts else Row, jsonl=jsonl, header=True)
         return
-    path = file_of(output, jsonl=jsonl)
+    path = file_of(output, jsonl=jsonl, parts=parts)
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab" if append else "wb", buffering=0)  # nothing waits to be written when something fails
@@ -79,7 +109,7 @@ def writing(output: str | None, *, jsonl: bool, append: bool = False) -> Iterato
                 rest = rest[file.write(rest) :]
 
     with file:
-        yield _writer(put, jsonl=jsonl, header=file.tell() == 0)
+        yield _writer(put, PartRow if parts else Row, jsonl=jsonl, header=file.tell() == 0)
 
 
 @contextmanager
@@ -92,21 +122,19 @@ def _unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _writer(put: Callable[[str], None], *, jsonl: bool, header: bool) -> Writer:
+def _writer(put: Callable[[str], None], kind: type[Row | PartRow], *, jsonl: bool, header: bool) -> Writer:
     if jsonl:
 
-        def write(row: Row) -> None:
+        def write(row: Row | PartRow) -> None:
             put(json.dumps({key: value for key, value in asdict(row).items() if value is not None}) + "\n")
 
         return write
     table = csv.writer(_Sink(put), lineterminator="\n")
     if header:
-        table.writerow(COLUMNS)
+        table.writerow([field.name for field in fields(kind)])
 
-    def write_csv(row: Row) -> None:
-        anomalous = "" if row.anomalous is None else int(row.anomalous)
-        regions = "" if row.regions is None else json.dumps([asdict(region) for region in row.regions])
-        table.writerow((row.path, _blank(row.score), _blank(row.p_value), anomalous, regions, row.error or ""))
+    def write_csv(row: Row | PartRow) -> None:
+        table.writerow([_cell(value) for value in asdict(row).values()])
 
     return write_csv
 
@@ -118,8 +146,15 @@ class _Sink:
     write: Callable[[str], None]
 
 
-def _blank(value: float | None) -> str:
-    return "" if value is None else f"{value:.9g}"
+def _cell(value: Any) -> str:
+    """The text of a value in a CSV file: regions as JSON, and nothing for what is not there."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return json.dumps(value) if isinstance(value, tuple | list) else str(value)
 
 
 def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:

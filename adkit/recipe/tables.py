@@ -8,6 +8,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from adkit.plugin.params import Params
 
+Method = Literal["split", "hierarchical", "pooled", "cross"]
+"""Which scores of held-out normal images a threshold is taken from, and with which weights: see ``adkit.threshold``."""
+Per = Literal["image", "part"]
+"""What the promise on false alarms is about: an image of a new part, or a new part as a whole."""
+
 
 def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
@@ -45,7 +50,22 @@ class RunTable(Params):
     fold_members: bool = Field(
         False, description="true: the saved detector has the members of all folds; false: those of the first fold"
     )
+    fold_test: bool = Field(
+        False,
+        description="with folds: true: the folds are of all normal images, those of the test too, and each is tested "
+        "once, by the detector that was fitted without its fold; false: all detectors are tested on the test images",
+    )
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
+
+    @model_validator(mode="after")
+    def _tested_once(self) -> RunTable:
+        if self.fold_test and self.folds == 1:
+            raise ValueError("fold_test is for folds above 1; set run.folds or remove fold_test")
+        if self.fold_test and self.fold_members:
+            raise ValueError(
+                "expected fold_test or fold_members, found both: the members of all folds have seen every normal image"
+            )
+        return self
 
 
 class TrainingTable(Params):
@@ -84,10 +104,17 @@ class ThresholdTable(Params):
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal images that may be called anomalous"
     )
-    method: Literal["split", "cross"] = Field(
+    method: Method = Field(
         "split",
-        description="split: the threshold comes from the images that data.calibration keeps back; cross: from every "
-        "normal image, scored by a detector that was fitted without its fold",
+        description="split: the threshold comes from one image of each group that data.calibration keeps back, which "
+        "is exact; hierarchical: from all of them, each weighing what its group's share of it is, guaranteed and "
+        "conservative; pooled: from all as if none belonged together, approximate; cross: from every normal image, "
+        "scored by a detector that was fitted without its fold, approximate",
+    )
+    per: Per = Field(
+        "image",
+        description="what is promised few false alarms: image, one image drawn from a new part; part, a new part, "
+        "which is called anomalous when any of its images is",
     )
     folds: int | None = Field(None, ge=2, le=100, description="number of folds of method cross; default: 5")
     pixel: bool = Field(True, description="whether pixels get a threshold of their own if there are maps")
@@ -96,6 +123,11 @@ class ThresholdTable(Params):
     def _folds_of_cross(self) -> ThresholdTable:
         if self.folds is not None and self.method != "cross":
             raise ValueError('folds are for method = "cross"; remove folds or set the method')
+        if self.per == "part" and self.method in ("hierarchical", "pooled"):
+            raise ValueError(
+                f'expected "split" or "cross" with per = "part", which takes the highest score of each part, found '
+                f'"{self.method}"; remove method'
+            )
         return self
 
     @property

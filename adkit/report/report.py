@@ -12,10 +12,24 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class GroupCounts(_Part):
+    """How many groups the images of a category are of that were used for one thing."""
+
+    train: int
+    stopping: int
+    calibration: int
+    test_normal: int
+    """Groups with a normal test image."""
+    test_anomalous: int
+    """Groups with an anomalous test image."""
+
+
 class ImageCounts(_Part):
     """How many images of a category were used for what, and how many could not be read."""
 
     train: int
+    groups: GroupCounts | None = None
+    """How many groups those images are of; None where the data names none."""
     stopping: int = 0
     """Images that were held out of the training for the stopper."""
     calibration: int
@@ -28,19 +42,31 @@ class ThresholdReport(_Part):
     """A threshold with its error rates; an image is anomalous if its score, or a value of its map, is above it."""
 
     value: float
-    method: Literal["split", "cross"]
+    method: str
+    """``threshold.method``: split, hierarchical, pooled or cross."""
+    per: str
+    """``threshold.per``: image or part."""
+    promise: str
+    """What is promised, as a sentence, and whether exactly or approximately."""
     folds: int | None
-    """The number of folds of method ``cross``; None for ``split``."""
+    """The number of folds of method ``cross``; None for the others."""
     calibration_images: int
+    calibration_groups: int
+    """The number of groups that the calibration images are of; of images where the data names none."""
     false_positive_rate_asked: float
     false_positive_rate_supported: float
-    """The rate that a threshold of so many calibration images can promise."""
+    """The rate that a threshold of so many calibration groups can promise."""
+    false_positive_rate_smallest: float
+    """The smallest rate that so many groups support: 1 / (groups + 1)."""
     test_false_positive_rate: float | None
-    """The share of the normal test images above the threshold; nothing was chosen by it."""
+    """The mean over the normal groups of the test of each one's share of images above the threshold or, per part, the
+    share of groups with one above it; nothing was chosen by it."""
     test_false_positive_interval: tuple[float, float] | None
-    """The 95% Wilson interval of ``test_false_positive_rate``: what so few images say about the true rate."""
+    """The 95% Wilson interval of ``test_false_positive_rate``: what so few groups say about the true rate."""
+    test_normal_groups: int
     test_recall: float | None
-    """The share of the anomalous test images above the threshold; nothing was chosen by it."""
+    """The share of the anomalous test images above the threshold, per part of the groups with such an image; nothing
+    was chosen by it."""
 
 
 class CheckReport(_Part):
@@ -123,7 +149,7 @@ class Report(_Part):
     """What a whole run found; ``report.json`` is this as JSON, and ``Report.load`` reads it back."""
 
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.report/2"] = Field("adkit.report/2", alias="schema")
+    schema_version: Literal["adkit.report/3"] = Field("adkit.report/3", alias="schema")
     name: str
     folder: str
     categories: dict[str, CategoryReport]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,10 @@ class Evaluation:
     """Pixel metric → its value; None without masks or maps."""
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
+
+    def keys(self, groups: Mapping[str, str]) -> list[str]:
+        """The key of each image's group, by ``Category.groups``: its id where it is a group of its own."""
+        return [groups.get(sample.id, sample.id) for sample in self.samples]
 
     @property
     def labels(self) -> Labels:

@@ -19,7 +19,7 @@ from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 
-SCHEMA: Final = "adkit.fingerprint/2"
+SCHEMA: Final = "adkit.fingerprint/3"
 
 
 class Fingerprint(RootModel[dict[str, Any]]):
@@ -28,7 +28,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
     Its keys are ``schema``, ``recipe.scorer.k`` (defaults spelled out), ``versions.torch``, ``machine.device``,
     ``files.data/x.png`` (bytes and time of the last change in nanoseconds of an image, mask or array; null: there
     is no file), ``weights.0`` (digest of an extractor's tensors) and ``splits.tile`` (digest of which image of a
-    category is in which split, with which label and mask).
+    category is in which split, with which label, mask and group).
     """
 
     @classmethod
@@ -77,7 +77,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
             found.append("the extractor's weights changed")
         moved = sorted(name for name, *_ in changed("splits."))
         if moved and not found:  # labels and splits of the same files
-            found.append(f"splits, labels or masks changed in {some(moved, 3)}")
+            found.append(f"splits, labels, masks or groups changed in {some(moved, 3)}")
         return found
 
 
@@ -103,7 +103,8 @@ def _digest(splits: Mapping[str, Sequence[Sample]]) -> str:
     for split, samples in splits.items():
         for sample in samples:
             mask = "" if sample.mask is None else printable(sample.mask)
-            digest.update("\0".join((split, sample.id, str(sample.label), sample.kind, mask, "\n")).encode())
+            group = "" if sample.group is None else sample.group
+            digest.update("\0".join((split, sample.id, str(sample.label), sample.kind, mask, group, "\n")).encode())
     return digest.hexdigest()
 
 

@@ -51,10 +51,10 @@ class Calibrated:
     embeddings: tuple[Embedding, ...]
     path: ScoringPath
     calibration: Evaluation
-    trained: int
-    """The number of images that the members were fitted on."""
-    stopping: int
-    """The number of images that were held out for the stopper."""
+    trained: Sequence[Sample]
+    """The images that the members were fitted on."""
+    stopping: Sequence[Sample]
+    """The images that were held out for the stopper."""
     trainings: list[TrainingReport]
     snapshots: tuple[Snapshots, ...] = ()
     """The snapshots along each of ``trainings``."""
@@ -72,17 +72,17 @@ class Calibrated:
 def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
     """Fit and calibrate the members of a category: on all of its training images, or for each of its folds."""
     if not category.folds:
-        return split(category.name, category.train, None, category.calibration, category.equal, place, place.folder)
+        return split(category.name, category.train, None, category.calibration, category.groups, place, place.folder)
     fitted = []
     for number, fold in enumerate(category.folds, 1):
         subject = f"{category.name}, fold {number} of {len(category.folds)}"
         train = without(category.train, fold)
-        fitted.append(split(subject, train, None, fold, category.equal, place, place.of_fold(number)))
+        fitted.append(split(subject, train, None, fold, category.groups, place, place.of_fold(number)))
     embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
     snapshots = tuple(snapshots for one in fitted for snapshots in one.snapshots)
-    return Calibrated(embeddings, path, calibration, len(calibration.samples), fitted[0].stopping, trainings, snapshots)
+    return Calibrated(embeddings, path, calibration, calibration.samples, fitted[0].stopping, trainings, snapshots)
 
 
 def split(
@@ -90,7 +90,7 @@ def split(
     train: Sequence[Sample],
     held_out: Sequence[Sample] | None,
     calibration: Sequence[Sample],
-    equal: Mapping[str, int],
+    groups: Mapping[str, str],
     place: Workspace,
     folder: Path,
 ) -> Calibrated:
@@ -101,18 +101,18 @@ def split(
         train: normal images to fit on.
         held_out: normal images for the stopper; None: a share of ``train``.
         calibration: normal images that thresholds are taken from.
-        equal: id → a number that images of equal content have in common.
+        groups: id → the key of the group that no split separates, as ``Category.groups`` has it.
         folder: the folder for checkpoints.
     """
     parts = place.parts
     fuse: Fuse = snapshot_rule(parts) or "mean"
     scaling: Sequence[Sample] = ()
     if fuse == "max_ratio":
-        train, scaling = split_for_scale(subject, train, equal, parts)
+        train, scaling = split_for_scale(subject, train, groups, parts)
     adapted: list[Adapted] = []
     if parts.recipe.adapter is not None:
         if held_out is None:
-            train, held_out = split_for_stopping(train, equal, parts)
+            train, held_out = split_for_stopping(train, groups, parts)
         adapted = _adapted(subject, train, held_out, place, folder)
     embeddings = tuple(embedding for one in adapted for embedding in one.embeddings) or parts.embeddings
     source = place.source.fresh(embeddings) if adapted else place.source
@@ -132,8 +132,8 @@ def split(
         embeddings,
         path if scaling else path.scaled(_scales(found)),
         found,
-        trained=sum(sample.id not in source.bad for sample in train),
-        stopping=sum(sample.id not in source.bad for sample in held_out or ()),
+        trained=[sample for sample in train if sample.id not in source.bad],
+        stopping=[sample for sample in held_out or () if sample.id not in source.bad],
         trainings=[one.report for one in adapted],
         # Images that are new to the training: those of the threshold, else of the scales, else of the stopper.
         snapshots=tuple(replace(one.snapshots, held_out=calibration or scaling or held_out or ()) for one in adapted),

@@ -29,6 +29,7 @@ from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.fit import Workspace
 from adkit.runner.folder import Interrupted, run_folder
 from adkit.runner.resume import Finished, Ledger, State
+from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
@@ -95,6 +96,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     with display.stage("weights", recipe.run.name):
         parts = assemble(recipe, auxiliary_images(recipe, whole, warn))
         require_trainable(parts, dataset.categories)
+        require_groups(recipe, dataset.categories)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
         trunks = shared_trunks(parts) if shared else None
@@ -281,7 +283,7 @@ def _report(
     recipe = parts.recipe
     categories = {record.category: record.report for record in records}
     counts = [category.images for category in categories.values()]
-    totals = {key: sum(getattr(count, key) for count in counts) for key in ImageCounts.model_fields}
+    totals = {key: sum(getattr(count, key) for count in counts) for key in ImageCounts.model_fields if key != "groups"}
     return Report(
         name=recipe.run.name,
         folder=str(final),

@@ -265,7 +265,7 @@ class _TailStream:
         for item in self._rows.embedded():
             features = tuple(tail(item.features[places[tail.index]][TRUNK]) for tail in self._tails)
             require_finite(features, item.ids)
-            yield Embedded(features, item.ids, item.labels)
+            yield Embedded(features, item.ids, item.groups, item.labels)
 
     def __iter__(self) -> Iterator[Features]:
         for item in self.embedded():

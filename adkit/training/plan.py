@@ -39,12 +39,12 @@ def new_adapter(parts: Assembled) -> Adapter | None:
 
 
 def split_for_stopping(
-    samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
+    samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split normal images into those to train on and those held out for the stopper."""
     stopper = new_stopper(parts)
     share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
-    return hold_out(samples, share, parts.recipe.run.seed, "stopper", equal)
+    return hold_out(samples, share, parts.recipe.run.seed, "stopper", groups)
 
 
 def snapshot_rule(parts: Assembled) -> Fuse | None:
@@ -54,7 +54,7 @@ def snapshot_rule(parts: Assembled) -> Fuse | None:
 
 
 def split_for_scale(
-    subject: str, samples: Sequence[Sample], equal: Mapping[str, int], parts: Assembled
+    subject: str, samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split normal images into those to train on and those held out for the scales of members.
 
@@ -65,7 +65,7 @@ def split_for_scale(
     Raises:
         UserError: there are too few images to hold any out.
     """
-    train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", equal)
+    train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", groups)
     if not scaling:
         raise UserError(
             f"adapter: expected normal training images of {subject} of which a tenth can be held out for the scales "
@@ -101,9 +101,9 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
     for category in categories:
         train: Sequence[Sample] = category.train
         if rule == "max_ratio":
-            train, _ = split_for_scale(category.name, train, category.equal, parts)
+            train, _ = split_for_scale(category.name, train, category.groups, parts)
         holds_out = recipe.run.folds == 1 and isinstance(stopper, HoldingStopper) and stopper.validation > 0
-        if holds_out and not split_for_stopping(train, category.equal, parts)[1]:
+        if holds_out and not split_for_stopping(train, category.groups, parts)[1]:
             assert recipe.stopper is not None
             raise none_held_out(f"{recipe.stopper.name} in {category.name}")
 

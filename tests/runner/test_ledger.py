@@ -95,7 +95,7 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
         ({"files.x.png": [1, 2]}, "1 image joined the data (x.png)"),
         ({"files.x.png": None}, "1 image joined the data (x.png)"),
         ({"weights.0": "cd"}, "the extractor's weights changed"),
-        ({"splits.a": "0"}, "splits, labels or masks changed in a"),
+        ({"splits.a": "0"}, "splits, labels, masks or groups changed in a"),
     ],
 )
 def test_differences_are_named(change, sentence):

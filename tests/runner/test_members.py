@@ -227,12 +227,11 @@ def test_a_resolved_recipe_of_folds_reads_as_itself(crossed):
     assert read_recipe(again) == read_recipe(crossed)
 
 
-def test_one_normal_image_gives_no_threshold_and_says_so(crossed, stripes):
+def test_fewer_images_than_folds_are_refused(crossed, stripes):
     for index in range(1, 8):
         (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
-    report = adkit.run(crossed)
-    assert report.categories["stripes"].threshold is None
-    assert any("too few normal images" in text for text in report.warnings)
+    with pytest.raises(UserError, match=r"threshold\.folds: expected at least 4 different normal images in stripes"):
+        adkit.run(crossed)
 
 
 def samples(count):
@@ -240,18 +239,18 @@ def samples(count):
 
 
 def test_folds_differ_in_size_by_one_at_most():
-    assert sorted(map(len, folded(samples(13), 5, 0, {}))) == [2, 2, 3, 3, 3]
+    assert sorted(map(len, folded(samples(13), 5, 0, {}, "run.folds", "a"))) == [2, 2, 3, 3, 3]
 
 
 def test_every_image_is_in_one_fold():
-    every = [sample for fold in folded(samples(13), 5, 0, {}) for sample in fold]
+    every = [sample for fold in folded(samples(13), 5, 0, {}, "run.folds", "a") for sample in fold]
     assert sorted(every, key=lambda sample: sample.id) == sorted(samples(13), key=lambda sample: sample.id)
 
 
 def test_images_of_equal_content_share_a_fold():
-    equal = {f"{index}.png": 0 for index in range(6)}
-    folds = folded(samples(12), 3, 0, equal)
-    assert len({number for number, fold in enumerate(folds) for sample in fold if sample.id in equal}) == 1
+    groups = {f"{index}.png": "0.png" for index in range(6)}
+    folds = folded(samples(12), 3, 0, groups, "run.folds", "a")
+    assert len({number for number, fold in enumerate(folds) for sample in fold if sample.id in groups}) == 1
 
 
 def test_copies_do_not_calibrate_each_other(crossed, stripes):

@@ -238,7 +238,7 @@ def test_other_labels_of_the_same_images_are_refused(three, tmp_path):
     three["data"] = {"format": "csv", "root": str(tmp_path / "list.csv"), "image_size": 32}
     interrupt(three, "fit", "b")
     write(["good", "bad", "good", "bad"])
-    with pytest.raises(UserError, match=r"splits, labels or masks changed in a, b"):
+    with pytest.raises(UserError, match=r"splits, labels, masks or groups changed in a, b"):
         go_on(three)
 
 

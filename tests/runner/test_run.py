@@ -41,13 +41,14 @@ def test_report_json_has_the_promised_keys(small_run):
     assert set(promised.split()) <= set(data), "adkit/report/report.py: others read these keys; see docs/running.md"
     assert set(data["categories"]["stripes"]["metrics"]) == set(METRICS)
     assert set(data["mean"]) == {*METRICS, "sem"}
-    assert data["schema"] == "adkit.report/2", "adkit/report/report.py: the schema changes with the keys' meaning"
+    assert data["schema"] == "adkit.report/3", "adkit/report/report.py: the schema changes with the keys' meaning"
 
 
 def test_images_are_counted(small_run):
     counts = small_run.categories["stripes"].images
     assert counts.model_dump() == {
         "train": 6,
+        "groups": None,
         "stopping": 0,
         "calibration": 2,
         "test_normal": 3,

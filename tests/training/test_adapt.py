@@ -108,7 +108,7 @@ def test_the_same_recipe_twice_gives_the_same_scores(adapted, tuned):
 def test_batch_norm_statistics_stay(tuned, tmp_path):
     category, place = workspace(tuned, tmp_path)
     fitted = fit_and_calibrate(category, place)
-    assert fitted.trained == 6
+    assert len(fitted.trained) == 6
     before = dict(place.parts.trainable[0].named_buffers())
     again = dict(assemble(place.parts.recipe).trainable[0].named_buffers())
     assert all(torch.equal(before[name], again[name]) for name in before)
@@ -294,7 +294,7 @@ def test_one_normal_image_makes_no_folds(small_recipe, stripes):
     for index in range(1, 8):
         (stripes / "stripes" / "train" / "good" / f"{index:03}.png").unlink()
     small_recipe["run"]["folds"] = 2
-    with pytest.raises(adkit.UserError, match=r"run\.folds: expected at least 2 different normal training images"):
+    with pytest.raises(adkit.UserError, match=r"run\.folds: expected at least 2 different normal images"):
         adkit.run(small_recipe)
 
 

@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +29,14 @@ _NPZ = {
     "train": (("train_images", "x_train"), ("train_labels", "y_train")),
     "test": (("test_images", "x_test"), ("test_labels", "y_test")),
 }
+_NPZ_GROUPS = {"train": ("train_groups", "g_train"), "test": ("test_groups", "g_test")}
+"""Names of the arrays that may say which part each image shows."""
 _IDX_BYTES = 8  # the only type of idx element that images and labels come in
 _ROWS = 4096
 
 
 class ArraysTable(DataTable):
-    """A folder of idx files as MNIST has them, or one npz file."""
+    """A folder of idx files as MNIST has them, or one npz file, whose ``train_groups`` may say what is one part."""
 
     format: Literal["arrays"] = Field(default="arrays", description="idx files or an npz file")
     normal: int | tuple[int, ...] | Literal["*"] = Field(
@@ -58,6 +60,8 @@ class _Part:
 
     images: ArrayFile
     labels: npt.NDArray[np.int64]
+    groups: list[str] | None = None
+    """The key of the part that each image shows; None where the data does not say."""
 
 
 def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
@@ -94,9 +98,10 @@ def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
 
 
 def _samples(part: _Part, key: str, names: Mapping[int, str], label: int) -> list[Sample]:
+    groups = [None] * len(part.labels) if part.groups is None else part.groups
     return [
-        Sample(f"{key}#{row}", ArrayItem(part.images, row), label, names[kind])
-        for row, kind in enumerate(part.labels.tolist())
+        Sample(f"{key}#{row}", ArrayItem(part.images, row), label, names[kind], group=group)
+        for row, (kind, group) in enumerate(zip(part.labels.tolist(), groups, strict=True))
     ]
 
 
@@ -187,7 +192,18 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
         keys.append(key)
     images, labels = keys
     array = _images(archive[images], f"{path}: {images}")
-    return _part(ArrayFile(path, images, array), archive[labels], path)
+    part = _part(ArrayFile(path, images, array), archive[labels], path)
+    name = next((name for name in _NPZ_GROUPS[half] if name in archive), None)
+    return part if name is None else replace(part, groups=_groups(archive[name], len(array), f"{path}: {name}"))
+
+
+def _groups(keys: npt.NDArray[Any], count: int, where: str) -> list[str]:
+    if keys.shape != (count,) or keys.dtype.kind not in "uiU":
+        raise UserError(
+            f"{where}: expected {counted(count, 'whole number or text', 'whole numbers or texts')}, the group of each "
+            f"image, found {keys.dtype} of shape {keys.shape}"
+        )
+    return [str(key) for key in keys.tolist()]
 
 
 def _images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from adkit.data.groups import is_expression, keys_by
 from adkit.data.samples import Sample
 from adkit.plugin.params import Params
 
@@ -48,6 +49,18 @@ class DataTable(Params, ABC):
         le=0.9,
         description="share of the normal training images kept for scale and threshold",
     )
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        examples=["(t\\d+)_", "folder", "folder:2"],
+        description="which images show one part, so that no split separates them: an expression whose parentheses find "
+        "the part in the image's id, folder or folder:N for a level of its path, or a column of a csv file; default: "
+        "each image is a part of its own",
+    )
+    group_missing: Literal["refuse", "own"] = Field(
+        default="refuse",
+        description="what becomes of an image whose group is not said: the run is refused, or it is a part of its own",
+    )
     max_bad_share: float = Field(
         default=0.05, ge=0, le=1, description="share of unreadable images above which the run stops"
     )
@@ -59,6 +72,16 @@ class DataTable(Params, ABC):
         if crop is not None and side is not None and crop > side:
             raise ValueError(f"expected at most image_size ({side}), found {crop}")
         return crop
+
+    @field_validator("group")
+    @classmethod
+    def _says_how(cls, group: str | None) -> str | None:
+        if group is not None and (is_expression(group) or not cls.has_columns):
+            keys_by(group)
+        return group
+
+    has_columns: ClassVar[bool] = False
+    """Whether ``group`` may name a column of the data."""
 
     @abstractmethod
     def find(self, seed: int, notes: Notes) -> list[Found]:
@@ -83,6 +106,8 @@ class Found:
     """Where normal images were looked for, for the sentence that says that there are none."""
     calibration: Sequence[Sample] | None = None
     """Images that the layout itself sets apart for calibration; None where it sets none apart."""
+    test_share: float = 0.0
+    """Share of the normal images to test on instead, where the layout sets none of them apart for the test."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ import csv
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from adkit.data.files import contents, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
+from adkit.data.groups import is_expression
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.utils.text import counted, did_you_mean, some
+from adkit.utils.text import counted, did_you_mean, missing, some
 
 _REQUIRED = ("path", "label", "split")
 _OPTIONAL = ("mask", "category")
@@ -24,6 +25,8 @@ _SHOWN = 20
 
 class CsvTable(DataTable):
     """A csv file with the columns path, label and split, and optionally mask and category."""
+
+    has_columns: ClassVar[bool] = True
 
     format: Literal["csv"] = Field(default="csv", description="a list of images")
 
@@ -54,7 +57,7 @@ def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
     problems: list[str] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            categories = _read(csv.DictReader(file, strict=True), path, problems)
+            categories = _read(csv.DictReader(file, strict=True), path, _column(table), problems)
     except (UnicodeDecodeError, csv.Error) as error:
         notes.problems.append(f"{path}: expected comma-separated text in UTF-8, found something else ({error})")
         return []
@@ -74,12 +77,23 @@ def find_csv(table: CsvTable, notes: Notes) -> list[Found]:
     ]
 
 
-def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[str, _Rows]:
+def _column(table: CsvTable) -> str | None:
+    """The column that names the group of each image; None where there is none, or ids say it."""
+    return None if table.group is None or is_expression(table.group) else table.group
+
+
+def _read(reader: csv.DictReader[str], path: Path, group: str | None, problems: list[str]) -> dict[str, _Rows]:
     columns = list(reader.fieldnames or [])
     if absent := [name for name in _REQUIRED if name not in columns]:
         problems.append(
             f"{path}:1: expected the columns path, label and split (and optionally mask, category), "
             f"found no {some(absent)} among {some(columns) or 'none'}; the first line names the columns"
+        )
+        return {}
+    if group is not None and group not in columns:
+        problems.append(
+            f"{path}:1: expected the column {group} of data.group, {missing(group, columns)}; or give an expression "
+            'with parentheses, "folder" or "folder:N"'
         )
         return {}
     categories: dict[str, _Rows] = {}
@@ -91,7 +105,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
         try:
             if None in row:
                 raise _RowError(f"expected {counted(len(columns), 'value')}, found more; put commas in double quotes")
-            _add(values, path.parent, rows, reader.line_num)
+            _add(values, path.parent, (row.get(group) or "").strip() or None if group else None, rows, reader.line_num)
         except _RowError as error:
             problems.append(f"{path}:{reader.line_num}: {error}")
     if empty:
@@ -99,7 +113,7 @@ def _read(reader: csv.DictReader[str], path: Path, problems: list[str]) -> dict[
     return categories
 
 
-def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
+def _add(values: dict[str, str], folder: Path, group: str | None, rows: _Rows, line: int) -> None:
     if blank := [name for name in _REQUIRED if not values[name]]:
         raise _RowError(f"expected a value for {some(blank)}, found none")
     split = _SPLITS.get(values["split"].casefold())
@@ -121,7 +135,7 @@ def _add(values: dict[str, str], folder: Path, rows: _Rows, line: int) -> None:
     if (first := rows.lines.setdefault(id, line)) != line:
         raise _RowError(f"path: {id} is on line {first} already; list each image once")
     kind = NORMAL_KIND if normal else values["label"]
-    rows.samples[split].append(Sample(id, image, 0 if normal else 1, kind, mask))
+    rows.samples[split].append(Sample(id, image, 0 if normal else 1, kind, mask, group))
 
 
 def _id(image: Path, folder: Path) -> str:

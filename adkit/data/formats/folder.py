@@ -10,7 +10,6 @@ from pydantic import Field
 from adkit.data.files import MaskFolder, contents, images_under, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import NORMAL_KIND, Sample
-from adkit.data.splits import hold_out
 
 
 class FolderTable(DataTable):
@@ -37,10 +36,10 @@ class FolderTable(DataTable):
     )
 
     def find(self, seed: int, notes: Notes) -> list[Found]:
-        return find_folder(self, seed, notes)
+        return find_folder(self, notes)
 
 
-def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
+def find_folder(table: FolderTable, notes: Notes) -> list[Found]:
     """Find one category, named after the root; without anomalous images there is nothing to test on."""
     root = Path(table.root).expanduser()
     if not root.is_dir():
@@ -54,10 +53,9 @@ def find_folder(table: FolderTable, seed: int, notes: Notes) -> list[Found]:
     if table.test_normal is not None:
         _expect_images(root / table.test_normal, "test_normal", notes)
         good = _normal(table, table.test_normal, root)
-    elif anomalous:
-        train, good = hold_out(train, table.test_share, seed, "test")
+    share = table.test_share if anomalous and table.test_normal is None else 0.0
     expected = f"in {root / table.normal}, {contents(root / table.normal)}"
-    return [Found(printable(root.resolve().name), train, [*good, *anomalous], expected)]
+    return [Found(printable(root.resolve().name), train, [*good, *anomalous], expected, test_share=share)]
 
 
 def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
