@@ -8,21 +8,15 @@ random split leak: what is held out was, nearly, trained on. ``find_near_copies`
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from adkit.data.images import read_image
-from adkit.data.samples import Source
-from adkit.utils.text import counted, toml_value
+from adkit.data.suggested_group import SuggestedGroup, suggest_group
+from adkit.utils.text import counted, some, toml_value
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,10 +31,6 @@ LEVELS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 """Chances at which images are counted."""
 SIGNIFICANCE: Final = 0.01
 """The chance of a false alarm on data whose share of chance neighbors is as large as ``tolerated`` says."""
-LIKELY: Final = 0.8
-"""The share of near copies that a suggested group puts together, at least."""
-CROWDED: Final = 0.2
-"""The chance that a suggested group puts two images together that were drawn at random, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +55,8 @@ class NearCopies:
     """All pairs of images that are suspiciously near, of either side, to choose a group by; most suspicious first."""
     held_out: int
     """The number of held-out images that were looked at."""
+    suggestion: SuggestedGroup | None
+    """The value of ``[data] group`` that would keep these copies together; None where no tried one does."""
 
 
 class NearCopyCollector:
@@ -89,10 +81,6 @@ class NearCopyCollector:
     def add_held_out(self, ids: Sequence[str], pooled: npt.NDArray[np.floating]) -> None:
         """Take a batch of held-out normal images with their features (b, c)."""
         self._sides["held_out"].add(ids, pooled)
-
-    def ids(self) -> list[str]:
-        """The ids of all images that were kept."""
-        return [id for side in self._sides.values() for id in side.rows]
 
     def find(self) -> NearCopies | None:
         """Look for near copies between both sides; see ``find_near_copies``."""
@@ -182,7 +170,30 @@ def find_near_copies(
         for row in np.argsort(chances, kind="stable")
         if near[row]
     )
-    return NearCopies(pairs, tuple(alike), k)
+    return NearCopies(pairs, tuple(alike), k, suggest_group([*training_ids, *held_out_ids], [*alike]))
+
+
+def near_copies_warning(name: str, found: NearCopies, sheet: str | None = None) -> str:
+    """The sentence on held-out images that have a near copy among the training images.
+
+    Args:
+        name: the category.
+        sheet: where pairs are shown.
+    """
+    count = len(found.pairs)
+    pairs = some([f"{pair.held_out} ~ {pair.training}" for pair in found.pairs], 3)
+    shown = f"; look at {sheet}" if sheet else ""
+    if found.suggestion is None:
+        advice = "name the part of each image by [data] group (no expression or folder that was tried tells them apart)"
+    else:
+        put = f"{found.suggestion.together:.0%} of the surest near copies"
+        groups = counted(found.suggestion.groups, "group")
+        advice = f"set [data] group = {toml_value(found.suggestion.group)}, which puts {put} together, in {groups}"
+    return (
+        f"{name}: expected held-out images of other parts than the training images, found {count:,} of "
+        f"{found.held_out:,} with a training image much closer than others ({pairs}{shown}): if they show the same "
+        f"parts, new parts will cause more false alarms than promised and score worse than reported; {advice}"
+    )
 
 
 def tolerated(level: float) -> float:
@@ -258,9 +269,7 @@ def neighbors(queries: Floats, points: Floats, *, itself: bool) -> Neighbors:
             squared[np.arange(len(rows)), first + np.arange(len(rows))] = np.inf
         nearest.append(squared.argmin(axis=1))
         distances.append(np.sqrt(np.sort(np.partition(squared, count - 1, axis=1)[:, :count], axis=1)))
-    return Neighbors(
-        np.concatenate(nearest), np.log(np.maximum(np.concatenate(distances), np.finfo(np.float64).tiny))
-    )
+    return Neighbors(np.concatenate(nearest), np.log(np.maximum(np.concatenate(distances), np.finfo(np.float64).tiny)))
 
 
 def _noticed(everyone: Neighbors) -> tuple[int, float] | None:
