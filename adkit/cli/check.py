@@ -13,6 +13,7 @@ from adkit.utils.text import counted
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
     from adkit.data.samples import Category
+    from adkit.inference.assemble import Assembled
     from adkit.plugin.adapter import Schedule
 
 
@@ -21,17 +22,35 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("check", help="validate a recipe, find its data, and say what a run would need")
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE)
     add_set(parser)
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="look at the images' features too, for near copies between the images to fit and those held out",
+    )
+    parser.add_argument(
+        "--contact-sheet",
+        metavar="PATH",
+        type=Path,
+        default=Path("near-copies.png"),
+        help="where --features shows pairs of near copies, if it finds any (default: %(default)s)",
+    )
     parser.set_defaults(command=check_recipe)
 
 
 def check_recipe(options: argparse.Namespace) -> int:
     parse_first(options.recipe)
-    print(check(Path(options.recipe), options.overrides))
+    sheet = options.contact_sheet if options.features else None
+    print(check(Path(options.recipe), options.overrides, sheet))
     return 0
 
 
-def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
+def check(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), contact_sheet: Path | None = None
+) -> str:
     """Validate a recipe, resolve its data and build its components, and describe the run to come.
+
+    Args:
+        contact_sheet: where pairs of near copies are shown if there are any; None: features are not looked at.
 
     Raises:
         UserError: whatever would stop a run before its first image.
@@ -82,7 +101,37 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         if len({sample.label for sample in category.test}) < 2:
             lines.append(f"warning: {category.name}: test images of both kinds are needed for metrics")
     lines += [f"warning: {text}" for text in (*dataset.warnings, *remarks)]
+    if contact_sheet is not None:
+        with read.document.locating():
+            lines += _near_copies(dataset.categories, parts, contact_sheet)
     return "\n".join(lines)
+
+
+def _near_copies(categories: Sequence[Category], parts: Assembled, contact_sheet: Path) -> list[str]:
+    """What is to be said of near copies between the images to fit and those held out, by category."""
+    from adkit.data.loader import BadImages
+    from adkit.inference.sources import ImageSource
+    from adkit.runner.near import look_for_near_copies
+    from adkit.utils.progress import Display
+
+    lines = []
+    with Display() as display:
+        for category in categories:
+            if category.grouped:
+                lines.append(f"  {category.name}: the parts are named, so near copies were not looked for")
+                continue
+            sheet = contact_sheet
+            if len(categories) > 1:
+                name = category.name.replace("/", "_")
+                sheet = contact_sheet.with_name(f"{contact_sheet.stem}-{name}{contact_sheet.suffix}")
+            source = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), len(category.samples))
+            found = look_for_near_copies(category, source, display, str(sheet))
+            if found is None:
+                lines.append(f"  {category.name}: no sign of near copies between the images to fit and those held out")
+                continue
+            found.sheet.save(sheet)
+            lines += [f"warning: {text}" for text in found.warnings]
+    return lines
 
 
 def _schedule(schedule: Schedule) -> str:

@@ -15,8 +15,9 @@ MOST: Final = 12
 _SIDE: Final = 200
 _GAP: Final = 12
 _LINE: Final = 16
-_LINES: Final = 2
+_LINES: Final = 3
 _COLUMNS: Final = 3
+_ROLES: Final = ("held out", "training")
 
 
 def contact_sheet(pairs: Sequence[tuple[Sample, Sample]]) -> Image.Image:
@@ -36,12 +37,12 @@ def contact_sheet(pairs: Sequence[tuple[Sample, Sample]]) -> Image.Image:
     for number, pair in enumerate(pairs):
         left, top = number % columns * width, number // columns * height
         draw.rectangle((left + 3, top + 3, left + width - 4, top + height - 4), outline="silver")
-        for place, sample in enumerate(pair):
+        for place, (role, sample) in enumerate(zip(_ROLES, pair, strict=True)):
             x, y = left + _GAP + place * (_SIDE + _GAP), top + _GAP
             image = _thumbnail(sample)
             sheet.paste(image, (x + (_SIDE - image.width) // 2, y + (_SIDE - image.height) // 2))
-            for line, text in enumerate(_broken(sample.id, font)):
-                draw.text((x, y + _SIDE + 4 + line * _LINE), text, fill="black", font=font)
+            for line, text in enumerate((role, *_caption(sample.id, font))):
+                draw.text((x, y + _SIDE + 4 + line * _LINE), text, fill="black" if line else "gray", font=font)
     return sheet
 
 
@@ -54,15 +55,13 @@ def _thumbnail(sample: Sample) -> Image.Image:
     return ImageOps.contain(image, (_SIDE, _SIDE), way)
 
 
-def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Break an id into lines that fit below an image; of a longer one the end is kept, which tells ids apart."""
-    lines: list[str] = []
-    while text and len(lines) < _LINES:
+def _caption(id: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The folder and the name of an image, each of which fits below it: its end, which tells ids apart."""
+    folder, slash, name = id.rpartition("/")
+    lines = []
+    for text in (folder + slash, name):
         cut = 0
-        while cut < len(text) and font.getlength(text[cut:]) > _SIDE - 4:
+        while cut < len(text) and font.getlength(text[cut:]) > _SIDE - 8:
             cut += 1
-        lines.insert(0, text[cut:])
-        text = text[:cut]
-    if text:
-        lines[0] = f"…{lines[0][1:]}"
+        lines.append(f"…{text[cut + 1 :]}" if cut else text)
     return lines

@@ -8,7 +8,7 @@ random split leak: what is held out was, nearly, trained on. ``find_near_copies`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,8 @@ SCALES: Final = (8, 20, 50, 100)
 """Ranks K of the neighbor that the nearest one is compared with, tried in turn: groups must be smaller than one."""
 LEVELS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 """Chances at which images are counted."""
+LISTED: Final = 1e-3
+"""The chance below which a pair is listed, at least, once there are near copies at all."""
 SIGNIFICANCE: Final = 0.01
 """The chance of a false alarm on data whose share of chance neighbors is as large as ``tolerated`` says."""
 
@@ -60,49 +62,38 @@ class NearCopies:
 
 
 class NearCopyCollector:
-    """A collector of pooled features that pass by in a run, at most so many of either side.
+    """A collector of pooled features that pass by in a run, of at most so many images of each side.
 
-    The first images are kept, in the order in which they come. That is the order of their ids, so that a part's
-    images are kept or left out together, which a random choice would tear apart.
+    The first images are kept, in the order in which they come. That is mostly the order of their ids, by which a part's
+    images are kept or left out together; a random choice would tear them apart.
     """
 
-    def __init__(self, training: int = 2000, held_out: int = 500) -> None:
+    def __init__(self, most: Mapping[str, int]) -> None:
         """
         Args:
-            training: number of training images that are kept, at most.
-            held_out: number of held-out images that are kept, at most.
+            most: name of each side, of which ``training`` is one, and the number of its images that are kept.
         """
-        self._sides = {"training": _Side(training), "held_out": _Side(held_out)}
+        self._most = dict(most)
+        self._rows: dict[str, dict[str, npt.NDArray[np.float32]]] = {side: {} for side in most}
 
-    def add_training(self, ids: Sequence[str], pooled: npt.NDArray[np.floating]) -> None:
-        """Take a batch of training images with their features (b, c), each image once: known ids are passed over."""
-        self._sides["training"].add(ids, pooled)
+    def wants(self, side: str, id: str) -> bool:
+        """Whether an image is new to the side and there is room for it."""
+        return len(self._rows[side]) < self._most[side] and id not in self._rows[side]
 
-    def add_held_out(self, ids: Sequence[str], pooled: npt.NDArray[np.floating]) -> None:
-        """Take a batch of held-out normal images with their features (b, c)."""
-        self._sides["held_out"].add(ids, pooled)
-
-    def find(self) -> NearCopies | None:
-        """Look for near copies between both sides; see ``find_near_copies``."""
-        training, held_out = self._sides["training"], self._sides["held_out"]
-        if not training.rows or not held_out.rows:
-            return None
-        return find_near_copies([*training.rows], training.matrix(), [*held_out.rows], held_out.matrix())
-
-
-class _Side:
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.rows: dict[str, npt.NDArray[np.float32]] = {}
-
-    def add(self, ids: Sequence[str], pooled: npt.NDArray[np.floating]) -> None:
+    def add(self, side: str, ids: Sequence[str], pooled: npt.NDArray[np.floating]) -> None:
+        """Take the images of a batch that are wanted, with their features (b, c)."""
         for id, row in zip(ids, pooled, strict=True):
-            if len(self.rows) >= self._limit:
-                return
-            self.rows.setdefault(id, np.array(row, dtype=np.float32))
+            if self.wants(side, id):
+                self._rows[side][id] = np.array(row, dtype=np.float32)
 
-    def matrix(self) -> npt.NDArray[np.float32]:
-        return np.stack([*self.rows.values()])
+    def find(self, side: str) -> NearCopies | None:
+        """Look for near copies of training images on another side; see ``find_near_copies``."""
+        training, held_out = self._rows["training"], self._rows[side]
+        if not training or not held_out:
+            return None
+        return find_near_copies(
+            [*training], np.stack([*training.values()]), [*held_out], np.stack([*held_out.values()])
+        )
 
 
 def find_near_copies(
@@ -161,7 +152,7 @@ def find_near_copies(
     pairs = tuple(
         NearPair(ids[m + row], ids[sides.nearest[row]], float(ratios[row]), float(chances_held_out[row]))
         for row in np.lexsort((ratios, chances_held_out))
-        if chances_held_out[row] <= level
+        if chances_held_out[row] <= max(level, LISTED)
     )
     if not pairs:
         return None
@@ -173,26 +164,27 @@ def find_near_copies(
     return NearCopies(pairs, tuple(alike), k, suggest_group([*training_ids, *held_out_ids], [*alike]))
 
 
-def near_copies_warning(name: str, found: NearCopies, sheet: str | None = None) -> str:
+def near_copies_warning(name: str, side: str, found: NearCopies, sheet: str) -> str:
     """The sentence on held-out images that have a near copy among the training images.
 
     Args:
         name: the category.
+        side: what the held-out images are for: ``calibration`` or ``test``.
         sheet: where pairs are shown.
     """
     count = len(found.pairs)
     pairs = some([f"{pair.held_out} ~ {pair.training}" for pair in found.pairs], 3)
-    shown = f"; look at {sheet}" if sheet else ""
     if found.suggestion is None:
         advice = "name the part of each image by [data] group (no expression or folder that was tried tells them apart)"
     else:
         put = f"{found.suggestion.together:.0%} of the surest near copies"
         groups = counted(found.suggestion.groups, "group")
         advice = f"set [data] group = {toml_value(found.suggestion.group)}, which puts {put} together, in {groups}"
+    harm = "scores will be worse than reported" if side == "test" else "more false alarms will be raised than promised"
     return (
-        f"{name}: expected held-out images of other parts than the training images, found {count:,} of "
-        f"{found.held_out:,} with a training image much closer than others ({pairs}{shown}): if they show the same "
-        f"parts, new parts will cause more false alarms than promised and score worse than reported; {advice}"
+        f"{name}: expected {side} images of other parts than the training images, found {count:,} of "
+        f"{found.held_out:,} normal ones with a training image much closer than others ({pairs}; look at {sheet}): if "
+        f"they show the same parts, {harm} on new parts: {advice}"
     )
 
 
@@ -201,7 +193,7 @@ def tolerated(level: float) -> float:
 
     Above ``level`` itself, as images are no uniform cloud: an envelope of what development data without copies showed.
     """
-    return min(1.0, 0.6 * level**0.35)
+    return min(1.0, 0.6 * math.pow(level, 0.35))
 
 
 def whitened(features: Floats) -> Floats:
@@ -219,7 +211,8 @@ def whitened(features: Floats) -> Floats:
     q = min(COMPONENTS, n // 2, rank)
     if n < c:
         return np.ascontiguousarray(vectors[:, :q]) * math.sqrt(n)
-    return centered @ (vectors[:, :q] / np.sqrt(values[:q] / n))
+    components: Floats = centered @ (vectors[:, :q] / np.sqrt(values[:q] / n))
+    return components
 
 
 @dataclass(frozen=True)
@@ -233,13 +226,14 @@ class Neighbors:
 
     def ratios(self, scale: int) -> Floats:
         """The distance to the nearest point over that to the ``scale``-th nearest (k,), from 0 to 1."""
-        return np.exp(self.logs[:, 0] - self.logs[:, self._near(scale) - 1])
+        ratios: Floats = np.exp(self.logs[:, 0] - self.logs[:, self._near(scale) - 1])
+        return ratios
 
     def chances(self, scale: int) -> Floats:
         """How probable so near a nearest point is, compared with the ``scale``-th nearest (k,)."""
         near = self._near(scale)
         logs = self.logs[:, : 3 * near]
-        gaps = np.arange(near, logs.shape[1]) * (logs[:, near:] - logs[:, near - 1 : -1])
+        gaps: Floats = np.arange(near, logs.shape[1]) * (logs[:, near:] - logs[:, near - 1 : -1])
         inverse = gaps.mean(axis=1)
         inverse = np.maximum((inverse + np.median(inverse)) / 2, 1e-9)
         within = np.exp((logs[:, 0] - logs[:, near - 1]) / inverse)
@@ -248,7 +242,7 @@ class Neighbors:
 
     def _near(self, scale: int) -> int:
         """The rank itself, or a third of the neighbors where there are too few."""
-        return min(scale, max(2, self.logs.shape[1] // 3))
+        return min(scale, max(2, int(self.logs.shape[1]) // 3))
 
 
 def neighbors(queries: Floats, points: Floats, *, itself: bool) -> Neighbors:

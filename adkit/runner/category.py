@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+
+from PIL import Image
 
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded, hold_out
@@ -29,6 +32,8 @@ class CategoryResult:
     rows: list[tuple[object, ...]]
     """One row per image, with the columns of COLUMNS."""
     warnings: list[str]
+    sheet: Image.Image | None = None
+    """Pairs of held-out images and their near copies among the training images, if there are any."""
 
 
 def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
@@ -50,6 +55,7 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
     normal = category.normal if run.fold_test else category.train
     folds = folded(normal, run.folds, run.seed, category.groups, "run.folds", category.name)
     trials: list[Trial] = []
+    watched = place
     for number, fold in enumerate(folds, 1):
         one = _without(category, fold, place) if run.fold_test else category
         subject, folder = f"{category.name}, fold {number} of {len(folds)}", place.of_fold(number)
@@ -61,9 +67,10 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
         trial = _trial(one, fitted, place, number)
         # Only what is saved stays in memory.
         trials.append(trial if run.fold_members or not trials else replace(trial, fitted=fitted.forgotten()))
+        place = place.unwatched()
     kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
     with place.display.stage("metrics", category.name):
-        concluded = conclude(category, trials, kept, place)
+        concluded = conclude(category, trials, kept, watched)
     return concluded, _kept(category, kept)
 
 
@@ -90,7 +97,10 @@ def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int |
     subject = category.name if fold is None else f"{category.name}, fold {fold}"
     with place.display.stage("evaluate", subject, len(category.test)) as advance:
         source, peaks = fitted.source(place), held_out.peaks is not None
-        test = evaluate(fitted.path, category.test, source, place.parts, advance, targets=True, peaks=peaks)
+        watch = None if place.watch is None else partial(place.watch.watched, "test")
+        test = evaluate(
+            fitted.path, category.test, source, place.parts, advance, targets=True, peaks=peaks, watch=watch
+        )
     fitted = replace(fitted, trainings=_traced(subject, category, fitted, place))
     return Trial(fitted, held_out, held_out.threshold, held_out.pixel_threshold, test, fold)
 
@@ -136,7 +146,10 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     rows = [row for trial in result for row in _rows(category, trial, len(trials) > 1)]
     doubts = [f"{category.name}: {text}" for text in _doubts(category, place.parts, kept)]
     doubts += [f"{one.subject}: {text}" for one in report.trainings if (text := collapse(one))]
-    return CategoryResult(report, rows, doubts)
+    near = None if place.watch is None else place.watch.report()
+    if near is None:
+        return CategoryResult(report, rows, doubts)
+    return CategoryResult(report, rows, [*doubts, *near.warnings], near.sheet)
 
 
 def _counts(category: Category, kept: Trial, tested: Sequence[Trial], place: Workspace) -> ImageCounts:

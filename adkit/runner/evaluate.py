@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,10 +57,11 @@ def evaluate(
     *,
     targets: bool,
     peaks: bool,
+    watch: Callable[[Iterable[Embedded]], Iterable[Embedded]] | None = None,
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
-    ``peaks`` asks for the highest value of each map.
+    ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
@@ -69,7 +70,8 @@ def evaluate(
     unseen: list[str] = []
     located = False
     evaluator = create_evaluator(path, parts.metric_size, parts.view.size, peaks=peaks)
-    for scored in outputs(evaluator, source.stream(samples, advance, targets=targets).embedded()):
+    embedded: Iterable[Embedded] = source.stream(samples, advance, targets=targets).embedded()
+    for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
         if scored.masks is not None:
             empty = ~scored.masks.flatten(1).any(1)

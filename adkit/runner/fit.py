@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
+from adkit.runner.near import NearCopyWatch, WatchedStream
 from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Snapshots
@@ -38,6 +40,12 @@ class Workspace:
     display: Display
     folder: Path
     """The folder for checkpoints, which is kept until the category is finished."""
+    watch: NearCopyWatch | None = None
+    """Sees the features of the category's normal images pass; None where the parts are named, or it saw enough."""
+
+    def unwatched(self) -> Workspace:
+        """The same for the folds after the first: one split is looked at."""
+        return replace(self, watch=None)
 
     def of_fold(self, number: int) -> Path:
         """The folder for the checkpoints of one fold, of which 1 is the first."""
@@ -78,6 +86,7 @@ def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
         subject = f"{category.name}, fold {number} of {len(category.folds)}"
         train = without(category.train, fold)
         fitted.append(split(subject, train, None, fold, category.groups, place, place.of_fold(number)))
+        place = place.unwatched()
     embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
@@ -164,7 +173,11 @@ def _fitted(
             scorer = place.parts.new_scorer()
             fitting = place.display.stage("fit", subject, len(train))
             with fitting as advance, blaming(who(place.parts.recipe.scorer)):
-                scorer.fit(source.stream(train, advance, targets=False, embedding=index))
+                stream = source.stream(train, advance, targets=False, embedding=index)
+                if place.watch is not None and index == 0:
+                    scorer.fit(WatchedStream(stream, partial(place.watch.see, "training")))
+                else:
+                    scorer.fit(stream)
         members.append(Member(index, scorer))
     return members
 
@@ -197,7 +210,8 @@ def calibrate(
     parts = place.parts
     with place.display.stage("calibrate", subject, len(samples)) as advance:
         peaks = parts.recipe.threshold.pixel
-        return evaluate(path, samples, source, parts, advance, targets=False, peaks=peaks)
+        watch = None if place.watch is None else partial(place.watch.watched, "calibration")
+        return evaluate(path, samples, source, parts, advance, targets=False, peaks=peaks, watch=watch)
 
 
 def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:

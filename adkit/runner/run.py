@@ -15,7 +15,7 @@ import tomli_w
 
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
-from adkit.data.samples import Dataset
+from adkit.data.samples import Category, Dataset
 from adkit.detector.save import detector_folders, save_detector
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
@@ -28,6 +28,7 @@ from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.fit import Workspace
 from adkit.runner.folder import Interrupted, run_folder
+from adkit.runner.near import NearCopyWatch
 from adkit.runner.resume import Finished, Ledger, State
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
@@ -38,6 +39,9 @@ from adkit.utils.progress import Display
 from adkit.utils.text import counted, did_you_mean, some
 
 logger = logging.getLogger("adkit")
+
+NEAR_COPIES = "near-copies"
+"""The contact sheet's name in a run, before the category's where there are several."""
 
 
 def run(
@@ -180,9 +184,13 @@ def _run_categories(
         if category.name not in done:
             shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left of it
             with _remarks() as remarks:
-                result, fitted = run_category(category, Workspace(source, parts, display, ledger.workspace(number)))
+                watch = _watch(category, parts, folder, len(dataset.categories) == 1)
+                place = Workspace(source, parts, display, ledger.workspace(number), watch)
+                result, fitted = run_category(category, place)
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
+            if watch is not None and result.sheet is not None:
+                result.sheet.save(ledger.run / watch.sheet)
             del fitted  # its memory is the next category's
             record = Finished(
                 category=category.name,
@@ -195,6 +203,13 @@ def _run_categories(
             ledger.finish(number, record, folder)
             yield record
         first = first or folder
+
+
+def _watch(category: Category, parts: Assembled, folder: Path, alone: bool) -> NearCopyWatch | None:
+    """A watch for near copies, where nobody says which part an image shows and features are not adapted to images."""
+    if category.grouped or parts.recipe.adapter is not None:
+        return None
+    return NearCopyWatch(category, f"{NEAR_COPIES}{'' if alone else f'-{folder.name}'}.png")
 
 
 class _Collector(logging.Handler):
