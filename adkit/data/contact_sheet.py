@@ -59,7 +59,7 @@ def _caption(id: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> lis
     """The folder and the name of an image, each of which fits below it: its end, which tells ids apart."""
     folder, slash, name = id.rpartition("/")
     lines = []
-    for text in (folder + slash, name):
+    for text in (folder + slash, name) if folder else (name,):
         cut = 0
         while cut < len(text) and font.getlength(text[cut:]) > _SIDE - 8:
             cut += 1
