@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from adkit import Detector, run
+from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.textures import draw_image, photographs, plans
 from adkit.data.loader import BadImages, Loader
@@ -124,7 +125,29 @@ def vicinity() -> Image.Image:
     return _sheet(columns)
 
 
-FIGURES = {"vicinity": vicinity, "quickstart": quickstart, "heatmaps": heatmaps}
+def near_copies() -> Image.Image:
+    """The first pairs of a contact sheet of overlapping crops: three of each of 24 places in each photograph."""
+    rng, side, shift = np.random.default_rng(0), 128, 12
+    with tempfile.TemporaryDirectory() as folder:
+        for texture, photo in photographs().items():
+            for place in range(24):
+                top, left = rng.integers(0, len(photo) - side - shift, 2)
+                for shot in range(3):
+                    y, x = np.array([top, left]) + rng.integers(0, shift, 2)
+                    crop = photo[y : y + side, x : x + side] * rng.uniform(0.9, 1.1)
+                    image = Image.fromarray(np.clip(crop, 0, 255).astype(np.uint8))
+                    image.save(Path(folder, f"{texture}{place:02}_shot{shot}.png"))
+        sheet = Path(folder, "sheet", "near-copies.png")
+        sheet.parent.mkdir()
+        recipe = {"data": {"format": "folder", "root": folder, "normal": "."}, "scorer": {"use": "knn"}}
+        check(recipe, contact_sheet=sheet)
+        image = Image.open(sheet)
+        image = image.crop((0, 0, image.width, image.height // 2))
+    image.thumbnail((1000, 1000))
+    return image.quantize(64)
+
+
+FIGURES = {"vicinity": vicinity, "quickstart": quickstart, "heatmaps": heatmaps, "near-copies": near_copies}
 
 
 def _shown(image: torch.Tensor) -> Image.Image:

@@ -62,7 +62,7 @@ def keys_by(group: str) -> Key:
 def without_key(category: str, group: str, ids: Sequence[str]) -> str:
     """The problem of ids whose group is not said."""
     return (
-        f"group: expected a group for every image of {category} by {group!r}, found none for "
+        f"group: expected a group for every image of {category} by {group}, found none for "
         f'{counted(len(ids), "image")} ({some(ids, 3)}): change the expression, or set group_missing = "own", by which '
         "such an image is a part of its own"
     )

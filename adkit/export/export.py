@@ -26,7 +26,7 @@ from adkit.utils.text import counted
 
 LIMIT: Final = 1e-3
 """The relative deviation from the detector above which nothing is exported."""
-SCHEMA: Final = "adkit.export/2"
+SCHEMA: Final = "adkit.export/3"
 STATEMENT: Final = "model.json"
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel")
 """The photographs to compare on by default; images of these names are in scikit-image's package."""
@@ -170,7 +170,9 @@ def _statement(
         "preprocessing": manifest.preprocessing.model_dump(mode="json") | {"steps": list(_steps(own))},
         "threshold": _value(manifest.threshold),
         "pixel_threshold": _value(manifest.pixel_threshold),
+        "threshold_per": None if manifest.threshold is None else manifest.threshold.per,
         "calibration": list(manifest.calibration),
+        "calibration_groups": None if manifest.calibration_groups is None else list(manifest.calibration_groups),
         "precision": {"detector": manifest.precision, "file": "float32"},
         "parity": asdict(found),
         "precision_parity": None if rounding is None else asdict(rounding),

@@ -189,7 +189,10 @@ def _override(values: dict[str, Any], taken: dict[KeyPath, str], argument: str) 
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             return f"{dotted_key(path[:depth])} is not a table in the recipe"
-    table[path[-1]] = _override_value(text)
+    value = _override_value(text)
+    if value is text and text.lstrip()[:1] in ("'", '"'):
+        return "expected text in quotes as TOML has it, found another; a backslash in double quotes is written twice"
+    table[path[-1]] = value
     taken.pop(path, None)  # so that the last argument for a key stands last
     taken[path] = argument
     return None

@@ -47,7 +47,9 @@ class ThresholdReport(_Part):
     per: str
     """``threshold.per``: image or part."""
     promise: str
-    """What is promised, as a sentence, and whether exactly or approximately."""
+    """What is promised, as a sentence."""
+    approximate: bool
+    """Whether no theorem covers the promise: that of ``cross``, and of ``pooled`` where images show the same parts."""
     folds: int | None
     """The number of folds of method ``cross``; None for the others."""
     calibration_images: int

@@ -39,10 +39,11 @@ def thresholds_table(report: Report) -> Table | None:
     heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\nimages", "defects\nfound")
     result = _table("threshold", *heads)
     for name, threshold in rows.items():
+        promised = max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked)
         result.add_row(
             name,
             f"{threshold.value:.4g}",
-            f"≤ {max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked):.3f}",
+            f"{'≈' if threshold.approximate else '≤'} {promised:.3f}{' a part' if threshold.per == 'part' else ''}",
             _value(threshold.test_false_positive_rate),
             _value(threshold.test_recall),
         )

@@ -15,7 +15,7 @@ from adkit.data.splits import one_per_group
 from adkit.errors import UserError
 from adkit.metrics import PIXEL_METRICS, image_metrics
 from adkit.recipe.reader import Recipe
-from adkit.recipe.tables import Method, Per, ThresholdTable
+from adkit.recipe.tables import Per, ThresholdTable
 from adkit.report.report import ThresholdReport
 from adkit.runner.evaluate import Evaluation, FloatArray
 from adkit.runner.fit import Calibrated, Workspace
@@ -115,22 +115,19 @@ def require_groups(recipe: Recipe, categories: Sequence[Category]) -> None:
         )
 
 
-def promise(method: Method, per: Per, rate: float, *, grouped: bool, pixel: bool) -> str:
+def promise(per: Per, rate: float, *, approximate: bool, grouped: bool, pixel: bool) -> str:
     """What a threshold promises, as a sentence.
 
     Args:
         grouped: whether the data says which images show one part; otherwise each image is a part of its own.
         pixel: whether the threshold is one on the values of maps.
     """
-    called = "has a pixel called anomalous" if pixel else "is called anomalous"
-    subject = "a new normal image"
+    subject = "of a new normal part, one image drawn at random" if grouped else "a new normal image"
     if per == "part":
-        subject = "a new normal part (its highest image)" if pixel else "a new normal part"
-    elif grouped:
-        subject = "of a new normal part, one image drawn at random"
-    approximate = method == "cross" or (method == "pooled" and grouped)
-    how = ", approximately" if approximate else ""
-    return f"{subject} {called} with a chance of at most {rate:.4g}{how}"
+        subject = "a new normal part"
+    called = "has a pixel that is called anomalous" if pixel else "is called anomalous"
+    how = "approximately" if approximate else "at most"
+    return f"{subject} {called} with a chance of {how} {rate:.3g}"
 
 
 def threshold_report(
@@ -150,12 +147,14 @@ def threshold_report(
     anomalous = _shares(category, kept, table.per, pixel=pixel, label=1)
     calibrated = kept.fitted.calibration.samples
     groups = len({category.group_of(sample) for sample in calibrated})
+    approximate = table.method == "cross" or (table.method == "pooled" and groups < len(calibrated))
     kept_rate = max(threshold.supported, threshold.asked)
     return ThresholdReport(
         value=threshold.value,
         method=table.method,
         per=table.per,
-        promise=promise(table.method, table.per, kept_rate, grouped=category.grouped, pixel=pixel),
+        promise=promise(table.per, kept_rate, approximate=approximate, grouped=category.grouped, pixel=pixel),
+        approximate=approximate,
         folds=table.parts or None,
         calibration_images=len(calibrated),
         calibration_groups=groups,
