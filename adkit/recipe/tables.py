@@ -55,6 +55,13 @@ class RunTable(Params):
         description="with folds: true: the folds are of all normal images, those of the test too, and each is tested "
         "once, by the detector that was fitted without its fold; false: all detectors are tested on the test images",
     )
+    synthetic: int = Field(
+        128,
+        ge=0,
+        le=100_000,
+        description="number of defects drawn into held-out normal images, by whose AUROC runs can be compared without "
+        "test images; 0: none",
+    )
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
 
     @model_validator(mode="after")

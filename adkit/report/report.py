@@ -125,6 +125,11 @@ class CategoryReport(_Part):
     fold_members: dict[str, float | None] | None = None
     """The metrics of the saved detector, where ``run.fold_members`` gives it the members of all folds."""
     images: ImageCounts
+    synthetic_auroc: float | None = None
+    """The mean over kinds of the image AUROC of drawn defects against the held-out normal images they are drawn on;
+    None without held-out images. No test image takes part, so recipes may be chosen by it."""
+    synthetic: dict[str, float] = {}
+    """Kind of drawn defect → its image AUROC."""
     threshold: ThresholdReport | None
     trainings: list[TrainingReport] = []
     pixel_threshold: ThresholdReport | None = None

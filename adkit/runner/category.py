@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 
 from PIL import Image
 
@@ -16,6 +17,7 @@ from adkit.metrics import METRICS, mean_and_sem
 from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, TrainingReport
 from adkit.runner.evaluate import evaluate
 from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
+from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
 from adkit.utils.text import counted
@@ -132,12 +134,15 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     summed = {name: mean_and_sem([one[name] for one in metrics]) for name in METRICS}
     # With fold_test every fold has normal test images of its own; otherwise all have those of the kept detector.
     tested = trials if place.parts.recipe.run.fold_test else [kept]
+    synthetic = mean_aurocs(trial.fitted.synthetic for trial in trials)
     report = CategoryReport(
         metrics={name: mean for name, (mean, _) in summed.items()},
         sem={name: sem for name, (_, sem) in summed.items()} if len(trials) > 1 else None,
         folds=metrics if len(trials) > 1 else [],
         fold_members=kept.metrics if kept not in trials else None,
         images=_counts(category, kept, tested, place),
+        synthetic_auroc=fmean(synthetic.values()) if synthetic else None,
+        synthetic=synthetic,
         threshold=threshold_report(category, kept, tested, place, pixel=False),
         pixel_threshold=threshold_report(category, kept, tested, place, pixel=True),
         trainings=[training for trial in trials for training in trial.fitted.trainings],

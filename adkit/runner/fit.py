@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, who
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.inference.sources import Source
+from adkit.inference.synthetic import KINDS
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
 from adkit.runner.near import NearCopyWatch, WatchedStream
+from adkit.runner.synthetic import mean_aurocs, synthetic_aurocs
 from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Snapshots
@@ -66,6 +68,8 @@ class Calibrated:
     trainings: list[TrainingReport]
     snapshots: tuple[Snapshots, ...] = ()
     """The snapshots along each of ``trainings``."""
+    synthetic: Mapping[str, float] = field(default_factory=dict)
+    """Kind of drawn defect → its image AUROC against the calibration images."""
 
     def forgotten(self) -> Calibrated:
         """A copy without what takes memory: no member is left to score with."""
@@ -91,7 +95,16 @@ def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
     calibration = joined([one.calibration for one in fitted])
     trainings = [training for one in fitted for training in one.trainings]
     snapshots = tuple(snapshots for one in fitted for snapshots in one.snapshots)
-    return Calibrated(embeddings, path, calibration, calibration.samples, fitted[0].stopping, trainings, snapshots)
+    return Calibrated(
+        embeddings,
+        path,
+        calibration,
+        calibration.samples,
+        fitted[0].stopping,
+        trainings,
+        snapshots,
+        mean_aurocs([one.synthetic for one in fitted]),
+    )
 
 
 def split(
@@ -137,6 +150,9 @@ def split(
             source = place.source.fresh(embeddings)
         path = parts.scoring_path(usable, fuse)
     found = calibrate(subject, path, calibration, source, place)
+    drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
+    with place.display.stage("synthetic", subject, drawings) as advance:
+        synthetic = synthetic_aurocs(path, embeddings, found, parts, source.bad, advance)
     return Calibrated(
         embeddings,
         path if scaling else path.scaled(_scales(found)),
@@ -146,6 +162,7 @@ def split(
         trainings=[one.report for one in adapted],
         # Images that are new to the training: those of the threshold, else of the scales, else of the stopper.
         snapshots=tuple(replace(one.snapshots, held_out=calibration or scaling or held_out or ()) for one in adapted),
+        synthetic=synthetic,
     )
 
 
