@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CONCAT = "concat"
 """Name of the level that joins the spatial levels."""
+FAINTEST = 0.01
+"""Smallest share of the mean deviation of an image's channels that a channel is divided by."""
 Channels = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
 """How many channels to keep, or which ones."""
 
@@ -31,6 +33,11 @@ class FeaturesTable(Params):
     combine: Literal["none", "concat"] = Field(
         default="none",
         description="concat: resample the spatial levels to the first one's grid and join their channels",
+    )
+    standardize: Literal["none", "image"] = Field(
+        default="none",
+        description="image: each channel of a spatial level less its mean over the image's cells, divided by its "
+        "standard deviation there, so that light and exposure, which differ from image to image, count less",
     )
     neighborhood: int = Field(
         default=1,
@@ -84,6 +91,7 @@ class FeatureTransform:
             kept: channels that an earlier transform chose, by its levels; default: choose anew.
         """
         self._identity = table == FeaturesTable()
+        self._standardizes = table.standardize == "image"
         self._side = table.neighborhood
         self._given = dict(levels)
         self._sources = _sources(table, levels)
@@ -128,6 +136,8 @@ class FeatureTransform:
         given = self._given[source]
         if source in self._kept:
             tensor = tensor.index_select(3, self._kept[source].to(tensor.device))
+        if self._standardizes and given.spatial:
+            tensor = _standardized(tensor)
         if self._side > 1 and given.spatial:
             tensor = _average(tensor, self._side)
         if (given.grid, given.geometry) == (target.grid, target.geometry):
@@ -178,6 +188,18 @@ def _checked(kept: Sequence[int], wanted: Channels, name: str, channels: int) ->
             f"{channels}, found {some(list(map(str, kept))) or 'none'}: use those that an earlier transform kept"
         )
     return torch.tensor(kept)
+
+
+def _standardized(tensor: Tensor) -> Tensor:
+    """Standardize each channel of each image of a level (n, h, w, c) over the image's cells.
+
+    No deviation counts as less than ``FAINTEST`` of the mean deviation of the image's channels: one that hardly varies
+    would otherwise be nothing but rounding.
+    """
+    centered = tensor - tensor.mean((1, 2), keepdim=True)
+    deviation = centered.square().mean((1, 2), keepdim=True).sqrt()  # (n, 1, 1, c)
+    floor = (FAINTEST * deviation.mean(3, keepdim=True)).clamp_min(1e-12)
+    return centered / deviation.maximum(floor)
 
 
 def _average(tensor: Tensor, side: int) -> Tensor:

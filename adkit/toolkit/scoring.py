@@ -12,19 +12,36 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.plugin.types import Features, Geometry, Level, Scores
 
-Aggregation = Literal["max", "mean"]
-"""How the values of a map become one score."""
+Aggregation = Literal["max", "mean", "max_less_median"]
+"""How the values of a map become one score; a map of one cell is its value, whatever it is called.
+
+``max_less_median`` is the largest value less the median one: what is above the rest of its own image. A whole image
+that is unusual, say by its exposure, then counts less.
+"""
 
 
 def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggregation: Aggregation) -> Scores:
-    """Compute scores from maps: a level's is the largest or mean value of its map, an image's the mean over levels.
+    """Compute scores from maps: a level's is by ``aggregation`` of its map, an image's the mean over levels.
 
     Args:
         maps: level name → (n, h, w), at least one; a pooled level is 1×1.
         geometry: geometry of at least these levels.
     """
-    levels = {name: m.amax((1, 2)) if aggregation == "max" else m.mean((1, 2)) for name, m in maps.items()}
+    levels = {name: _aggregated(values, aggregation) for name, values in maps.items()}
     return Scores(torch.stack(list(levels.values())).mean(0), *spatial(maps, geometry), levels)
+
+
+def _aggregated(values: Tensor, aggregation: Aggregation) -> Tensor:
+    """Compute (n,) scores from maps (n, h, w)."""
+    if aggregation == "mean":
+        return values.mean((1, 2))
+    highest = values.amax((1, 2))
+    if aggregation == "max" or values.shape[1:] == (1, 1):
+        return highest
+    # Sorted, because other runtimes that detectors are exported to have no median.
+    ascending = values.flatten(1).sort(1).values
+    count = ascending.shape[1]
+    return highest - (ascending[:, (count - 1) // 2] + ascending[:, count // 2]) / 2
 
 
 def spatial(

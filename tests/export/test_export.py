@@ -37,6 +37,10 @@ CASES = {
     "knn of levels": {"scorer": {"use": "knn", "k": 1}},
     "cosine": {"scorer": {"use": "knn", "metric": "cosine", "sample": 0.5}},
     "concat": {"features": {"combine": "concat", "neighborhood": 3, "channels": 20}},
+    "standardized": {
+        "features": {"standardize": "image"},
+        "scorer": {"use": "gaussian", "aggregation": "max_less_median"},
+    },
     "spade": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 3}},
     "spade of all": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 0, "combine": "concat"}},
     "spade of centroids": {"extractor": ALL, "scorer": {"use": "spade", "centroids": 2}},

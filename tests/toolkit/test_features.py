@@ -42,6 +42,7 @@ def transform(levels: dict[str, Level] = LEVELS, **table: object) -> FeatureTran
     [
         {},
         {"neighborhood": 3},
+        {"standardize": "image"},
         {"combine": "concat"},
         {"channels": 2},
         {"combine": "concat", "neighborhood": 3, "channels": (4, 0)},
@@ -169,3 +170,35 @@ def test_a_recipe_reads_the_table_as_json() -> None:
 def test_the_table_needs_no_torch() -> None:
     code = "import sys, adkit.toolkit.features; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_standardized_channels_have_mean_0_and_deviation_1_in_each_image() -> None:
+    change = transform(standardize="image")
+    given = change(features())
+    for name in ("fine", "coarse"):
+        torch.testing.assert_close(given[name].mean((1, 2)), torch.zeros(2, LEVELS[name].channels), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            given[name].std((1, 2), correction=0), torch.ones(2, LEVELS[name].channels), atol=1e-6, rtol=0
+        )
+
+
+def test_standardizing_leaves_a_pooled_level_alone() -> None:
+    before = features()
+    assert torch.equal(transform(standardize="image")(before)["pool"], before["pool"])
+
+
+def test_a_gain_and_an_offset_of_an_image_do_not_change_its_standardized_features() -> None:
+    before = features()
+    gain, offset = torch.tensor([2.0, 0.5]).reshape(2, 1, 1, 1), torch.tensor([1.0, -3.0]).reshape(2, 1, 1, 1)
+    changed = Features({name: gain * level + offset for name, level in before.items()}, before.geometry)
+    change = transform(standardize="image")
+    torch.testing.assert_close(change(changed)["fine"], change(before)["fine"], atol=1e-5, rtol=0)
+
+
+def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
+    level = torch.zeros(1, 4, 4, 2)
+    level[..., 0] = torch.randn(4, 4, generator=generator())
+    level[0, 0, 0, 1] = 1e-9
+    levels = {"fine": LEVELS["fine"]}
+    given = transform(levels, standardize="image")(Features({"fine": level}, {"fine": LEVELS["fine"].geometry}))
+    assert given["fine"][..., 1].abs().max() < 1e-6

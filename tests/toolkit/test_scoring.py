@@ -16,12 +16,26 @@ GEOMETRY = {name: Geometry((0.5, 0.5), (1.0, 1.0)) for name in MAPS}
 
 @pytest.mark.parametrize(
     ("aggregation", "of_levels", "image"),
-    [("max", {"pool": [6.0], "layer1": [4.0]}, [5.0]), ("mean", {"pool": [6.0], "layer1": [2.0]}, [4.0])],
+    [
+        ("max", {"pool": [6.0], "layer1": [4.0]}, [5.0]),
+        ("mean", {"pool": [6.0], "layer1": [2.0]}, [4.0]),
+        ("max_less_median", {"pool": [6.0], "layer1": [2.0]}, [4.0]),
+    ],  # 4 less the middle of 1 and 3
 )
 def test_maps_become_scores_of_levels_and_their_mean_that_of_the_image(aggregation, of_levels, image):
     scores = scores_of(MAPS, GEOMETRY, aggregation)
     assert {name: values.tolist() for name, values in scores.levels.items()} == of_levels
     assert scores.image.tolist() == image
+
+
+def test_what_is_added_to_a_whole_map_does_not_change_its_maximum_less_its_median():
+    maps = {"layer1": torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))}
+    brighter = {"layer1": maps["layer1"] + torch.tensor([0.0, 10.0, -3.0])[:, None, None]}
+    one, other = (scores_of(each, GEOMETRY, "max_less_median") for each in (maps, brighter))
+    np.testing.assert_allclose(one.image, other.image, atol=1e-5)
+    expected = maps["layer1"].numpy().max((1, 2)) - np.median(maps["layer1"].numpy().reshape(3, -1), axis=1)
+    np.testing.assert_allclose(one.image, expected, rtol=1e-6)
+    assert torch.equal(other.maps["layer1"], brighter["layer1"])  # the map stays raw
 
 
 def test_levels_of_one_cell_have_no_map():
