@@ -17,6 +17,7 @@ FOLDERS = 'docs/architecture.md, "Folders",'
 LAYERS = (
     ("errors", "utils"),
     ("plugin", "metrics", "threshold"),
+    ("bootstrap",),
     ("toolkit", "data", "report"),
     ("recipe",),
     ("inference",),

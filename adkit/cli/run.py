@@ -85,10 +85,10 @@ def run_recipes(options: argparse.Namespace) -> int:
 def _show(report: Report) -> None:
     from rich.console import Console
 
-    from adkit.report.tables import metrics_table, thresholds_table
+    from adkit.report.tables import kinds_table, metrics_table, thresholds_table
 
     console = Console()
-    for table in (metrics_table(report), thresholds_table(report)):
+    for table in (metrics_table(report), kinds_table(report), thresholds_table(report)):
         if table is not None:  # wider than a narrow terminal rather than with its values cut off
             console.width = max(
                 Console().width, console.measure(table, options=console.options.update(width=500)).maximum

@@ -115,9 +115,24 @@ class TrainingReport(_Part):
     """The snapshots along the training; nothing was decided by them."""
 
 
+class KindReport(_Part):
+    """How one kind of anomaly is found among all normal test images."""
+
+    images: int
+    """The number of test images of this kind."""
+    metrics: dict[str, float | None]
+    """As those of the category; those of pixels are over all normal test images and those of this kind."""
+
+
 class CategoryReport(_Part):
     metrics: dict[str, float | None]
     """Those of pixels are null where there is no mask or no map. With ``run.folds``, means over the folds."""
+    intervals: dict[str, tuple[float, float]] = {}
+    """The 95% intervals of metrics, by resamples of whole groups of test images."""
+    intervals_missing: str | None = None
+    """Why there are no intervals; None where there are."""
+    kinds: dict[str, KindReport] = {}
+    """Kind of anomaly → its metrics, where there is more than one; of the saved detector."""
     sem: dict[str, float | None] | None = None
     """The standard errors of the means in ``metrics``; None without ``run.folds``."""
     folds: list[dict[str, float | None]] = []

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+MOST_KINDS = 20
+"""Kinds of anomalies beyond which they are not shown on a terminal."""
+
+
 def metrics_table(report: Report) -> Table | None:
     """The metrics of each category, and their mean with its standard error; None where nothing could be measured."""
     shown = [metric for metric in METRICS if report.mean[metric] is not None]
@@ -20,14 +24,30 @@ def metrics_table(report: Report) -> Table | None:
     for name, category in report.categories.items():
         result.add_row(name, *(_value(category.metrics[metric]) for metric in shown))
     only = next(iter(report.categories.values()))
-    if len(report.categories) == 1 and only.sem is not None:
-        result.add_row("± SEM of folds", *(_value(only.sem[metric]) for metric in shown))
+    if len(report.categories) == 1:
+        if only.intervals:
+            result.add_row("95% from", *(_end(only.intervals.get(metric), 0) for metric in shown))
+            result.add_row("to", *(_end(only.intervals.get(metric), 1) for metric in shown))
+        if only.sem is not None:
+            result.add_row("± SEM of folds", *(_value(only.sem[metric]) for metric in shown))
     if len(report.categories) > 1:
         errors = report.mean["sem"]
         assert isinstance(errors, dict)
         result.add_section()
         result.add_row("mean", *(_value(report.mean[metric]) for metric in shown))
         result.add_row("± SEM", *(_value(errors[metric]) for metric in shown))
+    return result
+
+
+def kinds_table(report: Report) -> Table | None:
+    """How each kind of anomaly is found in the only category of a run; None with several categories or one kind."""
+    only = next(iter(report.categories.values()))
+    if len(report.categories) > 1 or not 1 < len(only.kinds) <= MOST_KINDS:
+        return None
+    shown = [metric for metric in METRICS if any(kind.metrics[metric] is not None for kind in only.kinds.values())]
+    result = _table("by kind", "kind", "images", *(METRICS[metric].title for metric in shown))
+    for name, kind in only.kinds.items():
+        result.add_row(name, f"{kind.images:,}", *(_value(kind.metrics[metric]) for metric in shown))
     return result
 
 
@@ -58,6 +78,10 @@ def _table(title: str, first: str, *others: str) -> Table:
     for head in others:
         result.add_column(head, justify="right", no_wrap=True)
     return result
+
+
+def _end(interval: tuple[float, float] | None, end: int) -> str:
+    return "–" if interval is None else _value(interval[end])
 
 
 def _value(value: object) -> str:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
+import numpy as np
 from PIL import Image
 
+from adkit.bootstrap import Tested, intervals
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded, hold_out
 from adkit.detector.save import Fitted
 from adkit.inference.assemble import Assembled
-from adkit.metrics import METRICS, mean_and_sem
-from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, TrainingReport
-from adkit.runner.evaluate import evaluate
+from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
+from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, KindReport, TrainingReport
+from adkit.runner.evaluate import Evaluation, anomalous_kinds, evaluate
 from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
 from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
@@ -135,8 +137,14 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     # With fold_test every fold has normal test images of its own; otherwise all have those of the kept detector.
     tested = trials if place.parts.recipe.run.fold_test else [kept]
     synthetic = mean_aurocs(trial.fitted.synthetic for trial in trials)
+    exact = {name: mean for name, (mean, _) in summed.items()}
+    tests = [Tested(t.test.scores, t.test.labels, t.test.keys(category.groups), t.test.counts) for t in trials]
+    found = intervals(tests, exact, place.parts.context.seed_for("intervals"))
     report = CategoryReport(
-        metrics={name: mean for name, (mean, _) in summed.items()},
+        metrics=exact,
+        intervals=found.values,
+        intervals_missing=found.missing,
+        kinds=_kinds(kept.test),
         sem={name: sem for name, (_, sem) in summed.items()} if len(trials) > 1 else None,
         folds=metrics if len(trials) > 1 else [],
         fold_members=kept.metrics if kept not in trials else None,
@@ -155,6 +163,17 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     if near is None:
         return CategoryResult(report, rows, doubts)
     return CategoryResult(report, rows, [*doubts, *near.warnings], near.sheet)
+
+
+def _kinds(test: Evaluation) -> dict[str, KindReport]:
+    """The metrics of each kind of anomaly against all normal test images."""
+    kinds = {}
+    for kind in anomalous_kinds(test.samples):
+        chosen = np.array([not sample.label or sample.kind == kind for sample in test.samples])
+        metrics = image_metrics(test.scores[chosen], test.labels[chosen])
+        pixel = test.pixel_kinds.get(kind) or dict.fromkeys(PIXEL_METRICS)
+        kinds[kind] = KindReport(images=int(test.labels[chosen].sum()), metrics=metrics | pixel)
+    return kinds
 
 
 def _counts(category: Category, kept: Trial, tested: Sequence[Trial], place: Workspace) -> ImageCounts:

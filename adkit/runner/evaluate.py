@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
-from adkit.data.samples import Sample
+from adkit.data.samples import Sample, in_order
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import FINITE_SCORES, Embedded, outputs
 from adkit.inference.pipeline import ScoringPath
 from adkit.inference.sources import Source
-from adkit.metrics import PixelMetrics
+from adkit.metrics import PixelCounts, PixelMetrics
 from adkit.plugin.guard import check_finite
 from adkit.utils.progress import Advance
 
@@ -36,6 +36,10 @@ class Evaluation:
     """(n,): the highest value of each image's map; None unless asked for, or without maps."""
     pixel: dict[str, float | None] | None = None
     """Pixel metric → its value; None without masks or maps."""
+    pixel_kinds: Mapping[str, dict[str, float | None]] = field(default_factory=dict)
+    """Kind of anomaly → its pixel metrics, with the pixels of all normal images."""
+    counts: PixelCounts | None = None
+    """The pixels of each image at some thresholds, for intervals; None without masks or maps."""
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
 
@@ -81,6 +85,8 @@ def evaluate(
                 pixel.add(maps.numpy(), masks.numpy())
             located = True
         found.append(replace(scored, maps=None, masks=None, regions=None))
+    counts = pixel.counts() if located else None
+    kinds = _pixel_kinds(pixel, seen) if located else {}
     highest = [one.peaks.numpy() for one in found if one.peaks is not None]
     return Evaluation(
         seen,
@@ -88,8 +94,24 @@ def evaluate(
         np.concatenate([np.zeros((0, len(path.members)), np.float32), *(one.members.numpy() for one in found)]),
         np.concatenate(highest) if highest else None,
         pixel.compute() if located else None,
+        kinds,
+        counts,
         tuple(unseen),
     )
+
+
+def anomalous_kinds(samples: Sequence[Sample]) -> list[str]:
+    """The kinds of the anomalous ``samples``, each once; none where there is but one, which is the total."""
+    kinds = in_order(sample.kind for sample in samples if sample.label)
+    return kinds if len(kinds) > 1 else []
+
+
+def _pixel_kinds(pixel: PixelMetrics, samples: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
+    found = {}
+    for kind in anomalous_kinds(samples):
+        chosen = np.array([not sample.label or sample.kind == kind for sample in samples])
+        found[kind] = pixel.of_images(chosen).compute()
+    return found
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
