@@ -12,7 +12,8 @@ of one data set overlap, so the error says how well the mean over splits is know
 
 "at random" calibrates by as many images drawn without a look at their groups, as if none had been named.
 
-Steadiness: for one split at a time, the standard deviation over 20 seeds of the draw of the rate that is seen.
+Steadiness: the standard deviation of the rate over splits (or draws) and, for one split at a time, over 20 seeds of the
+draw of one image per group, on which the other methods do not depend.
 
 --simulate: scores are a group's effect (variance 1) and noise (0.25), groups have 1 to 8 images, in the second table
 the more the larger the effect, and new groups are drawn for every draw.
@@ -65,12 +66,12 @@ class Tally:
         self.promised.setdefault(row, []).append(promised)
 
     def show(self, title: str) -> None:
-        print(f"\n{title}\n\n| | promised | seen ± standard error | |\n|---|---|---|---|")
+        print(f"\n{title}\n\n| | promised | seen ± standard error | | deviation over draws |\n|---|---|---|---|---|")
         for row, rates in self.rates.items():
             promised, mean = float(np.mean(self.promised[row])), float(np.mean(rates))
             error = float(np.std(rates, ddof=1)) / math.sqrt(len(rates))
             verdict = "within 2" if abs(mean - promised) <= 2 * error else "below" if mean < promised else "ABOVE"
-            print(f"| {row} | {promised:.4f} | {mean:.4f} ± {error:.4f} | {verdict} |")
+            print(f"| {row} | {promised:.4f} | {mean:.4f} ± {error:.4f} | {verdict} | {np.std(rates, ddof=1):.3f} |")
 
 
 def main() -> None:
@@ -147,6 +148,7 @@ class Images:
         tables = {
             "data": {"format": "mvtec", "root": root, "group": group, "calibration": 0},
             "extractor": EXTRACTOR,
+            "run": {"device": "cpu"},
             "scorer": SCORERS["pool"],
         }
         recipe = read_recipe(tables)
@@ -189,7 +191,7 @@ def measure(options: argparse.Namespace) -> None:
     images = Images(options.root, options.group)
     total = len(np.unique(images.keys))
     print(f"{images.name}: {len(images.samples)} good images of {total} groups, {options.splits} splits")
-    for count in (None, *options.groups):
+    for count in (*options.groups, None):
         tally, steadiness = Tally(), Tally()
         held_groups = []
         for seed in range(options.splits):
@@ -200,7 +202,7 @@ def measure(options: argparse.Namespace) -> None:
                 one_split(images, level, name, fitted, held, tested, seed, options.rate, tally, steadiness)
         title = f"{np.mean(held_groups):.1f} groups to calibrate by"
         tally.show(title)
-        print(f"\n{title}: standard deviation over seeds of the rate that is seen")
+        print(f"\n{title}: standard deviation over seeds of the draw")
         for row, spread in steadiness.rates.items():
             print(f"  {row}: {np.mean(spread):.4f}")
 

@@ -1,13 +1,15 @@
 """Conformal thresholds, p-values and Wilson intervals against numbers worked out by hand."""
 
 import math
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from adkit.errors import UserError
-from adkit.threshold import Threshold, conformal, p_values, wilson_interval
+from adkit.threshold import Threshold, conformal, highest_per_group, p_values, wilson_interval
 
 
 def test_19_scores_support_one_in_twenty():
@@ -101,3 +103,104 @@ def test_wilson_of_nothing_knows_nothing():
 def test_wilson_of_impossible_counts(successes, n, confidence):
     with pytest.raises(UserError, match=f"found {successes} of {n} at confidence {confidence}"):
         wilson_interval(successes, n, confidence)
+
+
+# Groups ------------------------------------------------------------------------------------------------
+
+
+def by_definition(scores, groups, rate):
+    """The smallest score above which at most ``rate`` of the weight lies, in fractions, straight from the definition."""
+    sizes = Counter(groups)
+    total = len(sizes) + 1
+    weights = [Fraction(1, total * sizes[group]) for group in groups]
+    for value in sorted(scores):
+        above = Fraction(1, total) + sum((w for s, w in zip(scores, weights, strict=True) if s > value), Fraction(0))
+        if above <= Fraction(str(rate)):
+            return value
+    return max(scores)
+
+
+def p_by_definition(score, scores, groups):
+    sizes = Counter(groups)
+    total = len(sizes) + 1
+    found = sum(
+        (Fraction(1, total * sizes[g]) for s, g in zip(scores, groups, strict=True) if s >= score), Fraction(1, total)
+    )
+    return float(found)
+
+
+def test_images_of_a_group_share_its_weight():
+    # Groups of 1, 2 and 3 images: weights of 1/4, 1/8 and 1/12, and 1/4 at infinity.
+    scores, groups = np.array([1.0, 2, 5, 3, 4, 6]), np.array([0, 1, 1, 2, 2, 2])
+    # Above 6: 1/4. At or above 6: 1/4 + 1/12 = 1/3; 5: 11/24; 4: 13/24; 3: 15/24; 2: 18/24; 1: 1.
+    assert p_values(np.array([7.0, 6, 5, 4, 3, 2, 1]), scores, groups).tolist() == [
+        0.25,
+        1 / 3,
+        11 / 24,
+        13 / 24,
+        15 / 24,
+        18 / 24,
+        1,
+    ]
+    assert conformal(scores, 0.25, groups).value == 6
+    assert conformal(scores, 0.4, groups).value == 5  # above 5 lie 1/3, above 4 lie 11/24
+    assert conformal(scores, 0.2, groups) == Threshold(value=6, groups=3, asked=0.2, supported=0.25)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_thresholds_of_groups_are_those_of_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 40))
+    groups = rng.integers(0, int(rng.integers(1, 15)), count)
+    scores = rng.integers(0, 12, count).astype(np.float32)  # with ties
+    rate = float(rng.choice([0.03, 0.05, 0.1, 0.29, 0.5, 0.9]))
+    found = conformal(scores, rate, groups)
+    assert found.value == by_definition(scores.tolist(), groups.tolist(), rate)
+    new = np.arange(-1, 14, dtype=np.float32)
+    ps = p_values(new, scores, groups)
+    assert ps.tolist() == [p_by_definition(score, scores.tolist(), groups.tolist()) for score in new.tolist()]
+    if found.kept:
+        called = new > found.value
+        assert not (called & (ps > rate)).any()
+        assert (called == (ps <= rate))[new >= scores.min()].all()
+
+
+def test_groups_of_one_image_are_ordinary_split_conformal():
+    scores = np.random.default_rng(0).normal(size=57)
+    assert conformal(scores, 0.1, np.arange(57)) == conformal(scores, 0.1)
+    assert p_values(scores, scores, np.arange(57)).tolist() == p_values(scores, scores).tolist()
+
+
+def test_the_highest_of_each_group():
+    scores, groups = np.array([1.0, 7, 3, -2, 5]), np.array([4, 9, 4, 2, 9])
+    highest, numbers = highest_per_group(scores, groups)
+    assert highest.tolist() == [-2, 3, 7]
+    assert numbers.tolist() == [2, 4, 9]
+
+
+@pytest.mark.parametrize("how", ["one per group", "hierarchical", "per part"])
+def test_of_new_groups_no_more_are_called_than_promised(how):
+    """1,500 draws of 30 groups of 1 to 6 images with an effect each, at a rate of 0.1."""
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(1500):
+
+        def drawn(count):
+            groups = np.repeat(np.arange(count), rng.integers(1, 7, count))
+            return rng.normal(size=count)[groups] + 0.3 * rng.normal(size=len(groups)), groups
+
+        (scores, groups), (new, new_groups) = drawn(30), drawn(20)
+        if how == "per part":
+            above = highest_per_group(new, new_groups)[0] > conformal(highest_per_group(scores, groups)[0], 0.1).value
+            rates.append(above.mean())
+            continue
+        if how == "one per group":
+            value = conformal(np.array([rng.choice(scores[groups == g]) for g in range(30)]), 0.1).value
+        else:
+            value = conformal(scores, 0.1, groups).value
+        rates.append(np.mean([(new[new_groups == g] > value).mean() for g in range(20)]))
+    mean, error = np.mean(rates), np.std(rates) / math.sqrt(len(rates))
+    promised = 3 / 31  # ⌊31 · 0.1⌋ / 31
+    assert mean < promised + 3 * error
+    if how != "hierarchical":
+        assert mean > promised - 3 * error
