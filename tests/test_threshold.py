@@ -109,7 +109,7 @@ def test_wilson_of_impossible_counts(successes, n, confidence):
 
 
 def by_definition(scores, groups, rate):
-    """The smallest score above which at most ``rate`` of the weight lies, in fractions, straight from the definition."""
+    """The smallest score above which at most ``rate`` of the weight lies, in fractions."""
     sizes = Counter(groups)
     total = len(sizes) + 1
     weights = [Fraction(1, total * sizes[group]) for group in groups]
