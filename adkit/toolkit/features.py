@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONCAT = "concat"
 """Name of the level that joins the spatial levels."""
 FAINTEST = 0.01
-"""Smallest share of the mean deviation of an image's channels that a channel is divided by."""
+"""Smallest share of an image's mean deviation that features are divided by."""
 Channels = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...]
 """How many channels to keep, or which ones."""
 
@@ -34,10 +34,10 @@ class FeaturesTable(Params):
         default="none",
         description="concat: resample the spatial levels to the first one's grid and join their channels",
     )
-    standardize: Literal["none", "image"] = Field(
+    standardize: Literal["none", "image", "location"] = Field(
         default="none",
-        description="image: each channel of a spatial level less its mean over the image's cells, divided by its "
-        "standard deviation there, so that light and exposure, which differ from image to image, count less",
+        description="what spatial levels are standardized by, so that light and contrast count less: image: each "
+        "channel by its mean and deviation over the image's cells; location: each cell by those over its channels",
     )
     neighborhood: int = Field(
         default=1,
@@ -91,7 +91,7 @@ class FeatureTransform:
             kept: channels that an earlier transform chose, by its levels; default: choose anew.
         """
         self._identity = table == FeaturesTable()
-        self._standardizes = table.standardize == "image"
+        self._axes = {"none": (), "image": (1, 2), "location": (3,)}[table.standardize]
         self._side = table.neighborhood
         self._given = dict(levels)
         self._sources = _sources(table, levels)
@@ -134,10 +134,10 @@ class FeatureTransform:
         from adkit.toolkit.resample import cell_centers, resample
 
         given = self._given[source]
+        if self._axes and given.spatial:
+            tensor = _standardized(tensor, self._axes)
         if source in self._kept:
             tensor = tensor.index_select(3, self._kept[source].to(tensor.device))
-        if self._standardizes and given.spatial:
-            tensor = _standardized(tensor)
         if self._side > 1 and given.spatial:
             tensor = _average(tensor, self._side)
         if (given.grid, given.geometry) == (target.grid, target.geometry):
@@ -190,15 +190,15 @@ def _checked(kept: Sequence[int], wanted: Channels, name: str, channels: int) ->
     return torch.tensor(kept)
 
 
-def _standardized(tensor: Tensor) -> Tensor:
-    """Standardize each channel of each image of a level (n, h, w, c) over the image's cells.
+def _standardized(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Standardize a level (n, h, w, c) over ``axes``: those of cells, for each channel of an image, or of channels.
 
-    No deviation counts as less than ``FAINTEST`` of the mean deviation of the image's channels: one that hardly varies
+    No deviation counts as less than ``FAINTEST`` of the image's mean deviation: a channel or a cell that hardly varies
     would otherwise be nothing but rounding.
     """
-    centered = tensor - tensor.mean((1, 2), keepdim=True)
-    deviation = centered.square().mean((1, 2), keepdim=True).sqrt()  # (n, 1, 1, c)
-    floor = (FAINTEST * deviation.mean(3, keepdim=True)).clamp_min(1e-12)
+    centered = tensor - tensor.mean(axes, keepdim=True)
+    deviation = centered.square().mean(axes, keepdim=True).sqrt()
+    floor = (FAINTEST * deviation.mean((1, 2, 3), keepdim=True)).clamp_min(1e-12)
     return centered / deviation.maximum(floor)
 
 

@@ -43,6 +43,7 @@ def transform(levels: dict[str, Level] = LEVELS, **table: object) -> FeatureTran
         {},
         {"neighborhood": 3},
         {"standardize": "image"},
+        {"standardize": "location", "channels": 2},
         {"combine": "concat"},
         {"channels": 2},
         {"combine": "concat", "neighborhood": 3, "channels": (4, 0)},
@@ -202,3 +203,17 @@ def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
     levels = {"fine": LEVELS["fine"]}
     given = transform(levels, standardize="image")(Features({"fine": level}, {"fine": LEVELS["fine"].geometry}))
     assert given["fine"][..., 1].abs().max() < 1e-6
+
+
+def test_standardized_locations_have_mean_0_and_deviation_1_over_channels() -> None:
+    given = transform(standardize="location")(features())
+    for name in ("fine", "coarse"):
+        torch.testing.assert_close(given[name].mean(3), torch.zeros(2, *LEVELS[name].grid), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            given[name].std(3, correction=0), torch.ones(2, *LEVELS[name].grid), atol=1e-4, rtol=0
+        )
+
+
+def test_channels_are_standardized_with_those_that_are_left_out() -> None:
+    whole = transform(standardize="location")(features())["coarse"]
+    assert torch.equal(transform(standardize="location", channels=(1,))(features())["coarse"], whole[..., 1:2])
