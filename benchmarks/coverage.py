@@ -258,7 +258,9 @@ def one_split(
     new_careless = careless(images.rows(tested))
     tally.add(f"{name}, at random", of_groups(new_careless > threshold.value, keys)[0], threshold.supported)
     # Cross: every image that is not tested fits and calibrates.
-    members, crossed, ids = [], [], []
+    members: list[Callable[[Sequence[int]], Floats]] = []
+    crossed: list[Floats] = []
+    ids: list[Sample] = []
     for fold in folded(mixed, FOLDS, seed, images.groups, "threshold.folds", images.name):
         inside = {sample.id for sample in fold}
         members.append(images.detector(level, images.rows([sample for sample in mixed if sample.id not in inside])))
@@ -267,7 +269,7 @@ def one_split(
     found = Evaluation(ids, np.concatenate(crossed), np.concatenate(crossed)[:, None])
     fused = np.mean([member(images.rows(tested)) for member in members], axis=0)
     for per in ("image", "part"):
-        table = ThresholdTable(method="cross", per=per, false_positive_rate=rate)  # type: ignore[arg-type]
+        table = ThresholdTable.model_validate({"method": "cross", "per": per, "false_positive_rate": rate})
         threshold = _some(HeldOut.of(found, images.groups, table, seed).threshold)
         share = of_groups(fused > threshold.value, keys)[per == "part"]
         tally.add(f"{name}, cross per {per} ({FOLDS} folds)", share, threshold.supported)
