@@ -20,7 +20,10 @@ from adkit.data.formats.csv_list import CsvTable
 from adkit.data.formats.folder import FolderTable
 from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.groups import keys_by
+from adkit.inference.assemble import assemble
+from adkit.recipe.reader import read_recipe
 from adkit.report.report import Report
+from adkit.training.plan import split_for_scale, split_for_stopping
 from tests.cli.commands import adkit as adkit_command
 from tests.recipe.small import write_small
 
@@ -368,3 +371,21 @@ def test_a_threshold_per_image_judges_no_parts(split, grouped):
     done = adkit_command("predict", split[0].folder, grouped["data"]["root"], "--group", GROUP)
     assert done.returncode == 2
     assert "expected a detector whose threshold is per part, found one per image" in done.stderr
+
+
+# Training ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["stopper", "scale"])
+def test_what_training_holds_out_separates_no_group(grouped, what):
+    tables = {**grouped, "adapter": {"use": "panda"}, "stopper": {"use": "vicinal", "validation": 0.3}}
+    recipe = read_recipe(tables)
+    parts = assemble(recipe)
+    (category,) = open_dataset(recipe.data, 0).categories
+    if what == "stopper":
+        sides = split_for_stopping(category.train, category.groups, parts)
+    else:
+        sides = split_for_scale("tile", category.train, category.groups, parts)
+    keys = [{part_of(sample.id) for sample in side} for side in sides]
+    assert not keys[0] & keys[1]
+    assert len(keys[1]) == (3 if what == "stopper" else 1)  # of nine parts, three images each: 8.1 and 2.7 images
