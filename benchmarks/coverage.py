@@ -43,7 +43,7 @@ from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import ImageSource
 from adkit.plugin.types import Features, Scores
 from adkit.recipe.reader import read_recipe
-from adkit.recipe.tables import Method, Per, ThresholdTable
+from adkit.recipe.tables import Method, ThresholdTable
 from adkit.runner.evaluate import Evaluation
 from adkit.runner.thresholds import HeldOut
 from adkit.testing import FeatureStream
@@ -293,7 +293,8 @@ def one_split(
     new_careless = careless(images.rows(tested))
     tally.add(f"{name}, at random", of_groups(new_careless > threshold.value, keys)[0], threshold.supported)
     # Cross: every image that is not tested fits and calibrates.
-    members, crossed = [], []
+    members: list[Callable[[Sequence[int]], Floats]] = []
+    crossed: list[Floats] = []
     ids: list[Sample] = []
     for fold in folded(mixed, FOLDS, seed, images.groups, "threshold.folds", images.name):
         inside = {sample.id for sample in fold}
@@ -302,9 +303,8 @@ def one_split(
         ids += fold
     found = Evaluation(ids, np.concatenate(crossed), np.concatenate(crossed)[:, None])
     fused = np.mean([member(images.rows(tested)) for member in members], axis=0)
-    pers: tuple[Per, ...] = ("image", "part")
-    for per in pers:
-        table = ThresholdTable(method="cross", per=per, false_positive_rate=rate)
+    for per in ("image", "part"):
+        table = ThresholdTable.model_validate({"method": "cross", "per": per, "false_positive_rate": rate})
         threshold = _some(HeldOut.of(found, images.groups, table, seed).threshold)
         share = of_groups(fused > threshold.value, keys)[per == "part"]
         tally.add(f"{name}, cross per {per} ({FOLDS} folds)", share, threshold.supported)

@@ -161,7 +161,7 @@ def train_fold(
     source = ImageSource(parts, BadImages(0.0), len(category.samples))
     with tempfile.TemporaryDirectory() as work:
         place = Workspace(source, parts, Display(quiet=True), Path(work))
-        fitted = split(category.name, train, fold, (), category.equal, place, place.folder)
+        fitted = split(category.name, train, fold, (), category.groups, place, place.folder)
     scorer = fitted.path.members[0].scorer
     states = {at: measured(state, scorer, category, train, source, parts) for at, state in several.states.items()}
     return {
@@ -187,9 +187,8 @@ def measured(
     assert choice is not None and adapter is not None
     extractor = extended(copy.deepcopy(parts.trainable[0]), choice, adapter)
     cast(nn.Module, extractor).load_state_dict(state)
-    embedding = embedding_of(
-        for_inference(extractor, recipe.extractors[0]), recipe.extractors[0], recipe.features, parts.context
-    )
+    fast = for_inference(extractor, recipe.extractors[0])
+    embedding = embedding_of(fast, recipe.extractors[0], recipe.features, parts.context, 0)
     own = source.fresh((embedding,))
     scorers = {"initial": initial}
     if recipe.scorer_fit == "initial":
@@ -212,7 +211,8 @@ def train(options: argparse.Namespace) -> None:
         dataset = open_dataset(recipe.data, recipe.run.seed)
         parts = assemble(recipe)
         for category in dataset.categories:
-            for number, fold in enumerate(folded(category.train, options.folds, options.seed, category.equal)):
+            folds = folded(category.train, options.folds, options.seed, category.groups, "--folds", category.name)
+            for number, fold in enumerate(folds):
                 path = options.output / f"{objective} {category.name} {number}.json"
                 if path.exists():
                     continue

@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from adkit.report.report import Report
 FOLDS = (0, 1, 2, 3, 4)
 METHODS: dict[str, tuple[str, list[str]]] = {
     "padim": ("padim", []),
+    "padim-320": ("padim", ["scorer.aggregation=max_less_median"]),
     "dn2": ("dn2", []),
     "whitening": ("dn2", ["scorer={use='whitening'}"]),
     "center": ("center", []),
@@ -43,6 +45,8 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "spade": ("spade", []),
 }
 """Name → recipe and overrides."""
+SIZES = {"padim-320": 320}
+"""Name → image size, where it is not the recipe's."""
 RESAMPLES = 2000
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 
@@ -103,7 +107,8 @@ def measure(recipe: str, fold: int, options: argparse.Namespace) -> str | None:
     if (options.output / name / "report.json").exists():
         return None
     path = Path(file) if Path(file).exists() else Path(__file__).parents[1] / "recipes" / f"{file}.toml"
-    data = f"data={{format='csv', root='{options.output / f'fold-{fold}.csv'}', group='group', image_size=224}}"
+    size = SIZES.get(recipe) or tomllib.loads(path.read_text(encoding="utf-8"))["data"]["image_size"]
+    data = f"data={{format='csv', root='{options.output / f'fold-{fold}.csv'}', group='group', image_size={size}}}"
     sets = [data, f"run.name={name}", f"run.output={options.output}", *overrides, *options.set]
     command = [sys.executable, "-m", "adkit", "run", str(path), "--fresh"]
     for one in sets:

@@ -102,7 +102,8 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
         train: Sequence[Sample] = category.train
         if rule == "max_ratio":
             train, _ = split_for_scale(category.name, train, category.groups, parts)
-        holds_out = recipe.run.folds == 1 and isinstance(stopper, HoldingStopper) and stopper.validation > 0
+        own = recipe.run.folds == 1 or recipe.run.fold_test  # else the fold that was left out serves the stopper
+        holds_out = own and isinstance(stopper, HoldingStopper) and stopper.validation > 0
         if holds_out and not split_for_stopping(train, category.groups, parts)[1]:
             assert recipe.stopper is not None
             raise none_held_out(f"{recipe.stopper.name} in {category.name}")
