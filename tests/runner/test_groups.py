@@ -268,6 +268,45 @@ def test_folds_of_all_normal_images_test_each_once(grouped):
     assert report.categories["tile"].threshold.test_normal_groups == 16
 
 
+def sides_of(rows, fold):
+    """The groups of the calibration and of the normal test images of one fold."""
+    chosen = [row for row in rows if row["fold"] == fold and row["label"] == "0"]
+    return [{row["group"] for row in chosen if row["split"] == split} for split in ("calibration", "test")]
+
+
+def test_folds_that_share_their_test_images_have_one_calibration(grouped):
+    report, rows = run(grouped, "shared", run={"folds": 3})
+    (first, tested), *others = [sides_of(rows, fold) for fold in "123"]
+    assert others == [[first, tested], [first, tested]]
+    assert (len(first), len(tested)) == (3, 4)
+    # Nine groups of three images are in three folds, and the first detector is saved: six groups are trained on.
+    images = report.categories["tile"].images
+    assert (images.train, images.groups.train) == (18, 6)
+
+
+TRAINED = {
+    "extractor": {"levels": ["pool"]},
+    "training": {"batch_size": 8, "epochs": 1, "clip_norm": 1.0},
+}
+
+
+def test_the_stopper_has_groups_of_its_own(grouped):
+    tables = {"adapter": {"use": "panda", "blocks": ["layer4"]}, "stopper": {"use": "plateau", "validation": 0.3}}
+    report, _ = run(grouped, "stopped", **TRAINED, **tables)
+    images = report.categories["tile"].images
+    # Of 12 groups three calibrate and three (9 of 27 images, for 8.1 wanted) are the stopper's.
+    assert (images.train, images.stopping, images.calibration) == (18, 9, 9)
+    assert (images.groups.train, images.groups.stopping, images.groups.calibration) == (6, 3, 3)
+
+
+def test_the_images_for_scales_are_whole_groups(grouped):
+    tables = {**TRAINED, "training": TRAINED["training"] | {"snapshot_epochs": 1}}
+    report, _ = run(grouped, "scaled", **tables, adapter={"use": "ses", "blocks": ["layer4"]})
+    images = report.categories["tile"].images
+    # Of 27 images a tenth is wanted for the scales: a group of three.
+    assert (images.train, images.groups.train) == (24, 8)
+
+
 def test_fewer_groups_than_folds_are_refused(grouped):
     with pytest.raises(UserError, match=r"threshold\.folds: expected at least 13 groups of normal images in tile"):
         run(grouped, "never", threshold={"method": "cross", "folds": 13})
