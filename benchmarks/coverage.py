@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--root", help="a folder in MVTec layout; its first category is taken")
     parser.add_argument("--group", default=r"(t\d+)_")
     parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first split")
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--groups", type=int, nargs="*", default=[19, 40], help="numbers of groups to calibrate by")
     parser.add_argument("--simulate", action="store_true")
@@ -205,7 +206,7 @@ def measure(options: argparse.Namespace) -> None:
     for count in (*options.groups, None):
         tally = Tally()
         held_groups = []
-        for seed in range(options.splits):
+        for seed in range(options.first, options.first + options.splits):
             rest, tested = hold_out(images.samples, 0.2, seed, "test", images.groups)
             fitted, held = held_out(rest, count, seed, images.groups)
             held_groups.append(len(by_group(held, images.groups)))
