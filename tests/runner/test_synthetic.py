@@ -18,7 +18,6 @@ from adkit import Report, UserError
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
-from adkit.data.splits import folded
 from adkit.detector.load import Loaded, load_detector
 from adkit.inference.assemble import assemble
 from adkit.inference.pipeline import Fused, Member, ScoringPath, embed
