@@ -176,12 +176,14 @@ def test_cross_scores_each_fold_by_the_detector_that_did_not_see_it(small_recipe
     assert report.categories["stripes"].synthetic == pytest.approx(mean(expected))
 
 
-def test_folds_have_their_mean(small_recipe):
+def test_folds_have_their_mean(small_recipe, stripes):
+    write_category(stripes / "stripes", train=24)
+    small_recipe["data"]["calibration"] = 0.5
     small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
     loaded = load_detector(Path(report.folder), "cpu")
     expected = [by_hand(small_recipe, loaded, held_out(small_recipe), [member]) for member in loaded.path.members]
-    assert len(expected) == 3
+    assert len({tuple(one.values()) for one in expected}) == 3  # else the mean could be that of one fold
     assert report.categories["stripes"].synthetic == pytest.approx(mean(expected))
 
 
