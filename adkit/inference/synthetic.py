@@ -37,8 +37,8 @@ class Drawn:
 def drawings(samples: Sequence[Sample], count: int, seed: int) -> Iterator[list[tuple[Sample, str]]]:
     """Plan ``count`` drawings in rounds, in each of which an image occurs once at most, with another kind every time.
 
-    Images are in the order of a hash of the seed and their ids, and kinds take turns, so that all are drawn equally
-    often. No image has a kind twice: there are at most ``len(KINDS)`` drawings per image.
+    Images are in the order of a hash of the seed and their ids, and kinds take turns, so that all are drawn about
+    equally often. No image has a kind twice: there are at most ``len(KINDS)`` drawings per image.
     """
     order = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}\0synthetic\0{sample.id}".encode()).digest())
     for turn in range(len(KINDS)):

@@ -10,9 +10,11 @@ import numpy as np
 
 from adkit.data.loader import BadImages
 from adkit.inference.assemble import Assembled
+from adkit.inference.engines import FINITE_SCORES, require_finite
 from adkit.inference.pipeline import Embedding, ScoringPath, embed
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.metrics import image_metrics
+from adkit.plugin.guard import check_finite
 from adkit.runner.evaluate import Evaluation
 from adkit.utils.progress import Advance
 
@@ -32,13 +34,20 @@ def synthetic_aurocs(
 
     Returns:
         Kind → AUROC; empty without held-out images.
+
+    Raises:
+        UserError: a feature or a score of a drawn image is not finite; the sentence names the image and the kind.
     """
     if not len(normal.scores):
         return {}
     scores: dict[str, list[float]] = defaultdict(list)
     for batch in drawn(normal.samples, parts.recipe.run.synthetic, parts, bad):
-        found = path.score(embed(embeddings, batch.images)).image.tolist()
-        for kind, score in zip(batch.kinds, found, strict=True):
+        names = [f"{id} with a drawn {kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True)]
+        features = embed(embeddings, batch.images)
+        require_finite(features, names)
+        found = path.score(features).image
+        check_finite(found, names, "scorer: the score", FINITE_SCORES)
+        for kind, score in zip(batch.kinds, found.tolist(), strict=True):
             scores[kind].append(score)
         advance(len(batch.ids))
     aurocs = {}

@@ -76,6 +76,7 @@ def _cut_paste(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Pl
     area = rng.uniform(0.02, 0.05) * height * width
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     half = np.sqrt(area * np.array([aspect, 1 / aspect])) / 2
+    half = np.maximum(half, np.sqrt(0.5))  # however small the image, the middle of a pixel is inside
     y, x = _coordinates((height, width), rng, reach=float(np.hypot(*half)))
     inside = (np.abs(y) <= half[0]) & (np.abs(x) <= half[1])
     piece = donor - donor[inside].mean(axis=0) + image[inside].mean(axis=0)
@@ -89,7 +90,7 @@ def _hole(image: Plane, donor: Plane, rng: np.random.Generator) -> tuple[Plane, 
     dark, light = np.percentile(image, 1, axis=(0, 1)), np.percentile(image, 97, axis=(0, 1))
     rim = np.clip(1 - np.abs(opacity - 0.5) * 2, 0, 1)
     y, x = np.mgrid[: size[0], : size[1]]
-    middle = np.argwhere(opacity > 0.5).mean(axis=0)
+    middle = np.argwhere(opacity >= 0.5 * opacity.max()).mean(axis=0)  # a tiny pit may be faint everywhere
     below = (y - middle[0] + 0.5 * (x - middle[1])) > 0
     return opacity, dark + (rim * below)[..., None] * (light - dark) * 0.8
 
