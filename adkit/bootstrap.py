@@ -129,18 +129,27 @@ def _too_few(tests: Sequence[Tested]) -> str | None:
     return f"an interval takes {FEWEST} groups on either side of the test, found {' and '.join(short)}"
 
 
-def _resampled(tests: Sequence[Tested], seed: int) -> dict[str, Floats]:
-    """Metric → (RESAMPLES,) its mean over the tests in each resample; nan where none of them has both sides."""
+def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np.float32]]:
+    """Draw groups with replacement, of each stratum as many as it has.
+
+    Returns:
+        The groups' names, and (RESAMPLES, groups) how often each was drawn.
+    """
     normal, anomalous = _sides(tests)
     names = sorted(normal | anomalous)
-    strata = [normal - anomalous, normal & anomalous, anomalous - normal]
-    column = {name: index for index, name in enumerate(names)}
     times = np.zeros((RESAMPLES, len(names)), np.float32)
     rng = np.random.default_rng(seed)
-    for stratum in strata:
-        columns = [column[name] for name in sorted(stratum)]
+    for stratum in (normal - anomalous, normal & anomalous, anomalous - normal):
+        columns = [column for column, name in enumerate(names) if name in stratum]
         if columns:
             times[:, columns] = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), RESAMPLES)
+    return names, times
+
+
+def _resampled(tests: Sequence[Tested], seed: int) -> dict[str, Floats]:
+    """Metric → (RESAMPLES,) its mean over the tests in each resample; nan where none of them has both sides."""
+    names, times = resamples(tests, seed)
+    column = {name: index for index, name in enumerate(names)}
     found: dict[str, list[Floats]] = {}
     for one in tests:
         places = [column[group] for group in one.groups]

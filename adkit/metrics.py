@@ -108,10 +108,13 @@ class PixelMetrics:
         return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
 
     def of_images(self, chosen: NDArray[np.bool_]) -> PixelMetrics:
-        """Copy the pixels of some of the images, in the order in which they were added; before ``compute``.
+        """Copy the pixels of some of the images, in the order in which they were added.
 
         Args:
             chosen: (images,) whether to take each image.
+
+        Raises:
+            RuntimeError: ``compute`` was called before.
         """
         part = PixelMetrics()
         for number, normal in enumerate(self._normal_of_each()):
@@ -124,7 +127,11 @@ class PixelMetrics:
         return part
 
     def counts(self) -> PixelCounts | None:
-        """Count the pixels of each image at some thresholds, before ``compute``; None where either side is missing."""
+        """Count the pixels of each image at some thresholds; None where either side is missing.
+
+        Raises:
+            RuntimeError: ``compute`` was called before.
+        """
         normal = self._normal.values
         if not len(normal) or not sum(self._components):
             return None
@@ -138,7 +145,8 @@ class PixelMetrics:
         return PixelCounts(normal_counts, anomalous, shares, np.array(self._components, np.float64))
 
     def _normal_of_each(self) -> Iterator[NDArray[np.float32]]:
-        assert not self._sorted, "the normal pixels are sorted, and no longer known by their image"
+        if self._sorted:
+            raise RuntimeError("pixels are known by their image before compute(), which sorts them, and not after it")
         ends = np.cumsum(self._normal_pixels)
         yield from np.split(self._normal.values, ends[:-1])
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from adkit.bootstrap import Tested, _image_metrics, intervals, paired_difference
+from adkit.bootstrap import Tested, _image_metrics, intervals, paired_difference, resamples
 from adkit.metrics import PixelMetrics, image_metrics
 
 
@@ -62,6 +62,23 @@ def test_the_same_seed_gives_the_same_interval():
     one = simulated(3)
     assert intervals([one], one.metrics(), 7) == intervals([one], one.metrics(), 7)
     assert intervals([one], one.metrics(), 7) != intervals([one], one.metrics(), 8)
+
+
+def test_a_fold_that_a_resample_leaves_without_a_side_is_left_out_of_its_mean():
+    one = simulated(5)
+    half = np.arange(len(one.scores)) % 180 < 6  # of either side one part: many resamples have none of them
+    fold = Tested(one.scores[half], one.labels[half], [one.groups[number] for number in np.flatnonzero(half)])
+    low, high = intervals([one, fold], one.metrics(), 0).values["image_auroc"]
+    assert np.isfinite((low, high)).all() and low < high
+
+
+def test_groups_with_images_of_both_sides_are_drawn_apart():
+    # Ten parts of two normal images, ten with one of each, ten of two anomalous ones.
+    labels = np.concatenate([np.zeros(20), np.tile([0, 1], 10), np.ones(20)]).astype(np.int64)
+    groups = [f"part {number // 2:02}" for number in range(60)]
+    names, times = resamples([Tested(np.arange(60, dtype=np.float32), labels, groups)], 0)
+    assert names == groups[::2]
+    assert (times.reshape(-1, 3, 10).sum(2) == 10).all()
 
 
 def test_folds_that_were_tested_on_the_same_images_are_as_uncertain_as_one():
@@ -138,6 +155,13 @@ def test_the_intervals_of_pixel_metrics_lie_around_the_exact_ones():
     for name, (low, high) in values.items():
         assert low < exact[name] < high
         assert high - low < 0.5
+
+
+def test_pixels_are_not_told_apart_once_they_are_sorted():
+    found, _ = pixels()
+    found.compute()
+    with pytest.raises(RuntimeError, match="before compute"):
+        found.counts()
 
 
 def test_a_subset_of_images_has_the_metrics_of_those_alone():

@@ -21,6 +21,7 @@ SCORERS = {
     "center": {"use": "center"},
     "spade": {"use": "spade", "retrieve": 3},
     "spade of centroids": {"use": "spade", "centroids": 2},
+    "above the rest": {"use": "gaussian", "aggregation": "max_less_median"},
 }
 
 
@@ -58,6 +59,16 @@ def test_channels_are_those_that_were_drawn(small_recipe, stripes, features):
     run = Path(adkit.run(small_recipe).folder)
     found = Detector.load(run, "cpu").predict(paths(run, stripes), batch_size=4)
     assert [str(score) for score in found.scores] == [row["score"] for row in rows(run)]
+
+
+@pytest.mark.parametrize("standardize", ["image", "location"])
+def test_a_detector_standardizes_features_as_the_run_did(small_recipe, stripes, standardize):
+    plain = [row["score"] for row in rows(Path(adkit.run(small_recipe).folder))]
+    small_recipe["features"] = {"standardize": standardize}
+    run = Path(adkit.run(small_recipe).folder)
+    found = Detector.load(run, "cpu").predict(paths(run, stripes), batch_size=4)
+    assert [str(score) for score in found.scores] == [row["score"] for row in rows(run)]
+    assert [row["score"] for row in rows(run)] != plain
 
 
 def test_packaged_weights_come_back_with_their_normalization(small_recipe, stripes):
