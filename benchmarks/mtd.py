@@ -32,9 +32,14 @@ from adkit.metrics import image_metrics
 from adkit.report.report import Report
 
 FOLDS = (0, 1, 2, 3, 4)
+LARGER, ABOVE_MEDIAN = "data.image_size=320", "scorer.aggregation=max_less_median"
+WITH_POOL = ["extractor.levels=['blocks.2', 'blocks.4', 'pool']", "features={combine='concat'}"]
 METHODS: dict[str, tuple[str, list[str]]] = {
     "padim": ("padim", []),
-    "padim-320": ("padim", ["scorer.aggregation=max_less_median"]),
+    "padim-320": ("padim", [LARGER, ABOVE_MEDIAN]),
+    "padim-pool": ("padim", WITH_POOL),
+    "padim-pool-mlm": ("padim", [*WITH_POOL, ABOVE_MEDIAN]),
+    "padim-pool-320": ("padim", [*WITH_POOL, LARGER, ABOVE_MEDIAN]),
     "dn2": ("dn2", []),
     "whitening": ("dn2", ["scorer={use='whitening'}"]),
     "center": ("center", []),
@@ -45,8 +50,6 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "spade": ("spade", []),
 }
 """Name → recipe and overrides."""
-SIZES = {"padim-320": 320}
-"""Name → image size, where it is not the recipe's."""
 RESAMPLES = 2000
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 
@@ -107,7 +110,7 @@ def measure(recipe: str, fold: int, options: argparse.Namespace) -> str | None:
     if (options.output / name / "report.json").exists():
         return None
     path = Path(file) if Path(file).exists() else Path(__file__).parents[1] / "recipes" / f"{file}.toml"
-    size = SIZES.get(recipe) or tomllib.loads(path.read_text(encoding="utf-8"))["data"]["image_size"]
+    size = tomllib.loads(path.read_text(encoding="utf-8"))["data"]["image_size"]
     data = f"data={{format='csv', root='{options.output / f'fold-{fold}.csv'}', group='group', image_size={size}}}"
     sets = [data, f"run.name={name}", f"run.output={options.output}", *overrides, *options.set]
     command = [sys.executable, "-m", "adkit", "run", str(path), "--fresh"]
