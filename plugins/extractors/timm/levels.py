@@ -1,4 +1,4 @@
-"""Finds by one forward pass which levels a network's modules give, and where their cells lie."""
+"""Finds by one forward pass which levels a network's modules give."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from adkit.plugin import Geometry, Level, UserError
-
-from .follow import Follow
 
 Layout = Literal["channels_first", "channels_last", "tokens", "vector"]
 Size = tuple[int, int]
@@ -87,6 +85,8 @@ def probe(
 ) -> dict[str, Tap]:
     """How to read each of ``modules`` when ``run`` is given inputs of ``size`` (height, width).
 
+    Cells tile the input. Strides and paddings do not tell where they lie, since trained kernels are lopsided.
+
     Args:
         prefix: the number of tokens before those of the input.
         last: whether a map has its channels last where its shape does not say.
@@ -96,8 +96,7 @@ def probe(
     """
     with torch.inference_mode(False), torch.no_grad():  # inference tensors do not count what is written to them
         image = torch.zeros(1, 3, *size)
-        with Follow(image) as follow:
-            found = capture(modules, lambda _, output: (output, _version(output)), lambda: run(image))
+        found = capture(modules, lambda _, output: (output, _version(output)), lambda: run(image))
     taps = {}
     for name in modules:
         if name not in found:
@@ -106,7 +105,7 @@ def probe(
                 "another or one inside it"
             )
         output, version = found[name]
-        tap = _tap(output, size, prefix, last, follow)
+        tap = _tap(output, size, prefix, last)
         if tap is None:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
@@ -121,7 +120,7 @@ def _version(output: Any) -> int:
     return output._version if isinstance(output, Tensor) else 0
 
 
-def _tap(output: Any, size: Size, prefix: int, last: bool, follow: Follow) -> Tap | None:
+def _tap(output: Any, size: Size, prefix: int, last: bool) -> Tap | None:
     shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
     if len(shape) == 1:
         return Tap(Level(shape[0], (1, 1), Geometry.covering((1, 1), size)), "vector")
@@ -136,7 +135,7 @@ def _tap(output: Any, size: Size, prefix: int, last: bool, follow: Follow) -> Ta
     layout, grid, channels = min(candidates, key=lambda candidate: _stretch(candidate[1], size))
     if _stretch(grid, size) > 0.5:
         return None
-    return Tap(Level(channels, grid, follow.geometry(output, grid)), layout)
+    return Tap(Level(channels, grid, Geometry.covering(grid, size)), layout)
 
 
 def _fold(count: int, size: Size) -> Size:
