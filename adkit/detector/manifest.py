@@ -83,7 +83,8 @@ class MemberEntry(_Part):
     """Number of that extractor among the detector's."""
     file: FileName
     scale: Score | None
-    """Median raw score of normal images that the scorer was not fitted on."""
+    """The raw score of a normal image that the scorer was not fitted on: the mean where scores are divided by it, else
+    the median."""
 
 
 class ThresholdEntry(_Part):

@@ -72,7 +72,8 @@ class Member:
     """Number of that embedding among the detector's."""
     scorer: Scorer
     scale: float | None = None
-    """Median raw score of normal images that the scorer was not fitted on; None where there were none."""
+    """The raw score of a normal image that the scorer was not fitted on: the mean where scores are divided by it, else
+    the median; None where there were no such images."""
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,6 @@ def split(
     """
     parts = place.parts
     fuse: Fuse = snapshot_rule(parts) or "mean"
-    scaling: Sequence[Sample] = ()
-    if fuse == "max_ratio":
-        train, scaling = split_for_scale(subject, train, groups, parts)
     adapted: list[Adapted] = []
     if parts.recipe.adapter is not None:
         if held_out is None:
@@ -138,30 +135,27 @@ def split(
         adapted = _adapted(subject, train, held_out, place, folder)
     embeddings = tuple(embedding for one in adapted for embedding in one.embeddings) or parts.embeddings
     source = place.source.fresh(embeddings) if adapted else place.source
+    scales: Sequence[float | None] = [None] * len(embeddings)
+    if fuse == "max_ratio":
+        found_scales = _normalizers(subject, train, groups, len(embeddings), source, place)
+        usable = _usable(subject, found_scales)
+        embeddings, scales = tuple(embeddings[index] for index in usable), [found_scales[index] for index in usable]
+        source = place.source.fresh(embeddings)
     members = _fitted(subject, train, adapted, len(embeddings), source, place)
-    path = parts.scoring_path(members)
-    if scaling:
-        with place.display.stage("scale", subject, len(scaling)) as advance:
-            scales = _scales(evaluate(path, scaling, source, parts, advance, targets=False, peaks=False))
-        usable = _usable(subject, [replace(one, scale=scale) for one, scale in zip(members, scales, strict=True)])
-        if len(usable) < len(members):
-            embeddings = tuple(embeddings[member.embedding] for member in usable)
-            usable = [replace(member, embedding=index) for index, member in enumerate(usable)]
-            source = place.source.fresh(embeddings)
-        path = parts.scoring_path(usable, fuse)
+    path = parts.scoring_path(members, fuse).scaled(scales)
     found = calibrate(subject, path, calibration, source, place)
     drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
     with place.display.stage("synthetic", subject, drawings) as advance:
         synthetic = synthetic_aurocs(path, embeddings, found, parts, source.bad, advance)
     return Calibrated(
         embeddings,
-        path if scaling else path.scaled(_scales(found)),
+        path if fuse == "max_ratio" else path.scaled(_scales(found)),
         found,
         trained=[sample for sample in train if sample.id not in source.bad],
         stopping=[sample for sample in held_out or () if sample.id not in source.bad],
         trainings=[one.report for one in adapted],
-        # Images that are new to the training: those of the threshold, else of the scales, else of the stopper.
-        snapshots=tuple(replace(one.snapshots, held_out=calibration or scaling or held_out or ()) for one in adapted),
+        # Images that are new to the training: those of the threshold, else of the stopper.
+        snapshots=tuple(replace(one.snapshots, held_out=calibration or held_out or ()) for one in adapted),
         synthetic=synthetic,
     )
 
@@ -199,23 +193,40 @@ def _fitted(
     return members
 
 
-def _usable(subject: str, scaled: Sequence[Member]) -> list[Member]:
-    """The members that give a typical normal image a score above 0, without which a state has no ratio.
+def _normalizers(
+    subject: str, train: Sequence[Sample], groups: Mapping[str, str], count: int, source: Source, place: Workspace
+) -> list[float]:
+    """The mean score that each of ``count`` members gives normal images: a tenth of them, by a scorer of the others.
+
+    The tenth serves this alone: it was trained on, and the scorer that a member ends with is fitted on all images.
+
+    Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and the supplement's "SES distance normalization".
+    """
+    parts = place.parts
+    rest, tenth = split_for_scale(subject, train, groups, parts)
+    path = parts.scoring_path(_fitted(subject, rest, [], count, source, place.unwatched()))
+    with place.display.stage("scale", subject, len(tenth)) as advance:
+        scores = evaluate(path, tenth, source, parts, advance, targets=False, peaks=False).members
+    return [float(scale) for scale in scores.mean(0, dtype=np.float64)]
+
+
+def _usable(subject: str, scales: Sequence[float]) -> list[int]:
+    """The numbers of the members that give normal images scores above 0, without which a state has no ratio.
 
     Raises:
         UserError: no member does, as the features of all have collapsed.
     """
-    usable = [member for member in scaled if member.scale is not None and 0 < member.scale < math.inf]
+    usable = [number for number, scale in enumerate(scales) if 0 < scale < math.inf]
     if not usable:
         raise UserError(
             f"adapter: expected snapshots of {subject} that give normal images scores above 0, found "
-            f"{counted(len(scaled), 'snapshot')} of collapsed features: lower training.learning_rate, or train for less"
+            f"{counted(len(scales), 'snapshot')} of collapsed features: lower training.learning_rate, or train for less"
         )
-    if len(usable) < len(scaled):
+    if len(usable) < len(scales):
         logger.warning(
-            "left out %d of %d snapshots, as collapsed features give a typical normal image no score above 0",
-            len(scaled) - len(usable),
-            len(scaled),
+            "left out %d of %d snapshots, as collapsed features give normal images no score above 0",
+            len(scales) - len(usable),
+            len(scales),
         )
     return usable
 

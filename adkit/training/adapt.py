@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from torch import nn
 
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
+from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, embedding_of, extended, for_inference, who
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import ImageSource, Source
@@ -131,15 +131,22 @@ def adapt(job: AdaptationJob) -> Adapted:
 
 
 def _check_members(task: TrainingTask) -> None:
-    """Refuse a training whose snapshots would become more members than memory holds.
+    """Refuse a training whose snapshots would become no members, or more than memory holds.
 
     Raises:
-        UserError: the networks of the members would take more memory than is free.
+        UserError: the training ends before its first snapshot, or the members' networks would take more memory than
+            is free.
     """
     every, per_epoch = task.schedule.snapshot_epochs, task.normal.epoch_length
     assert every is not None  # require_trainable has checked it
     length = sum(length_of(task.schedule, stage, per_epoch) for stage in task.stages)
-    count = math.ceil(length / interval_of(every, per_epoch))
+    count = length // interval_of(every, per_epoch)
+    if not count:
+        raise UserError(
+            f"training.snapshot_epochs: expected an interval within the training, which has "
+            f"{counted(length, 'minibatch', 'minibatches')}, found one of {interval_of(every, per_epoch)}: shorten it, "
+            "or train for longer"
+        )
     size = sum(tensor.numel() * tensor.element_size() for tensor in task.extractor.state_dict().values())
     check_memory(
         count * size,

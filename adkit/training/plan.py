@@ -17,7 +17,7 @@ from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
 
 SCALE_SHARE: Final = 0.1
-"""Share of the normal training images held out for the scales of members that are fused by their largest ratio."""
+"""Share of the normal training images whose scores are the scales of members that are fused by their largest ratio."""
 
 
 def new_adapter(parts: Assembled) -> Adapter | None:
@@ -56,22 +56,20 @@ def snapshot_rule(parts: Assembled) -> Fuse | None:
 def split_for_scale(
     subject: str, samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Split normal images into those to train on and those held out for the scales of members.
+    """Split normal images into those that scorers are fitted on for the scales of members, and those they score.
 
-    A member's scale is the score that it typically gives a normal image.
-
-    Source: Reiss et al., PANDA (CVPR 2021), supplement B.1.
+    Source: Reiss et al., PANDA (CVPR 2021), the supplement's "SES distance normalization": 90% and 10%.
 
     Raises:
         UserError: there are too few images to hold any out.
     """
-    train, scaling = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", groups)
-    if not scaling:
+    rest, tenth = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", groups)
+    if not tenth:
         raise UserError(
-            f"adapter: expected normal training images of {subject} of which a tenth can be held out for the scales "
-            f"of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
+            f"adapter: expected normal training images of {subject} of which a tenth can be told from the others for "
+            f"the scales of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
         )
-    return train, scaling
+    return rest, tenth
 
 
 def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
@@ -97,16 +95,23 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
             f'threshold.method: expected "split" with adapter {recipe.adapter.name}, whose score is the largest of its '
             'members\', found "cross", whose promise on false alarms would not hold: remove this key'
         )
+    if rule == "max_ratio" and recipe.scorer_fit == "initial":
+        raise UserError(
+            f'scorer.fit: expected "adapted" with adapter {recipe.adapter.name}, each of whose snapshots has a scorer '
+            'of its own, found "initial": remove this key'
+        )
     stopper = new_stopper(parts)
     for category in categories:
         train: Sequence[Sample] = category.train
-        if rule == "max_ratio":
-            train, _ = split_for_scale(category.name, train, category.groups, parts)
         own = recipe.run.folds == 1 or recipe.run.fold_test  # else the fold that was left out serves the stopper
         holds_out = own and isinstance(stopper, HoldingStopper) and stopper.validation > 0
-        if holds_out and not split_for_stopping(train, category.groups, parts)[1]:
-            assert recipe.stopper is not None
-            raise none_held_out(f"{recipe.stopper.name} in {category.name}")
+        if holds_out:
+            train, held_out = split_for_stopping(train, category.groups, parts)
+            if not held_out:
+                assert recipe.stopper is not None
+                raise none_held_out(f"{recipe.stopper.name} in {category.name}")
+        if rule == "max_ratio":
+            split_for_scale(category.name, train, category.groups, parts)
 
 
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:

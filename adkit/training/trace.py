@@ -22,7 +22,7 @@ from adkit.plugin.types import Batch, Features
 from adkit.report.report import SnapshotReport, TrainingReport
 from adkit.training.checkpoints import TrainingState, put_back, read_snapshot, trained_parameters
 from adkit.training.frozen import Frozen, NoRoomError
-from adkit.training.trainer import TrainingTask
+from adkit.training.trainer import TrainingTask, interval_of
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
 
@@ -61,9 +61,14 @@ class Snapshots:
 
     @property
     def members(self) -> Sequence[int]:
-        """Numbers of minibatches of the snapshots after ψ₀, up to the state that the run goes on with."""
-        last = self.state.kept.minibatches
-        return [minibatches for minibatches in self.state.snapshots if 0 < minibatches <= last]
+        """Numbers of minibatches of the snapshots at the interval, up to the state that the run goes on with.
+
+        There is none of ψ₀, and of the last state only where an interval ends there.
+        """
+        schedule, last = self.task.schedule, self.state.kept.minibatches
+        assert schedule.snapshot_epochs is not None  # require_trainable has checked it
+        every = interval_of(schedule.snapshot_epochs, self.task.normal.epoch_length)
+        return [number for number in self.state.snapshots if 0 < number <= last and number % every == 0]
 
     def states(self, snapshots: Iterable[int]) -> Iterator[int]:
         """Put the extractor into the state of each snapshot in turn, and at the end back into its own."""

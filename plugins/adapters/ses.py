@@ -24,8 +24,10 @@ class SesParams(Params):
 class Ses(CompactnessAdapter):
     """Sample-wise early stopping: a state is kept every ``snapshot_epochs``, and all of them become the detector.
 
-    Each state scores every image; the image's score is the largest of these over what that state typically gives a
-    normal image. So a state that has collapsed does not matter to an image that an earlier one tells apart.
+    Each state scores every image; the image's score is the largest of these over the mean that that state gives normal
+    images. That mean is of a tenth of them, scored against the others, which serves nothing else: training and the
+    scorers that the detector keeps have all images. Those of ``data.calibration`` stay apart from all of this, so that
+    ``threshold.method = "split"`` keeps its promise.
     """
 
     schedule = replace(SCHEDULE, minibatches=4688)  # 150,000 images, some of them again and again

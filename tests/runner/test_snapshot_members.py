@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,18 @@ from safetensors.torch import load_file
 
 import adkit
 from adkit import Detector, UserError
+from adkit.data.dataset import open_dataset
+from adkit.data.loader import BadImages
+from adkit.data.splits import hold_out
+from adkit.detector.load import load_detector
+from adkit.inference.assemble import assemble
+from adkit.inference.pipeline import embed
+from adkit.recipe.reader import read_recipe
 from tests.recipe.small import write_small
 
 
 def trained(recipe):
-    """Eight normal images: two calibrate, one of the others tells the scales, five are trained on."""
+    """Eight normal images: two calibrate, six are trained on, one of which tells the scales."""
     recipe["extractor"]["levels"] = ["pool"]
     recipe["adapter"] = {"use": "ses", "blocks": ["layer4"]}
     recipe["training"] = {"batch_size": 4, "epochs": 4, "snapshot_epochs": 2, "clip_norm": 1.0}
@@ -54,8 +62,59 @@ def test_each_member_has_the_weights_of_its_snapshot(sampled_run):
     assert changed and all("layer4" in name for name in changed)
 
 
-def test_a_tenth_of_the_images_is_kept_for_the_scales(sampled_run):
-    assert sampled_run.categories["stripes"].images.train == 5
+def test_the_tenth_that_tells_the_scales_is_trained_on_like_all_others(sampled_run):
+    assert sampled_run.categories["stripes"].images.train == 6
+
+
+def test_scales_and_galleries_are_those_of_the_paper(sampled_run):
+    """By plain loops: ‖·‖ to the nearest, galleries of all images, scales of a tenth against the others."""
+    folder = Path(sampled_run.folder)
+    recipe = read_recipe(tomllib.loads((folder / "recipe.toml").read_text()))
+    (category,) = open_dataset(recipe.data, recipe.run.seed).categories
+    loaded, parts = load_detector(folder, "cpu"), assemble(recipe)
+
+    def features(samples):
+        """(members, images, channels)"""
+        batches = parts.loader(samples, BadImages(1), 4, targets=False)
+        found = [[one["pool"].flatten(1) for one in embed(loaded.embeddings, batch.images)] for batch in batches]
+        return [torch.cat(parts).numpy() for parts in zip(*found, strict=True)]
+
+    def distance(image, gallery):
+        return min(np.linalg.norm(image - other) for other in gallery)
+
+    rest, tenth = hold_out(category.train, 0.1, recipe.run.seed, "scale")
+    assert (len(rest), len(tenth)) == (5, 1)
+    test = [sample for sample in category.samples if sample.id in rows(folder, "test")]
+    ratios = []
+    for gallery, fitted, held, tested, member in zip(
+        features(category.train), features(rest), features(tenth), features(test), loaded.path.members, strict=True
+    ):
+        scale = np.mean([distance(image, fitted) for image in held])
+        assert member.scale == pytest.approx(scale, rel=1e-4)
+        ratios.append([distance(image, gallery) / scale for image in tested])
+    expected = np.max(ratios, axis=0)
+    assert [rows(folder, "test")[sample.id] for sample in test] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("epochs", "members"), [(4, [4, 8]), (5, [4, 8]), (6, [4, 8, 12])])
+def test_members_are_on_the_grid_alone(sampled, epochs, members):
+    sampled["training"] |= {"epochs": epochs, "snapshot_epochs": 2}  # an epoch has two minibatches of at most four
+    report = adkit.run(sampled)
+    training = report.categories["stripes"].trainings[0]
+    assert [one.minibatches for one in training.snapshots if one.minibatches % 4 == 0] == [0, *members]
+    assert len(manifest(report.folder)["members"]) == len(members)
+
+
+def test_a_training_that_ends_before_its_first_snapshot_is_refused(sampled):
+    sampled["training"] |= {"epochs": 4, "snapshot_epochs": 5}
+    with pytest.raises(UserError, match="has 8 minibatches, found one of 10: shorten it"):
+        adkit.run(sampled)
+
+
+def test_a_scorer_that_stays_fitted_on_the_first_state_is_refused(sampled):
+    sampled["scorer"]["fit"] = "initial"
+    with pytest.raises(UserError, match=r'scorer\.fit: expected "adapted" with adapter ses'):
+        adkit.run(sampled)
 
 
 def test_a_saved_detector_gives_the_scores_of_the_run(sampled_run, stripes):
@@ -85,7 +144,7 @@ def test_no_image_to_spare_for_the_scales_is_refused(sampled, stripes):
     for path in sorted((stripes / "stripes" / "train" / "good").glob("*.png"))[1:]:
         path.unlink()
     sampled["data"]["calibration"] = 0
-    with pytest.raises(UserError, match="a tenth can be held out for the scales"):
+    with pytest.raises(UserError, match="a tenth can be told from the others for the scales"):
         adkit.run(sampled)
 
 
