@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from adkit.data.files import writable
+from adkit.data.formats.base import MaskResize
 from adkit.data.images import ImageError, read_image
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
@@ -75,12 +76,14 @@ class Loader:
         *,
         targets: bool = False,
         metric_size: int | None = None,
+        mask_resize: MaskResize = "nearest",
     ) -> None:
         """
         Args:
             bad: collects the images that cannot be read.
             targets: whether batches carry labels, and masks where any of the samples has one.
             metric_size: side of the masks; default: that of the input.
+            mask_resize: how masks come to that side, as ``View.mask`` has it.
         """
         self.samples = tuple(samples)
         self._view = view
@@ -88,6 +91,7 @@ class Loader:
         self._bad = bad
         self._targets = targets
         self._metric_size = metric_size or view.size[0]
+        self._mask_resize: MaskResize = mask_resize
         self._masks = targets and any(sample.mask is not None for sample in self.samples)
 
     def __len__(self) -> int:
@@ -134,7 +138,7 @@ class Loader:
             drawn = read_mask(sample.mask)
             if drawn.shape != size:
                 raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
-            mask = self._view.mask(drawn, self._metric_size)
+            mask = self._view.mask(drawn, self._metric_size, self._mask_resize)
         return _Loaded(sample, self._view.input(image), self._view.region(size), mask)
 
 

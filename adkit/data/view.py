@@ -8,12 +8,13 @@ image is resampled once, straight from the part that is seen, and a mask goes st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adkit.data.formats.base import DataTable, Resize
+from adkit.data.formats.base import DataTable, MaskResize, Resize
 
 Positions = npt.NDArray[np.floating]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -23,6 +24,10 @@ def to_planes(pixels: Pixels, out: npt.NDArray[np.float32]) -> None:
     """Write the pixels that ``View.input`` gave into ``out`` (3, H, W), as RGB in [0, 1]."""
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]  # (H, W, 1 or 3)
     np.divide(pixels.transpose(2, 0, 1), np.float32(255), out=out)
+
+
+ROUNDING: Final = 1e-6
+"""Share of a pixel by which the edge of a cell may miss that of a pixel and still be taken for the same."""
 
 
 @dataclass(frozen=True)
@@ -115,27 +120,45 @@ class View:
         input[y.start : y.stop, x.start : x.stop] = shown
         return input
 
-    def mask(self, mask: npt.NDArray[np.bool_], metric_size: int) -> npt.NDArray[np.bool_]:
-        """Read a mask of the image's size at ``metric_size``² points spread over the input.
+    def mask(
+        self, mask: npt.NDArray[np.bool_], metric_size: int, resize: MaskResize = "nearest"
+    ) -> npt.NDArray[np.bool_]:
+        """Read a mask of the image's size on a grid of ``metric_size``² cells that tile the input.
 
-        The mask is resampled once, to the nearest pixel of the mask as it was drawn; points in the padding are not
-        anomalous.
+        The mask is resampled once, as it was drawn; cells in the padding are not anomalous.
+
+        Args:
+            resize: ``nearest`` reads the pixel of the mask that a cell's center lies in; with ``area`` a cell is
+                anomalous where the mask's mean over it is above 0: where it covers any part of an anomalous pixel.
 
         Returns:
             (metric_size, metric_size) bool.
         """
-        height, width = mask.shape
-        (rows, rows_in), (columns, columns_in) = (
-            self._points(axis, metric_size) for axis in self.axes((height, width))
-        )
-        read: npt.NDArray[np.bool_] = mask[np.ix_(rows, columns)] & np.logical_and.outer(rows_in, columns_in)
-        return read
+        y, x = self.axes((mask.shape[0], mask.shape[1]))
+        if resize == "nearest":
+            (rows, rows_in), (columns, columns_in) = (self._points(axis, metric_size) for axis in (y, x))
+            read: npt.NDArray[np.bool_] = mask[np.ix_(rows, columns)] & np.logical_and.outer(rows_in, columns_in)
+            return read
+        (top, bottom), (left, right) = (self._covered(axis, metric_size) for axis in (y, x))
+        counts = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+        counts[1:, 1:] = mask.cumsum(0).cumsum(1)
+        below, above = counts[bottom], counts[top]
+        found: npt.NDArray[np.bool_] = below[:, right] - below[:, left] - above[:, right] + above[:, left] > 0
+        return found
 
     def _points(self, axis: Axis, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         centers = (np.arange(count) + 0.5) * (self.crop / count)  # in the input
         index = np.floor(axis.to_image(centers)).astype(np.int64)
         inside = (centers >= axis.start) & (centers < axis.stop)
         return index.clip(0, axis.length - 1), inside
+
+    def _covered(self, axis: Axis, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The first pixel of the image that each cell covers, and one past the last; equal where it covers none."""
+        edges = (np.arange(count + 1) * (self.crop / count)).clip(axis.start, axis.stop)  # in the input
+        at = axis.to_image(edges).clip(0, axis.length)
+        at = np.where(np.abs(at - np.rint(at)) < ROUNDING, np.rint(at), at)
+        first = np.floor(at[:-1])
+        return first.astype(np.int64), np.where(at[1:] > at[:-1], np.ceil(at[1:]), first).astype(np.int64)
 
     def restore(self, values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Resample a map of the input, (h, w) of any size, to the image of ``size`` (height, width), bilinearly.

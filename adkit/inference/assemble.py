@@ -90,7 +90,8 @@ class Assembled:
     def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
         """Load ``samples`` in batches as the extractor takes them; with labels and masks if ``targets``."""
         size = self.metric_size if targets else None
-        return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size)
+        how = self.recipe.data.mask_resize
+        return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size, mask_resize=how)
 
     def new_scorer(self) -> Scorer:
         """Build a scorer that is not fitted."""

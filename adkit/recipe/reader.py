@@ -54,7 +54,7 @@ BACKBONE: Final = "backbone"
 
 AS_DATA: Final = "these images are resized as those of [data] are"
 WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
-    dict.fromkeys(("resize", "image_size", "crop", "metric_size", "batch_size"), AS_DATA)
+    dict.fromkeys(("resize", "image_size", "crop", "metric_size", "mask_resize", "batch_size"), AS_DATA)
     | {"calibration": "none of these images are kept back"}
 )
 """Key that ``[auxiliary]`` shares with ``[data]`` and cannot use → why."""

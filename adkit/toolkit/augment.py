@@ -17,6 +17,11 @@ Augmentation = Literal["augmix", "cutout", "confetti"]
 SEVERITY: Final = 3
 """How far AugMix goes by default, from 1 to 10."""
 
+DRAWS: Final = 10
+"""How often AugMix draws at most until an image changes; 3.7% of its draws at severity 3 change nothing."""
+VISIBLE: Final = 0.5 / 255
+"""Change of a value from which an image counts as changed: what would round to another gray value."""
+
 HOLE: Final = (0.10, 0.25)
 """Smallest and largest side of the rectangle of CutOut, as shares of the image's height and width.
 
@@ -44,6 +49,8 @@ class Varied:
 def augmix(images: Tensor, generator: torch.Generator, severity: int = SEVERITY) -> Varied:
     """Blend each image with three chains of one to three mild operations on it, such as a shear or a posterization.
 
+    A draw that leaves an image as it is, is drawn again, since it would count as an anomaly that nobody can see.
+
     Args:
         images: (n, 3, H, W) or (3, H, W) float32 RGB in [0, 1].
         generator: on the CPU; images are drawn for one after the other.
@@ -58,10 +65,13 @@ def augmix(images: Tensor, generator: torch.Generator, severity: int = SEVERITY)
     transform = v2.AugMix(severity=severity, mixture_width=3, chain_depth=-1, alpha=1.0, all_ops=True)
 
     def draw(image: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.random.fork_rng(devices=()):  # torchvision draws from the global generator alone
-            torch.default_generator.manual_seed(_seed(generator))  # torch.manual_seed would seed the GPUs' as well
-            mixed: Tensor = transform(image)
-        return mixed.clamp_(0, 1), torch.ones(image.shape[1:], dtype=torch.bool)
+        for _ in range(DRAWS):
+            with torch.random.fork_rng(devices=()):  # torchvision draws from the global generator alone
+                torch.default_generator.manual_seed(_seed(generator))  # torch.manual_seed would seed the GPUs' as well
+                mixed: Tensor = transform(image).clamp_(0, 1)
+            if (mixed - image).abs().max() >= VISIBLE:
+                break
+        return mixed, torch.ones(image.shape[1:], dtype=torch.bool)
 
     return _each(images, draw)
 

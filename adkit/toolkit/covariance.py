@@ -220,6 +220,13 @@ class Whitening:
             distances.append(torch.linalg.vector_norm(whitened, dim=2))
         return torch.cat(distances).T.reshape(values.shape[:3]).float()
 
+    def whitened(self, values: Tensor) -> Tensor:
+        """Compute W (f − μ), (n, h, w, k) float32, of features (n, h, w, c), by the one whitening of all locations.
+
+        Its length is the Mahalanobis distance to μ, and the distance of two such vectors that between their features.
+        """
+        return ((values.to(self.mean) - self.mean) @ self.rows[0, 0].mT).float()
+
     def to(self, device: str, dtype: torch.dtype) -> Whitening:
         return Whitening(self.mean.to(device, dtype), self.rows.to(device, dtype))
 

@@ -27,11 +27,11 @@ def scores_of(maps: Mapping[str, Tensor], geometry: Mapping[str, Geometry], aggr
         maps: level name → (n, h, w), at least one; a pooled level is 1×1.
         geometry: geometry of at least these levels.
     """
-    levels = {name: _aggregated(values, aggregation) for name, values in maps.items()}
+    levels = {name: aggregated(values, aggregation) for name, values in maps.items()}
     return Scores(torch.stack(list(levels.values())).mean(0), *spatial(maps, geometry), levels)
 
 
-def _aggregated(values: Tensor, aggregation: Aggregation) -> Tensor:
+def aggregated(values: Tensor, aggregation: Aggregation) -> Tensor:
     """Compute (n,) scores from maps (n, h, w)."""
     if aggregation == "mean":
         return values.mean((1, 2))

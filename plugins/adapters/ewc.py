@@ -57,14 +57,19 @@ class EwcParams(Params):
 class Ewc(CompactnessAdapter):
     """The adapter of PANDA-EWC, which minimizes compactness + λ/2 Σ F (θ − θ₀)².
 
-    θ₀ are the pretrained weights and F is their diagonal Fisher information.
+    θ₀ are the pretrained weights and F is their diagonal Fisher information. Compactness is a mean over images, where
+    equation 4 has a sum: λ is relative to that.
 
-    A plain step of rate lr multiplies a weight's distance from θ₀ by 1 − lr·λ·F: it overshoots where lr·λ·F is above 1
-    and diverges above 2. With λ = 1e4 and lr = 1e-2 it reaches 290 in the last blocks of EfficientNet-Lite 0. The
-    implicit step, which goes where lr·λ/2·F (θ − θ₀)² + ½ (θ − θ′)² is least, θ′ the weight as it was, divides that
-    distance by 1 + lr·λ·F instead: it cannot overshoot, however large F is, and for a small one the two agree. Both
-    end where equation 4 is smallest, as long as the rate is that at which the gradient of compactness acts on the
-    weights, clipping and momentum included. An explicit penalty is clipped together with compactness.
+    The paper minimizes that by SGD as a whole: ``penalty = "explicit"``. A plain step of rate lr multiplies a weight's
+    distance from θ₀ by 1 − lr·λ·F: without clipping it overshoots where lr·λ·F is above 1 and diverges above 2. With
+    λ = 1e4 and lr = 1e-2 it reaches 290 in the last blocks of EfficientNet-Lite 0. Clipping bounds every step, so that
+    nothing diverges; but where the penalty's gradient is the larger one, hardly anything is left of that of
+    compactness. The implicit step is ours, for backbones like this one: it goes where
+    lr·λ/2·F (θ − θ₀)² + ½ (θ − θ′)² is least, θ′ the weight as it was, which divides the distance by 1 + lr·λ·F. It
+    cannot overshoot, however large F is, and for a small one the two agree. Without weight decay both rest where
+    equation 4 is least, as long as the rate is that at which the gradient of compactness acts on the weights, clipping
+    and momentum included. With it the implicit step rests elsewhere: there the gradient of compactness, which alone is
+    clipped, is not 0, and decay, which is not clipped, counts for more beside it.
     """
 
     schedule = replace(SCHEDULE, minibatches=7800)

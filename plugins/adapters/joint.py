@@ -58,8 +58,9 @@ class Joint:
 
     The classifier itself is not trained, so that the features have to keep their meaning. Where its own
     predictions p₀ are the labels, the loss is the cross-entropy −Σ p₀ log p; they are computed once, all of them before
-    the first step, so that nothing depends on which images come when, and kept in memory. The paper says neither α
-    nor how long it trains: the length is that of PANDA-Early.
+    the first step, so that nothing depends on which images come when, and kept in memory. Both terms are means over a
+    step's images, where equation 2 has sums over all of them: α is relative to that. The paper says neither α nor how
+    long it trains: the length is that of PANDA-Early.
     """
 
     schedule = SCHEDULE

@@ -6,7 +6,7 @@ and section 4.2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -26,17 +26,23 @@ from adkit.plugin import (
     hookimpl,
 )
 from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.toolkit.scoring import Aggregation, aggregated
 
 
 class MahalanobisParams(Params):
     blocks: Blocks = Field("all", description=BLOCKS)
+    aggregation: Literal["scorer"] | Aggregation = Field(
+        "scorer",
+        description="how a level's map becomes what is minimized; scorer: as scorer.aggregation has it, so that images "
+        "can be scored by one and trained by another",
+    )
 
 
 class Mahalanobis(BlocksAdapter):
     """An adapter that minimizes the mean score of the scorer, which was fitted before training and stays unchanged.
 
     With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer with a
-    differentiable score can be used.
+    differentiable score can be used. The equation is a sum over images and levels, of which this is the mean.
     """
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
@@ -56,11 +62,19 @@ class Mahalanobis(BlocksAdapter):
         self._parameters = self.trained(extractor)
 
     def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
-        scores = self._scorer.score(features)
-        return mean_terms(scores.levels or {"score": scores.image})
+        return mean_terms(self._levels(features))
 
     def score(self, features: Features) -> Tensor:
-        return self._scorer.score(features).image
+        return torch.stack(list(self._levels(features).values())).mean(0)
+
+    def _levels(self, features: Features) -> dict[str, Tensor]:
+        """Level → (n,) what is minimized of it; the scorer's own score where it tells no levels apart."""
+        scores = self._scorer.score(features)
+        levels = dict(scores.levels) or {"score": scores.image}
+        if self.params.aggregation == "scorer":
+            return levels
+        # A level of one cell has no map, and one value whatever it is aggregated by.
+        return levels | {n: aggregated(scores.maps[n], self.params.aggregation) for n in levels if n in scores.maps}
 
 
 def _check_differentiable(scorer: Scorer, features: Features) -> None:

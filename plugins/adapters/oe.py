@@ -50,7 +50,9 @@ class Oe:
     """An adapter that adds a level ``logit`` of one value per image, and minimizes its logistic loss.
 
     ψ(x) are the levels' means over their locations, one after the other; the paper reads ``pool`` alone. The paper
-    has no b: with it, w need not express how many images there are of each kind.
+    has no b: with it, w need not express how many images there are of each kind. Equation 5 is a sum over all images;
+    the loss is the mean over a step's, half of which are normal and half auxiliary, however many there are of each. An
+    epoch sees every normal image once; the paper does not say what its 75 epochs are epochs of.
     """
 
     schedule = Schedule(

@@ -22,7 +22,8 @@ class BilinearParams(Params):
 class Bilinear:
     """A localizer that enlarges maps bilinearly, averages or sums them, and smooths the result.
 
-    Source: Rippel et al., Gaussian anomaly detection by modeling the distribution of normal data.
+    Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021); smoothing
+    is that of Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020).
     """
 
     def __init__(self, params: BilinearParams, context: Context) -> None:

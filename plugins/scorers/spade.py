@@ -7,6 +7,7 @@ Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -34,6 +35,14 @@ from adkit.toolkit.kmeans import located, located_distances, moved, recordable_l
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, RecordableBank, nearest_among, recordable_among
 from adkit.toolkit.scoring import Reservoir, checked_state, fitted_levels, foreign_state, levels_of, spatial
+
+logger = logging.getLogger("adkit")
+
+ALIGNED = 0.05
+"""Share of the variance of normal features that their location explains, from which images count as aligned.
+
+Measured on Lite 0's blocks.1 with 50 images: crops of textures 0.01 to 0.03, automobiles 0.07, magnetic tiles 0.09.
+"""
 
 _COMBINE = {"ensemble": "none", "concat": "concat"}
 """Value of ``combine`` here → that of the same key in ``[features]``."""
@@ -89,6 +98,7 @@ class Spade:
         if not self.params.centroids:
             self._locations = {name: sample.items for name, sample in samples.items()}
         else:
+            _warn_unless_aligned(max((sample.items for sample in samples.values()), key=lambda items: items[0].numel()))
             self._locations = {name: located(samples.pop(name).items) for name in list(samples)}
             if self.params.centroids < len(pooled.items):
                 for _ in range(self.params.iterations):
@@ -196,6 +206,23 @@ class Spade:
                     f"scorer.kappa: expected at most {compared}, the number of normal features that a location of "
                     f"{name} is compared with, found {self.params.kappa}: lower kappa or give more normal images"
                 )
+
+
+def _warn_unless_aligned(sample: Tensor) -> None:
+    """Warn where a location's features in ``sample`` (images, h, w, c) differ as if it were any other location."""
+    images = len(sample)
+    if images < 2:
+        return
+    means = sample.mean(0)  # (h, w, c)
+    within = sum(float((image - means).double().square().sum()) for image in sample) / (images - 1)
+    total = sum(float((image - means.mean((0, 1))).double().square().sum()) for image in sample) / images
+    share = 1 - within / total if total > 0 else 1.0
+    if share < ALIGNED:
+        logger.warning(
+            "spade: centroids of a location take images to be aligned, and here the location explains %.1f%% of what "
+            "normal features vary by (aligned images: above %.0f%%): set scorer.centroids = 0",
+            *(100 * max(share, 0.0), 100 * ALIGNED),
+        )
 
 
 def _check_levels(levels: Mapping[str, Level]) -> None:

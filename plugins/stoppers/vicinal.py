@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from pydantic import Field, field_validator
@@ -41,6 +41,10 @@ class VicinalParams(Params):
         return augmentations
 
 
+KEPT: Final = 2**30
+"""Bytes of changed images that are kept from one check to the next: 7,133 images of 224 × 224 pixels."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """The draws to judge by, as numbers of images, so that the images themselves need not be kept."""
@@ -52,7 +56,11 @@ class Draws:
 
 
 class Vicinal(Patience):
-    """A stopper that judges by the ROC AUC of the adapter's score between unchanged and changed draws."""
+    """A stopper that judges by the ROC AUC of the adapter's score between unchanged and changed draws.
+
+    Changed images have the 256 gray values of a file. Where all checks see the same draws, they are made at the first
+    one and kept, so that the others cost a forward pass; those beyond ``KEPT`` bytes are made again at every check.
+    """
 
     def __init__(self, params: VicinalParams, context: Context) -> None:
         super().__init__("validation AUROC", params.patience)
@@ -60,6 +68,8 @@ class Vicinal(Patience):
         self.context = context
         self.validation = params.validation
         self._images: int | None = None
+        self._kept: dict[int, list[Tensor]] = {}
+        self._room = 0 if params.redraw else KEPT
 
     def check(
         self,
@@ -109,17 +119,26 @@ class Vicinal(Patience):
             chosen = times.nonzero()[:, 0]
             if len(chosen):  # an image that was drawn often is scored once
                 normal.append(score(batch.images[chosen.to(batch.images.device)]).repeat_interleave(times[chosen]))
-            changed.extend(map(score, _stacked(self._changed(draws, number, batch), len(batch))))
+            stacks = _stacked(self._changed(draws, number, batch), len(batch))
+            changed.extend(score(images.to(batch.images.device).float() / 255) for images in stacks)
             number += len(batch)
         return torch.cat(normal), torch.cat(changed)
 
     def _changed(self, draws: Draws, number: int, batch: Batch) -> Iterator[Tensor]:
-        """The changed draws of a batch's images, (3, H, W) each; ``number`` is the first image's."""
+        """The changed draws of a batch's images, (3, H, W) uint8 each; ``number`` is the first image's."""
         for i in range(len(batch)):
+            if number + i in self._kept:
+                yield from self._kept[number + i]
+                continue
             region = None if batch.regions is None else batch.regions[i : i + 1]
+            made = []
             for name, seed in draws.changed.get(number + i, ()):
                 generator = torch.Generator().manual_seed(seed)
-                yield vary(name, batch.images[i : i + 1], generator, self.params.severity, region).images[0]
+                varied = vary(name, batch.images[i : i + 1], generator, self.params.severity, region).images[0]
+                made.append((varied * 255).round().to("cpu", torch.uint8))
+                yield made[-1]
+            if made and (size := sum(image.nbytes for image in made)) <= self._room:
+                self._kept[number + i], self._room = made, self._room - size
 
 
 def _stacked(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:

@@ -105,6 +105,29 @@ def test_mask_is_read_at_the_centers() -> None:
     assert np.argwhere(View("squash", 64, 64).mask(mask, 4)).tolist() == [[0, 0], [2, 3]]
 
 
+@pytest.mark.parametrize(("resize", "size"), [("squash", (90, 150)), ("short_side", (90, 150)), ("pad", (150, 90))])
+def test_mask_by_area_is_anomalous_where_any_point_of_a_cell_is(resize: str, size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(3).random(size) > 0.98
+    view = View(resize, 48, 40)  # type: ignore[arg-type]
+    points = view.mask(mask, 20 * 64).reshape(20, 64, 20, 64).any((1, 3))
+    np.testing.assert_array_equal(view.mask(mask, 20, "area"), points)
+
+
+def test_mask_by_area_by_hand() -> None:
+    mask = np.zeros((8, 8), np.bool_)
+    mask[0, 0] = mask[5, 3] = True  # cells of 2 × 2 pixels; nearest would read neither of these pixels
+    assert np.argwhere(View("squash", 64, 64).mask(mask, 4, "area")).tolist() == [[0, 0], [2, 1]]
+    assert not View("squash", 64, 64).mask(mask, 4).any(axis=1)[0]
+
+
+def test_mask_by_area_where_cells_cut_pixels() -> None:
+    mask = np.zeros((3, 3), np.bool_)
+    mask[1, 1] = True  # two cells of 1.5 pixels each cover half of it
+    assert View("squash", 64, 64).mask(mask, 2, "area").all()
+    mask = np.eye(3, dtype=np.bool_) & (np.arange(3) == 0)
+    assert np.argwhere(View("squash", 64, 64).mask(mask, 3, "area")).tolist() == [[0, 0]]
+
+
 def test_mask_does_not_pass_through_the_image() -> None:
     mask = np.zeros((512, 512), np.bool_)
     mask[100, :] = True  # a scratch one pixel wide would be lost in an image of 64

@@ -55,6 +55,13 @@ def test_augmix_changes_the_whole_image():
     assert (varied.images != sample_images()).float().mean() > 0.5
 
 
+def test_no_draw_of_augmix_leaves_an_image_as_it_is():
+    image = sample_images(1, 32, 32)[0]
+    generator = seeded()
+    changes = [(augmix(image, generator).images - image).abs().max() for _ in range(300)]
+    assert min(changes) >= 0.5 / 255  # 11 of 300 changed nothing when draws were taken as they came
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_seeds_draw_equal_images_and_others_do_not(name):
     first, second, other = (vary(name, sample_images(), seeded(seed)).images for seed in (1, 1, 2))

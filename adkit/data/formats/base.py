@@ -14,6 +14,7 @@ from adkit.data.samples import Sample
 from adkit.plugin.params import Params
 
 Resize = Literal["squash", "short_side", "pad"]
+MaskResize = Literal["nearest", "area"]
 
 
 class DataTable(Params, ABC):
@@ -41,6 +42,11 @@ class DataTable(Params, ABC):
         ge=8,
         le=8192,
         description="side of the grid of pixel metrics; default: the extractor's input",
+    )
+    mask_resize: MaskResize = Field(
+        default="nearest",
+        description="when a pixel of that grid is anomalous. nearest: where the mask's pixel nearest to its center is; "
+        "area: where any pixel that it covers is",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="images in memory at a time")
     calibration: float = Field(

@@ -1,3 +1,5 @@
+import copy
+import itertools
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,10 +9,12 @@ from adkit_plugins.adapters._fisher import fisher
 from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
 from adkit import UserError
-from adkit.plugin import Context, Features, FeaturesAdapter, SteppingAdapter
+from adkit.plugin import Context, Features, FeaturesAdapter, Schedule, SteppingAdapter
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
+from adkit.training.trainer import train
 from tests.plugins.adapters.descents import features_of, nothing
+from tests.training.trainings import BATCH, minibatches, quiet, task
 
 CONTEXT = Context(image_size=SIZE)
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
@@ -148,6 +152,46 @@ def descended(one, rate, steps=25, **optimizer):
 
 STEEP = {"fisher": "uniform", "strength": 1e4 / UNIFORM}
 """lr · λ · F of 100 at a rate of 0.01"""
+
+
+def test_the_papers_descent_is_that_of_autograd_with_the_whole_gradient_clipped():
+    """Ten minibatches of the trainer against a loop that writes out equations 1 and 4 for the same images."""
+    schedule = Schedule(
+        optimizer="sgd",
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=0.05,
+        clip_norm=0.3,
+        batch_size=BATCH,
+        minibatches=10,
+    )
+    extractor = TinyExtractor()
+    one = adapter(penalty="explicit", strength=50, blocks=("layer2",))
+    trained = task(schedule, adapter=one, extractor=extractor)
+    by_hand = copy.deepcopy(extractor)
+    parameters = list(by_hand.layer2.parameters())
+    importance = fisher(by_hand, parameters, stream_of(by_hand, 2, SIZE), "predicted", 3200, CONTEXT)
+    initial = [parameter.detach().clone() for parameter in parameters]
+    centers = {name: values.mean((0, 1, 2)) for name, values in stream_of(by_hand, 2, SIZE).features.items()}
+    velocity = [torch.zeros_like(parameter) for parameter in parameters]
+    shares = []
+    for batch in itertools.islice(minibatches().since(0), 10):
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        features = by_hand(batch.images)
+        away = [(features[name] - center).square().sum(3).mean() for name, center in centers.items()]
+        pulls = [(f * (p - q) ** 2).sum() for f, p, q in zip(importance, parameters, initial, strict=True)]
+        gradients = torch.autograd.grad(sum(away) / len(away) + 25 * sum(pulls), parameters)
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        shares.append(min(1.0, 0.3 / (float(norm) + 1e-6)))
+        with torch.no_grad():
+            for parameter, gradient, moving in zip(parameters, gradients, velocity, strict=True):
+                moving.mul_(0.9).add_(gradient * shares[-1] + 0.05 * parameter)
+                parameter.sub_(0.1 * moving)
+    assert min(shares) < 0.9  # the clipping acts
+    train(trained, quiet)
+    for found, expected in zip(extractor.layer2.parameters(), parameters, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_explicit_step_diverges_where_it_is_steep():

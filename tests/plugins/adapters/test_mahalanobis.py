@@ -24,7 +24,7 @@ def adapter(**params):
     return Mahalanobis(MahalanobisParams(**params), Context())
 
 
-@pytest.mark.parametrize("params", [{}, {"blocks": 2}, {"blocks": ["layer2"]}])
+@pytest.mark.parametrize("params", [{}, {"blocks": 2}, {"blocks": ["layer2"]}, {"aggregation": "mean"}])
 def test_contract(params):
     check_component(adkit_adapters()[0], params, make_scorer=gaussian)
 
@@ -40,6 +40,17 @@ def test_loss_of_two_levels_by_hand():
     terms = one.loss(TinyExtractor(), nothing(2), found)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx({"a": (3 + 1) / 4, "b": (4 + 6) / 4})
     assert one.score(found).tolist() == pytest.approx([(3 + 4) / 2, (1 + 6) / 2])
+
+
+def test_what_is_trained_by_is_apart_from_what_is_scored_by():
+    normal = features_of(a=[[[[1.0], [1.0]]], [[[-1.0], [-1.0]]]], pool=[[[[2.0]]], [[[-2.0]]]])
+    scorer = gaussian(shrinkage="none", aggregation="max")
+    scorer.fit(FeatureStream(normal))
+    found = features_of(a=[[[[3.0], [1.0]]], [[[-1.0], [0.0]]]], pool=[[[[8.0]]], [[[0.0]]]])
+    one = adapter(aggregation="mean")
+    one.prepare(TinyExtractor(), FeatureStream(normal), None, scorer)
+    assert one.score(found).tolist() == pytest.approx([(2 + 4) / 2, (0.5 + 0) / 2])
+    assert scorer.score(found).image.tolist() == pytest.approx([(3 + 4) / 2, (1 + 0) / 2])
 
 
 def test_terms_sum_to_the_mean_score():

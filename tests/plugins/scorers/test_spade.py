@@ -140,6 +140,20 @@ def test_centroids_leave_the_images_score_alone():
     assert torch.equal(fitted(centroids=4).score(QUERIES).image, fitted().score(QUERIES).image)
 
 
+@pytest.mark.parametrize(("spread", "told"), [(0.0, True), (1.0, False)])
+def test_centroids_of_images_that_are_not_aligned_are_warned_of(spread, told, caplog):
+    """``spread``² of a variance of 1 + ``spread``² is that of the locations' means."""
+    generator = torch.Generator().manual_seed(0)
+    means = spread * torch.randn(1, 6, 5, 8, generator=generator)
+    features = Features(
+        {"layer1": torch.randn(40, 6, 5, 8, generator=generator) + means, POOL: torch.randn(40, 1, 1, 4)},
+        {"layer1": Geometry((0.5, 0.5), (1.0, 1.0)), POOL: Geometry((3, 3), (6, 6))},
+    )
+    with caplog.at_level("WARNING", logger="adkit"):
+        fitted(FeatureStream(features), centroids=20)
+    assert ("set scorer.centroids = 0" in caplog.text) == told
+
+
 def test_as_few_images_as_centroids_are_kept():
     stored = fitted(centroids=15).state_dict()["locations.layer1"]
     assert torch.equal(stored.permute(2, 0, 1, 3), NORMAL.features["layer1"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from adkit_plugins.scorers.whitening import PcaWhitening, WhiteningParams, adkit_scorers
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from adkit import UserError
 from adkit.plugin import POOL, Context, Features, Geometry, Level
@@ -50,10 +51,49 @@ def stream(values, name=POOL):
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"metric": "squared_l2"}, {"components": 2, "aggregation": "mean"}, {"components": 0.9}, {"epsilon": 0.1}],
+    [
+        {},
+        {"k": 2},
+        {"k": 1, "metric": "squared_l2"},
+        {"metric": "squared_l2"},
+        {"components": 2, "aggregation": "mean"},
+        {"components": 0.9},
+        {"epsilon": 0.1},
+    ],
 )
 def test_contract(params):
     check_component(adkit_scorers()[0], params)
+
+
+@pytest.mark.parametrize("metric", ["l2", "squared_l2"])
+def test_neighbors_among_whitened_features_are_those_of_scikit_learn(metric):
+    normal, test = wide(80, seed=1), wide(20, seed=2)
+    scores = fitted(normal, k=3, metric=metric).score(test.features).image
+    pca = PCA(whiten=True).fit(rows(normal))
+    neighbors = NearestNeighbors(n_neighbors=3).fit(pca.transform(rows(normal)))
+    distances = neighbors.kneighbors(pca.transform(rows(test)))[0]
+    expected = (distances if metric == "l2" else distances**2).mean(1)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
+def test_locations_find_neighbors_at_all_locations():
+    normal, test = mixed(12, seed=1), mixed(5, seed=2)
+    maps = fitted(normal, k=1).score(test.features).maps["a"]
+    pca = PCA(whiten=True).fit(rows(normal, "a"))
+    neighbors = NearestNeighbors(n_neighbors=1).fit(pca.transform(rows(normal, "a")))
+    expected = neighbors.kneighbors(pca.transform(rows(test, "a")))[0].reshape(5, 5, 4)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
+
+
+def test_more_neighbors_than_features_are_refused():
+    with pytest.raises(UserError, match=r"scorer\.k: expected at most 4, .* found 5"):
+        fitted(stream(CROSS), k=5)
+
+
+def test_a_state_without_the_features_of_its_neighbors_is_refused():
+    scorer = PcaWhitening(WhiteningParams(k=2), Context())
+    with pytest.raises(UserError, match=r"expected bank\.\* to be that of k = 2, found none"):
+        scorer.load_state_dict(fitted(wide(40)).state_dict())
 
 
 def test_two_directions_by_hand():

@@ -37,7 +37,7 @@ def unlike_its_first_pixel(pixels):
 
 def even(count, batch_size=4):
     """Images of one gray each, a little brighter than the one before."""
-    levels = torch.linspace(0.2, 0.8, count)[:, None, None, None].expand(-1, 3, *SIZE)
+    levels = (torch.linspace(51, 204, count).round() / 255)[:, None, None, None].expand(-1, 3, *SIZE)
     return [
         Batch(levels[i : i + batch_size], tuple(f"even#{n}" for n in range(i, min(i + batch_size, count))))
         for i in range(0, count, batch_size)
@@ -76,7 +76,7 @@ def test_the_figure_is_that_of_scikit_learn_over_the_draws(augmentations, batch_
     images = torch.cat([batch.images for batch in held_out])
     normal = [image for image, times in zip(images, draws.normal.tolist(), strict=True) for _ in range(times)]
     changed = [
-        vary(name, images[image], torch.Generator().manual_seed(seed)).images
+        (vary(name, images[image], torch.Generator().manual_seed(seed)).images * 255).round() / 255
         for image, changes in draws.changed.items()
         for name, seed in changes
     ]
@@ -153,6 +153,23 @@ def seen(stopper, seed):
 def test_every_check_sees_the_same_draws():
     stopper = vicinal()
     assert torch.equal(seen(stopper, seed=1), seen(stopper, seed=2))
+
+
+@pytest.mark.parametrize(("room", "again"), [(2**30, 0), (0, 42), (42 * 3 * 16 * 16 // 2, None)])
+def test_draws_are_made_once_as_far_as_there_is_room(monkeypatch, room, again):
+    made = []
+
+    def counting(*arguments):
+        made.append(arguments)
+        return vary(*arguments)
+
+    monkeypatch.setattr("adkit_plugins.stoppers.vicinal.vary", counting)
+    monkeypatch.setattr("adkit_plugins.stoppers.vicinal.KEPT", room)
+    stopper = vicinal()
+    first = seen(stopper, seed=0)
+    assert len(made) == 42
+    assert torch.equal(seen(stopper, seed=0), first)
+    assert len(made) - 42 == again if again is not None else 0 < len(made) - 42 < 42
 
 
 def test_another_seed_of_the_run_sees_other_draws():
