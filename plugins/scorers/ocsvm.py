@@ -165,9 +165,9 @@ class Ocsvm:
         machine = OneClassSVM(kernel=self.params.kernel, nu=self.params.nu, gamma=gamma, tol=TOLERANCE)
         machine.random_state = 0  # one class draws nothing; without a seed, NumPy's global generator is asked for one
         solved = machine.fit(values)
-        found = (solved.support_vectors_, solved.dual_coef_[0], solved.intercept_)
+        found = (solved.support_vectors_, solved.dual_coef_[0], solved.intercept_, [gamma])
         # As a saved state has them, so that a detector scores alike before it is saved and after.
-        return Machine(*(torch.from_numpy(array).float() for array in found), torch.tensor([gamma]))
+        return Machine(*(torch.as_tensor(values, dtype=torch.float32) for values in found))
 
     def _placed(self, machine: Machine) -> Machine:
         device = self.context.device
