@@ -22,8 +22,8 @@ class BilinearParams(Params):
 class Bilinear:
     """A localizer that enlarges maps bilinearly, averages or sums them, and smooths the result.
 
-    Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021); smoothing
-    is that of Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020).
+    Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section
+    3, who average and do not smooth; Reiss et al., PANDA (CVPR 2021), supplement 2.3, who add and smooth.
     """
 
     def __init__(self, params: BilinearParams, context: Context) -> None:

@@ -34,6 +34,7 @@ CASES = {
     "center": {"scorer": {"use": "center"}},
     "gaussian": {"scorer": {"use": "gaussian"}},
     "knn of pool": {"extractor": POOLED, "scorer": {"use": "knn"}},
+    "ocsvm": {"extractor": ALL, "scorer": {"use": "ocsvm"}},
     "knn of levels": {"scorer": {"use": "knn", "k": 1}},
     "cosine": {"scorer": {"use": "knn", "metric": "cosine", "sample": 0.5}},
     "concat": {"features": {"combine": "concat", "neighborhood": 3, "channels": 20}},
