@@ -119,7 +119,7 @@ def _moved(found: Found, equal: Mapping[str, int], groups: Mapping[str, str]) ->
         return found, []
     copies = shared_images(found.normal, moved, equal)
     copied = {sample.id for _, sample in copies}
-    keys = [groups[sample.id] for sample in moved if sample.id not in copied]
+    keys = [groups.get(sample.id, sample.id) for sample in moved if sample.id not in copied]
     kept = [sample for sample in found.calibration if groups.get(sample.id, sample.id) not in first]
     warnings = [moved_warning(found.name, copies)] if copies else []
     warnings += [parted_warning(found.name, len(keys), list(dict.fromkeys(keys)))] if keys else []

@@ -97,8 +97,8 @@ def linked(samples: Iterable[Sample], equal: Mapping[str, int]) -> dict[str, str
 
 def on_both_sides(one: Iterable[Sample], other: Iterable[Sample], groups: Mapping[str, str]) -> list[str]:
     """Find the named groups that have images in both, in the order of ``one``."""
-    there = {groups[sample.id] for sample in other if sample.group is not None and sample.id in groups}
-    found = (groups[sample.id] for sample in one if sample.group is not None and sample.id in groups)
+    there = {groups.get(sample.id, sample.id) for sample in other if sample.group is not None}
+    found = (groups.get(sample.id, sample.id) for sample in one if sample.group is not None)
     return [key for key in dict.fromkeys(found) if key in there]
 
 

@@ -172,6 +172,30 @@ def test_a_column_of_a_csv_file_names_groups(grouped, tmp_path):
         open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="lot"), 0)
 
 
+def write_table(root: Path, *lines: str) -> CsvTable:
+    """A table of parts that are named after their first image."""
+    write_parts(root)
+    (root / "tile/list.csv").write_text("\n".join(["path,label,split,part", *lines]))
+    return CsvTable(root=str(root / "tile/list.csv"), group="part")
+
+
+def test_calibration_images_move_where_a_part_is_named_after_its_first_image(tmp_path):
+    first, second, other = (f"train/good/{name}.png" for name in ("t00_shot0", "t00_shot1", "t01_shot0"))
+    rows = (f"{first},good,calibration,{first}", f"{second},good,train,{first}", f"{other},good,calibration,{other}")
+    dataset = open_dataset(write_table(tmp_path, *rows), 0)
+    (category,) = dataset.categories
+    assert [sample.id for sample in category.calibration] == [other]
+    (warning,) = dataset.warnings
+    assert warning.endswith(f"set whole groups apart: {first}")
+
+
+def test_a_part_that_is_named_after_its_first_image_is_seen_on_both_sides(tmp_path):
+    first, second = "train/good/t00_shot0.png", "train/good/t00_shot1.png"
+    dataset = open_dataset(write_table(tmp_path, f"{first},good,train,{first}", f"{second},good,test,{first}"), 0)
+    (warning,) = dataset.warnings
+    assert warning.endswith(f"put each group on one side: {first}")
+
+
 def test_arrays_may_name_groups(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (24, 8, 8)).astype(np.uint8)
     arrays = {"x_train": images[:16], "y_train": [0] * 16, "x_test": images[16:], "y_test": [0, 1] * 4}
