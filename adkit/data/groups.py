@@ -26,7 +26,8 @@ def keys_by(group: str) -> Key:
     """Make the function that reads the key of a group off an id.
 
     Args:
-        group: an expression for ``re.search``, whose parentheses joined are the key, or ``folder`` or ``folder:N``.
+        group: an expression for ``re.search``, whose parentheses, joined by a slash, are the key, or ``folder`` or
+            ``folder:N``.
 
     Raises:
         ValueError: it is neither; the message says what is expected.
@@ -36,7 +37,7 @@ def keys_by(group: str) -> Key:
         index = -2 if level[1] is None else int(level[1]) - 1
 
         def folder(id: str) -> str | None:
-            parts = id.split("/")
+            parts = id.lstrip("/").split("/")  # an absolute path begins with a slash, before which there is no folder
             return parts[index] if len(parts) > max(index + 1, 1) else None
 
         return folder
@@ -54,7 +55,8 @@ def keys_by(group: str) -> Key:
         found = expression.search(id)
         if found is None or not any(found.groups()):
             return None
-        return "".join(one or "" for one in found.groups())
+        # Lot 1, part 23 is not lot 12, part 3. Parentheses of an alternative that did not match say nothing.
+        return "/".join(one for one in found.groups() if one is not None)
 
     return joined
 

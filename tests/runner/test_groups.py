@@ -83,9 +83,12 @@ def split(grouped):
     ("group", "id", "key"),
     [
         (r"(t\d+)_", "tile/good/t017_1.png", "t017"),
-        (r"lot(\d+)/.*_(\w)\.", "lot3/x_b.png", "3b"),
+        (r"lot(\d+)/.*_(\w)\.", "lot3/x_b.png", "3/b"),
+        (r"(t\d+)_|part(\d+)", "part7.png", "7"),
         ("folder", "lot3/cam1/x.png", "cam1"),
         ("folder:1", "lot3/cam1/x.png", "lot3"),
+        ("folder:1", "/lot3/cam1/x.png", "lot3"),
+        ("folder", "/x.png", None),
         ("folder:2", "lot3/cam1/x.png", "cam1"),
         ("folder:3", "lot3/cam1/x.png", None),
         ("folder", "x.png", None),
@@ -95,6 +98,11 @@ def split(grouped):
 )
 def test_the_key_of_an_id(group, id, key):
     assert keys_by(group)(id) == key
+
+
+def test_parentheses_that_find_the_same_digits_in_other_places_are_other_parts():
+    key = keys_by(r"lot(\d+)_part(\d+)")
+    assert key("lot1_part23.png") != key("lot12_part3.png")
 
 
 @pytest.mark.parametrize("group", ["t017", "(", "folder:0"])
