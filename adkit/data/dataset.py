@@ -84,9 +84,10 @@ def _checked(found: Found, notes: Notes) -> Found:
 
 def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
     """Give every sample its group where the table says how; a format whose data has groups has given them already."""
-    if table.group is None:
+    samples = (*found.normal, *(found.calibration or ()), *found.test)
+    if table.group is None and all(sample.group is None for sample in samples):
         return found
-    key = keys_by(table.group) if is_expression(table.group) else None
+    key = keys_by(table.group) if table.group is not None and is_expression(table.group) else None
     missing: list[str] = []
 
     def named(sample: Sample) -> Sample:

@@ -61,11 +61,17 @@ def keys_by(group: str) -> Key:
     return joined
 
 
-def without_key(category: str, group: str, ids: Sequence[str]) -> str:
-    """The problem of ids whose group is not said."""
+def without_key(category: str, group: str | None, ids: Sequence[str]) -> str:
+    """The problem of ids whose group is not said.
+
+    Args:
+        group: an expression, or the name of a column; None: the data itself names the groups of other images.
+    """
+    by = "" if group is None else f" by {group}"
+    remedy = "change the expression" if group is not None and is_expression(group) else "name it in the data"
     return (
-        f"group: expected a group for every image of {category} by {group}, found none for "
-        f'{counted(len(ids), "image")} ({some(ids, 3)}): change the expression, or set group_missing = "own", by which '
+        f"group: expected a group for every image of {category}{by}, found none for "
+        f'{counted(len(ids), "image")} ({some(ids, 3)}): {remedy}, or set group_missing = "own", by which '
         "such an image is a part of its own"
     )
 

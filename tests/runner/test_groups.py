@@ -178,6 +178,9 @@ def test_a_column_of_a_csv_file_names_groups(grouped, tmp_path):
     assert sorted(map(len, sizes)) == [1, 3]
     with pytest.raises(UserError, match=r"expected the column lot of data\.group, found path, label, split, part"):
         open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="lot"), 0)
+    (tmp_path / "list.csv").write_text("\n".join(lines[:-1] + [lines[-1].rpartition(",")[0] + ", "]))
+    with pytest.raises(UserError, match=r"by part, found none for 1 image \(.*\): name it in the data, or set"):
+        open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="part"), 0)
 
 
 def write_table(root: Path, *lines: str) -> CsvTable:
@@ -211,6 +214,14 @@ def test_arrays_may_name_groups(tmp_path):
     (category,) = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0).categories
     assert {sample.group for sample in category.calibration} & {sample.group for sample in category.train} == set()
     assert len(category.calibration) == 4
+    np.savez(tmp_path / "a.npz", **arrays, train_groups=["", *"abcdefghijklmno"], test_groups=["p"] * 8)
+    with pytest.raises(UserError, match=r"image of 0, found none for 1 image \(train-images#0\): name it in the data"):
+        open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0)
+    np.savez(tmp_path / "a.npz", **arrays, test_groups=["p"] * 8)
+    with pytest.raises(UserError, match=r"found none for 16 images \(train-images#0, "):
+        open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0)
+    (category,) = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0, group_missing="own"), 0).categories
+    assert {sample.group for sample in category.train} == {sample.id for sample in category.train}
     np.savez(tmp_path / "b.npz", **arrays, train_groups=np.arange(15))
     with pytest.raises(UserError, match=r"train_groups: expected 16 whole numbers or texts"):
         open_dataset(ArraysTable(root=str(tmp_path / "b.npz"), normal=0), 0)
