@@ -14,6 +14,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.arrays import ArraysTable
 from adkit.data.formats.csv_list import CsvTable
@@ -178,7 +179,7 @@ def test_a_column_of_a_csv_file_names_groups(grouped, tmp_path):
     assert sorted(map(len, sizes)) == [1, 3]
     with pytest.raises(UserError, match=r"expected the column lot of data\.group, found path, label, split, part"):
         open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="lot"), 0)
-    (tmp_path / "list.csv").write_text("\n".join(lines[:-1] + [lines[-1].rpartition(",")[0] + ", "]))
+    (tmp_path / "list.csv").write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ", "]))
     with pytest.raises(UserError, match=r"by part, found none for 1 image \(.*\): name it in the data, or set"):
         open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="part"), 0)
 
@@ -355,11 +356,33 @@ def test_fewer_groups_than_folds_are_refused(grouped):
         run(grouped, "never", threshold={"method": "cross", "folds": 13})
 
 
+@pytest.mark.parametrize(("folds", "fold_test", "found"), [(10, False, 9), (17, True, 16)])
+def test_fewer_groups_than_folds_are_refused_by_a_check(grouped, folds, fold_test, found):
+    recipe = grouped | {"run": grouped["run"] | {"folds": folds, "fold_test": fold_test}}
+    with pytest.raises(UserError, match=rf"run\.folds: expected .* groups .*, found {found}: add groups, or ask for"):
+        check(recipe)
+
+
+def test_of_one_group_none_is_kept_back(grouped):
+    report, _ = run(grouped, "one", data={"group": "folder:2"})
+    assert report.warnings == [
+        "tile: no group of normal images could be kept back for a threshold, so there is none: it takes one not "
+        "trained on"
+    ]
+
+
 def test_too_few_groups_say_what_they_support(grouped):
     report, _ = run(grouped, "few", threshold={"false_positive_rate": 0.05})
     (warning,) = [text for text in report.warnings if "cannot promise" in text]
     assert warning.startswith("tile: 3 calibration groups cannot promise a false-positive rate of 0.05; the threshold")
     assert "It takes 19 groups: add normal parts" in warning
+
+
+def test_pooled_images_do_not_pass_for_groups(grouped):
+    report, _ = run(grouped, "few-pooled", threshold={"false_positive_rate": 0.05, "method": "pooled"})
+    (warning,) = report.warnings
+    # Nine images: pooled, the highest of them keeps 1 / 10, but three groups support 1 / 4.
+    assert warning.startswith("tile: 3 calibration groups cannot support a false-positive rate of 0.05, only 0.25; the")
 
 
 @pytest.mark.parametrize("threshold", [{"per": "part"}, {"method": "hierarchical"}])
