@@ -17,7 +17,7 @@ from adkit.data.duplicates import (
 )
 from adkit.data.files import writable
 from adkit.data.formats.base import DataTable, Found, Notes
-from adkit.data.groups import is_expression, keys_by, linked, on_both_sides, without_key
+from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
 from adkit.data.masks import check_masks
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
@@ -92,7 +92,7 @@ def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
 
     def named(sample: Sample) -> Sample:
         group = sample.group if key is None else key(sample.id)
-        if group is None and table.group_missing == "refuse":
+        if group is None:
             missing.append(sample.id)
         return replace(sample, group=sample.id if group is None else group)
 
@@ -105,8 +105,10 @@ def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
         test=all_named(found.test),
         calibration=all_named(found.calibration),
     )
-    if missing:
+    if missing and table.group_missing == "refuse":
         notes.problems.append(without_key(found.name, table.group, missing))
+    elif table.group is not None and len(missing) == len(samples):
+        notes.warnings.append(nothing_keyed(found.name, table.group, missing))
     return found
 
 

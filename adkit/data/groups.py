@@ -76,6 +76,14 @@ def without_key(category: str, group: str | None, ids: Sequence[str]) -> str:
     )
 
 
+def nothing_keyed(category: str, group: str, ids: Sequence[str]) -> str:
+    """The sentence on a ``group_missing = "own"`` that every image falls under, as it does where ``group`` is wrong."""
+    return (
+        f"{category}: expected a group for some image by {group}, found none for any of {counted(len(ids), 'image')} "
+        f"({some(ids, 3)}), so each counts as a part of its own: if some show one part, correct data.group"
+    )
+
+
 def linked(samples: Iterable[Sample], equal: Mapping[str, int]) -> dict[str, str]:
     """Map the id of each image that belongs with others to the key that all of these have in common.
 

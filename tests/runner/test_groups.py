@@ -146,6 +146,12 @@ def test_or_they_are_parts_of_their_own(grouped):
     assert category.grouped
 
 
+def test_an_expression_that_finds_no_part_at_all_is_told(grouped):
+    table = MvtecTable(root=grouped["data"]["root"], group=r"(part\d+)_", group_missing="own")
+    (warning,) = open_dataset(table, 0).warnings
+    assert warning.startswith("tile: expected a group for some image by (part\\d+)_, found none for any of 52 images (")
+
+
 def test_a_group_on_both_sides_of_training_and_test_is_named(grouped, tmp_path):
     write_parts(tmp_path)
     folder = tmp_path / "tile"
