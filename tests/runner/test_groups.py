@@ -440,6 +440,11 @@ def test_groups_are_one_for_each_image(per_part, grouped):
     image = next(Path(grouped["data"]["root"]).rglob("*.png"))
     with pytest.raises(UserError, match="expected one key for each of 2 images, found 1"):
         detector.predict([image, image], groups=["a"])
+    with pytest.raises(UserError, match="expected one key for each of 2 images, found 1"):
+        detector.predict([image, image], groups="t1")  # a text is one key, and not one a letter
+    parts = detector.predict(image, groups="t1").parts
+    assert parts is not None
+    assert [part.group for part in parts] == ["t1"]
 
 
 def test_the_command_gives_a_row_for_each_part(per_part, grouped, tmp_path):
