@@ -17,7 +17,7 @@ from adkit.data.duplicates import (
 )
 from adkit.data.files import writable
 from adkit.data.formats.base import DataTable, Found, Notes
-from adkit.data.groups import is_expression, keys_by, linked, on_both_sides, without_key
+from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
 from adkit.data.masks import check_masks
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
@@ -84,14 +84,15 @@ def _checked(found: Found, notes: Notes) -> Found:
 
 def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
     """Give every sample its group where the table says how; a format whose data has groups has given them already."""
-    if table.group is None:
+    samples = (*found.normal, *(found.calibration or ()), *found.test)
+    if table.group is None and all(sample.group is None for sample in samples):
         return found
-    key = keys_by(table.group) if is_expression(table.group) else None
+    key = keys_by(table.group) if table.group is not None and is_expression(table.group) else None
     missing: list[str] = []
 
     def named(sample: Sample) -> Sample:
         group = sample.group if key is None else key(sample.id)
-        if group is None and table.group_missing == "refuse":
+        if group is None:
             missing.append(sample.id)
         return replace(sample, group=sample.id if group is None else group)
 
@@ -104,8 +105,10 @@ def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
         test=all_named(found.test),
         calibration=all_named(found.calibration),
     )
-    if missing:
+    if missing and table.group_missing == "refuse":
         notes.problems.append(without_key(found.name, table.group, missing))
+    elif table.group is not None and len(missing) == len(samples):
+        notes.warnings.append(nothing_keyed(found.name, table.group, missing))
     return found
 
 
@@ -119,7 +122,7 @@ def _moved(found: Found, equal: Mapping[str, int], groups: Mapping[str, str]) ->
         return found, []
     copies = shared_images(found.normal, moved, equal)
     copied = {sample.id for _, sample in copies}
-    keys = [groups[sample.id] for sample in moved if sample.id not in copied]
+    keys = [groups.get(sample.id, sample.id) for sample in moved if sample.id not in copied]
     kept = [sample for sample in found.calibration if groups.get(sample.id, sample.id) not in first]
     warnings = [moved_warning(found.name, copies)] if copies else []
     warnings += [parted_warning(found.name, len(keys), list(dict.fromkeys(keys)))] if keys else []

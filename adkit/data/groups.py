@@ -26,7 +26,8 @@ def keys_by(group: str) -> Key:
     """Make the function that reads the key of a group off an id.
 
     Args:
-        group: an expression for ``re.search``, whose parentheses joined are the key, or ``folder`` or ``folder:N``.
+        group: an expression for ``re.search``, whose parentheses, joined by a slash, are the key, or ``folder`` or
+            ``folder:N``.
 
     Raises:
         ValueError: it is neither; the message says what is expected.
@@ -36,7 +37,7 @@ def keys_by(group: str) -> Key:
         index = -2 if level[1] is None else int(level[1]) - 1
 
         def folder(id: str) -> str | None:
-            parts = id.split("/")
+            parts = id.lstrip("/").split("/")  # an absolute path begins with a slash, before which there is no folder
             return parts[index] if len(parts) > max(index + 1, 1) else None
 
         return folder
@@ -54,17 +55,32 @@ def keys_by(group: str) -> Key:
         found = expression.search(id)
         if found is None or not any(found.groups()):
             return None
-        return "".join(one or "" for one in found.groups())
+        # Lot 1, part 23 is not lot 12, part 3. Parentheses of an alternative that did not match say nothing.
+        return "/".join(one for one in found.groups() if one is not None)
 
     return joined
 
 
-def without_key(category: str, group: str, ids: Sequence[str]) -> str:
-    """The problem of ids whose group is not said."""
+def without_key(category: str, group: str | None, ids: Sequence[str]) -> str:
+    """The problem of ids whose group is not said.
+
+    Args:
+        group: an expression, or the name of a column; None: the data itself names the groups of other images.
+    """
+    by = "" if group is None else f" by {group}"
+    remedy = "change the expression" if group is not None and is_expression(group) else "name it in the data"
     return (
-        f"group: expected a group for every image of {category} by {group}, found none for "
-        f'{counted(len(ids), "image")} ({some(ids, 3)}): change the expression, or set group_missing = "own", by which '
+        f"group: expected a group for every image of {category}{by}, found none for "
+        f'{counted(len(ids), "image")} ({some(ids, 3)}): {remedy}, or set group_missing = "own", by which '
         "such an image is a part of its own"
+    )
+
+
+def nothing_keyed(category: str, group: str, ids: Sequence[str]) -> str:
+    """The sentence on a ``group_missing = "own"`` that every image falls under, as it does where ``group`` is wrong."""
+    return (
+        f"{category}: expected a group for some image by {group}, found none for any of {counted(len(ids), 'image')} "
+        f"({some(ids, 3)}), so each counts as a part of its own: if some show one part, correct data.group"
     )
 
 
@@ -97,8 +113,8 @@ def linked(samples: Iterable[Sample], equal: Mapping[str, int]) -> dict[str, str
 
 def on_both_sides(one: Iterable[Sample], other: Iterable[Sample], groups: Mapping[str, str]) -> list[str]:
     """Find the named groups that have images in both, in the order of ``one``."""
-    there = {groups[sample.id] for sample in other if sample.group is not None and sample.id in groups}
-    found = (groups[sample.id] for sample in one if sample.group is not None and sample.id in groups)
+    there = {groups.get(sample.id, sample.id) for sample in other if sample.group is not None}
+    found = (groups.get(sample.id, sample.id) for sample in one if sample.group is not None)
     return [key for key in dict.fromkeys(found) if key in there]
 
 

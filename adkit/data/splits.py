@@ -58,8 +58,9 @@ def folded(
     if len(parts) < count:
         grouped = any(sample.group is not None for sample in samples)
         unit = "groups of normal images" if grouped else "different normal images"
+        more = "groups" if grouped else "images"
         raise UserError(
-            f"{key}: expected at least {count} {unit} in {what}, one for each fold, found {len(parts)}: add images, or "
+            f"{key}: expected at least {count} {unit} in {what}, one for each fold, found {len(parts)}: add {more}, or "
             "ask for fewer folds"
         )
     folds: list[set[str]] = [set() for _ in range(count)]

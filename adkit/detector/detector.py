@@ -21,6 +21,7 @@ from adkit.inference.engines import FINITE_SCORES
 from adkit.inference.pipeline import embed
 from adkit.plugin.guard import check_finite
 from adkit.threshold import p_values
+from adkit.utils.text import counted
 
 DECODERS = 8
 """Largest number of threads that decode; more would only wait for the disk."""
@@ -144,7 +145,8 @@ class Detector:
                 float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
                 any of these kinds.
             batch_size: images computed on, and in memory, at a time; it moves scores by rounding alone.
-            groups: the key of the part that each image shows; with them there is a verdict on each part.
+            groups: the key of the part that each image shows, a text for one image; with them there is a verdict on
+                each part.
 
         Returns:
             Scores and maps are raw, in the scorer's own unit; maps lie over the input (``view.restore`` lays one over
@@ -162,11 +164,13 @@ class Detector:
             return self._predict(images, batch_size, refuse)
         self.require_parts("groups")
         found = self._predict(images, batch_size, refuse)
-        if len(groups) != len(found):
+        keys = [groups] if isinstance(groups, str) else groups  # else a text would be a key per letter
+        if len(keys) != len(found):
             raise UserError(
-                f"groups: expected one key for each of {len(found)} images, found {len(groups)}: give as many as images"
+                f"groups: expected one key for each of {counted(len(found), 'image')}, found {len(keys)}: give as many "
+                "as images"
             )
-        return replace(found, parts=_parts(found, groups))
+        return replace(found, parts=_parts(found, keys))
 
     def require_parts(self, asked: str) -> None:
         """Refuse to judge parts by a threshold that promises nothing about them.

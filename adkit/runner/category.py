@@ -12,13 +12,22 @@ from PIL import Image
 
 from adkit.bootstrap import Tested, intervals
 from adkit.data.samples import Category, Sample
-from adkit.data.splits import folded, hold_out
+from adkit.data.splits import hold_out
 from adkit.detector.save import Fitted
 from adkit.inference.assemble import Assembled
 from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
 from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, KindReport, TrainingReport
 from adkit.runner.evaluate import Evaluation, anomalous_kinds, evaluate
-from adkit.runner.fit import Calibrated, Workspace, calibrate, fit_and_calibrate, split, together, without
+from adkit.runner.fit import (
+    Calibrated,
+    Workspace,
+    calibrate,
+    fit_and_calibrate,
+    folds_of,
+    split,
+    together,
+    without,
+)
 from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
@@ -56,8 +65,7 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
     Those images serve the stopper if there is one or, with ``fold_test``, are the normal test images of that detector.
     """
     run = place.parts.recipe.run
-    normal = category.normal if run.fold_test else category.train
-    folds = folded(normal, run.folds, run.seed, category.groups, "run.folds", category.name)
+    folds = folds_of(category, place.parts.recipe)
     trials: list[Trial] = []
     watched = place
     for number, fold in enumerate(folds, 1):
@@ -197,7 +205,13 @@ def _doubts(category: Category, parts: Assembled, kept: Trial) -> Iterator[str]:
     """Warnings of what a reader of the metrics should know and would not see in them."""
     test, threshold = kept.test, kept.threshold
     if threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
-        yield "too few normal images to keep any back for a threshold, so there is none"
+        if category.grouped:
+            yield (
+                "no group of normal images could be kept back for a threshold, so there is none: it takes one "
+                "not trained on"
+            )
+        else:
+            yield "too few normal images to keep any back for a threshold, so there is none"
     if threshold is not None:
         yield from too_few(category, kept, parts.recipe)
     if not len(test.labels):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from adkit.data.samples import Category, Sample
+from adkit.data.splits import folded
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, who
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
@@ -19,6 +20,7 @@ from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
 from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
+from adkit.recipe.reader import Recipe
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
 from adkit.runner.near import NearCopyWatch, WatchedStream
@@ -79,6 +81,16 @@ class Calibrated:
         """The source of the features that the members read."""
         own = self.embeddings is place.parts.embeddings
         return place.source if own else place.source.fresh(self.embeddings)
+
+
+def folds_of(category: Category, recipe: Recipe) -> tuple[tuple[Sample, ...], ...]:
+    """The folds of ``[run] folds``: of the training images or, with ``fold_test``, of all normal images.
+
+    Raises:
+        UserError: there are fewer groups than folds.
+    """
+    normal = category.normal if recipe.run.fold_test else category.train
+    return folded(normal, recipe.run.folds, recipe.run.seed, category.groups, "run.folds", category.name)
 
 
 def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:

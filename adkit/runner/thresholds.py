@@ -18,7 +18,7 @@ from adkit.recipe.reader import Recipe
 from adkit.recipe.tables import Per, ThresholdTable
 from adkit.report.report import ThresholdReport
 from adkit.runner.evaluate import Evaluation, FloatArray
-from adkit.runner.fit import Calibrated, Workspace
+from adkit.runner.fit import Calibrated, Workspace, folds_of
 from adkit.threshold import (
     Groups,
     Scores,
@@ -99,11 +99,15 @@ class Trial:
 
 
 def require_groups(recipe: Recipe, categories: Sequence[Category]) -> None:
-    """Refuse a threshold that is about parts where nobody says which images show one part.
+    """Refuse a threshold that is about parts where nobody says which images show one part, and more folds than groups.
 
     Raises:
-        UserError: ``[threshold]`` asks for parts, and a category has no groups.
+        UserError: ``[threshold]`` asks for parts, and a category has no groups; or ``[run]`` asks for more folds than a
+            category has.
     """
+    if recipe.run.folds > 1:
+        for category in categories:
+            folds_of(category, recipe)
     table = recipe.threshold
     if table.per == "image" and table.method != "hierarchical":
         return
@@ -205,7 +209,7 @@ def too_few(category: Category, kept: Trial, recipe: Recipe) -> Iterator[str]:
     if not recipe.threshold.parts:
         cross = "" if recipe.run.folds > 1 else ' or set threshold.method = "cross"'
         remedy += f", raise data.calibration{cross}"
-    if threshold.kept:  # pooled images are more than their groups
+    if threshold.groups > groups:  # pooled images, which are more than their groups
         yield (
             f"{found} cannot support a false-positive rate of {threshold.asked:g}, only {smallest:.3g}; the threshold "
             f"counts images of one part as if they were not alike. It takes {counted(needed, unit)}: {remedy}"

@@ -14,6 +14,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.formats.arrays import ArraysTable
 from adkit.data.formats.csv_list import CsvTable
@@ -83,9 +84,12 @@ def split(grouped):
     ("group", "id", "key"),
     [
         (r"(t\d+)_", "tile/good/t017_1.png", "t017"),
-        (r"lot(\d+)/.*_(\w)\.", "lot3/x_b.png", "3b"),
+        (r"lot(\d+)/.*_(\w)\.", "lot3/x_b.png", "3/b"),
+        (r"(t\d+)_|part(\d+)", "part7.png", "7"),
         ("folder", "lot3/cam1/x.png", "cam1"),
         ("folder:1", "lot3/cam1/x.png", "lot3"),
+        ("folder:1", "/lot3/cam1/x.png", "lot3"),
+        ("folder", "/x.png", None),
         ("folder:2", "lot3/cam1/x.png", "cam1"),
         ("folder:3", "lot3/cam1/x.png", None),
         ("folder", "x.png", None),
@@ -95,6 +99,11 @@ def split(grouped):
 )
 def test_the_key_of_an_id(group, id, key):
     assert keys_by(group)(id) == key
+
+
+def test_parentheses_that_find_the_same_digits_in_other_places_are_other_parts():
+    key = keys_by(r"lot(\d+)_part(\d+)")
+    assert key("lot1_part23.png") != key("lot12_part3.png")
 
 
 @pytest.mark.parametrize("group", ["t017", "(", "folder:0"])
@@ -137,6 +146,12 @@ def test_or_they_are_parts_of_their_own(grouped):
     assert category.grouped
 
 
+def test_an_expression_that_finds_no_part_at_all_is_told(grouped):
+    table = MvtecTable(root=grouped["data"]["root"], group=r"(part\d+)_", group_missing="own")
+    (warning,) = open_dataset(table, 0).warnings
+    assert warning.startswith("tile: expected a group for some image by (part\\d+)_, found none for any of 52 images (")
+
+
 def test_a_group_on_both_sides_of_training_and_test_is_named(grouped, tmp_path):
     write_parts(tmp_path)
     folder = tmp_path / "tile"
@@ -170,6 +185,33 @@ def test_a_column_of_a_csv_file_names_groups(grouped, tmp_path):
     assert sorted(map(len, sizes)) == [1, 3]
     with pytest.raises(UserError, match=r"expected the column lot of data\.group, found path, label, split, part"):
         open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="lot"), 0)
+    (tmp_path / "list.csv").write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ", "]))
+    with pytest.raises(UserError, match=r"by part, found none for 1 image \(.*\): name it in the data, or set"):
+        open_dataset(CsvTable(root=str(tmp_path / "list.csv"), group="part"), 0)
+
+
+def write_table(root: Path, *lines: str) -> CsvTable:
+    """A table of parts that are named after their first image."""
+    write_parts(root)
+    (root / "tile/list.csv").write_text("\n".join(["path,label,split,part", *lines]))
+    return CsvTable(root=str(root / "tile/list.csv"), group="part")
+
+
+def test_calibration_images_move_where_a_part_is_named_after_its_first_image(tmp_path):
+    first, second, other = (f"train/good/{name}.png" for name in ("t00_shot0", "t00_shot1", "t01_shot0"))
+    rows = (f"{first},good,calibration,{first}", f"{second},good,train,{first}", f"{other},good,calibration,{other}")
+    dataset = open_dataset(write_table(tmp_path, *rows), 0)
+    (category,) = dataset.categories
+    assert [sample.id for sample in category.calibration] == [other]
+    (warning,) = dataset.warnings
+    assert warning.endswith(f"set whole groups apart: {first}")
+
+
+def test_a_part_that_is_named_after_its_first_image_is_seen_on_both_sides(tmp_path):
+    first, second = "train/good/t00_shot0.png", "train/good/t00_shot1.png"
+    dataset = open_dataset(write_table(tmp_path, f"{first},good,train,{first}", f"{second},good,test,{first}"), 0)
+    (warning,) = dataset.warnings
+    assert warning.endswith(f"put each group on one side: {first}")
 
 
 def test_arrays_may_name_groups(tmp_path):
@@ -179,6 +221,14 @@ def test_arrays_may_name_groups(tmp_path):
     (category,) = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0).categories
     assert {sample.group for sample in category.calibration} & {sample.group for sample in category.train} == set()
     assert len(category.calibration) == 4
+    np.savez(tmp_path / "a.npz", **arrays, train_groups=["", *"abcdefghijklmno"], test_groups=["p"] * 8)
+    with pytest.raises(UserError, match=r"image of 0, found none for 1 image \(train-images#0\): name it in the data"):
+        open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0)
+    np.savez(tmp_path / "a.npz", **arrays, test_groups=["p"] * 8)
+    with pytest.raises(UserError, match=r"found none for 16 images \(train-images#0, "):
+        open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0), 0)
+    (category,) = open_dataset(ArraysTable(root=str(tmp_path / "a.npz"), normal=0, group_missing="own"), 0).categories
+    assert {sample.group for sample in category.train} == {sample.id for sample in category.train}
     np.savez(tmp_path / "b.npz", **arrays, train_groups=np.arange(15))
     with pytest.raises(UserError, match=r"train_groups: expected 16 whole numbers or texts"):
         open_dataset(ArraysTable(root=str(tmp_path / "b.npz"), normal=0), 0)
@@ -299,12 +349,12 @@ def test_the_stopper_has_groups_of_its_own(grouped):
     assert (images.groups.train, images.groups.stopping, images.groups.calibration) == (6, 3, 3)
 
 
-def test_the_images_for_scales_are_whole_groups(grouped):
+def test_the_images_for_scales_are_trained_on_too(grouped):
     tables = {**TRAINED, "training": TRAINED["training"] | {"snapshot_epochs": 1}}
     report, _ = run(grouped, "scaled", **tables, adapter={"use": "ses", "blocks": ["layer4"]})
     images = report.categories["tile"].images
-    # Of 27 images a tenth is wanted for the scales: a group of three.
-    assert (images.train, images.groups.train) == (24, 8)
+    # Of twelve groups three calibrate; the group for the scales is one of the other nine, which all are in the gallery.
+    assert (images.train, images.groups.train) == (27, 9)
 
 
 def test_fewer_groups_than_folds_are_refused(grouped):
@@ -312,11 +362,33 @@ def test_fewer_groups_than_folds_are_refused(grouped):
         run(grouped, "never", threshold={"method": "cross", "folds": 13})
 
 
+@pytest.mark.parametrize(("folds", "fold_test", "found"), [(10, False, 9), (17, True, 16)])
+def test_fewer_groups_than_folds_are_refused_by_a_check(grouped, folds, fold_test, found):
+    recipe = grouped | {"run": grouped["run"] | {"folds": folds, "fold_test": fold_test}}
+    with pytest.raises(UserError, match=rf"run\.folds: expected .* groups .*, found {found}: add groups, or ask for"):
+        check(recipe)
+
+
+def test_of_one_group_none_is_kept_back(grouped):
+    report, _ = run(grouped, "one", data={"group": "folder:2"})
+    assert report.warnings == [
+        "tile: no group of normal images could be kept back for a threshold, so there is none: it takes one not "
+        "trained on"
+    ]
+
+
 def test_too_few_groups_say_what_they_support(grouped):
     report, _ = run(grouped, "few", threshold={"false_positive_rate": 0.05})
     (warning,) = [text for text in report.warnings if "cannot promise" in text]
     assert warning.startswith("tile: 3 calibration groups cannot promise a false-positive rate of 0.05; the threshold")
     assert "It takes 19 groups: add normal parts" in warning
+
+
+def test_pooled_images_do_not_pass_for_groups(grouped):
+    report, _ = run(grouped, "few-pooled", threshold={"false_positive_rate": 0.05, "method": "pooled"})
+    (warning,) = report.warnings
+    # Nine images: pooled, the highest of them keeps 1 / 10, but three groups support 1 / 4.
+    assert warning.startswith("tile: 3 calibration groups cannot support a false-positive rate of 0.05, only 0.25; the")
 
 
 @pytest.mark.parametrize("threshold", [{"per": "part"}, {"method": "hierarchical"}])
@@ -368,6 +440,11 @@ def test_groups_are_one_for_each_image(per_part, grouped):
     image = next(Path(grouped["data"]["root"]).rglob("*.png"))
     with pytest.raises(UserError, match="expected one key for each of 2 images, found 1"):
         detector.predict([image, image], groups=["a"])
+    with pytest.raises(UserError, match="expected one key for each of 2 images, found 1"):
+        detector.predict([image, image], groups="t1")  # a text is one key, and not one a letter
+    parts = detector.predict(image, groups="t1").parts
+    assert parts is not None
+    assert [part.group for part in parts] == ["t1"]
 
 
 def test_the_command_gives_a_row_for_each_part(per_part, grouped, tmp_path):

@@ -60,7 +60,7 @@ class _Part:
 
     images: ArrayFile
     labels: npt.NDArray[np.int64]
-    groups: list[str] | None = None
+    groups: list[str | None] | None = None
     """The key of the part that each image shows; None where the data does not say."""
 
 
@@ -98,7 +98,7 @@ def find_arrays(table: ArraysTable, notes: Notes) -> list[Found]:
 
 
 def _samples(part: _Part, key: str, names: Mapping[int, str], label: int) -> list[Sample]:
-    groups = [None] * len(part.labels) if part.groups is None else part.groups
+    groups = part.groups or [None] * len(part.labels)
     return [
         Sample(f"{key}#{row}", ArrayItem(part.images, row), label, names[kind], group=group)
         for row, (kind, group) in enumerate(zip(part.labels.tolist(), groups, strict=True))
@@ -197,13 +197,13 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
     return part if name is None else replace(part, groups=_groups(archive[name], len(array), f"{path}: {name}"))
 
 
-def _groups(keys: npt.NDArray[Any], count: int, where: str) -> list[str]:
+def _groups(keys: npt.NDArray[Any], count: int, where: str) -> list[str | None]:
     if keys.shape != (count,) or keys.dtype.kind not in "uiU":
         raise UserError(
             f"{where}: expected {counted(count, 'whole number or text', 'whole numbers or texts')}, the group of each "
             f"image, found {keys.dtype} of shape {keys.shape}"
         )
-    return [str(key) for key in keys.tolist()]
+    return [str(key) or None for key in keys.tolist()]  # an empty text names no part
 
 
 def _images(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
