@@ -138,8 +138,10 @@ GIVEN = [
     Value("adapter.masks", True, f"{G} 5: the masks that FCDD leverages", "fcdd", "gaussian-fcdd"),
 ]
 
+ADAPTERS = "panda ses ewc joint oe mahalanobis svdd fcdd"
 AS_PANDA = "the paper gives nothing on the training of joint optimization: as PANDA-Early"
 OURS = [
+    Value("training.relative_steps", False, "no paper has them", ADAPTERS),
     Value("data.image_size", 256, "the supplement gives it for SPADE", recipes="dn2-* panda-*"),
     Value("data.crop", 224, "the supplement gives it for SPADE", recipes="dn2-* panda-*"),
     Value("data.resize", "squash", "the images are square", recipes="dn2-mvtec"),
@@ -241,7 +243,7 @@ def test_every_key_of_a_recipe_is_accounted_for(recipe):
     )
 
 
-@pytest.mark.parametrize("name", ["panda", "ses", "ewc", "joint", "oe", "mahalanobis", "svdd", "fcdd"])
+@pytest.mark.parametrize("name", ADAPTERS.split())
 def test_every_value_of_a_schedule_is_accounted_for(name):
     schedule = asdict(discover().get("adapter", name).component.build.schedule)
     known = {row.key for row in (*GIVEN, *OURS) if name in row.components.split()}

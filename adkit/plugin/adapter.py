@@ -51,6 +51,9 @@ class Schedule:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     """The norm to which a step's gradient is clipped; None: gradients are not clipped."""
+    relative_steps: bool = False
+    """Whether a step's gradient is first made as long as the weights that are trained, so that one learning rate, the
+    share by which weights change in a step, serves backbones, losses and data. Then it is not clipped."""
     batch_size: int = 32
     minibatches: int | None = None
     epochs: float | None = None
@@ -152,8 +155,8 @@ class SteppingAdapter(Protocol):
 
         Args:
             learning_rates: every parameter of the stage → the rate at which gradients act on it. For sgd that is
-                lr · share / (1 − momentum), where share is what clipping leaves of this step's gradient; for adam,
-                which scales each gradient by itself, it is the learning rate alone.
+                lr · share / (1 − momentum), where share is what clipping leaves of this step's gradient, or what makes
+                it as long as the weights; for adam, which scales each gradient by itself, it is the learning rate.
         """
         ...
 

@@ -85,6 +85,11 @@ class TrainingTable(Params):
     momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd, or first beta of adam and adamw")
     weight_decay: float | None = Field(None, ge=0, le=10, description="decay of the weights towards zero")
     clip_norm: float | None = Field(None, gt=0, description="norm to which a step's gradient is clipped")
+    relative_steps: bool | None = Field(
+        None,
+        description="true: with sgd, each gradient is made as long as the weights that are trained, so that "
+        "learning_rate is the share by which they change in a step; clip_norm then counts for nothing",
+    )
     batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
     minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")
     epochs: float | None = Field(

@@ -118,7 +118,7 @@ def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
     """Combine the adapter's schedule with the recipe's, which takes precedence.
 
     Raises:
-        UserError: neither says how long to train.
+        UserError: neither says how long to train, or steps are to be relative that cannot be.
     """
     schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
     given = {} if table is None else table.model_dump(exclude_none=True)
@@ -129,6 +129,18 @@ def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
     schedule = replace(schedule, **given)
     if schedule.minibatches is None and schedule.epochs is None:
         raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
+    if schedule.relative_steps and schedule.optimizer != "sgd":
+        raise UserError(
+            f'training.relative_steps: expected optimizer = "sgd", since {schedule.optimizer} scales gradients by '
+            "itself, found true: remove one of the two keys"
+        )
+    if schedule.relative_steps and given.get("clip_norm") is not None:
+        raise UserError(
+            "training.clip_norm: expected none with relative_steps, whose gradients are as long as the weights, found "
+            f"{given['clip_norm']:g}: remove one of the two keys"
+        )
+    if schedule.relative_steps:
+        schedule = replace(schedule, clip_norm=None)
     return schedule
 
 

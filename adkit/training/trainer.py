@@ -195,7 +195,10 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         share, clip = 1.0, task.schedule.clip_norm
-        if clip is not None:
+        if task.schedule.relative_steps:
+            self.scaler.unscale_(self.optimizer)
+            share = self._lengthen()
+        elif clip is not None:
             self.scaler.unscale_(self.optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(self.stage.parameters, clip))
             share = min(1.0, clip / (norm + 1e-6))  # the factor that clip_grad_norm_ applies
@@ -208,6 +211,17 @@ class _Trainer:
             self.state.sums[name] = self.state.sums.get(name, 0.0) + float(term.detach())
         self.state.count += 1
         return value
+
+    def _lengthen(self) -> float:
+        """Make the gradient as long as the weights of this stage; the factor by which it was lengthened."""
+        weights = list(self.stage.parameters)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        length = float(torch.nn.utils.get_total_norm([weight.detach() for weight in weights]))
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        share = length / norm if 0 < norm < math.inf else 1.0
+        for gradient in gradients:
+            gradient.mul_(share)
+        return share
 
     def _batch(self, normal: Batch) -> Batch:
         adapter = self.task.adapter
@@ -346,7 +360,7 @@ def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: fl
     """Compute the rate at which a gradient acts on each parameter, with clipping and the momentum of sgd.
 
     Args:
-        share: the share of this step's gradient that clipping left.
+        share: the factor by which this step's gradient was shortened or lengthened.
     """
     gain = share / (1 - schedule.momentum) if schedule.optimizer == "sgd" else 1.0
     return {parameter: gain * float(group["lr"]) for group in optimizer.param_groups for parameter in group["params"]}

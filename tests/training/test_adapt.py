@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import adkit
-from adkit import Detector, Report
+from adkit import Detector, Report, UserError
 from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
@@ -20,6 +20,7 @@ from adkit.detector.load import load_detector
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import ImageSource
 from adkit.recipe.reader import read_recipe
+from adkit.recipe.tables import TrainingTable
 from adkit.runner.evaluate import evaluate
 from adkit.runner.fit import Workspace, fit_and_calibrate
 from adkit.testing import TinyAdapter
@@ -270,6 +271,18 @@ def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
 def test_a_length_must_be_said_where_the_adapter_says_none():
     with pytest.raises(adkit.UserError, match=r"set training\.minibatches or training\.epochs"):
         scheduled(TinyAdapter(), None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("optimizer", "adam", r"training\.relative_steps: expected optimizer = \"sgd\", since adam"),
+        ("clip_norm", 0.5, r"training\.clip_norm: expected none with relative_steps, .* found 0\.5"),
+    ],
+)
+def test_relative_steps_are_those_of_sgd_and_not_clipped(key, value, said):
+    with pytest.raises(UserError, match=said):
+        scheduled(TinyAdapter(), TrainingTable(epochs=1, relative_steps=True, **{key: value}))
 
 
 def test_check_tells_of_the_training(tuned):

@@ -61,6 +61,31 @@ def test_the_stopper_looks_before_the_first_step_and_after_every_epoch():
     assert [check.epochs for check in stopper.asked] == pytest.approx([0, 1, 2, 7 / 3])
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_relative_step_changes_weights_by_a_share_of_their_norm_whatever_the_loss(scale):
+    class Scaled(TinyAdapter):
+        def loss(self, extractor, batch, features):
+            return scale * super().loss(extractor, batch, features)
+
+    schedule = Schedule(learning_rate=0.01, momentum=0.0, relative_steps=True, minibatches=1, batch_size=BATCH)
+    one = task(schedule, adapter=Scaled())
+    trained = [name for name in one.extractor.state_dict() if name.startswith("layer2")]
+    before = torch.cat([weights(one)[name].flatten() for name in trained])
+    train(one, quiet)
+    after = torch.cat([weights(one)[name].flatten() for name in trained])
+    assert float((after - before).norm() / before.norm()) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_relative_steps_go_where_the_gradient_points():
+    steps = []
+    for relative in (False, True):
+        one = task(Schedule(learning_rate=1e-3, momentum=0.0, relative_steps=relative, minibatches=1, batch_size=BATCH))
+        before = weights(one)["layer2.weight"]
+        train(one, quiet)
+        steps.append((weights(one)["layer2.weight"] - before).flatten())
+    assert float(torch.nn.functional.cosine_similarity(*steps, dim=0)) == pytest.approx(1, abs=1e-3)
+
+
 def test_every_image_is_seen_once_an_epoch():
     batches = list(itertools.islice(minibatches().since(0), 6))
     for epoch in (batches[:3], batches[3:]):
