@@ -1,6 +1,6 @@
 """Runs PANDA's adapters on classes of one data set, for tables like 2 and 6 of Reiss et al. (2021).
 
-    python benchmarks/panda.py choose --root data/fashion-mnist --output figures/choose --settings 3/1e-1/1e-2
+    python benchmarks/panda.py choose --root data/fashion-mnist --output figures/choose --settings 1/1e-4 3/1e-4
     python benchmarks/panda.py judge --root data/fashion-mnist --output figures/fashion --methods dn2 early ses ewc
     python benchmarks/panda.py tables --output figures/fashion
 
@@ -92,9 +92,9 @@ def workspace(source: Source, parts: Assembled, options: argparse.Namespace) -> 
 def choose(options: argparse.Namespace) -> None:
     """Write the vicinal stopper's values along trainings of panda or ewc, one file per setting and class."""
     for setting in options.settings:
-        blocks, rate, clip, *strength = setting.split("/")
+        blocks, rate, *strength = setting.split("/")
         training = [f"training.minibatches={options.minibatches}", "training.snapshot_epochs=0"]
-        training += [f"training.learning_rate={rate}", f"training.clip_norm={clip}", f"adapter.blocks={blocks}"]
+        training += [f"training.learning_rate={rate}", f"adapter.blocks={blocks}"]
         training += [f"adapter.strength={value}" for value in strength]
         stopper = [f"stopper={{use='vicinal', multiple={options.multiple}, patience=1000}}"]
         parts, dataset = opened(options, "panda-ewc.toml" if strength else "panda.toml", *training, *stopper)
@@ -186,7 +186,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     choosing, judging, writing = (commands.add_parser(name) for name in ("choose", "judge", "tables"))
     choosing.set_defaults(run=choose)
-    choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE/CLIP[/STRENGTH]")
+    choosing.add_argument("--settings", nargs="+", required=True, metavar="BLOCKS/RATE[/STRENGTH]")
     choosing.add_argument("--minibatches", type=int, default=100)
     choosing.add_argument("--images", type=int, default=1000, help="normal images per class")
     choosing.add_argument("--multiple", type=int, default=2, help="draws of vicinal per held-out image")
@@ -196,7 +196,7 @@ def main() -> None:
     judging.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the methods' recipes")
     writing.set_defaults(run=tables)
     for command in (choosing, judging):
-        command.add_argument("--root", type=Path, required=True, help="the four idx.gz files of the data set")
+        command.add_argument("--root", type=Path, required=True, help="the four idx.gz files of the data set, or an npz file")
     for command in (choosing, judging, writing):
         command.add_argument("--classes", nargs="+", default=[], help="default: all")
         command.add_argument("--output", type=Path, required=True, help="folder of the values, with one file per class")
