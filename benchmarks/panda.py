@@ -23,6 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from adkit.bootstrap import Tested, paired_difference
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Dataset
@@ -32,7 +35,7 @@ from adkit.inference.store import FeatureStore
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.report import CategoryReport
-from adkit.runner.category import run_category
+from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fit import Workspace
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, shared_trunks
@@ -126,6 +129,8 @@ def judge_methods(options: argparse.Namespace) -> None:
                 timings = place.display.timings
             seconds = time.perf_counter() - started
             found = {"recipe": resolved(parts.recipe), "seconds": seconds, "timings": timings}
+            rows = [dict(zip(COLUMNS, row, strict=True)) for row in result.rows]
+            found["scores"] = {row["id"]: [row["label"], float(row["score"])] for row in rows if row["split"] == "test"}
             write(path, {**found, "warnings": result.warnings, "report": result.report.model_dump(mode="json")})
             auroc = result.report.metrics["image_auroc"]
             print(options.name or method, category.name, f"{auroc:.4f}, {seconds:.0f} s", flush=True)
@@ -157,7 +162,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Print image AUROC by class and method, with mean, standard error and seconds per class."""
+    """Print image AUROC by class and method, with differences in pairs from the first, by 2,000 resamples of images."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(options.output.glob("*.json")):
         method, _, category = path.stem.rpartition(" ")
@@ -177,8 +182,26 @@ def tables(options: argparse.Namespace) -> None:
     whole = [list(aurocs[method].values()) if len(aurocs[method]) == len(classes) else [] for method in methods]
     sums = [mean_and_sem(values) for values in whole]  # of methods that have all classes
     print(f"| mean ± SEM | {' | '.join('' if s is None else f'{m:.3f} ± {s:.3f}' for m, s in sums)} |")
+    for method in methods[1:]:
+        if len(aurocs[method]) == len(aurocs[methods[0]]) == len(classes):
+            tests = ([tested(found[name][c]) for c in classes] for name in (method, methods[0]))
+            difference, low, high = paired_difference(*tests)["image_auroc"]
+            print(f"mean of {method} less that of {methods[0]}: {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
+            each = [paired_difference([tested(found[method][c])], [tested(found[methods[0]][c])]) for c in classes]
+            cells = (
+                f"{c} {one[0]:+.4f} [{one[1]:+.4f}, {one[2]:+.4f}]"
+                for c, e in zip(classes, each, strict=True)
+                for one in (e["image_auroc"],)
+            )
+            print("   ", ", ".join(cells))
     seconds = [[one["seconds"] for one in found[method].values()] for method in methods]
     print(f"| seconds per class | {' | '.join(f'{sum(times) / len(times):.0f}' for times in seconds)} |")
+
+
+def tested(one: dict[str, Any]) -> Tested:
+    """The test scores of one class; the same image may be tested in several, and is then drawn for all of them."""
+    labels, scores = zip(*one["scores"].values(), strict=True)
+    return Tested(np.array(scores, np.float32), np.array(labels, np.int64), list(one["scores"]))
 
 
 def main() -> None:
@@ -196,7 +219,9 @@ def main() -> None:
     judging.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the methods' recipes")
     writing.set_defaults(run=tables)
     for command in (choosing, judging):
-        command.add_argument("--root", type=Path, required=True, help="the four idx.gz files of the data set, or an npz file")
+        command.add_argument(
+            "--root", type=Path, required=True, help="the four idx.gz files of the data set, or an npz file"
+        )
     for command in (choosing, judging, writing):
         command.add_argument("--classes", nargs="+", default=[], help="default: all")
         command.add_argument("--output", type=Path, required=True, help="folder of the values, with one file per class")

@@ -135,12 +135,12 @@ def _near_copies(categories: Sequence[Category], parts: Assembled, contact_sheet
 
 
 def _schedule(schedule: Schedule) -> str:
-    epochs = f"{schedule.epochs:g} {'epoch' if schedule.epochs == 1 else 'epochs'}"
-    length = epochs if schedule.minibatches is None else counted(schedule.minibatches, "minibatch", "minibatches")
-    return (
-        f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, batches of {schedule.batch_size}, at most "
-        f"{length}"
-    )
+    if schedule.minibatches is not None:
+        length = counted(schedule.minibatches, "minibatch", "minibatches")
+    else:
+        length = f"{schedule.epochs:g} {'epoch' if schedule.epochs == 1 else 'epochs'}"
+    rate = f"{'relative' if schedule.relative_steps else 'learning'} rate {schedule.learning_rate:g}"
+    return f"{schedule.optimizer}, {rate}, batches of {schedule.batch_size}, at most {length}"
 
 
 def _counts(category: Category) -> str:

@@ -293,6 +293,11 @@ def test_check_tells_of_the_training(tuned):
     assert "stopping   by 0.2 of the normal images" in text
 
 
+def test_check_tells_of_a_training_in_minibatches(tuned):
+    tuned["training"] = {"optimizer": "sgd", "learning_rate": 1e-4, "relative_steps": True, "minibatches": 1}
+    assert "training   sgd, relative rate 0.0001, batches of 8, at most 1 minibatch\n" in check(tuned) + "\n"
+
+
 def test_the_detector_of_all_folds_is_judged_too(small_recipe, stripes):
     small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
