@@ -146,7 +146,10 @@ def _check_schedule(adapter: Adapter) -> None:
     rules = ("sgd", "adam", "adamw")
     require(schedule.optimizer in rules, "schedule", f"optimizer one of {', '.join(rules)}", repr(schedule.optimizer))
     require(0 <= schedule.momentum < 1, "schedule", "momentum in [0, 1)", schedule.momentum)
-    for name in (field.name for field in fields(schedule) if field.name not in ("optimizer", "momentum")):
+    require_type("schedule: relative_steps", schedule.relative_steps, bool)
+    plain = not schedule.relative_steps or schedule.optimizer == "sgd"
+    require(plain, "schedule", 'optimizer "sgd" with relative_steps', repr(schedule.optimizer))
+    for name in (f.name for f in fields(schedule) if f.name not in ("optimizer", "momentum", "relative_steps")):
         value = getattr(schedule, name)
         least = value is None or value > 0 or (name == "weight_decay" and value == 0)
         require(least and (value is None or isfinite(value)), "schedule", f"{name} above 0 and finite", value)

@@ -61,6 +61,10 @@ class EndlessClip(TinyAdapter):
     schedule = Schedule(clip_norm=float("inf"))
 
 
+class RelativeAdam(TinyAdapter):
+    schedule = Schedule(optimizer="adam", relative_steps=True)
+
+
 class TwoLengths(TinyAdapter):
     schedule = Schedule(minibatches=10, epochs=1.0)
 
@@ -205,6 +209,7 @@ def test_honest_adapter_passes(honest):
         ("schedule", UnknownOptimizer),
         ("schedule", NoLearning),
         ("schedule", EndlessClip),
+        ("schedule", RelativeAdam),
         ("schedule", TwoLengths),
         ("stages", BackwardStage),
         ("stages", ForeignParameters),
