@@ -118,7 +118,11 @@ def test_a_signal_leaves_no_folder_and_tells_by_its_status(recipe, tmp_path, num
     text = recipe.read_text().replace("image_size = 64", "image_size = 1024")
     recipe.write_text(text)
     process = subprocess.Popen(
-        [sys.executable, "-m", "adkit", "run", str(recipe)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "adkit", "run", str(recipe)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore SIGINT
     )
     runs = tmp_path / "runs"
     deadline = time.monotonic() + 120
