@@ -100,7 +100,6 @@ class PcaWhitening:
             if whitening.mean.shape[:2] != (1, 1):  # then the rows' are, too
                 found = tuple(whitening.mean.shape[:2])
                 raise foreign_state("whitening", f"mean.{name}", "that of one location", f"those of {found}")
-        self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
         wanted = {f"bank.{name}": whitening.rows.shape[2] for name, whitening in levels.items() if self.params.k}
         if banks.keys() != wanted.keys():
             raise foreign_state("whitening", "bank.*", f"that of k = {self.params.k}", ", ".join(banks) or "none")
@@ -109,6 +108,7 @@ class PcaWhitening:
                 expected = f"at least k = {self.params.k} rows of {wanted[name]} components"
                 raise foreign_state("whitening", name, expected, tuple(rows.shape))
         device = self.context.device
+        self._fitted = {name: self._placed(whitening) for name, whitening in levels.items()}
         self._banks = {n.removeprefix("bank."): Bank(rows.to(device), self.params.metric) for n, rows in banks.items()}
 
     def for_export(self) -> PcaWhitening:

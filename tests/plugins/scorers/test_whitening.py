@@ -90,10 +90,17 @@ def test_more_neighbors_than_features_are_refused():
         fitted(stream(CROSS), k=5)
 
 
-def test_a_state_without_the_features_of_its_neighbors_is_refused():
-    scorer = PcaWhitening(WhiteningParams(k=2), Context())
+def test_a_state_without_the_features_of_its_neighbors_is_refused_and_the_old_one_kept():
+    scorer, test = fitted(wide(40), k=2), wide(5, seed=2).features
+    before = scorer.score(test).image
     with pytest.raises(UserError, match=r"expected bank\.\* to be that of k = 2, found none"):
-        scorer.load_state_dict(fitted(wide(40)).state_dict())
+        scorer.load_state_dict(fitted(wide(40, seed=7)).state_dict())
+    assert torch.equal(scorer.score(test).image, before)
+
+
+def test_with_neighbors_the_exported_scores_are_the_same():
+    scorer, test = fitted(wide(40), k=3), wide(5, seed=2).features
+    torch.testing.assert_close(scorer.for_export().score(test).image, scorer.score(test).image, rtol=1e-4, atol=1e-5)
 
 
 def test_two_directions_by_hand():
