@@ -182,18 +182,13 @@ def tables(options: argparse.Namespace) -> None:
     whole = [list(aurocs[method].values()) if len(aurocs[method]) == len(classes) else [] for method in methods]
     sums = [mean_and_sem(values) for values in whole]  # of methods that have all classes
     print(f"| mean ± SEM | {' | '.join('' if s is None else f'{m:.3f} ± {s:.3f}' for m, s in sums)} |")
+    tests = {method: [tested(found[method][c]) for c in classes if c in found[method]] for method in methods}
+    first = tests[methods[0]]
     for method in methods[1:]:
-        if len(aurocs[method]) == len(aurocs[methods[0]]) == len(classes):
-            tests = ([tested(found[name][c]) for c in classes] for name in (method, methods[0]))
-            difference, low, high = paired_difference(*tests)["image_auroc"]
-            print(f"mean of {method} less that of {methods[0]}: {difference:+.4f} [{low:+.4f}, {high:+.4f}]")
-            each = [paired_difference([tested(found[method][c])], [tested(found[methods[0]][c])]) for c in classes]
-            cells = (
-                f"{c} {one[0]:+.4f} [{one[1]:+.4f}, {one[2]:+.4f}]"
-                for c, e in zip(classes, each, strict=True)
-                for one in (e["image_auroc"],)
-            )
-            print("   ", ", ".join(cells))
+        if len(tests[method]) == len(first) == len(classes):
+            pairs = zip(classes, tests[method], first, strict=True)
+            each = (f"{name} {less([one], [other])}" for name, one, other in pairs)
+            print(f"{method} less {methods[0]}: mean {less(tests[method], first)}, {', '.join(each)}")
     seconds = [[one["seconds"] for one in found[method].values()] for method in methods]
     print(f"| seconds per class | {' | '.join(f'{sum(times) / len(times):.0f}' for times in seconds)} |")
 
@@ -202,6 +197,12 @@ def tested(one: dict[str, Any]) -> Tested:
     """The test scores of one class; the same image may be tested in several, and is then drawn for all of them."""
     labels, scores = zip(*one["scores"].values(), strict=True)
     return Tested(np.array(scores, np.float32), np.array(labels, np.int64), list(one["scores"]))
+
+
+def less(ones: list[Tested], others: list[Tested]) -> str:
+    """The difference in pairs of the mean image AUROC, with its interval."""
+    difference, low, high = paired_difference(ones, others)["image_auroc"]
+    return f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ class TrainingTable(Params):
     relative_steps: bool | None = Field(
         None,
         description="true: with sgd, each gradient is made as long as the weights that are trained, so that "
-        "learning_rate is the share by which they change in a step; clip_norm then counts for nothing",
+        "learning_rate is the share by which they change in a step, before momentum; it replaces clip_norm",
     )
     batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
     minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")

@@ -129,19 +129,19 @@ def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
     schedule = replace(schedule, **given)
     if schedule.minibatches is None and schedule.epochs is None:
         raise UserError("training: expected a length, found none: set training.minibatches or training.epochs")
-    if schedule.relative_steps and schedule.optimizer != "sgd":
+    if not schedule.relative_steps:
+        return schedule
+    if schedule.optimizer != "sgd":
         raise UserError(
             f'training.relative_steps: expected optimizer = "sgd", since {schedule.optimizer} scales gradients by '
             "itself, found true: remove one of the two keys"
         )
-    if schedule.relative_steps and given.get("clip_norm") is not None:
+    if given.get("clip_norm") is not None:
         raise UserError(
             "training.clip_norm: expected none with relative_steps, whose gradients are as long as the weights, found "
             f"{given['clip_norm']:g}: remove one of the two keys"
         )
-    if schedule.relative_steps:
-        schedule = replace(schedule, clip_norm=None)
-    return schedule
+    return replace(schedule, clip_norm=None)
 
 
 def new_stopper(parts: Assembled) -> Stopper | None:

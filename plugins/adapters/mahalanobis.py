@@ -33,8 +33,8 @@ class MahalanobisParams(Params):
     blocks: Blocks = Field("all", description=BLOCKS)
     aggregation: Literal["scorer"] | Aggregation = Field(
         "scorer",
-        description="how a level's map becomes what is minimized; scorer: as scorer.aggregation has it, so that images "
-        "can be scored by one and trained by another",
+        description="how a level's map becomes what is minimized; scorer: as it becomes the score; another value: one "
+        "aggregation to train by and another to score by",
     )
 
 
