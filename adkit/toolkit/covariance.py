@@ -36,6 +36,11 @@ def float64_device(device: str) -> str:
     return "cpu" if torch.device(device).type == "mps" else device
 
 
+def widest_float(device: str) -> torch.dtype:
+    """The widest float that ``device`` itself has: float64, or float32 on MPS."""
+    return torch.float64 if float64_device(device) == device else torch.float32
+
+
 class Means:
     """Means of rows that come in batches, for several groups of rows at once."""
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
@@ -44,6 +43,7 @@ from adkit.toolkit.covariance import (
     shrunk,
     state_of,
     whitenings,
+    widest_float,
 )
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, scores_of
@@ -169,8 +169,7 @@ class Gaussian:
         )
 
     def _placed(self, whitening: Whitening) -> Whitening:
-        device = self.context.device
-        return whitening.to(device, torch.float64 if device == float64_device(device) else torch.float32)
+        return whitening.to(self.context.device, widest_float(self.context.device))
 
     def _location_means(self, stream: Stream) -> dict[str, Tensor]:
         """Level name → (h·w, c) float64, for the levels that have a mean per location and one covariance."""

@@ -27,7 +27,7 @@ from adkit.plugin import (
     counted,
     hookimpl,
 )
-from adkit.toolkit.covariance import float64_device
+from adkit.toolkit.covariance import widest_float
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.scoring import checked_state, fitted_levels, foreign_state, scores_of
 
@@ -170,8 +170,7 @@ class Ocsvm:
         return Machine(*(torch.as_tensor(values, dtype=torch.float32) for values in found))
 
     def _placed(self, machine: Machine) -> Machine:
-        device = self.context.device
-        return machine.to(device, torch.float64 if device == float64_device(device) else torch.float32)
+        return machine.to(self.context.device, widest_float(self.context.device))
 
 
 def _pooled(values: Tensor) -> Tensor:

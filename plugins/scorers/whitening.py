@@ -28,7 +28,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, savable, state_of
+from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, savable, state_of, widest_float
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, RecordableBank
 from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
@@ -199,8 +199,7 @@ class PcaWhitening:
         return int((through - variances < components * through[-1]).sum())  # the fewest that hold at least the share
 
     def _placed(self, whitening: Whitening) -> Whitening:
-        device = self.context.device
-        return whitening.to(device, torch.float64 if device == float64_device(device) else torch.float32)
+        return whitening.to(self.context.device, widest_float(self.context.device))
 
 
 @hookimpl
