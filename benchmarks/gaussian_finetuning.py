@@ -1,36 +1,45 @@
 """Runs Gaussian fine-tuning on folds, for tables like 1 to 4 of Rippel et al. (2021).
 
-    python benchmarks/gaussian_finetuning.py train --root data/mtd --output figures/mtd [--objectives tied-max svdd]
+    python benchmarks/gaussian_finetuning.py train --root data/textures --output figures/textures [--objectives …]
+    python benchmarks/gaussian_finetuning.py train --root data/mtd --output figures/mtd
     python benchmarks/gaussian_finetuning.py tables --output figures/mtd
 
 Every objective is trained once per fold, for all of its epochs. Every stopping rule judges the same training as it
-would by itself: a rule sees the fold that was left out and never stops another one. The states that the rules kept are
-then measured on the test images, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold that is on
-disk is not trained again, so an interrupted run goes on when it is started again.
+would by itself: a rule sees the images that were left out and never stops another one. The states that the rules kept
+are then measured on the test images, with the scorer as it was fitted on ψ₀ and with one fitted again. A fold that is
+on disk is not trained again, so an interrupted run goes on when it is started again.
+
+Where ``--root`` holds a ``groups.csv``, as benchmarks/mtd.py describes it, the folds are those of that file: their
+parts are tested, and a fifth of the other parts is left out for the stopper. Elsewhere a fold is the images that are
+left out, and all folds are tested on the same images.
+
+Intervals are those of ``adkit.bootstrap``: 95%, of the mean over folds and categories, by resamples of whole groups of
+test images; differences are in pairs. They say nothing of other trainings on other images.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
+import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+from mtd import FOLDS, write_list
 from torch import Tensor, nn
 
+from adkit.bootstrap import Tested, intervals, paired_difference
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Sample
-from adkit.data.splits import folded
+from adkit.data.splits import folded, hold_out
 from adkit.inference.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
 from adkit.inference.pipeline import Embedding, Member
 from adkit.inference.sources import ImageSource
-from adkit.metrics import image_metrics, mean_and_sem
 from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
@@ -62,16 +71,17 @@ OBJECTIVES: Final[Mapping[str, Mapping[str, Any]]] = {
 WHOLE: Final = "tied-max"
 """The objective by which stopping rules are compared: the paper's own."""
 AUGMENTATIONS: Final = ("augmix", "cutout", "confetti")
-FIGURES: Final = ("image_auroc", "pixel_auroc", "pixel_aupro")
+METRICS: Final = ("image_auroc", "pixel_auroc", "pixel_aupro")
 
 
-def rules(multiple: int, whole: bool) -> dict[str, dict[str, Any]]:
+def rules(options: argparse.Namespace, whole: bool) -> dict[str, dict[str, Any]]:
     """Stopping rule → its table ``[stopper]``."""
-    found: dict[str, dict[str, Any]] = {"vicinal": {"use": "vicinal", "multiple": multiple}}
+    vicinal = {"use": "vicinal", "multiple": options.multiple}
+    found: dict[str, dict[str, Any]] = {"vicinal": vicinal}
     if whole:
         found["plateau"] = {"use": "plateau"}
-        for name in AUGMENTATIONS:
-            found[f"vicinal, {name}"] = {"use": "vicinal", "multiple": multiple, "augmentations": [name]}
+        if options.alone:
+            found |= {f"vicinal, {name}": {**vicinal, "augmentations": [name]} for name in AUGMENTATIONS}
     return found
 
 
@@ -83,7 +93,7 @@ class Several:
         self.kept: dict[str, int] = {}
         """Rule → the minibatch at which it kept a state last."""
         self.states: dict[int, dict[str, Tensor]] = {}
-        self.figures: list[dict[str, float | None]] = []
+        self.values: list[dict[str, float | None]] = []
 
     def check(
         self,
@@ -102,11 +112,11 @@ class Several:
             found[name] = verdict.value
             if verdict.keep:
                 self.kept[name] = now
-        self.figures.append(found)
+        self.values.append(found)
         self.kept["fixed"] = now
         self.kept.setdefault("frozen", now)
         self.states = {at: kept for at, kept in self.states.items() if at in self.kept.values()}
-        return Verdict(keep=False, stop=False, reason=", ".join(f"{name} {figure}" for name, figure in found.items()))
+        return Verdict(keep=False, stop=False, reason=", ".join(f"{name} {value}" for name, value in found.items()))
 
     def state_dict(self) -> dict[str, float]:
         return {}
@@ -125,10 +135,10 @@ def with_stopper(recipe: Recipe, stopper: Several) -> Recipe:
     )
 
 
-def tables_of(options: argparse.Namespace, objective: str) -> dict[str, Any]:
+def tables_of(options: argparse.Namespace, objective: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": {"name": objective, "device": "cpu", "seed": options.seed},
-        "data": {"root": str(options.root), "image_size": options.image_size, "calibration": 0.0},
+        "data": {**data, "image_size": options.image_size, "calibration": 0.0},
         "extractor": {"levels": LEVELS},
         "training": {"learning_rate": options.learning_rate, "epochs": options.epochs},
         "stopper": {"use": "fixed"},
@@ -137,39 +147,58 @@ def tables_of(options: argparse.Namespace, objective: str) -> dict[str, Any]:
     }
 
 
-def train_fold(
-    category: Category,
-    train: list[Sample],
-    fold: list[Sample],
-    recipe: Recipe,
-    parts: Assembled,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    objective = recipe.run.name
-    tables = rules(options.multiple, objective == WHOLE)
-    judges = {
-        name: cast(
-            Stopper,
-            build(
-                cast(Choice, read_recipe({**tables_of(options, objective), "stopper": table}).stopper), parts.context
-            ),
-        )
-        for name, table in tables.items()
-    }
+@dataclass(frozen=True)
+class Fold:
+    """One training of an objective: its images, and those that are left out for the stopping rules."""
+
+    category: Category
+    number: int
+    train: list[Sample]
+    held_out: list[Sample]
+    recipe: Recipe
+
+
+def folds_of(options: argparse.Namespace, objective: str) -> Iterator[Fold]:
+    if not (options.root / "groups.csv").exists():
+        recipe = read_recipe(tables_of(options, objective, {"root": str(options.root)}))
+        for category in open_dataset(recipe.data, recipe.run.seed).categories:
+            folds = folded(category.train, len(FOLDS), options.seed, category.groups, "folds", category.name)
+            for number, fold in enumerate(folds):
+                yield Fold(category, number, without(category.train, fold), list(fold), recipe)
+        return
+    for number in FOLDS:
+        listed = options.output / f"fold-{number}.csv"
+        write_list(options.root, number, None, listed)
+        data = {"format": "csv", "root": str(listed), "group": "group"}
+        recipe = read_recipe(tables_of(options, objective, data))
+        (category,) = open_dataset(recipe.data, recipe.run.seed).categories
+        train, held_out = hold_out(category.train, 0.2, options.seed, "stopper", category.groups)
+        yield Fold(category, number, list(train), list(held_out), recipe)
+
+
+def train_fold(fold: Fold, options: argparse.Namespace) -> dict[str, Any]:
+    recipe, category, parts = fold.recipe, fold.category, assemble(fold.recipe)
+    judges = {}
+    for name, table in rules(options, recipe.run.name == WHOLE).items():
+        read = read_recipe({**tables_of(options, recipe.run.name, {"root": "."}), "stopper": table})
+        judges[name] = cast(Stopper, build(cast(Choice, read.stopper), parts.context))
     several = Several(judges)
     parts = replace(parts, recipe=with_stopper(recipe, several))
     source = ImageSource(parts, BadImages(0.0), len(category.samples))
     with tempfile.TemporaryDirectory() as work:
         place = Workspace(source, parts, Display(quiet=True), Path(work))
-        fitted = split(category.name, train, fold, (), category.groups, place, place.folder)
+        fitted = split(category.name, fold.train, fold.held_out, (), category.groups, place, place.folder)
     scorer = fitted.path.members[0].scorer
-    states = {at: measured(state, scorer, category, train, source, parts) for at, state in several.states.items()}
+    states = {at: measured(state, scorer, category, fold.train, source, parts) for at, state in several.states.items()}
     return {
+        "objective": recipe.run.name,
+        "category": category.name,
         "kept": several.kept,
         "states": states,
-        "figures": several.figures,
+        "values": several.values,
         "checks": [{"epochs": check.epochs, "loss": check.loss} for check in fitted.trainings[0].checks],
         "seconds": fitted.trainings[0].seconds,
+        "settings": {name: str(value) for name, value in vars(options).items() if name != "run"},
     }
 
 
@@ -180,8 +209,8 @@ def measured(
     train: list[Sample],
     source: ImageSource,
     parts: Assembled,
-) -> dict[str, dict[str, float | None]]:
-    """Metrics of one state on the test images, with the scorer fitted on ψ₀ and with one fitted on the state."""
+) -> dict[str, tuple[Tested, dict[str, float | None]]]:
+    """What one state gives the test images, by the scorer fitted on ψ₀ and by one fitted on the state."""
     recipe = parts.recipe
     choice, adapter = recipe.adapter, new_adapter(parts)
     assert choice is not None and adapter is not None
@@ -199,74 +228,89 @@ def measured(
     for name, scorer in scorers.items():
         path = parts.scoring_path([Member(0, scorer)])
         test = evaluate(path, category.test, own, parts, lambda count: None, targets=True, peaks=False)
-        figures = image_metrics(test.scores, test.labels) | (test.pixel or {})
-        found[name] = {figure: figures.get(figure) for figure in FIGURES}
+        tested = Tested(test.scores, test.labels, test.keys(category.groups), test.counts)
+        found[name] = (tested, {**tested.metrics(), **(test.pixel or {})})
     return found
 
 
 def train(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for objective in options.objectives:
-        recipe = read_recipe(tables_of(options, objective))
-        dataset = open_dataset(recipe.data, recipe.run.seed)
-        parts = assemble(recipe)
-        for category in dataset.categories:
-            folds = folded(category.train, options.folds, options.seed, category.groups, "--folds", category.name)
-            for number, fold in enumerate(folds):
-                path = options.output / f"{objective} {category.name} {number}.json"
-                if path.exists():
-                    continue
-                found = train_fold(category, without(category.train, fold), list(fold), recipe, parts, options)
-                path.write_text(json.dumps({**settings(options), **found}, indent=1))
-                kept = found["kept"]["vicinal"]
-                auroc = [found["states"][at]["initial"]["image_auroc"] for at in (0, kept, found["kept"]["fixed"])]
-                print(objective, category.name, number, "kept", kept, auroc, f"{found['seconds']:.0f} s", flush=True)
+        for fold in folds_of(options, objective):
+            path = options.output / f"{objective} {fold.category.name} {fold.number}.pickle"
+            if path.exists():
+                continue
+            found = train_fold(fold, options)
+            path.write_bytes(pickle.dumps(found))
+            kept = found["kept"]
+            aurocs = {
+                rule: round(found["states"][at]["initial"][1]["image_auroc"], 4) for rule, at in sorted(kept.items())
+            }
+            losses = [check["loss"] for check in found["checks"]]
+            print(objective, fold.category.name, fold.number, kept, aurocs, f"{found['seconds']:.0f} s", flush=True)
+            print("   losses", losses, "values", found["values"], flush=True)
 
 
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k != "run"}}
+Found = list[dict[str, Any]]
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Print mean ± standard error over folds, or over categories if there are several, by objective and rule."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for path in sorted(options.output.glob("*.json")):
-        objective, rest = path.stem.split(" ", 1)
-        category = rest.rpartition(" ")[0]
-        found.setdefault(objective, {}).setdefault(category, []).append(json.loads(path.read_text()))
-    for objective, categories in found.items():
-        print(f"\n{objective}\n\n| rule | epochs | scorer | image AUROC | pixel AUROC | AUPRO |\n|{'---|' * 6}")
-        first = next(iter(categories.values()))[0]
-        for rule in ("frozen", *(name for name in first["kept"] if name != "frozen")):
-            for fit in next(iter(first["states"].values())):
+    """Print the metrics of every objective, rule and scorer with their intervals, and what a rule gains over none."""
+    found: dict[str, Found] = {}
+    for path in sorted(options.output.glob("*.pickle")):
+        one = pickle.loads(path.read_bytes())
+        found.setdefault(one["objective"], []).append(one)
+    for objective, folds in found.items():
+        print(f"\n{objective}, {len(folds)} trainings\n")
+        print(f"| rule | epochs | scorer | {' | '.join(METRICS)} | image_auroc less frozen | pixel_aupro less frozen |")
+        print("|---" * 8 + "|")
+        for rule in ("frozen", *(name for name in folds[0]["kept"] if name != "frozen")):
+            for fit in next(iter(folds[0]["states"].values())):
                 if rule == "frozen" and fit == "refitted":
                     continue
-                print(f"| {rule} | {_epochs(categories, rule)} | {fit} | {' | '.join(_row(categories, rule, fit))} |")
+                exact = {name: _mean(folds, rule, fit, name) for name in METRICS}
+                around = intervals(_tested(folds, rule, fit), exact, 0).values
+                cells = [_cell(exact[name], around.get(name)) for name in METRICS]
+                cells += _less(folds, (rule, fit), ("frozen", "initial"))
+                print(f"| {rule} | {_epochs(folds, rule)} | {fit} | {' | '.join(cells)} |")
+        if "plateau" in folds[0]["kept"]:
+            for one, other in (("vicinal", "fixed"), ("fixed", "plateau"), ("vicinal", "plateau")):
+                image, aupro = _less(folds, (one, "initial"), (other, "initial"))
+                print(f"\n{one} less {other}: image AUROC {image}, AUPRO {aupro}")
 
 
-def _epochs(categories: Mapping[str, list[dict[str, Any]]], rule: str) -> str:
-    """The range of epochs at which a rule kept its states, over all folds."""
-    all_folds = [fold for folds in categories.values() for fold in folds]
-    per = [fold["kept"]["fixed"] / fold["checks"][-1]["epochs"] for fold in all_folds]
-    at = sorted(fold["kept"][rule] / minibatches for fold, minibatches in zip(all_folds, per, strict=True))
-    return f"{at[0]:.3g}" if at[0] == at[-1] else f"{at[0]:.3g}–{at[-1]:.3g}"
+def _tested(folds: Found, rule: str, fit: str) -> list[Tested]:
+    return [fold["states"][fold["kept"][rule]][fit][0] for fold in folds]
 
 
-def _row(categories: Mapping[str, list[dict[str, Any]]], rule: str, fit: str) -> list[str]:
+def _mean(folds: Found, rule: str, fit: str, metric: str) -> float | None:
+    values = [fold["states"][fold["kept"][rule]][fit][1].get(metric) for fold in folds]
+    return None if None in values else sum(values) / len(values)
+
+
+def _less(folds: Found, one: tuple[str, str], other: tuple[str, str]) -> list[str]:
+    """The differences of image AUROC and AUPRO with their intervals."""
+    found = paired_difference(_tested(folds, *one), _tested(folds, *other))
     cells = []
-    for figure in FIGURES:
-        means = []
-        for folds in categories.values():
-            values = [fold["states"][str(fold["kept"][rule])][fit][figure] for fold in folds]
-            means.append(values)
-        if any(value is None for values in means for value in values):
+    for metric in ("image_auroc", "pixel_aupro"):
+        if metric not in found:
             cells.append("")
             continue
-        # Over categories if there are several, of the mean of each over its folds; else over folds.
-        several = [sum(values) / len(values) for values in means]
-        mean, sem = mean_and_sem(several if len(several) > 1 else means[0])
-        cells.append(f"{mean:.3f}" if sem is None else f"{mean:.3f} ± {sem:.3f}")
+        value, low, high = found[metric]
+        cells.append(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]")
     return cells
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _epochs(folds: Found, rule: str) -> str:
+    """The range of epochs at which a rule kept its states, over all folds."""
+    at = sorted(fold["kept"][rule] / fold["kept"]["fixed"] * fold["checks"][-1]["epochs"] for fold in folds)
+    return f"{at[0]:.3g}" if at[0] == at[-1] else f"{at[0]:.3g}–{at[-1]:.3g}"
 
 
 def main() -> None:
@@ -274,15 +318,15 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     training = commands.add_parser("train")
     training.set_defaults(run=train)
-    training.add_argument("--root", type=Path, required=True, help="a data set in MVTec layout")
+    training.add_argument("--root", type=Path, required=True, help="a data set in MVTec layout, or with a groups.csv")
     training.add_argument(
         "--objectives", nargs="+", choices=OBJECTIVES, default=[WHOLE, *(o for o in OBJECTIVES if o != WHOLE)]
     )
-    training.add_argument("--folds", type=int, default=5)
     training.add_argument("--epochs", type=int, default=6)
     training.add_argument("--learning-rate", type=float, default=1e-4)
     training.add_argument("--image-size", type=int, default=128)
     training.add_argument("--multiple", type=int, default=4, help="draws of vicinal per held-out image")
+    training.add_argument("--alone", action="store_true", help=f"with {WHOLE}, judge by each augmentation alone, too")
     training.add_argument("--seed", type=int, default=0)
     writing = commands.add_parser("tables")
     writing.set_defaults(run=tables)

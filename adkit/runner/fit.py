@@ -29,7 +29,6 @@ from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
 from adkit.training.trace import Snapshots
 from adkit.utils.progress import Display
-from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
 
@@ -149,10 +148,7 @@ def split(
     source = place.source.fresh(embeddings) if adapted else place.source
     scales: Sequence[float | None] = [None] * len(embeddings)
     if fuse == "max_ratio":
-        found_scales = _normalizers(subject, train, groups, len(embeddings), source, place)
-        usable = _usable(subject, found_scales)
-        embeddings, scales = tuple(embeddings[index] for index in usable), [found_scales[index] for index in usable]
-        source = place.source.fresh(embeddings)
+        scales = _normalizers(subject, train, groups, len(embeddings), source, place)
     members = _fitted(subject, train, adapted, len(embeddings), source, place)
     path = parts.scoring_path(members, fuse).scaled(scales)
     found = calibrate(subject, path, calibration, source, place)
@@ -212,6 +208,9 @@ def _normalizers(
 
     The tenth serves this alone: it was trained on, and the scorer that a member ends with is fitted on all images.
 
+    Raises:
+        UserError: a mean that nothing can be divided by.
+
     Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and the supplement's "SES distance normalization".
     """
     parts = place.parts
@@ -219,28 +218,13 @@ def _normalizers(
     path = parts.scoring_path(_fitted(subject, rest, [], count, source, place.unwatched()))
     with place.display.stage("scale", subject, len(tenth)) as advance:
         scores = evaluate(path, tenth, source, parts, advance, targets=False, peaks=False).members
-    return [float(scale) for scale in scores.mean(0, dtype=np.float64)]
-
-
-def _usable(subject: str, scales: Sequence[float]) -> list[int]:
-    """The numbers of the members that give normal images scores above 0, without which a state has no ratio.
-
-    Raises:
-        UserError: no member does, as the features of all have collapsed.
-    """
-    usable = [number for number, scale in enumerate(scales) if 0 < scale < math.inf]
-    if not usable:
+    scales = [float(scale) for scale in scores.mean(0, dtype=np.float64)]
+    if not all(0 < scale < math.inf for scale in scales):
         raise UserError(
-            f"adapter: expected snapshots of {subject} that give normal images scores above 0, found "
-            f"{counted(len(scales), 'snapshot')} of collapsed features: lower training.learning_rate, or train for less"
+            f"scorer: expected normal images of {subject} to have scores above 0, by whose mean members are scaled, "
+            f"found means {', '.join(f'{scale:g}' for scale in scales)}: images that are all the same tell nothing"
         )
-    if len(usable) < len(scales):
-        logger.warning(
-            "left out %d of %d snapshots, as collapsed features give normal images no score above 0",
-            len(scales) - len(usable),
-            len(scales),
-        )
-    return usable
+    return scales
 
 
 def calibrate(

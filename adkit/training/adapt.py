@@ -31,7 +31,7 @@ from adkit.toolkit.memory import check_memory
 from adkit.training.checkpoints import TrainingState
 from adkit.training.frozen import Frozen, NoRoomError, cut_for
 from adkit.training.plan import new_adapter, new_stopper, scheduled
-from adkit.training.trace import Snapshots
+from adkit.training.trace import COLLAPSED, Snapshots
 from adkit.training.trainer import Minibatches, TrainingTask, interval_of, length_of, train, training_context
 from adkit.utils.progress import Display
 from adkit.utils.text import counted
@@ -122,7 +122,7 @@ def adapt(job: AdaptationJob) -> Adapted:
     with job.display.stage("adapt", job.subject) as advance:
         state = train(task, advance, job.folder)
     snapshots = Snapshots(task, frozen, state, job.folder, job.samples, job.source)
-    members = snapshots.members if isinstance(adapter, SnapshotAdapter) else ()
+    members = _members(job, snapshots) if isinstance(adapter, SnapshotAdapter) else ()
     embeddings = tuple(_for_inference(extractor, job) for _ in snapshots.states(members))
     initial = scorer if parts.recipe.scorer_fit == "initial" else None
     return Adapted(
@@ -155,6 +155,28 @@ def _check_members(task: TrainingTask) -> None:
         f"one every {'epoch' if every == 1 else f'{every:g} epochs'},",
         "set a larger interval, or train for less",
     )
+
+
+def _members(job: AdaptationJob, snapshots: Snapshots) -> Sequence[int]:
+    """The snapshots that become members: those of collapsed features would decide the score and know nothing.
+
+    Raises:
+        UserError: the features of all of them have collapsed.
+    """
+    with job.display.stage("members", job.subject) as advance:
+        members = snapshots.uncollapsed(advance)
+    if lost := len(snapshots.members) - len(members):
+        said = (
+            f"{lost} of {counted(len(snapshots.members), 'snapshot')} with collapsed features, where training images "
+            f"spread less than {COLLAPSED:.0%} of what they did"
+        )
+        if not members:
+            raise UserError(
+                f"adapter: expected snapshots of {job.subject} that tell images apart, found {said}: lower "
+                "training.learning_rate, or train for less"
+            )
+        logger.warning("%s: left out %s", job.subject, said)
+    return members
 
 
 def _prepare(job: AdaptationJob, adapter: Adapter, extractor: Extractor) -> tuple[Scorer | None, BadImages]:

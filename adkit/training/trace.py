@@ -40,8 +40,8 @@ MATERIAL: Final = 0.9
 ROUNDING: Final = 1e-9
 """Share of the largest distance below which that of training images is rounding, as for a single image."""
 
-COLLAPSED: Final = 1e-4
-"""Share of its first value below which the mean distance of training images counts as gone."""
+COLLAPSED: Final = 1e-2
+"""Share of its first value below which the spread of training images, a mean squared distance, counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,22 @@ class Snapshots:
         assert schedule.snapshot_epochs is not None  # require_trainable has checked it
         every = interval_of(schedule.snapshot_epochs, self.task.normal.epoch_length)
         return [number for number in self.state.snapshots if 0 < number <= last and number % every == 0]
+
+    def uncollapsed(self, advance: Advance) -> Sequence[int]:
+        """Find those of ``members`` in whose features the training images still differ.
+
+        Args:
+            advance: called with the number of images that the frozen blocks have just run for.
+        """
+        batches, features = self._images(TRAIN, spread_over(self.samples), advance)
+        numbers = (0, *self.members)
+        spreads = {number: self._spread(batches(), features) for number in self.states(numbers)}
+        first = spreads[0]
+        return [
+            number
+            for number in self.members
+            if any(spread >= COLLAPSED * first[name] for name, spread in spreads[number].items())
+        ]
 
     def states(self, snapshots: Iterable[int]) -> Iterator[int]:
         """Put the extractor into the state of each snapshot in turn, and at the end back into its own."""
@@ -117,6 +133,21 @@ class Snapshots:
         for batch in batches:
             with torch.no_grad(), blaming(self.task.who_adapts):
                 yield self.task.adapter.score(features(batch.images)).cpu().double()
+
+    def _spread(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> dict[str, float]:
+        """Level → the mean squared distance of the images' features from their own mean, summed over channels."""
+        moments: dict[str, list[Tensor]] = {}
+        for batch in batches:
+            with torch.no_grad():
+                for name, level in features(batch.images).items():
+                    flat = level.flatten(0, -2).double().cpu()
+                    found = torch.stack([torch.ones_like(flat).sum(0), flat.sum(0), flat.square().sum(0)])
+                    moments.setdefault(name, []).append(found)
+        spreads = {}
+        for name, parts in moments.items():
+            count, total, squares = torch.stack(parts).sum(0)
+            spreads[name] = float((squares / count - (total / count).square()).sum())
+        return spreads
 
     def _report(self, minibatches: int, scores: Mapping[str, Tensor]) -> SnapshotReport:
         distances = {name: float(values.mean()) for name, values in scores.items()}

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file
 
 import adkit
@@ -169,11 +171,31 @@ def collapsing(sampled):
 
 
 def test_where_all_snapshots_have_collapsed_one_sentence_says_so(sampled):
-    with pytest.raises(UserError, match=r"found 2 snapshots of collapsed features: lower training\.learning_rate"):
+    with pytest.raises(UserError, match="found 2 of 2 snapshots with collapsed features"):
         adkit.run(collapsing(sampled))
 
 
 def test_more_members_than_memory_holds_are_refused_before_training(sampled):
     sampled["training"] |= {"epochs": 10**6, "snapshot_epochs": 1}
     with pytest.raises(UserError, match=r"training\.snapshot_epochs: a detector of 1,000,000 members"):
+        adkit.run(sampled)
+
+
+def test_snapshots_with_collapsed_features_are_no_members(sampled, caplog):
+    """Each step of rate 1 and decay 0.4 shrinks every weight of the block to 0.6 of what it was."""
+    shrinking = collapsing(sampled)
+    shrinking["training"] |= {"weight_decay": 0.4, "epochs": 6}
+    members = manifest(adkit.run(shrinking).folder)["members"]
+    assert 0 < len(members) < 6
+    assert f"left out {6 - len(members)} of 6 snapshots with collapsed features" in caplog.text
+
+
+def test_scores_of_0_by_which_nothing_can_be_scaled_are_refused(sampled, stripes):
+    """Files of one image that differ in a comment, so that they are no copies of each other."""
+    for path in (stripes / "stripes" / "train" / "good").glob("*.png"):
+        comment = PngInfo()
+        comment.add_text("name", path.name)
+        Image.new("RGB", (64, 64), "gray").save(path, pnginfo=comment)
+    sampled["data"]["calibration"] = 0
+    with pytest.raises(UserError, match="found means 0, 0: images that are all the same tell nothing"):
         adkit.run(sampled)
