@@ -21,7 +21,7 @@ class NotFittedError(RuntimeError):
 
 
 class PluginError(RuntimeError):
-    """A component broke its contract or failed inside: an internal fault, named after the component."""
+    """A component broke its contract or failed inside; the message names it, its distribution and its version."""
 
     def __init__(self, who: str, what: str) -> None:
         super().__init__(f"{who}: {what}")

@@ -23,24 +23,23 @@ import argparse
 import copy
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-import torch
 from mtd import FOLDS, write_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from adkit.bootstrap import Tested, intervals, paired_difference
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded, hold_out
-from adkit.inference.assemble import Assembled, assemble, build, embedding_of, extended, for_inference
+from adkit.inference.assemble import Assembled, assemble, build, embedding_of, for_inference
 from adkit.inference.pipeline import Embedding, Member
 from adkit.inference.sources import ImageSource
-from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Scorer, Stopper, Verdict
+from adkit.plugin import Component, Context, Look, Params, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
 from adkit.runner.evaluate import evaluate
@@ -85,30 +84,24 @@ def rules(options: argparse.Namespace, whole: bool) -> dict[str, dict[str, Any]]
     return found
 
 
-class Several:
+class Several(Stopper):
     """A stopper that lets several stoppers judge one training, and keeps the states that they keep."""
 
-    def __init__(self, stoppers: Mapping[str, Stopper]) -> None:
+    def __init__(self, stoppers: Mapping[str, Stopper], context: Context) -> None:
+        super().__init__(Params(), context)
         self.stoppers = stoppers
         self.kept: dict[str, int] = {}
         """Rule → the minibatch at which it kept a state last."""
         self.states: dict[int, dict[str, Tensor]] = {}
         self.values: list[dict[str, float | None]] = []
 
-    def check(
-        self,
-        progress: Progress,
-        extractor: Callable[[Tensor], Features],
-        adapter: Adapter,
-        held_out: Iterable[Batch],
-        generator: torch.Generator,
-    ) -> Verdict:
-        state = cast(nn.Module, cast(Embedding, extractor).extractor).state_dict()
-        now = progress.minibatches
+    def check(self, look: Look) -> Verdict:
+        state = cast(Embedding, look.extractor).extractor.state_dict()
+        now = look.progress.minibatches
         self.states[now] = {name: tensor.clone() for name, tensor in state.items()}
         found = {}
         for name, stopper in self.stoppers.items():
-            verdict = stopper.check(progress, extractor, adapter, held_out, generator)
+            verdict = stopper.check(look)
             found[name] = verdict.value
             if verdict.keep:
                 self.kept[name] = now
@@ -182,7 +175,7 @@ def train_fold(fold: Fold, options: argparse.Namespace) -> dict[str, Any]:
     for name, table in rules(options, recipe.run.name == WHOLE).items():
         read = read_recipe({**tables_of(options, recipe.run.name, {"root": "."}), "stopper": table})
         judges[name] = cast(Stopper, build(cast(Choice, read.stopper), parts.context))
-    several = Several(judges)
+    several = Several(judges, parts.context)
     parts = replace(parts, recipe=with_stopper(recipe, several))
     source = ImageSource(parts, BadImages(0.0), len(category.samples))
     with tempfile.TemporaryDirectory() as work:
@@ -212,15 +205,15 @@ def measured(
 ) -> dict[str, tuple[Tested, dict[str, float | None]]]:
     """What one state gives the test images, by the scorer fitted on ψ₀ and by one fitted on the state."""
     recipe = parts.recipe
-    choice, adapter = recipe.adapter, new_adapter(parts)
-    assert choice is not None and adapter is not None
-    extractor = extended(copy.deepcopy(parts.trainable[0]), choice, adapter)
-    cast(nn.Module, extractor).load_state_dict(state)
+    adapter = new_adapter(parts)
+    assert adapter is not None
+    extractor = adapter.extend(copy.deepcopy(parts.trainable[0]))
+    extractor.load_state_dict(state)
     fast = for_inference(extractor, recipe.extractors[0])
     embedding = embedding_of(fast, recipe.extractors[0], recipe.features, parts.context, 0)
     own = source.fresh((embedding,))
     scorers = {"initial": initial}
-    if recipe.scorer_fit == "initial":
+    if recipe.scorer_table.fit == "initial":
         again = parts.new_scorer()
         again.fit(own.stream(train, lambda count: None, targets=False, embedding=0))
         scorers["refitted"] = again

@@ -1,5 +1,6 @@
 """The documentation says what the code does."""
 
+import importlib
 import re
 import runpy
 import textwrap
@@ -56,13 +57,18 @@ def test_every_python_block_compiles(page):
         compile(text, str(page), "exec")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/plugins.md"])
-def test_the_plugin_shown_keeps_the_contract(page):
-    (plugin,) = (text for text in blocks(ROOT / page, "python") if "@hookimpl" in text)
-    names = {}
-    exec(compile(plugin, page, "exec"), names)
-    for component in names["adkit_scorers"]():
-        check_component(component)  # an error names what of the contract, in adkit/plugin/, the page does not keep
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [("README.md", ["scorer"]), ("docs/plugins.md", ["extractor", "adapter", "scorer", "localizer", "stopper"])],
+)
+def test_the_plugins_shown_keep_the_contract(page, kinds, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    shown = [text for text in blocks(ROOT / page, "python") if "@hookimpl" in text]
+    for plugin, kind in zip(shown, kinds, strict=True):
+        name = f"shown_{kind}_{page.partition('.')[0].replace('/', '_')}"
+        (tmp_path / f"{name}.py").write_text(plugin, encoding="utf-8")
+        for component in getattr(importlib.import_module(name), f"adkit_{kind}s")():
+            check_component(component)  # an error names what of the contract, in adkit/plugin/, the page does not keep
 
 
 def test_the_plugin_in_the_hooks_docstring_is_that_of_the_readme():

@@ -57,12 +57,10 @@ def check(
     """
     from adkit.data.dataset import open_dataset
     from adkit.inference.assemble import assemble
-    from adkit.plugin.scorer import SizedScorer
-    from adkit.plugin.stopper import HoldingStopper
     from adkit.recipe.reader import read_recipe
     from adkit.runner.thresholds import require_groups
     from adkit.training.auxiliary import auxiliary_images
-    from adkit.training.plan import new_adapter, new_stopper, require_trainable, scheduled
+    from adkit.training.plan import new_adapter, new_stopper, read_levels, require_trainable, scheduled
 
     read = read_recipe(recipe, overrides)
     with read.document.locating("data", type(read.data).model_fields):
@@ -79,21 +77,23 @@ def check(
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
     if adapter is not None:
         lines.append(f"  training   {_schedule(scheduled(adapter, read.training))}")
-        if isinstance(stopper, HoldingStopper):
+        if stopper is not None and stopper.validation:
             lines.append(f"  stopping   by {stopper.validation:g} of the normal images to fit")
         if parts.auxiliary:
             lines.append(f"  auxiliary  {counted(len(parts.auxiliary), 'image')}")
-    levels = [entry for embedding in parts.embeddings for entry in embedding.levels.items()]
-    for name, level in levels:
+    levels = read_levels(parts)
+    for name, level in (entry for one in levels for entry in one.items()):
         cells = f"{level.grid[0]} × {level.grid[1]} {'cells' if level.spatial else 'cell'}"
         lines.append(f"  level      {name:<12} {cells} of {counted(level.channels, 'channel')}")
     lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
     largest = max(len(category.train) for category in dataset.categories)
     scorer = parts.new_scorer()
-    if isinstance(scorer, SizedScorer):
-        folds = max(len(category.folds) for category in dataset.categories)
-        fitted_on = largest * (folds - 1) // folds if folds else largest
-        need = sum(scorer.memory(embedding.levels, fitted_on) for embedding in parts.embeddings) * max(folds, 1)
+    folds = max(len(category.folds) for category in dataset.categories)
+    fitted_on = largest * (folds - 1) // folds if folds else largest
+    needs = [scorer.memory(one, fitted_on) for one in levels]
+    known = [need for need in needs if need is not None]
+    if len(known) == len(needs):
+        need = sum(known) * max(folds, 1)
         lines.append(f"  memory     the fitted scorer{'s hold' if folds else ' holds'} {_size(need)}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")

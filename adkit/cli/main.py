@@ -27,7 +27,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit status: 0 done, 1 internal fault, 2 bad input.
+    """Run the command line and give its exit status: 0 done, 1 a fault of a plugin or of adkit, 2 bad input.
 
     ``adkit predict --fail-on-anomaly`` gives 3 or 4; an interrupt gives 130, SIGTERM 143.
     """
@@ -49,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("adkit: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except PluginError as error:
-        traceback.print_exception(error)  # there is no run whose log could keep it
-        print(f"adkit: internal fault: {error}", file=sys.stderr)
+        if error.__cause__ is not None:  # there is no run whose log could keep it
+            traceback.print_exception(error.__cause__)
+        print(f"plugin fault: {error}", file=sys.stderr)
         return EXIT_FAULT
     except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
         sys.stderr.close()

@@ -75,7 +75,7 @@ def run_recipes(options: argparse.Namespace) -> int:
             complain(error)
             status = status or EXIT_USER
         except RunFault as fault:
-            print(f"adkit: internal fault: {fault}; the traceback is in {fault.log}", file=sys.stderr)
+            print(f"{fault}; the traceback is in {fault.log}", file=sys.stderr)
             status = EXIT_FAULT
         else:
             _show(report)

@@ -17,9 +17,7 @@ from adkit.detector.inputs import ImageLike, InputImage, input_items, read_input
 from adkit.detector.load import Loaded, load_detector
 from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
-from adkit.inference.engines import FINITE_SCORES
 from adkit.inference.pipeline import embed
-from adkit.plugin.guard import check_finite
 from adkit.threshold import p_values
 from adkit.utils.text import counted
 
@@ -245,11 +243,8 @@ class Detector:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         path = self._loaded.path
         with self._lock:
-            scores = path.score(embed(self._loaded.embeddings, torch.from_numpy(images)))
+            scores = path.score(embed(self._loaded.embeddings, torch.from_numpy(images), names), names)
             maps = path.localize(scores, self.image_size).cpu() if scores.localizes else None
-        check_finite(scores.image, names, "scorer: the score", FINITE_SCORES)
-        if maps is not None:
-            check_finite(maps, names, "localizer: the map", FINITE_SCORES)
         return scores.image.cpu().numpy(), None if maps is None else maps.numpy()
 
     def _regions(self, maps: NDArray[np.float32], images: Sequence[InputImage]) -> list[tuple[Region, ...]]:

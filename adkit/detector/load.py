@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adkit.data.view import View
 from adkit.detector.limits import check_files, check_image, no_larger_than
@@ -28,7 +28,7 @@ from adkit.detector.manifest import (
 )
 from adkit.detector.tensors import check_alike, read_tensors
 from adkit.errors import UserError
-from adkit.inference.assemble import build, inference_extractor, who
+from adkit.inference.assemble import build, inference_extractor, new_scorer, who
 from adkit.inference.device import resolve_device
 from adkit.inference.pipeline import Embedding, Member, ScoringPath, embed
 from adkit.plugin.component import Kind
@@ -36,7 +36,6 @@ from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.registry import Registry, discover
-from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
@@ -115,13 +114,12 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
     members = []
     for member in manifest.members:
         with _refusing(folder / member.file, scores, manifest.scorer):
-            scorer = cast(Scorer, build(scores, context))
-            with blaming(who(scores)):
-                scorer.load_state_dict(tensors.pop(member.file))
+            scorer = new_scorer(scores, manifest.scorer_levels, context)
+            scorer.load_state_dict(tensors.pop(member.file))
         members.append(Member(member.extractor, scorer, member.scale))
     with _refusing(file, localizes, manifest.localizer):
         localizer = cast(Localizer, build(localizes, context))
-    scoring = ScoringPath(members, localizer, manifest.fuse, who(scores), who(localizes))
+    scoring = ScoringPath(members, localizer, manifest.fuse)
     tried = []
     features = embed(embeddings, torch.zeros(1, 3, *view.size))
     for entry, one in zip(manifest.members, members, strict=True):
@@ -147,10 +145,10 @@ def _embedding(
     with _refusing(file, choice, entry.component), no_larger_than(size):
         extractor = inference_extractor(choice, adapts, context)
         with blaming(who(choice)):
-            own = cast(nn.Module, extractor).state_dict()
+            own = extractor.state_dict()
     check_alike(tensors, own, path)
     with _refusing(path, choice, entry.component), blaming(who(choice)):
-        cast(nn.Module, extractor).load_state_dict(tensors)
+        extractor.load_state_dict(tensors)
     with _refusing(file, choice, entry.component):
         _check_levels(extractor.levels, entry.levels)
         transform = FeatureTransform(

@@ -20,7 +20,7 @@ from adkit.toolkit.features import FeaturesTable
 FOLDER: Final = "detector"
 """Name of the subfolder of a run's folder that holds its detectors."""
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = "adkit.detector/4"
+SCHEMA: Final = "adkit.detector/5"
 OLDER: Final = ("adkit.detector/1", "adkit.detector/2", "adkit.detector/3")
 """Schemas of manifests that earlier versions of adkit wrote."""
 LIMIT = 16 * 2**20
@@ -109,13 +109,15 @@ class Manifest(_Part):
     """Everything that ``manifest.json`` says about a saved detector."""
 
     # The key in the file is "schema", a name that pydantic keeps for itself on the class.
-    schema_version: Literal["adkit.detector/4"] = Field(alias="schema")
+    schema_version: Literal["adkit.detector/5"] = Field(alias="schema")
     adkit: str
     category: str
     versions: dict[str, str]
     """Versions of the packages that take part in computing a score, where the detector was made; for people to read."""
     extractors: tuple[ExtractorEntry, ...] = Field(min_length=1, max_length=1000)
     scorer: ComponentEntry
+    scorer_levels: Annotated[tuple[str, ...], Field(min_length=1)] | None
+    """The levels that the scorer reads; None: all."""
     localizer: ComponentEntry
     preprocessing: Preprocessing
     features: FeaturesTable

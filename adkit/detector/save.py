@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 import adkit
 from adkit.detector.manifest import (
@@ -27,8 +26,7 @@ from adkit.detector.manifest import (
     write_manifest,
 )
 from adkit.detector.tensors import entry_of, write_tensors
-from adkit.errors import PluginError
-from adkit.inference.assemble import Assembled, who
+from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding, ScoringPath
 from adkit.plugin.guard import blaming
 from adkit.recipe.reader import Choice, Recipe
@@ -91,9 +89,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         choice = recipe.extractors[embedding.index]
         name = _file_name("extractor", index, len(fitted.embeddings))
         if shared is None:
-            with blaming(who(choice)):
-                if not isinstance(embedding.extractor, nn.Module):
-                    raise PluginError(who(choice), f"expected an nn.Module, found {type(embedding.extractor).__name__}")
+            with blaming(embedding.who):
                 state = embedding.extractor.state_dict()
             files[name] = write_tensors(state, folder / name)
         else:
@@ -107,9 +103,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
     members = []
     for index, member in enumerate(fitted.path.members):
         name = _file_name("scorer", index, len(fitted.path.members))
-        with blaming(who(recipe.scorer)):
-            state = member.scorer.state_dict()
-        files[name] = write_tensors(state, folder / name)
+        files[name] = write_tensors(member.scorer.state_dict(), folder / name)
         members.append(MemberEntry(extractor=member.embedding, file=name, scale=member.scale))
     manifest = Manifest(
         schema_version=SCHEMA,
@@ -118,6 +112,7 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         versions=versions(),
         extractors=tuple(extractors),
         scorer=_entry(recipe.scorer),
+        scorer_levels=recipe.scorer_table.levels,
         localizer=_entry(recipe.localizer),
         preprocessing=Preprocessing(resize=parts.view.resize, image_size=parts.view.image_size, crop=parts.view.crop),
         features=recipe.features,

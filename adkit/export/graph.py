@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from adkit.detector.load import Loaded
 from adkit.detector.manifest import ComponentEntry
 from adkit.errors import UserError
 from adkit.inference.pipeline import fused
-from adkit.plugin.component import Exportable
-from adkit.plugin.types import Fuse
+from adkit.plugin.checks import with_geometry
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.types import Features, Fuse, Level
 
 INPUT = "images"
 OUTPUTS = ("score", "map")
@@ -38,13 +40,13 @@ class Graph(nn.Module):
             "scorer": _who("scorer", manifest.scorer),
             "localizer": _who("localizer", manifest.localizer),
         }
-        extractors = [_exportable(embedding.extractor) for embedding in loaded.embeddings]
-        self._extractors = nn.ModuleList(cast(Iterable[nn.Module], extractors))
+        extractors = [member(embedding.extractor, Extractor, "for_export")() for embedding in loaded.embeddings]
+        self._extractors = nn.ModuleList(extractors)
         self._transforms = [embedding.transform for embedding in loaded.embeddings]
-        self._members = [(member.embedding, _exportable(member.scorer)) for member in path.members]
+        self._members = [(one.embedding, one.scorer.for_export()) for one in path.members]
         self._scales = [member.scale for member in path.members]
         self._fuse: Fuse = path.fuse
-        self._localizer = _exportable(path.localizer) if loaded.localizes else None
+        self._localizer = path.localizer.for_export() if loaded.localizes else None
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -53,9 +55,12 @@ class Graph(nn.Module):
             self._names["extractors"], self._extractors, self._transforms, strict=True
         ):
             with _recording(who):
-                features.append(transform(extractor(images)))
-        with _recording(cast(str, self._names["scorer"])):
-            scores = [scorer.score(features[embedding]) for embedding, scorer in self._members]
+                found, levels = extractor(images), cast(Mapping[str, Level], extractor.levels)
+                features.append(transform(Features(found, {name: levels[name].geometry for name in levels})))
+        who = cast(str, self._names["scorer"])
+        with _recording(who):
+            pairs = [(scorer, features[embedding]) for embedding, scorer in self._members]
+            scores = [with_geometry(scorer.score(read), read, who) for scorer, read in pairs]
         score = fused([one.image for one in scores], self._scales, self._fuse)
         if self._localizer is None:
             return (score,)
@@ -82,10 +87,6 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]  # which shows a traceback of its own first
-
-
-def _exportable(component: Any) -> Any:
-    return component.for_export() if isinstance(component, Exportable) else component
 
 
 def _who(kind: str, entry: ComponentEntry) -> str:

@@ -10,11 +10,12 @@ from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.inference.device import resolve_device, resolve_precision
+from adkit.inference.levels import ScorerOfLevels, require_levels
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
-from adkit.plugin.adapter import Adapter, ExtendingAdapter
 from adkit.plugin.context import Context
-from adkit.plugin.extractor import Extractor, FoldableExtractor
-from adkit.plugin.guard import blaming
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import blaming, check_extractor, drawing_nothing, guarded
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Fuse
@@ -28,38 +29,38 @@ def who(choice: Choice) -> str:
 
 
 def build(choice: Choice, context: Context) -> Any:
-    """Build a new instance of a chosen component.
+    """Build a new instance of a chosen component, under its guard.
 
     Raises:
         UserError: what the component refuses.
         PluginError: it failed inside.
     """
-    with blaming(who(choice)):
-        return choice.registered.component.build(choice.params, context)
+    component = choice.registered.component
+    with blaming(who(choice)), drawing_nothing(who(choice), "build"):
+        built = component.build(choice.params, context)
+    return guarded(component.kind, built, who(choice), context.device)
+
+
+def new_scorer(choice: Choice, levels: Sequence[str] | None, context: Context) -> Scorer:
+    """Build a scorer that is not fitted, which reads ``levels`` alone; None: all."""
+    scorer = cast(Scorer, build(choice, context))
+    return scorer if levels is None else ScorerOfLevels(scorer, levels)
 
 
 def inference_extractor(choice: Choice, adapts: Choice | None, context: Context) -> Extractor:
     """Build an extractor that will not be trained, with the levels that the adapter ``adapts`` gave it."""
     extractor = cast(Extractor, build(choice, context))
     if adapts is not None:
-        extractor = extended(extractor, adapts, cast(Adapter, build(adapts, context)))
+        extractor = build(adapts, context).extend(extractor)
     return for_inference(extractor, choice)
-
-
-def extended(extractor: Extractor, choice: Choice, adapter: Adapter) -> Extractor:
-    """Return ``extractor`` with the levels that an adapter adds, if it adds any; ``choice`` is the adapter's."""
-    if not isinstance(adapter, ExtendingAdapter):
-        return extractor
-    with blaming(who(choice)):
-        return adapter.extend(extractor)
 
 
 def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
     """Return an extractor of the same features that will not be trained any more; ``choice`` names it in errors."""
-    if not isinstance(extractor, FoldableExtractor):
-        return extractor
     with blaming(who(choice)):
-        return extractor.for_inference()
+        found = member(extractor, Extractor, "for_inference")()
+    check_extractor(found, who(choice))
+    return cast(Extractor, found)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ class Assembled:
 
     def scoring_path(self, members: Iterable[Member], fuse: Fuse = "mean") -> ScoringPath:
         """Make the path from features to scores and maps over fitted members."""
-        recipe = self.recipe
-        return ScoringPath(members, self.localizer, fuse, who(recipe.scorer), who(recipe.localizer))
+        return ScoringPath(members, self.localizer, fuse)
 
     def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
         """Load ``samples`` in batches as the extractor takes them; with labels and masks if ``targets``."""
@@ -95,7 +95,7 @@ class Assembled:
 
     def new_scorer(self) -> Scorer:
         """Build a scorer that is not fitted."""
-        return cast(Scorer, build(self.recipe.scorer, self.context))
+        return new_scorer(self.recipe.scorer, self.recipe.scorer_table.levels, self.context)
 
 
 def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
@@ -121,6 +121,10 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
         for index, (extractor, choice) in enumerate(zip(extractors, recipe.extractors, strict=True))
     )
     localizer = cast(Localizer, build(recipe.localizer, context))
+    new_scorer(recipe.scorer, None, context)  # so that a scorer that is none is found before any image is read
+    if recipe.adapter is None and recipe.scorer_table.levels is not None:
+        for embedding in embeddings:
+            require_levels(recipe.scorer_table.levels, embedding.levels)
     trainable = extractors if recipe.adapter is not None else ()
     return Assembled(recipe, context, view, embeddings, localizer, trainable, tuple(auxiliary))
 

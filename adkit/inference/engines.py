@@ -12,12 +12,8 @@ from ignite.engine import Engine, Events, State
 from torch import Tensor
 
 from adkit.inference.pipeline import Embedding, embed
-from adkit.plugin.guard import check_finite
 from adkit.plugin.types import Batch, Features, Level
 from adkit.utils.progress import Advance
-
-FINITE_FEATURES = 'check the weights, or compute with [run] precision = "float32"'
-FINITE_SCORES = "look at the image, or choose another scorer"
 
 
 @dataclass(frozen=True)
@@ -42,20 +38,11 @@ class Embedded:
         return len(self.ids)
 
 
-def require_finite(embedded: Iterable[Features], ids: Sequence[str]) -> None:
-    """Raise UserError, naming the image, where a feature is not finite."""
-    for features in embedded:
-        for name, level in features.items():
-            check_finite(level, ids, f"extractor: level {name!r}", FINITE_FEATURES)
-
-
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
     """Make an engine that turns each ``Batch`` into an ``Embedded``, which is its output."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
-        embedded = embed(embeddings, batch.images)
-        require_finite(embedded, batch.ids)
-        return Embedded.of(batch, embedded)
+        return Embedded.of(batch, embed(embeddings, batch.images, batch.ids))
 
     embedder = Engine(step)
     embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))

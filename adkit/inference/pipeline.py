@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from adkit.inference.device import autocast
+from adkit.plugin.checks import check_features, check_finite
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
-from adkit.plugin.guard import blaming, check_features, check_map, check_scores
+from adkit.plugin.guard import blaming, named
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features, Fuse, Level, Scores
 from adkit.toolkit.features import FeatureTransform
+
+FINITE_FEATURES: Final = 'check the weights, or compute with [run] precision = "float32"'
+FINITE_SCORES: Final = "look at the image, or choose another component"
 
 
 class Embedding:
@@ -38,30 +43,46 @@ class Embedding:
         self.extractor = extractor
         self.transform = transform
         self.context = context
-        self._who = who
+        self.who = who
+        self._dtypes = {torch.float32, getattr(torch, context.precision)}
 
     @property
     def levels(self) -> Mapping[str, Level]:
         return self.transform.levels
 
-    def __call__(self, images: Tensor) -> Features:
+    def __call__(self, images: Tensor, ids: Sequence[str] = ()) -> Features:
         """Compute the float32 features of ``images``, on the context's device.
 
         Args:
             images: (n, 3, H, W) float32 RGB in [0, 1], on any device.
+            ids: names of the images, for the message where a feature is not finite; default: that is not looked at.
+
+        Raises:
+            UserError: a feature is not finite.
+            PluginError: the extractor breaks its contract.
         """
-        with torch.inference_mode(), autocast(self.context), blaming(self._who):
-            features = self.extractor(images.to(self.context.device, non_blocking=True))
-            check_features(features, self.extractor.levels, len(images), self._who)
+        with torch.inference_mode(), autocast(self.context), blaming(self.who):
+            features = self.checked(self.extractor(images.to(self.context.device, non_blocking=True)), len(images))
         # Copied out of inference mode: a scorer may keep what it is given, and train on it.
         with torch.no_grad():
             levels = {name: level.clone().float() for name, level in features.items()}
-            return self.transform(Features(levels, features.geometry))
+            embedded = self.transform(Features(levels, features.geometry))
+        for name, level in embedded.items() if ids else ():
+            check_finite(level, ids, f"{self.who}: level {name!r}", FINITE_FEATURES)
+        return embedded
+
+    def checked(self, found: object, images: int) -> Features:
+        """Return what the extractor, or its tail, gave for so many images, with the geometry of its levels.
+
+        Raises:
+            PluginError: it is not what the extractor's levels state.
+        """
+        return check_features(found, self.extractor.levels, images, self.who, self._dtypes)
 
 
-def embed(embeddings: Iterable[Embedding], images: Tensor) -> tuple[Features, ...]:
-    """Compute the features of ``images`` (n, 3, H, W) through each embedding."""
-    return tuple(embedding(images) for embedding in embeddings)
+def embed(embeddings: Iterable[Embedding], images: Tensor, ids: Sequence[str] = ()) -> tuple[Features, ...]:
+    """Compute the features of ``images`` (n, 3, H, W) through each embedding; ``ids`` as an embedding takes them."""
+    return tuple(embedding(images, ids) for embedding in embeddings)
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,8 @@ class Fused:
     """(n,) raw score of the detector for each image."""
     members: tuple[Scores, ...]
     """The scores that each member gives."""
+    ids: Sequence[str] = ()
+    """Names of the images, for the message where a map is not finite."""
 
     @property
     def localizes(self) -> bool:
@@ -94,50 +117,50 @@ class Fused:
 class ScoringPath:
     """The path from features to scores and maps: fitted scorers, the rule that fuses them, and a localizer."""
 
-    def __init__(
-        self,
-        members: Iterable[Member],
-        localizer: Localizer,
-        fuse: Fuse = "mean",
-        who_scores: str = "scorer",
-        who_localizes: str = "localizer",
-    ) -> None:
+    def __init__(self, members: Iterable[Member], localizer: Localizer, fuse: Fuse = "mean") -> None:
         self.members = tuple(members)
         self.localizer = localizer
         self.fuse = fuse
-        self._who_scores = who_scores
-        self._who_localizes = who_localizes
 
     def with_members(self, members: Iterable[Member]) -> ScoringPath:
         """Make the same path over other members."""
-        return ScoringPath(members, self.localizer, self.fuse, self._who_scores, self._who_localizes)
+        return ScoringPath(members, self.localizer, self.fuse)
 
     def scaled(self, scales: Iterable[float | None]) -> ScoringPath:
         """Make the same path, in which each member has its scale."""
         pairs = zip(self.members, scales, strict=True)
         return self.with_members(replace(member, scale=scale) for member, scale in pairs)
 
-    def score(self, features: Sequence[Features]) -> Fused:
-        """Compute raw scores from the features of the same images through each embedding, in their order."""
-        with torch.inference_mode(), blaming(self._who_scores):
-            scores = tuple(
-                check_scores(
-                    member.scorer.score(features[member.embedding]),
-                    features[member.embedding].count,
-                    self._who_scores,
-                )
-                for member in self.members
-            )
-            return Fused(self._fused([one.image for one in scores]), scores)
+    def score(self, features: Sequence[Features], ids: Sequence[str] = ()) -> Fused:
+        """Compute raw scores from the features of the same images through each embedding, in their order.
+
+        Args:
+            ids: names of the images, for the message where a score or a map is not finite; default: that is not looked
+                at.
+
+        Raises:
+            UserError: a score is not finite.
+            PluginError: a scorer breaks its contract.
+        """
+        with torch.inference_mode():
+            scores = tuple(member.scorer.score(features[member.embedding]) for member in self.members)
+            found = Fused(self._fused([one.image for one in scores]), scores, ids)
+        if ids:
+            check_finite(found.image, ids, f"{named(self.members[0].scorer)}: the score", FINITE_SCORES)
+        return found
 
     def localize(self, scores: Fused, size: tuple[int, int]) -> Tensor:
-        """Compute the raw maps (n, height, width) of scores that localize, fused as the scores are."""
-        with torch.inference_mode(), blaming(self._who_localizes):
-            maps = (
-                check_map(self.localizer.localize(one, size), len(one.image), size, self._who_localizes)
-                for one in scores.members
-            )
-            return self._fused(maps)
+        """Compute the raw maps (n, height, width) of scores that localize, fused as the scores are.
+
+        Raises:
+            UserError: a map is not finite.
+            PluginError: the localizer breaks its contract.
+        """
+        with torch.inference_mode():
+            maps = self._fused(self.localizer.localize(one, size) for one in scores.members)
+        if scores.ids:
+            check_finite(maps, scores.ids, f"{named(self.localizer)}: the map", FINITE_SCORES)
+        return maps
 
     def _fused(self, values: Iterable[Tensor]) -> Tensor:
         return fused(values, [member.scale for member in self.members], self.fuse)

@@ -1,67 +1,49 @@
 """The contract of plugins: all that their authors import, except the building blocks in ``adkit.toolkit``.
 
-Importing this package does not import torch.
+Importing this package does not import torch; ``Extractor``, which is a torch module, does when it is first used.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from adkit.errors import NotFittedError, UserError
-from adkit.plugin.adapter import (
-    Adapter,
-    BatchingAdapter,
-    ExtendingAdapter,
-    FeaturesAdapter,
-    Group,
-    Schedule,
-    ScheduledAdapter,
-    ScoredAdapter,
-    SnapshotAdapter,
-    Stage,
-    SteppingAdapter,
-)
-from adkit.plugin.component import Component, Exportable
+from adkit.plugin.adapter import Adapter, Group, Schedule, See, Stage, Step
+from adkit.plugin.component import Component
 from adkit.plugin.context import Context
-from adkit.plugin.extractor import AdaptableExtractor, Extractor, FoldableExtractor, SplittableExtractor
 from adkit.plugin.hooks import hookimpl
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.params import Params
-from adkit.plugin.scorer import Scorer, SizedScorer
-from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import POOL, Batch, Features, Fuse, Geometry, ImageStream, Level, Scores, Stream
 from adkit.utils.text import counted, did_you_mean
 
+if TYPE_CHECKING:
+    from adkit.plugin.extractor import Extractor
+
 __all__ = [
     "POOL",
-    "AdaptableExtractor",
     "Adapter",
     "Batch",
-    "BatchingAdapter",
     "Component",
     "Context",
-    "Exportable",
-    "ExtendingAdapter",
     "Extractor",
     "Features",
-    "FeaturesAdapter",
-    "FoldableExtractor",
     "Fuse",
     "Geometry",
     "Group",
-    "HoldingStopper",
     "ImageStream",
     "Level",
     "Localizer",
+    "Look",
     "NotFittedError",
     "Params",
     "Progress",
     "Schedule",
-    "ScheduledAdapter",
-    "ScoredAdapter",
     "Scorer",
     "Scores",
-    "SizedScorer",
-    "SnapshotAdapter",
-    "SplittableExtractor",
+    "See",
     "Stage",
-    "SteppingAdapter",
+    "Step",
     "Stopper",
     "Stream",
     "UserError",
@@ -70,3 +52,11 @@ __all__ = [
     "did_you_mean",
     "hookimpl",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Extractor":
+        from adkit.plugin.extractor import Extractor
+
+        return Extractor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,17 +5,24 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adkit.plugin.extractor import Extractor
+from adkit.plugin.contract import Contract, P
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, Fuse, ImageStream
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from adkit.plugin.extractor import Extractor
+
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+"""The optimizers that a training can have."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of an adapter's training; ``minibatches = None`` leaves its length to ``[training]``."""
+    """One stretch of an adapter's training."""
 
     groups: Sequence[Group]
     minibatches: int | None = None
+    """Its length; None leaves it to ``[training]``."""
+    batch_size: int | None = None
+    """The images of a minibatch; None leaves their number to ``[training]``."""
+    images: Literal["normal", "auxiliary"] = "normal"
+    """The images that ``Step.batch`` has: the normal ones to train on, or those of ``[auxiliary]``."""
     name: str = "adapt"
 
     @property
@@ -44,7 +56,7 @@ class Stage:
 class Schedule:
     """How an adapter is trained: the values of its paper, each of which ``[training]`` may replace."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 1e-2
     momentum: float = 0.9
     """The momentum of sgd, or the first beta of adam and adamw, in [0, 1)."""
@@ -59,10 +71,43 @@ class Schedule:
     epochs: float | None = None
     """The length of training in rounds through the normal images, where ``minibatches`` is None."""
     snapshot_epochs: float | None = None
-    """The rounds between two snapshots of the state, for the report and ``SnapshotAdapter``; None: no snapshots."""
+    """The rounds between two snapshots of the state, for the report and ``Adapter.fuse``; None: no snapshots."""
 
 
-class Adapter(Protocol):
+@dataclass(frozen=True)
+class See:
+    """What an adapter sees before anything is trained: the normal images through ψ₀, the pretrained extractor."""
+
+    extractor: Extractor
+    """The extractor that will be trained."""
+    normal: ImageStream
+    """The training images and their features."""
+    auxiliary: ImageStream | None
+    """The images of ``[auxiliary]`` and their features; None without that table."""
+    scorer: Scorer | None
+    """A scorer fitted on ``normal`` where the adapter has ``needs_scorer``, else None."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training."""
+
+    extractor: Extractor
+    """The extractor that is trained."""
+    batch: Batch
+    """The next images of the stage; in ``loss`` those that ``Adapter.batch`` made of them."""
+    auxiliary: Batch | None
+    """As many images of ``[auxiliary]``, or fewer at the end of a round; None without that table, in a stage whose own
+    images they are, and for an adapter without ``reads_images``."""
+    stage: int
+    """The number of the stage among those of ``Adapter.stages``, from 0."""
+    minibatch: int
+    """The number of the step in the whole training, from 0."""
+    generator: torch.Generator
+    """A generator for this step alone, so that a resumed run draws the same."""
+
+
+class Adapter(Contract[P]):
     """An adapter fits an extractor's features to the normal images.
 
     A new one is built for every category, prepared once, and then trained by the core, which owns the optimizer, the
@@ -70,115 +115,62 @@ class Adapter(Protocol):
     that a scorer reads.
     """
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        """See the normal images through ψ₀, the pretrained extractor, before anything is trained.
+    kind: ClassVar[str] = "adapter"
+    required: ClassVar[tuple[str, ...]] = ("prepare", "stages", "loss", "score")
 
-        Args:
-            extractor: the extractor that will be trained.
-            normal: the training images and their features.
-            auxiliary: the images of ``[auxiliary]`` and their features; None without that table.
-            scorer: a scorer fitted on ``normal`` where the adapter asks for one (``ScoredAdapter``), else None.
+    schedule: Schedule = Schedule()
+    """The schedule of the adapter's paper, each of whose values ``[training]`` may replace."""
+    needs_scorer: bool = False
+    """Whether ``prepare`` needs the scorer, fitted on ψ₀, whose ``score`` must then be differentiable."""
+    fuse: Fuse | None = None
+    """How the scores of snapshots along the training become one score; None: the detector is the last state alone."""
+    reads_images: bool = True
+    """Whether ``batch``, ``loss`` or ``after_step`` reads the images of a ``Step``, the auxiliary ones included; if
+    not, blocks that are not trained run once an image."""
+
+    @abstractmethod
+    def prepare(self, see: See) -> None:
+        """See the normal images through ψ₀ before anything is trained.
 
         Raises:
             adkit.errors.UserError: the recipe lacks something that the adapter needs, such as ``[auxiliary]``.
         """
-        ...
 
-    def stages(self) -> Sequence[Stage]:
-        """The stages of the training, in their order; called once, after ``prepare``."""
-        ...
+    @abstractmethod
+    def stages(self, extractor: Extractor) -> Sequence[Stage]:
+        """The stages of a training of ``extractor``, in their order.
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor | Mapping[str, Tensor]:
-        """The mean loss of a batch: a scalar that gradients flow through, or named terms whose sum it is."""
-        ...
+        It is asked at any time, before ``prepare`` and with other copies of the extractor, too, so it depends on the
+        extractor and the parameters alone.
+        """
 
+    @abstractmethod
+    def loss(self, step: Step, features: Features) -> Tensor | Mapping[str, Tensor]:
+        """The mean loss of ``step.batch``: a scalar that gradients flow through, or named terms whose sum it is."""
+
+    @abstractmethod
     def score(self, features: Features) -> Tensor:
         """(n,) float32: how anomalous the adapter's objective finds each image; stoppers and the report read it."""
-        ...
-
-
-@runtime_checkable
-class ScheduledAdapter(Protocol):
-    """An adapter with the schedule of its paper; every adapter should have one."""
-
-    @property
-    def schedule(self) -> Schedule:
-        """The schedule, each of whose values ``[training]`` may replace."""
-        ...
-
-
-@runtime_checkable
-class ScoredAdapter(Protocol):
-    """An adapter that needs the fitted scorer, because its objective is the scorer's own score."""
-
-    @property
-    def needs_scorer(self) -> bool:
-        """Whether ``prepare`` needs the scorer, fitted on ψ₀, whose ``score`` must then be differentiable."""
-        ...
-
-
-@runtime_checkable
-class BatchingAdapter(Protocol):
-    """An adapter that makes the images of each step itself, where they are not just normal ones."""
-
-    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
-        """The images of one step, with labels and masks where the loss needs them.
-
-        Args:
-            normal: the next normal training images.
-            auxiliary: as many images of ``[auxiliary]``, or fewer at the end of a round; None without that table.
-            generator: a generator for this step alone, so that a resumed run draws the same.
-        """
-        ...
-
-
-@runtime_checkable
-class FeaturesAdapter(Protocol):
-    """An adapter whose ``loss`` and ``score`` read features and never ``batch.images``.
-
-    Blocks that it does not train then run once per image.
-    """
-
-    def trained(self, extractor: Extractor) -> Sequence[nn.Parameter]:
-        """The parameters of ``extractor`` that the stages name; called before ``prepare``, and with other copies."""
-        ...
-
-
-@runtime_checkable
-class SteppingAdapter(Protocol):
-    """An adapter that minimizes a part of its objective by steps of its own."""
-
-    def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
-        """Change the parameters after a step of the optimizer; gradients are not recorded here.
-
-        Args:
-            learning_rates: every parameter of the stage → the rate at which gradients act on it. For sgd that is
-                lr · share / (1 − momentum), where share is what clipping leaves of this step's gradient, or what makes
-                it as long as the weights; for adam, which scales each gradient by itself, it is the learning rate.
-        """
-        ...
-
-
-@runtime_checkable
-class SnapshotAdapter(Protocol):
-    """An adapter whose snapshots along the training all become members of the detector."""
-
-    @property
-    def fuse(self) -> Fuse:
-        """How the scores of the snapshots become one score."""
-        ...
-
-
-@runtime_checkable
-class ExtendingAdapter(Protocol):
-    """An adapter that trains a head of its own, which adds levels to the extractor."""
 
     def extend(self, extractor: Extractor) -> Extractor:
-        """An extractor with the levels of ``extractor`` and more, which scorers then read.
+        """An extractor with the levels of ``extractor`` and those of a head that the adapter trains; default: itself.
 
         It is called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of
         the head. So what it makes must depend on the extractor's levels and the adapter's parameters alone.
         """
-        ...
+        return extractor
+
+    def batch(self, step: Step) -> Batch:
+        """The images of one step, with labels and masks where the loss needs them; default: ``step.batch`` as it is."""
+        return step.batch
+
+    def after_step(self, step: Step, rates: Mapping[nn.Parameter, float]) -> None:
+        """Change the parameters after a step of the optimizer, to minimize a part of the objective in another way.
+
+        Gradients are not recorded here. Default: nothing is changed.
+
+        Args:
+            rates: every parameter of the stage → the rate at which gradients act on it. For sgd that is
+                lr · share / (1 − momentum), where share is what clipping leaves of this step's gradient, or what makes
+                it as long as the weights; for adam, which scales each gradient by itself, it is the learning rate.
+        """

@@ -5,13 +5,12 @@ and can be pasted:
 
     # brightness.py: how far the mean of an image's features is from normal
     import torch
-    from adkit.plugin import Component, NotFittedError, Params, Scores, hookimpl
+    from adkit.plugin import Component, NotFittedError, Params, Scorer, Scores, hookimpl
     from adkit.toolkit.scoring import checked_state
 
 
-    class Brightness:
-        def __init__(self, params, context):
-            self.mean = None
+    class Brightness(Scorer):
+        mean = None
 
         def fit(self, stream):
             self.mean = torch.cat([features["pool"].mean((1, 2, 3)) for features in stream]).mean()
@@ -30,7 +29,7 @@ and can be pasted:
 
     @hookimpl
     def adkit_scorers():
-        return [Component("brightness", "scorer", Params, Brightness)]
+        return [Component.scorer("brightness", Params, Brightness)]
 
     # pyproject.toml
     [project.entry-points.adkit]

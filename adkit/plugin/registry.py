@@ -20,7 +20,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from adkit.errors import UserError
 from adkit.plugin import hooks
-from adkit.plugin.component import KINDS, Component, Kind
+from adkit.plugin.component import KINDS, Component, Kind, base_class
+from adkit.plugin.contract import Contract, missing, misspelt
 from adkit.plugin.params import Params, first_sentence, model_schema
 from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
@@ -32,7 +33,7 @@ HOOK_KINDS: Final = MappingProxyType({f"adkit_{kind}s": kind for kind in KINDS})
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-_CORE_KEYS: Final = MappingProxyType({"scorer": ("use", "fit")})
+_CORE_KEYS: Final = MappingProxyType({"scorer": ("use", "fit", "levels")})
 """Kind → the keys of its table that belong to the core; ``use`` for all others."""
 
 
@@ -246,20 +247,39 @@ def hook_faults(manager: pluggy.PluginManager, plugin: object) -> list[str]:
     return faults
 
 
+def is_name(name: object) -> bool:
+    """Whether a component may have this name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def component_fault(item: object, hook: str) -> str | None:
     """What is wrong with an item of the list that a hook returned; None if nothing is."""
     kind: Kind = HOOK_KINDS[hook]
     if not isinstance(item, Component):
         return f"expected a list of Component, found a {type(item).__name__} in it"
-    if not isinstance(item.name, str) or not _NAME.fullmatch(item.name):
+    if not is_name(item.name):
         return f"a component's name is lower-case letters, digits and underscores, found {item.name!r}"
     if item.kind != kind:
         fix = f"; return it from adkit_{item.kind}s" if item.kind in KINDS else ""
         return f'"{item.name}" is of kind {item.kind!r}, expected {kind!r}{fix}'
     if not callable(item.build):
         return f'"{item.name}": build must be callable with (params, context), found {item.build!r}'
+    if fault := _class_fault(item.build, kind):
+        return f'"{item.name}": {fault}'
     fault = _params_fault(item.params, _CORE_KEYS.get(kind, ("use",)))
     return f'"{item.name}": {fault}' if fault else None
+
+
+def _class_fault(build: Any, kind: Kind) -> str | None:
+    """What keeps a class from being of a kind, as far as it shows before an instance is made."""
+    if not isinstance(build, type) or (kind == "extractor" and "torch" not in sys.modules):
+        return None
+    base = base_class(kind)
+    # What an instance gets in __init__ is not there yet, so only a class that inherits can lack something.
+    lacking = missing(build, base) if issubclass(build, Contract) else []
+    if lacking:
+        return f"a {kind} has {', '.join(base.required)}, and {build.__name__} lacks {', '.join(lacking)}"
+    return next(misspelt(vars(build), base), None)
 
 
 def _params_fault(params: Any, reserved: tuple[str, ...]) -> str | None:

@@ -1,7 +1,7 @@
 """The types that flow between components: batches, features, scores, and streams of them.
 
-They are protocols and frozen dataclasses: there is no base class to inherit, and importing this module does not
-import torch. Tensors are channels last, float32, on the device of the context, unless said otherwise.
+They are protocols and frozen dataclasses, and importing this module does not import torch.
+Tensors are channels last, float32, on the device of the context, unless said otherwise.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Scores:
     out.
     """
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
-    """Level name → the geometry of its cells, for every level in ``maps``."""
+    """Level name → the geometry of its cells; needed only for a map whose cells are not those of the level of its name,
+    and complete in what a localizer is given."""
     levels: Mapping[str, Tensor] = field(default_factory=dict)
     """Level name → (n,) float32: each level's own scores of the images, where ``image`` is their mean; else empty."""
 

@@ -90,7 +90,8 @@ class Recipe:
     stopper: Choice | None
     auxiliary: DataTable | None
     scorer: Choice
-    scorer_fit: str
+    scorer_table: ScorerTable
+    """The keys of ``[scorer]`` that every scorer has."""
     localizer: Choice
     threshold: ThresholdTable
 
@@ -141,14 +142,14 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "training": _dumped(recipe.training),
         "stopper": _choice_table(recipe.stopper),
         "auxiliary": _without(_dumped(recipe.auxiliary), WITHOUT_EFFECT),
-        "scorer": _choice_table(recipe.scorer, {"fit": recipe.scorer_fit}),
+        "scorer": _choice_table(recipe.scorer, _dumped(recipe.scorer_table)),
         "localizer": _choice_table(recipe.localizer),
         "threshold": _dumped(recipe.threshold),
     }
     return {name: table for name, table in tables.items() if table is not None}
 
 
-def _choice_table(choice: Choice | None, own: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+def _choice_table(choice: Choice | None, own: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     return None if choice is None else {"use": choice.name, **(own or {}), **(_dumped(choice.params) or {})}
 
 
@@ -191,11 +192,11 @@ class _Reader:
         training = self.optional("training", lambda: self.model("training", TrainingTable))
         stopper = self.optional("stopper", lambda: self.choice("stopper"))
         auxiliary = self.optional("auxiliary", self.auxiliary)
-        fit = self.scorer_fit()
+        common = self.scorer_table()
         scorer = self.choice("scorer", own=tuple(ScorerTable.model_fields))
         localizer = self.choice("localizer")
         threshold = self.model("threshold", ThresholdTable)
-        self.needs_adapter(fit)
+        self.needs_adapter(common)
         if run is not None and threshold is not None and run.folds > 1 and threshold.method == "cross":
             self.problem(("run", "folds"), 'expected 1 with threshold.method = "cross", which has folds of its own')
         if self.problems:
@@ -205,7 +206,7 @@ class _Reader:
         assert data is not None
         assert extractors is not None
         assert features is not None
-        assert fit is not None
+        assert common is not None
         assert scorer is not None
         assert localizer is not None
         assert threshold is not None
@@ -220,7 +221,7 @@ class _Reader:
             stopper=stopper,
             auxiliary=auxiliary,
             scorer=scorer,
-            scorer_fit=fit.fit,
+            scorer_table=common,
             localizer=localizer,
             threshold=threshold,
         )
@@ -281,7 +282,7 @@ class _Reader:
                 self.problem(("auxiliary", key), f"has no effect, because {WITHOUT_EFFECT[key]}: remove it")
         return self.data("auxiliary")
 
-    def scorer_fit(self) -> ScorerTable | None:
+    def scorer_table(self) -> ScorerTable | None:
         table = self.document.values.get("scorer")
         own = {key: table[key] for key in ScorerTable.model_fields if key in table} if isinstance(table, dict) else {}
         return self.check("scorer", ScorerTable, own, "[scorer]")
@@ -351,7 +352,7 @@ class _Reader:
             hint = f"; write it under [{homes[0]}]" if homes else ", and every key of a recipe must be in one"
             self.problem((name,), f"this key is in no table{hint}")
 
-    def needs_adapter(self, fit: ScorerTable | None) -> None:
+    def needs_adapter(self, common: ScorerTable | None) -> None:
         values = self.document.values
         if "adapter" in values:
             return
@@ -359,7 +360,7 @@ class _Reader:
         for name in NEED_ADAPTER:
             if name in values:
                 self.problem((name,), f"{because} [{name}]")
-        if fit is not None and fit.fit == "initial":
+        if common is not None and common.fit == "initial":
             self.problem(("scorer", "fit"), f"{because} this key")
 
 

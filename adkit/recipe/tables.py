@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -153,4 +153,7 @@ class ScorerTable(Params):
 
     fit: Literal["adapted", "initial"] = Field(
         "adapted", description="features that the scorer is fitted on: the adapted ones, or those from before adapting"
+    )
+    levels: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="levels that the scorer reads, such as those of a head that was trained; default: all"
     )

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from adkit.data.samples import Sample, in_order
 from adkit.inference.assemble import Assembled
-from adkit.inference.engines import FINITE_SCORES, Embedded, outputs
+from adkit.inference.engines import Embedded, outputs
 from adkit.inference.pipeline import ScoringPath
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
-from adkit.plugin.guard import check_finite
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -156,12 +155,10 @@ def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int],
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
-        scores = path.score(item.features)
-        check_finite(scores.image, item.ids, "scorer: the score", FINITE_SCORES)
+        scores = path.score(item.features, item.ids)
         highest = maps = None
         if scores.localizes and (peaks or item.masks is not None):
             maps = path.localize(scores, size)
-            check_finite(maps, item.ids, "localizer: the map", FINITE_SCORES)
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         members = torch.stack([one.image for one in scores.members], 1).cpu()

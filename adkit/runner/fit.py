@@ -14,11 +14,10 @@ import numpy as np
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded
 from adkit.errors import UserError
-from adkit.inference.assemble import Assembled, who
+from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
-from adkit.plugin.guard import blaming
 from adkit.plugin.types import Fuse
 from adkit.recipe.reader import Recipe
 from adkit.report.report import TrainingReport
@@ -191,7 +190,7 @@ def _fitted(
         if scorer is None:
             scorer = place.parts.new_scorer()
             fitting = place.display.stage("fit", subject, len(train))
-            with fitting as advance, blaming(who(place.parts.recipe.scorer)):
+            with fitting as advance:
                 stream = source.stream(train, advance, targets=False, embedding=index)
                 if place.watch is not None and index == 0:
                     scorer.fit(WatchedStream(stream, partial(place.watch.see, "training")))

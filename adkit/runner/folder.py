@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from filelock import FileLock, Timeout
 
-from adkit.errors import UserError
+from adkit.errors import PluginError, UserError
 from adkit.runner.resume import START_OVER, Ledger
 from adkit.utils.signals import deferred, undisturbed
 
@@ -36,11 +36,14 @@ _DISK = {
 
 
 class RunFault(Exception):
-    """An internal fault, whose traceback is in the log at ``log``."""
+    """A fault of a plugin or of adkit, whose traceback is in the log at ``log``."""
 
     def __init__(self, log: Path, cause: BaseException) -> None:
         self.log = log
-        super().__init__(f"{type(cause).__name__}: {cause}")
+        plugins = isinstance(cause, PluginError)
+        super().__init__(
+            f"plugin fault: {cause}" if plugins else f"adkit: internal fault: {type(cause).__name__}: {cause}"
+        )
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def run(
 
     Raises:
         UserError: bad input; every problem of the recipe at once.
-        RunFault: an internal fault, with the path of the log that has its traceback.
+        RunFault: a fault of a plugin or of adkit, with the path of the log that has its traceback.
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)

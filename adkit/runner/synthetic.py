@@ -10,11 +10,9 @@ import numpy as np
 
 from adkit.data.loader import BadImages
 from adkit.inference.assemble import Assembled
-from adkit.inference.engines import FINITE_SCORES, require_finite
 from adkit.inference.pipeline import Embedding, ScoringPath, embed
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.metrics import image_metrics
-from adkit.plugin.guard import check_finite
 from adkit.runner.evaluate import Evaluation
 from adkit.utils.progress import Advance
 
@@ -43,10 +41,7 @@ def synthetic_aurocs(
     scores: dict[str, list[float]] = defaultdict(list)
     for batch in drawn(normal.samples, parts.recipe.run.synthetic, parts, bad):
         names = [f"{id} with a drawn {kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True)]
-        features = embed(embeddings, batch.images)
-        require_finite(features, names)
-        found = path.score(features).image
-        check_finite(found, names, "scorer: the score", FINITE_SCORES)
+        found = path.score(embed(embeddings, batch.images, names), names).image
         for kind, score in zip(batch.kinds, found.tolist(), strict=True):
             scores[kind].append(score)
         advance(len(batch.ids))

@@ -7,7 +7,8 @@
         for component in adkit_scorers():
             check_component(component)
 
-A check that fails raises an AssertionError: "name of the check: expected …, found …".
+All checks run. One AssertionError has a line for each that failed: "name of the check: expected …, found …". A call
+that fails is reported once; the checks that need it do not run.
 """
 
 from adkit.testing.adapters import check_adapter

@@ -1,33 +1,89 @@
-"""Requirements that the checks of every kind are made of; ``check`` is the name that a failure begins with."""
+"""What the checks of every kind are made of: requirements, calls of a component, and the runner that reports them all.
+
+``check`` is the name that the line of a failure begins with.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from adkit.errors import PluginError
+from adkit.plugin.adapter import Schedule
 from adkit.plugin.component import Kind
+from adkit.plugin.guard import guarded
 from adkit.utils.text import counted
 
 Tensors = Mapping[str, Tensor]
 
-METHODS: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
-    {
-        "extractor": ("__call__",),
-        "adapter": ("prepare", "stages", "loss", "score"),
-        "scorer": ("fit", "score", "state_dict", "load_state_dict"),
-        "localizer": ("localize",),
-        "stopper": ("check", "state_dict", "load_state_dict"),
-    }
-)
-"""Kind → the methods that its instances must have."""
+REPLACED: Final[Mapping[str, object]] = {
+    "schedule": Schedule(),
+    "fuse": None,
+    "needs_scorer": False,
+    "reads_images": True,
+    "validation": 0.0,
+}
+"""Attribute that a guard may refuse → what stands in for it, so that the other checks can run."""
+
+
+class CallFailure(AssertionError):
+    """A call of the component that did not run through, or gave back what the guard refuses."""
+
+    def __init__(self, line: str, call: str, fault: str) -> None:
+        """
+        Args:
+            call: what failed; it is reported once, since the checks behind it cannot run.
+            fault: what was wrong with it, which a whole detector would only show again.
+        """
+        super().__init__(line)
+        self.call, self.fault = call, fault
+
+
+class Failures(AssertionError):
+    """All checks that failed, in a line each."""
+
+    def __init__(self, failed: Sequence[AssertionError]) -> None:
+        super().__init__("\n".join(map(str, failed)))
+        self.failed = tuple(failed)
+
+
+def run_checks(*checks: Callable[[], object]) -> None:
+    """Run every check, and report all that failed, equal lines and calls that failed before once.
+
+    Raises:
+        Failures: a check failed; its cause is the first one.
+    """
+    failed: list[AssertionError] = []
+    seen: set[str] = set()
+    for check in checks:
+        for failure in _failures_of(check):
+            call = failure.call if isinstance(failure, CallFailure) else str(failure)
+            if call not in seen:
+                failed.append(failure)
+            seen |= {call, failure.fault} if isinstance(failure, CallFailure) else {call}
+    if failed:
+        raise Failures(failed) from failed[0]
+
+
+def _failures_of(check: Callable[[], object]) -> Sequence[AssertionError]:
+    try:
+        check()
+    except Failures as error:
+        return error.failed
+    except AssertionError as error:
+        return [error]
+    except Exception as error:  # noqa: BLE001  a component may do what no check expects
+        failure = CallFailure(f"checks: expected every check to run through, found {error!r}", repr(error), repr(error))
+        failure.__cause__ = error
+        return [failure]
+    return []
 
 
 def require(holds: bool, check: str, expected: str, found: object) -> None:
@@ -37,22 +93,86 @@ def require(holds: bool, check: str, expected: str, found: object) -> None:
 
 
 @contextmanager
-def running(call: str) -> Iterator[None]:
-    """Turn an error of the component into a failure of the check named after ``call``; the error stays its cause."""
+def running(call: str, inside: bool = False) -> Iterator[None]:
+    """Turn an error of the component into a failure of ``call``, such as ``fit(stream)``; the error stays its cause.
+
+    Args:
+        inside: the component is called deep inside, so that what fails there may have been reported before.
+    """
     try:
         yield
-    except Exception as error:
-        check, _, _ = call.partition("(")
-        raise AssertionError(f"{check}: expected {call} to run through, found {error!r}") from error
+    except AssertionError as error:
+        if isinstance(error, CallFailure | Failures):
+            raise
+        raise _failure(error, call, inside) from error
+    except (Exception, SystemExit) as error:
+        raise _failure(error, call, inside) from error
 
 
-def require_methods(component: object, kind: Kind) -> None:
-    """Require that ``component`` is an instance that has the methods of its kind."""
-    if isinstance(component, type):
-        raise AssertionError(f"methods: expected an instance, found the class {component.__name__}")
-    missing = [name for name in METHODS[kind] if not callable(getattr(component, name, None))]
-    found = f"a {type(component).__name__} without {', '.join(missing)}"
-    require(not missing, "methods", f"{kind} with {', '.join(METHODS[kind])}", found)
+def _failure(error: BaseException, call: str, inside: bool = False) -> CallFailure:
+    """The failure of a call: the guard's own sentence without the name of the component, or what was raised."""
+    name, _, _ = call.partition("(")
+    raised = error.__cause__ if isinstance(error, PluginError) else error
+    if raised is None:
+        _, _, line = str(error).partition(": ")
+        if ": expected " not in line:
+            line = f"members: expected those of the contract, found {line}"
+        fault, _, _ = line.partition(": expected ")
+    else:
+        line = f"{name}: expected {call} to run through, found {raised!r}"
+        fault = "finite" if "expected finite values" in str(raised) else repr(raised)
+    return CallFailure(" ".join(line.split()), fault if inside else name, fault)
+
+
+def made(kind: Kind, make: Callable[[], Any], device: str = "cpu") -> Any:
+    """Make a component under the guard that it has in a run; an attribute that it refuses is replaced.
+
+    Raises:
+        CallFailure: it cannot be made, or is not what its kind asks for.
+    """
+    guard, faults = _guarded(kind, make, device)
+    if guard is None:
+        raise faults[-1] from faults[-1].__cause__
+    return guard
+
+
+def require_contract(kind: Kind, make: Callable[[], Any], device: str = "cpu") -> None:
+    """Require that the guard of its kind accepts a component; every attribute that it refuses is reported."""
+    _, faults = _guarded(kind, make, device)
+    if faults:
+        raise Failures(faults)
+
+
+def _guarded(kind: Kind, make: Callable[[], Any], device: str) -> tuple[Any, list[CallFailure]]:
+    """A component under its guard, which is None where that cannot be, and all that the guard refused before."""
+    with running("build(params, context)"):
+        component = make()
+    faults: list[CallFailure] = []
+    while True:
+        try:
+            return guarded(kind, component, kind, device), faults
+        except PluginError as error:
+            fault = _failure(error, "build", inside=True)
+            fault.__cause__ = error
+            if str(fault) in map(str, faults):
+                return None, faults
+            faults.append(fault)
+            if not _replaced(component, fault):
+                return None, faults
+
+
+def _replaced(component: Any, fault: CallFailure) -> bool:
+    """Whether what a guard refused could be replaced, so that other checks can run."""
+    try:
+        if "in evaluation mode" in str(fault):
+            component.eval()
+            return True
+        if fault.call in REPLACED:
+            setattr(component, fault.call, REPLACED[fault.call])
+            return True
+    except Exception:  # noqa: BLE001  an author's class may refuse it by any error
+        return False
+    return False
 
 
 def require_type(name: str, found: object, wanted: type) -> None:
@@ -72,16 +192,23 @@ def require_tensor(check: str, name: str, found: object, shape: tuple[int, ...])
 def require_finite(name: str, found: Tensor) -> None:
     """Require that a tensor has neither NaN nor infinity."""
     bad = int((~found.isfinite()).sum())
-    described = f"NaN or inf in {bad:,} of {counted(found.numel(), 'value')}"
-    require(not bad, "finite", f"{name} finite for finite input", described)
+    if bad:
+        described = f"NaN or inf in {bad:,} of {counted(found.numel(), 'value')}"
+        line = f"finite: expected {name} finite for finite input, found {described}"
+        raise CallFailure(line, f"finite {name}", "finite")
 
 
 def require_close(check: str, expected: str, left: Tensors, right: Tensors, tolerance: float) -> None:
-    """Require equal names, and values that differ by no more than ``tolerance`` times the largest value."""
+    """Require equal names, and values that differ by no more than ``tolerance`` times the largest value.
+
+    Where those of ``left`` are not finite, which ``require_finite`` reports, the others may be anything.
+    """
     require(left.keys() == right.keys(), check, f"{expected}: {sorted(left)}", sorted(right))
     for name in left:
         shape = tuple(left[name].shape)
         require(right[name].shape == shape, check, f"{expected}: {name} of {shape}", tuple(right[name].shape))
+        if not left[name].isfinite().all():
+            continue
         scale = float(left[name].abs().max())
         gap = float((left[name] - right[name]).abs().max())
         found = f"{name} that differ by {gap:.3g} where the largest is {scale:.3g}"
@@ -99,11 +226,22 @@ def untouched(check: str, name: str, tensors: Tensors) -> Iterator[None]:
 
 @contextmanager
 def generators_untouched() -> Iterator[None]:
-    """Require that the block draws nothing from the process's generators: randomness comes from the context's."""
-    before = _global_states()
-    yield
-    drawn = [name for name, state in _global_states().items() if state != before[name]]
-    require(not drawn, "generators", "no draw from a global generator", f"draws from {', '.join(drawn)}")
+    """Require that the block draws nothing from the process's generators: randomness comes from the context's.
+
+    Each is drawn from before, so that one that is seeded again shows, and is then set back to what it was.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    for draw in (random.random, np.random.random, lambda: torch.rand(())):
+        draw()
+    drawn = _global_states()
+    try:
+        yield
+        changed = [name for name, state in _global_states().items() if state != drawn[name]]
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
+    require(not changed, "generators", "no draw from a global generator", f"draws from {', '.join(changed)}")
 
 
 def _global_states() -> dict[str, object]:

@@ -1,9 +1,11 @@
-"""Checks of a whole component: its parameters, and the contract of its kind."""
+"""Checks of a whole component: its name and parameters, and the contract of its kind."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,9 +15,10 @@ from adkit.plugin.component import KINDS, Component
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.params import Params
+from adkit.plugin.registry import component_fault
 from adkit.plugin.scorer import Scorer
 from adkit.testing.adapters import check_adapter
-from adkit.testing.asserts import require, require_methods, require_type, running
+from adkit.testing.asserts import CallFailure, Failures, made, require, require_type, run_checks, running
 from adkit.testing.detectors import check_detector
 from adkit.testing.extractors import check_extractor
 from adkit.testing.localizers import check_localizer
@@ -38,6 +41,8 @@ def check_component(
 ) -> None:
     """Run every check of a component's kind and, for extractors, scorers and localizers, those of ``check_detector``.
 
+    All of them run, and one AssertionError has a line for each that failed.
+
     Args:
         component: a component as the list of a hook has it.
         params: its parameters as a recipe writes them; default: their defaults.
@@ -49,44 +54,76 @@ def check_component(
         tolerance: share of the largest value by which batches may differ.
     """
     require_type("what is checked", component, Component)
-    try:
-        check_params(component)
-        context = context or Context(image_size=SIZE)
-        size, device = context.image_size, context.device
-        extractor = make_extractor or (lambda: TinyExtractor(size).to(device))
-        make = _factory(component, params or {}, context)
+    context = context or Context(image_size=SIZE)
+    size, device = context.image_size, context.device
+    extractor = make_extractor or (lambda: TinyExtractor(size).to(device))
+    built = _Built(component, params or {}, context)
+
+    def check_kind() -> None:
+        built.check()
         if component.kind == "extractor":
-            check_extractor(make, size, tolerance, device)
+            check_extractor(built, size, tolerance, device)
         elif component.kind == "adapter":
-            check_adapter(make, extractor, make_scorer, size, tolerance, device)
+            check_adapter(built, extractor, make_scorer, size, tolerance, device)
         elif component.kind == "scorer":
-            check_scorer(make, stream or feature_stream(device=device), tolerance)
+            check_scorer(built, stream or feature_stream(device=device), tolerance)
         elif component.kind == "localizer":
-            check_localizer(make, tolerance, device)
+            check_localizer(built, size, tolerance, device)
         else:
-            check_stopper(make, extractor, make_adapter, size, device)
+            check_stopper(built, extractor, make_adapter, size, device)
+
+    def check_whole() -> None:
+        built.check()
         if component.kind in ("extractor", "scorer", "localizer"):
             levels = stream.levels if stream else None
             check_detector(component, params, context=context, levels=levels, tolerance=tolerance)
-    except AssertionError as error:
+
+    try:
+        run_checks(partial(check_params, component), built.check_fresh, check_kind, check_whole)
+    except Failures as error:
         error.add_note(f"in {component.kind} {component.name!r} with {dict(params or {})}")
         raise
 
 
 def check_params(component: Component[Any]) -> None:
-    """Require that the kind is one of the five and every parameter described and valid, by default or by example."""
-    require(component.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(component.kind))
-    model = component.params
-    is_model = isinstance(model, type) and issubclass(model, Params)
-    require(is_model, "params", "a subclass of adkit.plugin.Params", model)
-    for name, field in model.model_fields.items():
-        require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
-        if field.is_required():
-            examples = field.examples or []
-            require(bool(examples), "examples", f"field {name}, which is required, to have one", "none")
-            _check_value(model, name, examples[0], "example")
-        else:
-            _check_value(model, name, field.get_default(call_default_factory=True), "default")
+    """Require a kind of the five, a name that discovery takes, and parameters that are described and valid.
+
+    Each parameter is valid by its default, or by its example where it is required.
+    """
+    _require_params(component)
+    run_checks(lambda: _check_discovery(replace(component, params=Params)), lambda: _check_fields(component))
+
+
+def _require_params(component: Component[Any]) -> None:
+    kind, params = component.kind, component.params
+    if kind not in KINDS:
+        raise CallFailure(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}", "kind", "kind")
+    if not (isinstance(params, type) and issubclass(params, Params)):
+        line = f"params: expected a subclass of adkit.plugin.Params, found {params}"
+        raise CallFailure(line, "params", "params")
+
+
+def _check_discovery(component: Component[Any]) -> None:
+    """Require that discovery takes a component; whether it can be built is another check."""
+    fault = component_fault(replace(component, build=lambda params, context: None), f"adkit_{component.kind}s")
+    require(fault is None, "discovery", "a component that adkit lists", fault)
+
+
+def _check_fields(component: Component[Any]) -> None:
+    """Require of every field what discovery asks of the first one, and then the rest of what it asks."""
+    run_checks(*(partial(_check_field, component.params, name) for name in component.params.model_fields))
+    _check_discovery(replace(component, name="component"))
+
+
+def _check_field(model: type[Params], name: str) -> None:
+    field = model.model_fields[name]
+    require(bool(field.description), "descriptions", f"field {name} to have one", repr(field.description))
+    if field.is_required():
+        examples = field.examples or []
+        require(bool(examples), "examples", f"field {name}, which is required, to have one", "none")
+        _check_value(model, name, examples[0], "example")
+    else:
+        _check_value(model, name, field.get_default(call_default_factory=True), "default")
 
 
 def _check_value(model: type[Params], name: str, value: object, what: str) -> None:
@@ -99,15 +136,26 @@ def _check_value(model: type[Params], name: str, value: object, what: str) -> No
         require(not wrong, f"{what}s", f"{name} valid by {what}", f"{value!r}: {'; '.join(wrong)}")
 
 
-def _factory(component: Component[Any], params: Mapping[str, object], context: Context) -> Callable[[], Any]:
-    with running(f"params({params})"):
-        validated = component.params.model_validate_json(json.dumps(params))
+@dataclass(frozen=True)
+class _Built:
+    """What builds instances of a component with parameters."""
 
-    def make() -> Any:
+    component: Component[Any]
+    params: Mapping[str, object]
+    context: Context
+
+    def __call__(self) -> Any:
+        _require_params(self.component)
+        with running(f"params({dict(self.params)})"):
+            validated = self.component.params.model_validate_json(json.dumps(self.params))
         with running("build(params, context)"):
-            return component.build(validated, context)
+            return self.component.build(validated, self.context)
 
-    first, second = make(), make()
-    require_methods(first, component.kind)
-    require(first is not second, "fresh", "build to make a new instance at each call", "the same one twice")
-    return make
+    def check(self) -> None:
+        """Require that it can be built, without which no other check can run."""
+        made(self.component.kind, self, self.context.device)
+
+    def check_fresh(self) -> None:
+        self.check()
+        one, other = self(), self()
+        require(one is not other, "fresh", "build to make a new instance at each call", "the same one twice")

@@ -25,15 +25,17 @@ from adkit.errors import UserError
 from adkit.export.graph import Graph
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import ImageSource
-from adkit.plugin.component import Component, Exportable
+from adkit.plugin.component import Component, Kind, base_class
 from adkit.plugin.context import Context
+from adkit.plugin.contract import has_own
+from adkit.plugin.guard import unguarded
 from adkit.plugin.params import Params
 from adkit.plugin.registry import Origin, Registered, Registry
 from adkit.plugin.types import Geometry, Level
 from adkit.recipe.reader import read_recipe
 from adkit.runner.category import run_category
 from adkit.runner.fit import Workspace
-from adkit.testing.asserts import require_close, running
+from adkit.testing.asserts import require_close, run_checks, running
 from adkit.testing.samples import SIZE, feature_stream
 from adkit.testing.tiny import TinyLevels, TinyLocalizer, TinyScorer
 from adkit.utils.progress import Display
@@ -75,16 +77,14 @@ def check_detector(
     with tempfile.TemporaryDirectory(prefix="adkit-testing-") as work:
         whole = _Whole.make(component, params or {}, replace(context, image_size=(side, side)), levels, Path(work))
         expected = whole.evaluated()
-        with running("save_detector(fitted)"):
+        with running("save_detector(fitted)", inside=True):
             whole.save()
         loaded = whole.load(context.device)
-        detector = Detector(loaded)
-        again = _predicted(detector, whole.paths, BATCH)
-        wanted = "a detector that was saved and loaded to give exactly the run's scores and maps"
-        require_close("saving", wanted, expected, again, 0.0)
-        _check_ways(detector, whole.paths, expected, tolerance)
-        if isinstance(_instances(loaded)[component.kind], Exportable):
-            _check_export(whole, again)
+        run_checks(
+            lambda: _check_saving(loaded, whole, expected),
+            lambda: _check_ways(Detector(loaded), whole.paths, tolerance),
+            lambda: _check_export(component.kind, loaded, whole),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ class _Whole:
         tables[component.kind] |= params
         run = {"name": "testing", "device": context.device, "seed": context.seed, "precision": "float32"}
         data = {"root": str(work), "image_size": context.image_size[0], "batch_size": BATCH}
-        with running("read_recipe(tables)"):
+        with running("read_recipe(tables)", inside=True):
             recipe = read_recipe(tables | {"run": run, "data": data}, registry=registry)
         samples = _samples(work, context.image_size[0])
         test = samples[TRAIN + CALIBRATION :]
         category = Category("testing", samples[:TRAIN], samples[TRAIN : TRAIN + CALIBRATION], ())
-        with running("run(recipe)"), Display(quiet=True) as display:
+        with running("run(recipe)", inside=True), Display(quiet=True) as display:
             parts = assemble(recipe)
             source = ImageSource(parts, BadImages(0.0), len(samples))
             _, fitted = run_category(category, Workspace(source, parts, display, work))
@@ -131,7 +131,7 @@ class _Whole:
     def evaluated(self) -> dict[str, Tensor]:
         """The run's own scores and maps of the test images."""
         found: dict[str, list[Tensor]] = {}
-        with running("run(recipe)"):
+        with running("run(recipe)", inside=True):
             for item in self.source.embedded(self.test, lambda images: None):
                 scores = self.fitted.path.score(item.features)
                 found.setdefault("score", []).append(scores.image.cpu())
@@ -144,7 +144,7 @@ class _Whole:
         save_detector(self.fitted, self.parts, self.folder)
 
     def load(self, device: str) -> Loaded:
-        with running("load_detector(folder)"):
+        with running("load_detector(folder)", inside=True):
             return load_detector(self.folder, device, self.registry)
 
 
@@ -188,13 +188,21 @@ def _images(arrays: NDArray[np.uint8]) -> Tensor:
 
 
 def _predicted(detector: Detector, images: ImageLike | Sequence[ImageLike], batch_size: int = 32) -> dict[str, Tensor]:
-    with running("predict(images)"):
+    with running("predict(images)", inside=True):
         found = detector.predict(images, batch_size)
     maps = {} if found.maps is None else {"map": torch.from_numpy(found.maps)}
     return {"score": torch.from_numpy(found.scores)} | maps
 
 
-def _check_ways(detector: Detector, paths: Sequence[Path], expected: Mapping[str, Tensor], tolerance: float) -> None:
+def _check_saving(loaded: Loaded, whole: _Whole, expected: Mapping[str, Tensor]) -> None:
+    again = _predicted(Detector(loaded), whole.paths, BATCH)
+    wanted = "a detector that was saved and loaded to give exactly the run's scores and maps"
+    require_close("saving", wanted, expected, again, 0.0)
+
+
+def _check_ways(detector: Detector, paths: Sequence[Path], tolerance: float) -> None:
+    """Require that each way gives what files in the run's batches give, which ``saving`` compares with the run."""
+    expected = _predicted(detector, paths, BATCH)
     arrays = _arrays(paths)
     singly = [_predicted(detector, path) for path in paths]
     ways = {
@@ -204,7 +212,9 @@ def _check_ways(detector: Detector, paths: Sequence[Path], expected: Mapping[str
         "tensors": _predicted(detector, _images(arrays)),
     }
     for name, found in ways.items():
-        require_close("parity", f"{name} to give the run's scores and maps", expected, found, tolerance)
+        require_close(
+            "parity", f"{name} to give the scores and maps of batches of {BATCH} files", expected, found, tolerance
+        )
 
 
 def _instances(loaded: Loaded) -> dict[str, Any]:
@@ -215,23 +225,27 @@ def _instances(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _check_export(whole: _Whole, expected: Mapping[str, Tensor]) -> None:
+def _check_export(kind: Kind, original: Loaded, whole: _Whole) -> None:
+    """Require of a component with ``for_export`` that what is recorded gives the same; no other need be exportable."""
+    if not has_own(unguarded(_instances(original)[kind]), base_class(kind), "for_export"):
+        return
+    expected = _predicted(Detector(original), whole.paths, BATCH)
     loaded = whole.load("cpu")
     try:
-        with running("for_export()"):
+        with running("for_export()", inside=True):
             graph = Graph(loaded)
     except AssertionError as error:
         if isinstance(error.__cause__, UserError):  # it says that there is none for these parameters
             return
         raise
     images = _images(_arrays(whole.paths))
-    with running("for_export()"), torch.no_grad():
+    with running("for_export()", inside=True), torch.no_grad():
         found = dict(zip(graph.outputs, graph(images), strict=True))
     require_close("for_export", "what for_export gives to score and draw alike", expected, found, EXPORTED)
     again = _predicted(Detector(loaded), whole.paths, BATCH)
     exactly = 0.0 if str(loaded.embeddings[0].context.device) == whole.parts.context.device else EXPORTED
     require_close("for_export", "the original left as it was", expected, again, exactly)
-    with running("export(for_export())"), torch.no_grad():
+    with running("export(for_export())", inside=True), torch.no_grad():
         any_number = torch.export.Dim("n", min=1)
         program = torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: any_number},), strict=False)
         recorded = program.module()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from adkit.data.samples import in_order
+from adkit.plugin.checks import check_features
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import POOL, Batch, Features, Geometry, Level
 from adkit.toolkit.scoring import levels_of
@@ -95,6 +96,11 @@ def part(features: Features, first: int, last: int) -> Features:
     return Features({name: t.detach()[first:last] for name, t in features.items()}, features.geometry)
 
 
+def copied(features: Features) -> Features:
+    """The same features in memory of their own."""
+    return Features({name: values.clone() for name, values in features.items()}, features.geometry)
+
+
 def sample_images(
     count: int = 9,
     size: tuple[int, int] = SIZE,
@@ -116,5 +122,6 @@ def stream_of(extractor: Extractor, seed: int, size: tuple[int, int], device: st
     """A stream of an extractor's features of 12 random images, with those images."""
     shown = tuple(sample_images(12, size, seed, device, batch_size=4))
     with torch.inference_mode(False), torch.no_grad():
-        features = extractor(torch.cat([batch.images for batch in shown]))
+        found = extractor(torch.cat([batch.images for batch in shown]))
+        features = check_features(found, extractor.levels, sum(map(len, shown)), "extractor")
     return ImagedStream(features, batch_size=4, shown=shown)

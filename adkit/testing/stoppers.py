@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from adkit.plugin.adapter import Adapter
+from adkit.plugin.adapter import Adapter, See
+from adkit.plugin.checks import check_features
 from adkit.plugin.extractor import Extractor
-from adkit.plugin.stopper import HoldingStopper, Progress, Stopper, Verdict
+from adkit.plugin.guard import GuardedAdapter, GuardedStopper
+from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.testing.asserts import (
     generators_untouched,
+    made,
     require,
-    require_methods,
-    require_type,
+    require_contract,
+    run_checks,
     running,
     untouched,
 )
@@ -36,9 +40,10 @@ def check_stopper(
     size: tuple[int, int] = SIZE,
     device: str = "cpu",
 ) -> None:
-    """Run every check of a stopper; one that fails raises an AssertionError.
+    """Run every check of a stopper, and raise one AssertionError that names all that failed.
 
-    As in a run, ``extractor`` is a function of images, and ``held_out`` can be iterated over more than once.
+    As in a run, ``extractor`` is a function of images, and ``held_out`` can be iterated over more than once; it is
+    empty unless the stopper has ``validation``.
 
     Args:
         make: a function that gives a fresh stopper, always with the same parameters and seed.
@@ -47,87 +52,107 @@ def check_stopper(
         size: (height, width) of the extractor's input.
         device: the torch device to check on.
     """
-    extractor, adapter = make_extractor(), make_adapter()
-    normal, auxiliary = (stream_of(extractor, seed, size, device) for seed in (2, 3))
-    adapter.prepare(extractor, normal, auxiliary, None)
-    held_out = sample_images(12, size, seed=1, device=device, batch_size=4)
+    checks = _Checks(make, make_extractor, make_adapter, size, device)
+    run_checks(
+        checks.contract,
+        checks.reason,
+        checks.generators,
+        checks.weights,
+        checks.inputs,
+        checks.seed,
+        checks.state,
+    )
 
-    @torch.no_grad()
-    def features(images: Tensor) -> Features:
-        return extractor(images)
 
-    def judge(interrupted: bool) -> tuple[list[Verdict], dict[str, float]]:
+@dataclass(frozen=True)
+class _Shown:
+    """What a stopper is shown in one training."""
+
+    extractor: Extractor
+    adapter: GuardedAdapter
+    """The adapter, which is prepared."""
+    held_out: Sequence[Batch]
+
+    def look(self, progress: Progress) -> Look:
+        generator = torch.Generator().manual_seed(progress.minibatches)
+        return Look(progress, self.features, self.adapter, self.held_out, generator)
+
+    def features(self, images: Tensor) -> Features:
+        with torch.no_grad():
+            return check_features(self.extractor(images), self.extractor.levels, len(images), "extractor")
+
+
+@dataclass(frozen=True)
+class _Checks:
+    make: Callable[[], Stopper]
+    make_extractor: Callable[[], Extractor]
+    make_adapter: Callable[[], Adapter]
+    size: tuple[int, int]
+    device: str
+
+    def made(self) -> GuardedStopper:
+        return cast(GuardedStopper, made("stopper", self.make))
+
+    def shown(self) -> _Shown:
+        with running("make_extractor()"):
+            extractor = self.make_extractor()
+        normal, auxiliary = (stream_of(extractor, seed, self.size, self.device) for seed in (2, 3))
+        with running("make_adapter()"):
+            adapter: GuardedAdapter = made("adapter", self.make_adapter)
+            adapter.prepare(See(extractor, normal, auxiliary, None))
+        held_out = sample_images(12, self.size, seed=1, device=self.device, batch_size=4)
+        return _Shown(extractor, adapter, held_out if self.made().validation else [])
+
+    def training(self, shown: _Shown, interrupted: bool = False) -> tuple[list[Verdict], dict[str, float]]:
         """The verdicts of a training and the state at its end; if ``interrupted``, it is resumed after every check."""
-        stopper, verdicts = make(), []
+        stopper, verdicts = self.made(), []
         for progress in CHECKS:
-            verdicts.append(_checked(stopper, progress, features, adapter, held_out))
+            with running("check(look)"), torch.no_grad():
+                verdicts.append(stopper.check(shown.look(progress)))
             if interrupted:
-                stopper = _resumed(make, stopper)
+                stopper = self.resumed(stopper)
         return verdicts, _state(stopper)
 
-    _check_instance(make())
-    images = {f"batch {number}": batch.images for number, batch in enumerate(held_out)}
-    assert isinstance(extractor, torch.nn.Module)
-    weights = extractor.state_dict()
-    with generators_untouched(), untouched("weights", "weights", weights), untouched("inputs", "held out", images):
-        first, left = judge(interrupted=False)
-    second, _ = judge(interrupted=False)
-    require(first == second, "seed", f"two stoppers of one seed to say {first}", second)
-    resumed, left_resumed = judge(interrupted=True)
-    require(first == resumed, "state", f"a stopper that goes on from its state to say {first}", resumed)
-    require(repr(left) == repr(left_resumed), "state", f"it to remember {left}", left_resumed)
+    def resumed(self, stopper: Stopper) -> GuardedStopper:
+        """A fresh stopper with the state of ``stopper``."""
+        fresh, state = self.made(), _state(stopper)
+        with running("load_state_dict(state)"):
+            fresh.load_state_dict(state)
+        return fresh
 
+    def contract(self) -> None:
+        require_contract("stopper", self.make)
 
-def _check_instance(stopper: Stopper) -> None:
-    require_methods(stopper, "stopper")
-    if isinstance(stopper, HoldingStopper):
-        share = stopper.validation
-        require(isinstance(share, float | int), "types", "validation to be a number", type(share).__name__)
-        require(0 <= share < 1, "validation", "a share from 0 to below 1", share)
+    def reason(self) -> None:
+        for verdict in self.training(self.shown())[0]:
+            require(bool(verdict.reason.strip()), "reason", "a sentence", repr(verdict.reason))
 
+    def generators(self) -> None:
+        shown = self.shown()
+        with generators_untouched():
+            self.training(shown)
 
-def _checked(
-    stopper: Stopper,
-    progress: Progress,
-    features: Callable[[Tensor], Features],
-    adapter: Adapter,
-    held_out: Sequence[Batch],
-) -> Verdict:
-    generator = torch.Generator().manual_seed(progress.minibatches)
-    with running("check(progress, extractor, adapter, held_out, generator)"):
-        verdict = stopper.check(progress, features, adapter, held_out, generator)
-    _check_verdict(verdict)
-    return verdict
+    def weights(self) -> None:
+        shown = self.shown()
+        with untouched("weights", "weights", shown.extractor.state_dict()):
+            self.training(shown)
 
+    def inputs(self) -> None:
+        shown = self.shown()
+        images = {f"batch {number}": batch.images for number, batch in enumerate(shown.held_out)}
+        with untouched("inputs", "held-out images", images):
+            self.training(shown)
 
-def _resumed(make: Callable[[], Stopper], stopper: Stopper) -> Stopper:
-    """A fresh stopper with the state of ``stopper``."""
-    fresh, state = make(), _state(stopper)
-    with running("load_state_dict(state)"):
-        fresh.load_state_dict(state)
-    return fresh
+    def seed(self) -> None:
+        (first, _), (second, _) = self.training(self.shown()), self.training(self.shown())
+        require(first == second, "seed", f"two stoppers of one seed to say {first}", second)
+
+    def state(self) -> None:
+        (said, left), (resumed, remembered) = (self.training(self.shown(), one) for one in (False, True))
+        require(said == resumed, "state", f"a stopper that goes on from its state to say {said}", resumed)
+        require(repr(left) == repr(remembered), "state", f"it to remember {left}", remembered)
 
 
 def _state(stopper: Stopper) -> dict[str, float]:
     with running("state_dict()"):
-        state = stopper.state_dict()
-    require_type("what state_dict gives", state, Mapping)
-    for name, value in state.items():
-        require_type("a name in state_dict", name, str)
-        number = isinstance(value, float | int)
-        require(number, "types", f"{name} in state_dict to be a number", type(value).__name__)
-    return {name: float(value) for name, value in state.items()}
-
-
-def _check_verdict(verdict: object) -> None:
-    if not isinstance(verdict, Verdict):
-        raise AssertionError(f"verdict: expected a Verdict, found {verdict!r}")
-    flags = (verdict.keep, verdict.stop)
-    plain = all(isinstance(flag, bool) for flag in flags)
-    require(plain, "verdict", "keep and stop to be bool", [type(flag).__name__ for flag in flags])
-    require_type("reason", verdict.reason, str)
-    require(bool(verdict.reason.strip()), "reason", "a sentence", repr(verdict.reason))
-    if verdict.value is not None:
-        number = isinstance(verdict.value, float | int)
-        require(number, "types", "value to be a number or None", type(verdict.value).__name__)
-        require(math.isfinite(verdict.value), "finite", "a value that is finite, or None", verdict.value)
+        return stopper.state_dict()

@@ -8,19 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from adkit.errors import NotFittedError
-from adkit.plugin.adapter import Group, Stage
+from adkit.plugin.adapter import Adapter, Group, See, Stage, Step
+from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
+from adkit.plugin.localizer import Localizer
+from adkit.plugin.params import Params
 from adkit.plugin.scorer import Scorer
-from adkit.plugin.types import POOL, Batch, Features, Geometry, Level, Scores, Stream
+from adkit.plugin.types import POOL, Features, Geometry, Level, Scores, Stream
 from adkit.testing.samples import SIZE
+from adkit.toolkit.blocks import CLASSIFIER
 from adkit.toolkit.scoring import checked_state, fitted_levels, scores_of
 
 
-class TinyExtractor(nn.Module):
+class TinyExtractor(Extractor):
     """An extractor of two strided convolutions with random weights: levels ``layer1``, ``layer2`` and ``pool``."""
 
     def __init__(self, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(Params(), Context(image_size=size, seed=seed))
         with torch.random.fork_rng(devices=()):  # the modules draw weights that are drawn again below
             self.layer1 = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1)
             self.layer2 = nn.Conv2d(4, 6, kernel_size=3, stride=2, padding=1)
@@ -45,11 +49,12 @@ class TinyExtractor(nn.Module):
             name: Level(channels[name], grid, Geometry.covering(grid, self._size)) for name, grid in self._grids.items()
         }
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.after(self.layer1(images).relu())
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        return {name: list(module.parameters()) for name, module in self.named_children()}
+        modules = {"layer1": self.layer1, "layer2": self.layer2, CLASSIFIER: self.head}
+        return {name: list(module.parameters()) for name, module in modules.items()}
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
         first = {id(parameter) for parameter in self.layer1.parameters()}
@@ -57,13 +62,12 @@ class TinyExtractor(nn.Module):
             return None
         return nn.Sequential(self.layer1, nn.ReLU()), _Tail(self)
 
-    def after(self, first: Tensor) -> Features:
+    def after(self, first: Tensor) -> dict[str, Tensor]:
         """The features, made of what ``layer1`` gives."""
         second = self.layer2(first).relu()
         pooled = second.mean((2, 3), keepdim=True)
         levels = {"layer1": first, "layer2": second, POOL: pooled}
-        geometry = {name: level.geometry for name, level in self.levels.items()}
-        return Features({name: values.permute(0, 2, 3, 1) for name, values in levels.items()}, geometry)
+        return {name: values.permute(0, 2, 3, 1) for name, values in levels.items()}
 
     def classify(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self(images)[POOL][:, 0, 0])
@@ -75,36 +79,37 @@ class _Tail(nn.Module):
         super().__init__()
         self.whole = whole
 
-    def forward(self, first: Tensor) -> Features:
+    def forward(self, first: Tensor) -> dict[str, Tensor]:
         return self.whole.after(first)
 
 
-class TinyAdapter:
+class TinyAdapter(Adapter):
     """An adapter by compactness: the squared distance of pooled features to their mean before adapting."""
 
-    def prepare(self, extractor: Extractor, normal: Stream, auxiliary: Stream | None, scorer: Scorer | None) -> None:
-        assert isinstance(extractor, TinyExtractor)
-        self._parameters = list(extractor.layer2.parameters())
-        self._center = torch.cat([features[POOL] for features in normal]).mean(0)
+    def __init__(self) -> None:
+        super().__init__(Params(), Context())
 
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
+    def prepare(self, see: See) -> None:
+        self._center = torch.cat([features[POOL] for features in see.normal]).mean(0)
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> Tensor:
+    def stages(self, extractor: Extractor) -> Sequence[Stage]:
+        return [Stage([Group(extractor.blocks()["layer2"])])]
+
+    def loss(self, step: Step, features: Features) -> Tensor:
         return self.score(features).mean()
 
     def score(self, features: Features) -> Tensor:
         return (features[POOL] - self._center).square().sum((1, 2, 3))
 
 
-class TinyLevels(nn.Module):
+class TinyLevels(Extractor):
     """An extractor of any levels: sines of random sums of the pixels that lie in each cell.
 
     The features are the same to the last bit in every batch, so that a component that reads them adds all rounding.
     """
 
     def __init__(self, levels: Mapping[str, Level], seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(Params(), Context())
         self._levels = dict(levels)
         generator = torch.Generator().manual_seed(seed)
         for number, level in enumerate(self._levels.values()):
@@ -115,21 +120,21 @@ class TinyLevels(nn.Module):
     def levels(self) -> Mapping[str, Level]:
         return self._levels
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         found = {}
         for (name, level), weight in zip(self._levels.items(), self.buffers(), strict=True):
             cells = nn.functional.adaptive_avg_pool2d(images, (2 * level.grid[0], 2 * level.grid[1]))
             quarters = nn.functional.pixel_unshuffle(cells, 2)  # (n, 12, h, w)
             summed = (quarters[:, None] * weight).sum(2)  # (n, c, h, w)
             found[name] = summed.sin().permute(0, 2, 3, 1)
-        return Features(found, {name: level.geometry for name, level in self._levels.items()})
+        return found
 
 
-class TinyScorer:
+class TinyScorer(Scorer):
     """A scorer by the squared distance to the mean of each level."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self._device = device
+        super().__init__(Params(), Context(device=device))
         self._means: dict[str, Tensor] = {}
 
     def fit(self, stream: Stream) -> None:
@@ -151,11 +156,14 @@ class TinyScorer:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         means = checked_state("tiny", state, {"mean.*": 1})
-        self._means = {name.removeprefix("mean."): mean.to(self._device) for name, mean in means.items()}
+        self._means = {name.removeprefix("mean."): mean.to(self.context.device) for name, mean in means.items()}
 
 
-class TinyLocalizer:
+class TinyLocalizer(Localizer):
     """A localizer by the mean of all maps, each enlarged by repeating its cells."""
+
+    def __init__(self) -> None:
+        super().__init__(Params(), Context())
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         grown = [nn.functional.interpolate(cells[:, None], size)[:, 0] for cells in scores.maps.values()]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from adkit.errors import UserError
-from adkit.plugin.adapter import Group, Stage
-from adkit.plugin.extractor import AdaptableExtractor, Extractor
+from adkit.plugin.adapter import Adapter, Group, Stage
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.params import Params
 from adkit.utils.text import did_you_mean
 
 Blocks = Literal["all"] | Annotated[int, Field(ge=1)] | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -23,18 +25,37 @@ CLASSIFIER = "classifier"
 """Name of the block that is never trained by a choice of blocks, since no level depends on it."""
 
 
-def adaptable(extractor: Extractor) -> AdaptableExtractor:
-    """Return ``extractor``, provided that it offers what adapters need besides features.
+def offered_blocks(extractor: Extractor) -> Mapping[str, Sequence[nn.Parameter]]:
+    """Return the blocks that an extractor offers to adapters.
 
     Raises:
-        UserError: it does not offer its blocks and classifier.
+        UserError: it offers none.
     """
-    if not isinstance(extractor, AdaptableExtractor):
+    found: Mapping[str, Sequence[nn.Parameter]] = member(extractor, Extractor, "blocks")()
+    if not found:
         raise UserError(
-            f"extractor.use: expected an extractor that offers its blocks and classifier to adapters, found a "
-            f"{type(extractor).__name__}: use another one, such as timm"
+            "extractor.use: expected an extractor that offers blocks to adapters, found a "
+            f"{type(extractor).__name__} without: use another one, such as timm, or no adapter"
         )
-    return extractor
+    return found
+
+
+def classified(extractor: Extractor, images: Tensor) -> Tensor:
+    """Return the (n, classes) logits of the classifier that an extractor was pretrained with.
+
+    Args:
+        images: (n, 3, H, W) float32 RGB in [0, 1], on the extractor's device.
+
+    Raises:
+        UserError: it has no classifier.
+    """
+    found: Tensor | None = member(extractor, Extractor, "classify")(images)
+    if found is None:
+        raise UserError(
+            "extractor.use: expected an extractor with a classifier, which this adapter needs, found a "
+            f"{type(extractor).__name__} without: use another one, such as timm, or another adapter"
+        )
+    return found
 
 
 def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
@@ -45,7 +66,7 @@ def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
     Raises:
         UserError: the extractor has no such blocks.
     """
-    offered = {name: block for name, block in adaptable(extractor).blocks().items() if name != CLASSIFIER}
+    offered = {name: block for name, block in offered_blocks(extractor).items() if name != CLASSIFIER}
     if isinstance(blocks, int):
         if blocks > len(offered):
             raise UserError(
@@ -64,24 +85,22 @@ def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:
     return [parameter for name, block in offered.items() if name in chosen for parameter in block]
 
 
-class TunesBlocks(Protocol):
-    """The parameters (``Params``) of an adapter that trains some blocks."""
+class TunesBlocks(Params):
+    """The parameters of an adapter that trains some blocks; a subclass gives ``blocks`` a default."""
 
-    @property
-    def blocks(self) -> Blocks: ...
+    blocks: Blocks = Field(description=BLOCKS)
 
 
-class BlocksAdapter:
-    """Base of adapters that train the blocks named by ``blocks`` in one stage; ``prepare`` sets ``_parameters``."""
+T = TypeVar("T", bound=TunesBlocks)
 
-    params: TunesBlocks
-    _parameters: list[nn.Parameter]
 
-    def trained(self, extractor: Extractor) -> list[nn.Parameter]:
-        return tuned(extractor, self.params.blocks)
+class BlocksAdapter(Adapter[T]):
+    """Base of adapters that train the blocks named by ``blocks`` in one stage, by a loss of features alone."""
 
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
+    reads_images = False
+
+    def stages(self, extractor: Extractor) -> Sequence[Stage]:
+        return [Stage([Group(tuned(extractor, self.params.blocks))])]
 
 
 def mean_terms(levels: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from adkit.plugin.component import Exportable
-from adkit.plugin.extractor import Extractor, FoldableExtractor, SplittableExtractor
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
 from adkit.plugin.types import Features, Level
-from adkit.toolkit.blocks import adaptable
 
 
-class ExtendedExtractor(nn.Module):
+class ExtendedExtractor(Extractor):
     """The levels of an extractor as they are, and after them those of a head that reads them.
 
     The head is computed in float32 whatever the precision: it is small, and losses take logarithms of its levels. It
@@ -33,7 +31,7 @@ class ExtendedExtractor(nn.Module):
             added: what the head gives, by names that ``inner`` does not use.
             block: what the head is called among the extractor's blocks.
         """
-        super().__init__()
+        nn.Module.__init__(self)  # it is made of another extractor, not of parameters
         clash = sorted(inner.levels.keys() & added.keys())
         if clash:
             raise ValueError(f"added: expected levels of new names, found {', '.join(clash)}")
@@ -45,56 +43,54 @@ class ExtendedExtractor(nn.Module):
     def levels(self) -> Mapping[str, Level]:
         return {**self.inner.levels, **self._added}
 
-    def forward(self, images: Tensor) -> Features:
-        return _with_head(self.inner(images), self.head, self._added)
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return _with_head(self.inner(images), self.head, self.levels)
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """The blocks of the extractor, and after them the head."""
-        return {**adaptable(self.inner).blocks(), self._block: list(self.head.parameters())}
+        return {**member(self.inner, Extractor, "blocks")(), self._block: list(self.head.parameters())}
 
-    def classify(self, images: Tensor) -> Tensor:
-        return adaptable(self.inner).classify(images)
+    def classify(self, images: Tensor) -> Tensor | None:
+        found: Tensor | None = member(self.inner, Extractor, "classify")(images)
+        return found
 
     def split(self, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
         """Cut the extractor below ``parameters``, where it can be cut; the head belongs to the tail."""
-        if not isinstance(self.inner, SplittableExtractor):
-            return None
         heads = {id(parameter) for parameter in self.head.parameters()}
-        halves = self.inner.split([parameter for parameter in parameters if id(parameter) not in heads])
-        return None if halves is None else (halves[0], _HeadedTail(halves[1], self.head, self._added))
+        halves = member(self.inner, Extractor, "split")(
+            [parameter for parameter in parameters if id(parameter) not in heads]
+        )
+        return None if halves is None else (halves[0], _HeadedTail(halves[1], self.head, self.levels))
 
     def for_inference(self) -> ExtendedExtractor:
-        inner = self.inner.for_inference() if isinstance(self.inner, FoldableExtractor) else None
-        return self._over(inner)
+        return self._over(member(self.inner, Extractor, "for_inference")())
 
     def for_export(self) -> ExtendedExtractor:
-        inner = cast(Extractor, self.inner.for_export()) if isinstance(self.inner, Exportable) else None
-        return self._over(inner)
+        return self._over(member(self.inner, Extractor, "for_export")())
 
-    def _over(self, inner: Extractor | None) -> ExtendedExtractor:
-        """Make a copy of the head over ``inner``, by default over a copy of the extractor."""
-        inner = copy.deepcopy(self.inner) if inner is None else inner
+    def _over(self, inner: Extractor) -> ExtendedExtractor:
+        """Make a copy of the head over ``inner``, or over a copy of the extractor where ``inner`` is the same one."""
+        inner = copy.deepcopy(inner) if inner is self.inner else inner
         return ExtendedExtractor(inner, copy.deepcopy(self.head), self._added, self._block)
 
 
 class _HeadedTail(nn.Module):
     """The tail of an extractor, and a head that reads the levels that it gives."""
 
-    def __init__(self, tail: nn.Module, head: nn.Module, added: Mapping[str, Level]) -> None:
+    def __init__(self, tail: nn.Module, head: nn.Module, levels: Mapping[str, Level]) -> None:
         super().__init__()
         self.tail, self.head = tail, head
-        self._added = added
+        self._levels = levels
         self.eval()
 
-    def forward(self, given: Tensor) -> Features:
-        return _with_head(self.tail(given), self.head, self._added)
+    def forward(self, given: Tensor) -> dict[str, Tensor]:
+        return _with_head(self.tail(given), self.head, self._levels)
 
 
-def _with_head(features: Features, head: nn.Module, added: Mapping[str, Level]) -> Features:
-    """Return ``features``, and after them the levels ``added`` that the head computes from them."""
-    kind = next(iter(features.values())).device.type
+def _with_head(found: Mapping[str, Tensor], head: nn.Module, levels: Mapping[str, Level]) -> dict[str, Tensor]:
+    """Return the levels ``found``, and after them those of ``levels`` that the head computes from them."""
+    kind = next(iter(found.values())).device.type
     with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
-        plain = Features({name: level.float() for name, level in features.items()}, features.geometry)
-        made = head(plain)
-    geometry = {name: level.geometry for name, level in added.items()}
-    return Features({**features.levels, **{name: made[name] for name in added}}, {**features.geometry, **geometry})
+        plain = {name: level.float() for name, level in found.items()}
+        made = head(Features(plain, {name: levels[name].geometry for name in plain}))
+    return {**found, **{name: made[name] for name in levels if name not in found}}

@@ -9,30 +9,28 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
-
-from torch import nn
 
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
 from adkit.errors import UserError
-from adkit.inference.assemble import Assembled, embedding_of, extended, for_inference, who
+from adkit.inference.assemble import Assembled, embedding_of, for_inference
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import ImageSource, Source
-from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScoredAdapter, SnapshotAdapter
+from adkit.plugin.adapter import Schedule, See
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
-from adkit.plugin.guard import blaming
+from adkit.plugin.guard import GuardedAdapter
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, ImageStream, Level, Stream
 from adkit.recipe.reader import Choice
 from adkit.report.report import TrainingReport
+from adkit.toolkit.blocks import TunesBlocks
 from adkit.toolkit.memory import check_memory
 from adkit.training.checkpoints import TrainingState
 from adkit.training.frozen import Frozen, NoRoomError, cut_for
 from adkit.training.plan import new_adapter, new_stopper, scheduled
 from adkit.training.trace import COLLAPSED, Snapshots
-from adkit.training.trainer import Minibatches, TrainingTask, interval_of, length_of, train, training_context
+from adkit.training.trainer import Minibatches, TrainingTask, interval_of, train, training_context
 from adkit.utils.progress import Display
 from adkit.utils.text import counted
 
@@ -113,18 +111,18 @@ def adapt(job: AdaptationJob) -> Adapted:
         UserError: what adapter, stopper or scorer refuse, or a training that diverged.
     """
     parts, adapter = job.parts, new_adapter(job.parts)
-    assert parts.recipe.adapter is not None and adapter is not None
-    extractor = extended(copy.deepcopy(parts.trainable[job.index]), parts.recipe.adapter, adapter)
+    assert adapter is not None
+    extractor = adapter.extend(copy.deepcopy(parts.trainable[job.index]))
     scorer, others = _prepare(job, adapter, extractor)
     task, frozen = _task(job, adapter, extractor, others)
-    if isinstance(adapter, SnapshotAdapter):
+    if adapter.fuse is not None:
         _check_members(task)
     with job.display.stage("adapt", job.subject) as advance:
         state = train(task, advance, job.folder)
     snapshots = Snapshots(task, frozen, state, job.folder, job.samples, job.source)
-    members = _members(job, snapshots) if isinstance(adapter, SnapshotAdapter) else ()
+    members = () if adapter.fuse is None else _members(job, snapshots)
     embeddings = tuple(_for_inference(extractor, job) for _ in snapshots.states(members))
-    initial = scorer if parts.recipe.scorer_fit == "initial" else None
+    initial = scorer if parts.recipe.scorer_table.fit == "initial" else None
     return Adapted(
         embeddings or (_for_inference(extractor, job),), initial, _report(job.subject, state, task.schedule), snapshots
     )
@@ -139,7 +137,7 @@ def _check_members(task: TrainingTask) -> None:
     """
     every, per_epoch = task.schedule.snapshot_epochs, task.normal.epoch_length
     assert every is not None  # require_trainable has checked it
-    length = sum(length_of(task.schedule, stage, per_epoch) for stage in task.stages)
+    length = sum(task.length_of(number) for number in range(len(task.stages)))
     count = length // interval_of(every, per_epoch)
     if not count:
         raise UserError(
@@ -179,31 +177,29 @@ def _members(job: AdaptationJob, snapshots: Snapshots) -> Sequence[int]:
     return members
 
 
-def _prepare(job: AdaptationJob, adapter: Adapter, extractor: Extractor) -> tuple[Scorer | None, BadImages]:
+def _prepare(job: AdaptationJob, adapter: GuardedAdapter, extractor: Extractor) -> tuple[Scorer | None, BadImages]:
     """Prepare the adapter; return the scorer fitted on ψ₀, if there is one, and the unreadable auxiliary images."""
     parts, samples, display = job.parts, job.samples, job.display
-    recipe, choice = parts.recipe, parts.recipe.adapter
-    assert choice is not None
+    recipe = parts.recipe
     initial, source, index = parts.embeddings[job.index], job.source, job.index
-    if isinstance(adapter, ExtendingAdapter):  # ψ₀ has the added levels, too
+    if adapter.extends:  # ψ₀ has the added levels, too
         initial = _for_inference(extractor, job)
         source, index = source.fresh((initial,)), 0
     scorer = None
-    needs = isinstance(adapter, ScoredAdapter) and adapter.needs_scorer
-    if needs or recipe.scorer_fit == "initial":
+    if adapter.needs_scorer or recipe.scorer_table.fit == "initial":
         scorer = parts.new_scorer()
         title = f"{job.subject}, before adapting"
-        with display.stage("fit", title, len(samples)) as advance, blaming(who(recipe.scorer)):
+        with display.stage("fit", title, len(samples)) as advance:
             scorer.fit(source.stream(samples, advance, targets=False, embedding=index))
     bad = BadImages(1.0)
-    with display.stage("prepare", job.subject, len(samples)) as advance, blaming(who(choice)):
+    with display.stage("prepare", job.subject, len(samples)) as advance:
         normal = _StreamWithImages(
             source.stream(samples, advance, targets=False, embedding=index),
             source.decoding((initial,)).stream(samples, advance, targets=False),
         )
         others = ImageSource(parts, bad, len(parts.auxiliary), (initial,))
         auxiliary = others.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
-        adapter.prepare(extractor, normal, auxiliary, scorer if needs else None)
+        adapter.prepare(See(extractor, normal, auxiliary, scorer if adapter.needs_scorer else None))
     if scorer is None and not normal.walked:
         for _ in normal.batches():  # which images can be read must be known before the first step
             pass
@@ -211,16 +207,14 @@ def _prepare(job: AdaptationJob, adapter: Adapter, extractor: Extractor) -> tupl
 
 
 def _task(
-    job: AdaptationJob, adapter: Adapter, extractor: Extractor, others: BadImages
+    job: AdaptationJob, adapter: GuardedAdapter, extractor: Extractor, others: BadImages
 ) -> tuple[TrainingTask, Frozen | None]:
     """Put together the training of a prepared adapter, and the frozen blocks below what it trains, if there are any."""
     parts, recipe = job.parts, job.parts.recipe
     assert recipe.adapter is not None
     schedule, context = scheduled(adapter, recipe.training), training_context(parts.context)
-    with blaming(who(recipe.adapter)):
-        stages = list(adapter.stages())
-    trained = [parameter for stage in stages for parameter in stage.parameters]
-    cut = cut_for(extractor, adapter, trained, context, who(job.chosen))
+    stages, embedding = adapter.stages(extractor), _embedding(extractor, job, context)
+    cut = cut_for(embedding, adapter, stages)
     frozen = None if cut is None else Frozen(cut, job.index, job.source, job.folder)
     normal = None if frozen is None else _frozen(job, frozen, schedule)
     if normal is None:
@@ -229,14 +223,14 @@ def _task(
     def minibatches(of: Sequence[Sample], bad: BadImages, name: str, targets: bool) -> Minibatches:
         readable = [sample for sample in of if sample.id not in bad]
 
-        def load(numbers: Sequence[int]) -> Iterable[Batch]:
-            return parts.loader([readable[number] for number in numbers], bad, schedule.batch_size, targets)
+        def load(numbers: Sequence[int], batch_size: int) -> Iterable[Batch]:
+            return parts.loader([readable[number] for number in numbers], bad, batch_size, targets)
 
         return Minibatches(load, len(readable), schedule.batch_size, parts.context, name)
 
     task = TrainingTask(
-        extractor=cast(nn.Module, extractor),
-        embedding=_embedding(extractor, job, context),
+        extractor=extractor,
+        embedding=embedding,
         adapter=adapter,
         schedule=schedule,
         stopper=new_stopper(parts),
@@ -246,8 +240,7 @@ def _task(
         auxiliary=minibatches(parts.auxiliary, others, "auxiliary", True) if parts.auxiliary else None,
         held_out=parts.loader(job.held_out, job.source.bad, recipe.data.batch_size, False),
         context=context,
-        who_adapts=who(recipe.adapter),
-        who_stops="stopper" if recipe.stopper is None else who(recipe.stopper),
+        tunes_blocks=isinstance(recipe.adapter.params, TunesBlocks),
         say=lambda text: job.display.say(f"{job.subject}: {text}"),
     )
     return task, frozen
@@ -264,8 +257,7 @@ def _frozen(job: AdaptationJob, frozen: Frozen, schedule: Schedule) -> Minibatch
             "%s: frozen blocks run anew at every step: stored, what they give would take %s", job.subject, error
         )
         return None
-    size = schedule.batch_size
-    return Minibatches(partial(rows.load, batch_size=size), len(rows), size, job.parts.context, "normal")
+    return Minibatches(rows.load, len(rows), schedule.batch_size, job.parts.context, "normal")
 
 
 def _for_inference(extractor: Extractor, job: AdaptationJob) -> Embedding:

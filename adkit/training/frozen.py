@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from adkit.data.samples import Sample
 from adkit.inference.assemble import Assembled, embedding_of, who
 from adkit.inference.device import autocast
-from adkit.inference.engines import Embedded, require_finite
+from adkit.inference.engines import Embedded
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import EmbeddedStream, ImageSource, Source, extract_once, require_readable
 from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_images
-from adkit.plugin.adapter import Adapter, BatchingAdapter, ExtendingAdapter, FeaturesAdapter
+from adkit.plugin.adapter import Stage
+from adkit.plugin.checks import described, fault
 from adkit.plugin.context import Context
-from adkit.plugin.extractor import Extractor, SplittableExtractor
-from adkit.plugin.guard import blaming
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import GuardedAdapter, blaming
 from adkit.plugin.types import Batch, Features, Geometry, Level
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.training.plan import new_adapter
@@ -34,18 +36,21 @@ TRUNK: Final = "trunk"
 """Name of the level that holds the rows of a trunk."""
 
 
-class _Tail(nn.Module):
+class _Tail(Extractor):
     """The blocks behind a trunk, as an extractor that takes rows, what the trunk gives, in place of images."""
 
     def __init__(self, tail: nn.Module, whole: Extractor, shape: tuple[int, ...]) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # it is made of another extractor, not of parameters
         self.tail = tail
-        self.levels = whole.levels
-        self._shape = shape
+        self._levels, self._shape = whole.levels, shape
         self.eval()
 
-    def forward(self, rows: Tensor) -> Features:
-        return cast(Features, self.tail(rows.reshape(len(rows), *self._shape)))
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return self._levels
+
+    def forward(self, rows: Tensor) -> Mapping[str, Tensor]:
+        return cast(Mapping[str, Tensor], self.tail(rows.reshape(len(rows), *self._shape)))
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,7 @@ class Trunks:
         """Make the ways from rows to the features of each of ``embeddings``; None where one has another trunk."""
         found = []
         for whole in embeddings:
-            extractor = cast(nn.Module, whole.extractor)
-            halves = _halves(extractor, self.trained[whole.index])
+            halves = _halves(whole, self.trained[whole.index])
             if halves is None or not _equal(halves[0], self.trunks[whole.index]):
                 return None
             tail = _Tail(halves[1], whole.extractor, self.shapes[whole.index])
@@ -100,14 +104,16 @@ class Trunks:
 def shared_trunks(parts: Assembled) -> Trunks | None:
     """Cut all extractors below what the recipe's adapter trains; None where one of them cannot be cut."""
     adapter = new_adapter(parts)
-    if not isinstance(adapter, FeaturesAdapter) or isinstance(adapter, BatchingAdapter | ExtendingAdapter):
+    if adapter is None or adapter.extends:
         return None
     names, trunks, shapes = [], [], []
     for trainable, embedding in zip(parts.trainable, parts.embeddings, strict=True):
-        wanted = {id(parameter) for parameter in adapter.trained(trainable)}
-        named = cast(nn.Module, trainable).named_parameters()
-        trained = frozenset(name for name, parameter in named if id(parameter) in wanted)
-        halves = _halves(cast(nn.Module, embedding.extractor), trained)
+        stages = adapter.stages(trainable)
+        if not _runs_once(adapter, stages):
+            return None
+        wanted = {id(parameter) for stage in stages for parameter in stage.parameters}
+        trained = frozenset(name for name, parameter in trainable.named_parameters() if id(parameter) in wanted)
+        halves = _halves(embedding, trained)
         if halves is None:
             return None
         names.append(trained)
@@ -116,11 +122,27 @@ def shared_trunks(parts: Assembled) -> Trunks | None:
     return Trunks(parts, tuple(names), tuple(trunks), tuple(shapes))
 
 
-def _halves(extractor: nn.Module, trained: frozenset[str]) -> tuple[nn.Module, nn.Module] | None:
+def _runs_once(adapter: GuardedAdapter, stages: Sequence[Stage]) -> bool:
+    """Whether what the blocks below the trained ones give is all that steps read, of the normal images alone."""
+    return not adapter.reads_images and all(stage.images == "normal" for stage in stages)
+
+
+def _halves(embedding: Embedding, trained: frozenset[str]) -> tuple[nn.Module, nn.Module] | None:
     """Cut an extractor below the parameters of these names, of which a fast copy may lack some."""
-    if not isinstance(extractor, SplittableExtractor):
-        return None
-    return extractor.split([parameter for name, parameter in extractor.named_parameters() if name in trained])
+    parameters = embedding.extractor.named_parameters()
+    return _split(embedding, [parameter for name, parameter in parameters if name in trained])
+
+
+def _split(embedding: Embedding, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
+    """Cut an extractor below ``parameters``; None where it cannot be cut."""
+    with blaming(embedding.who):
+        halves = member(embedding.extractor, Extractor, "split")(parameters)
+    right = halves is None or (
+        isinstance(halves, tuple) and len(halves) == 2 and all(isinstance(half, nn.Module) for half in halves)
+    )
+    if not right:
+        raise fault(embedding.who, "split", "(trunk, tail), two modules, or None", described(halves), "return these")
+    return cast(tuple[nn.Module, nn.Module] | None, halves)
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
@@ -263,8 +285,7 @@ class _TailStream:
     def embedded(self) -> Iterator[Embedded]:
         places = {index: place for place, index in enumerate(dict.fromkeys(tail.index for tail in self._tails))}
         for item in self._rows.embedded():
-            features = tuple(tail(item.features[places[tail.index]][TRUNK]) for tail in self._tails)
-            require_finite(features, item.ids)
+            features = tuple(tail(item.features[places[tail.index]][TRUNK], item.ids) for tail in self._tails)
             yield Embedded(features, item.ids, item.groups, item.labels)
 
     def __iter__(self) -> Iterator[Features]:
@@ -272,7 +293,7 @@ class _TailStream:
             yield item.features[0]
 
 
-class TrunkExtractor(nn.Module):
+class TrunkExtractor(Extractor):
     """A trunk as an extractor, whose only level is what the trunk gives for an image, as one row."""
 
     def __init__(self, trunk: nn.Module, shape: tuple[int, ...]) -> None:
@@ -280,14 +301,17 @@ class TrunkExtractor(nn.Module):
         Args:
             shape: shape of what ``trunk`` gives for one image.
         """
-        super().__init__()
+        nn.Module.__init__(self)  # it is made of another extractor, not of parameters
         self.trunk = trunk
-        self.levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
+        self._levels = {TRUNK: Level(prod(shape), (1, 1), Geometry.covering((1, 1), (1, 1)))}
         self.eval()
 
-    def forward(self, images: Tensor) -> Features:
-        rows = self.trunk(images).flatten(1)[:, None, None]
-        return Features({TRUNK: rows}, {TRUNK: self.levels[TRUNK].geometry})
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        return self._levels
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {TRUNK: self.trunk(images).flatten(1)[:, None, None]}
 
 
 def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
@@ -309,7 +333,7 @@ class Cut:
     """An extractor cut in two: its features are ``tail(trunk(images))``, and training changes the tail alone."""
 
     trunk: nn.Module
-    tail: Callable[[Tensor], Features]
+    tail: nn.Module
     context: Context
     who: str
     """Name of the extractor, for the message where it breaks its contract."""
@@ -321,18 +345,13 @@ class Cut:
             return found.float()
 
 
-def cut_for(
-    extractor: Extractor, adapter: Adapter, parameters: Sequence[nn.Parameter], context: Context, who: str
-) -> Cut | None:
-    """Cut the extractor below all of ``parameters``; None where it cannot be cut or the adapter needs the whole.
+def cut_for(embedding: Embedding, adapter: GuardedAdapter, stages: Sequence[Stage]) -> Cut | None:
+    """Cut the extractor of ``embedding`` below all that ``stages`` train.
 
-    Args:
-        who: names the extractor in the message where it breaks its contract.
+    Returns:
+        The halves; None where the extractor cannot be cut or the adapter needs the whole.
     """
-    if isinstance(adapter, BatchingAdapter) or not isinstance(adapter, FeaturesAdapter):
+    if not _runs_once(adapter, stages):
         return None
-    if not isinstance(extractor, SplittableExtractor):
-        return None
-    with blaming(who):
-        parts = extractor.split(parameters)
-    return None if parts is None else Cut(*parts, context, who)
+    halves = _split(embedding, [parameter for stage in stages for parameter in stage.parameters])
+    return None if halves is None else Cut(*halves, embedding.context, embedding.who)

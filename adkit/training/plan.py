@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, cast
@@ -9,10 +10,13 @@ from typing import Final, cast
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.errors import UserError
-from adkit.inference.assemble import Assembled, build
-from adkit.plugin.adapter import Adapter, ExtendingAdapter, Schedule, ScheduledAdapter, SnapshotAdapter
-from adkit.plugin.stopper import HoldingStopper, Stopper
-from adkit.plugin.types import Fuse
+from adkit.inference.assemble import Assembled, build, embedding_of
+from adkit.inference.levels import require_levels
+from adkit.plugin.adapter import Adapter, Schedule
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import GuardedAdapter, named
+from adkit.plugin.stopper import Stopper
+from adkit.plugin.types import Fuse, Level
 from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
 
@@ -20,7 +24,7 @@ SCALE_SHARE: Final = 0.1
 """Share of the normal training images whose scores are the scales of members that are fused by their largest ratio."""
 
 
-def new_adapter(parts: Assembled) -> Adapter | None:
+def new_adapter(parts: Assembled) -> GuardedAdapter | None:
     """Build an adapter that is not prepared; None where the recipe names none.
 
     Raises:
@@ -29,8 +33,8 @@ def new_adapter(parts: Assembled) -> Adapter | None:
     choice = parts.recipe.adapter
     if choice is None:
         return None
-    adapter = cast(Adapter, build(choice, parts.context))
-    if isinstance(adapter, ExtendingAdapter) and parts.recipe.scorer_fit == "initial":
+    adapter = cast(GuardedAdapter, build(choice, parts.context))
+    if adapter.extends and parts.recipe.scorer_table.fit == "initial":
         raise UserError(
             f'scorer.fit: expected "adapted" with {choice.name}, which adds levels of its own that mean nothing before '
             'training, found "initial": remove this key'
@@ -38,19 +42,32 @@ def new_adapter(parts: Assembled) -> Adapter | None:
     return adapter
 
 
+def read_levels(parts: Assembled) -> list[Mapping[str, Level]]:
+    """Find the levels that a scorer is offered of each extractor: those of the head of an adapter, too."""
+    adapter = new_adapter(parts)
+    if adapter is None:
+        return [embedding.levels for embedding in parts.embeddings]
+    extended = (adapter.extend(copy.deepcopy(one)) for one in parts.trainable)
+    recipe, context = parts.recipe, parts.context
+    return [
+        embedding_of(one, recipe.extractors[index], recipe.features, context, index).levels
+        for index, one in enumerate(extended)
+    ]
+
+
 def split_for_stopping(
     samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split normal images into those to train on and those held out for the stopper."""
     stopper = new_stopper(parts)
-    share = stopper.validation if isinstance(stopper, HoldingStopper) else 0.0
+    share = 0.0 if stopper is None else stopper.validation
     return hold_out(samples, share, parts.recipe.run.seed, "stopper", groups)
 
 
 def snapshot_rule(parts: Assembled) -> Fuse | None:
     """Find the rule by which the snapshots of a training become one detector; None where they do not."""
     adapter = new_adapter(parts)
-    return adapter.fuse if isinstance(adapter, SnapshotAdapter) else None
+    return None if adapter is None else adapter.fuse
 
 
 def split_for_scale(
@@ -95,17 +112,21 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
             f'threshold.method: expected "split" with adapter {recipe.adapter.name}, whose score is the largest of its '
             'members\', found "cross", whose promise on false alarms would not hold: remove this key'
         )
-    if rule == "max_ratio" and recipe.scorer_fit == "initial":
+    if rule == "max_ratio" and recipe.scorer_table.fit == "initial":
         raise UserError(
             f'scorer.fit: expected "adapted" with adapter {recipe.adapter.name}, each of whose snapshots has a scorer '
             'of its own, found "initial": remove this key'
         )
+    for trainable in parts.trainable:
+        _require_stages(adapter, adapter.extend(copy.deepcopy(trainable)), parts)
+    if recipe.scorer_table.levels is not None:
+        for levels in read_levels(parts):
+            require_levels(recipe.scorer_table.levels, levels)
     stopper = new_stopper(parts)
     for category in categories:
         train: Sequence[Sample] = category.train
         own = recipe.run.folds == 1 or recipe.run.fold_test  # else the fold that was left out serves the stopper
-        holds_out = own and isinstance(stopper, HoldingStopper) and stopper.validation > 0
-        if holds_out:
+        if own and stopper is not None and stopper.validation > 0:
             train, held_out = split_for_stopping(train, category.groups, parts)
             if not held_out:
                 assert recipe.stopper is not None
@@ -114,13 +135,22 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
             split_for_scale(category.name, train, category.groups, parts)
 
 
+def _require_stages(adapter: GuardedAdapter, extractor: Extractor, parts: Assembled) -> None:
+    for stage in adapter.stages(extractor):
+        if stage.images == "auxiliary" and not parts.auxiliary:
+            raise UserError(
+                f"adapter.use: expected an [auxiliary] table, on whose images {named(adapter)} trains its stage "
+                f"{stage.name}, found none: add it"
+            )
+
+
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:
     """Combine the adapter's schedule with the recipe's, which takes precedence.
 
     Raises:
         UserError: neither says how long to train, or steps are to be relative that cannot be.
     """
-    schedule = adapter.schedule if isinstance(adapter, ScheduledAdapter) else Schedule()
+    schedule = adapter.schedule
     given = {} if table is None else table.model_dump(exclude_none=True)
     if given.get("snapshot_epochs") == 0:
         given["snapshot_epochs"] = None

@@ -17,7 +17,6 @@ from torch import Tensor
 from adkit.data.samples import Sample
 from adkit.inference.sources import Source
 from adkit.metrics import image_metrics
-from adkit.plugin.guard import blaming
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import SnapshotReport, TrainingReport
 from adkit.training.checkpoints import TrainingState, put_back, read_snapshot, trained_parameters
@@ -131,7 +130,7 @@ class Snapshots:
     def _scores(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> Iterator[Tensor]:
         """Yield the adapter's scores (n,) of each batch, in float64 on the CPU."""
         for batch in batches:
-            with torch.no_grad(), blaming(self.task.who_adapts):
+            with torch.no_grad():
                 yield self.task.adapter.score(features(batch.images)).cpu().double()
 
     def _spread(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from adkit.errors import UserError
 from adkit.inference.device import autocast
 from adkit.inference.pipeline import Embedding
-from adkit.plugin.adapter import Adapter, BatchingAdapter, Schedule, Stage, SteppingAdapter
+from adkit.plugin.adapter import Adapter, Schedule, Stage, Step
+from adkit.plugin.checks import fault
 from adkit.plugin.context import Context
-from adkit.plugin.guard import blaming
-from adkit.plugin.stopper import Progress, Stopper, Verdict
+from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import blaming, named
+from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import CheckReport
 from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_back, trained_parameters, write_snapshot
@@ -37,7 +39,7 @@ SAVE_EVERY: Final = 200
 class TrainingTask:
     """Everything that a training consists of."""
 
-    extractor: nn.Module
+    extractor: Extractor
     """The extractor that is trained in place; in evaluation mode, so that batch norms keep their statistics."""
     embedding: Embedding
     """The way from images to features through ``extractor``, without gradients, for the stopper."""
@@ -45,8 +47,8 @@ class TrainingTask:
     schedule: Schedule
     stopper: Stopper | None
     stages: Sequence[Stage]
-    """The stages that ``adapter.stages()`` gave."""
-    forward: Callable[[Tensor], Features]
+    """The stages that ``adapter.stages(extractor)`` gave."""
+    forward: Callable[[Tensor], Mapping[str, Tensor]]
     """The way from the images of ``normal`` to levels that a step trains: the extractor, or its tail."""
     normal: Minibatches
     """Normal images to train on, or rows in their place where ``forward`` is a tail."""
@@ -55,19 +57,29 @@ class TrainingTask:
     held_out: Iterable[Batch]
     """Normal images that are held out for the stopper."""
     context: Context
-    who_adapts: str = "adapter"
-    """Name of the adapter in errors."""
-    who_stops: str = "stopper"
-    """Name of the stopper in errors."""
+    tunes_blocks: bool = False
+    """Whether the recipe's ``adapter.blocks`` decides what is trained."""
     say: Callable[[str], None] = lambda text: None
     """Shows a line about each check to the user."""
 
     def features(self, images: Tensor) -> Features:
         """Compute the features that the adapter reads, with gradients; ``images`` are those of ``normal``."""
-        with autocast(self.context):
-            found = self.forward(images.to(self.context.device, non_blocking=True))
+        with autocast(self.context), blaming(self.embedding.who):
+            given = self.forward(images.to(self.context.device, non_blocking=True))
+            found = self.embedding.checked(given, len(images))
         plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
         return self.embedding.transform(plain)
+
+    def images_of(self, number: int) -> Minibatches:
+        """Return the images that a stage trains on, in minibatches of its size."""
+        stage = self.stages[number]
+        found = self.auxiliary if stage.images == "auxiliary" else self.normal
+        assert found is not None  # require_trainable has refused such a stage without [auxiliary]
+        return found.of_stage(number, stage.batch_size)
+
+    def length_of(self, number: int) -> int:
+        """Compute the number of minibatches of a stage."""
+        return length_of(self.schedule, self.stages[number], self.images_of(number).epoch_length)
 
 
 def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> TrainingState:
@@ -86,7 +98,7 @@ def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> T
     if saved is not None:
         state.load_state_dict(saved["state"])
         task.extractor.load_state_dict(saved["extractor"])
-        advance((state.done + int(saved["trainer"]["iteration"])) * task.schedule.batch_size)
+        advance(_images_done(task, state.stage, int(saved["trainer"]["iteration"])))
     with torch.enable_grad():
         for number in range(state.stage, len(task.stages)):
             if state.ended:
@@ -100,6 +112,13 @@ def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> T
     return state
 
 
+def _images_done(task: TrainingTask, stage: int, iteration: int) -> int:
+    """Compute the number of images of all minibatches up to one of a stage, the last of an epoch taken as whole."""
+    done = [task.length_of(number) for number in range(stage)]
+    sizes = [one.batch_size or task.schedule.batch_size for one in task.stages]
+    return sum(length * size for length, size in zip([*done, iteration], sizes, strict=False))
+
+
 class _Trainer:
     """One stage of a training: its optimizer, and the engine that steps it."""
 
@@ -107,8 +126,9 @@ class _Trainer:
         self, task: TrainingTask, stage: Stage, number: int, trained: Mapping[str, nn.Parameter], state: TrainingState
     ) -> None:
         self.task, self.stage, self.state, self.trained = task, stage, state, trained
-        state.stage = number
-        self.length = length_of(task.schedule, stage, task.normal.epoch_length)
+        state.stage = self.number = number
+        self.images, self.length = task.images_of(number), task.length_of(number)
+        self.epochs_before = sum(task.length_of(one) / task.images_of(one).epoch_length for one in range(number))
         self.optimizer = optimizer_of(task.schedule, stage)
         device = torch.device(task.context.device).type
         self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
@@ -119,7 +139,7 @@ class _Trainer:
     def run(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
         task, engine = self.task, self.engine
         engine.logger.addHandler(logging.NullHandler())
-        per_epoch = task.normal.epoch_length
+        per_epoch = self.images.epoch_length
         done = 0
         if saved is not None:
             Checkpoint.load_objects(self._objects(), saved)
@@ -135,7 +155,7 @@ class _Trainer:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
         if folder is not None:
             if (every := task.schedule.snapshot_epochs) is not None:
-                take = partial(self.take_snapshot, folder, interval_of(every, per_epoch))
+                take = partial(self.take_snapshot, folder, interval_of(every, task.normal.epoch_length))
                 engine.add_event_handler(Events.ITERATION_COMPLETED, take)
                 take()
             # Two are kept, since Ignite removes the older before the newer is written.
@@ -153,11 +173,11 @@ class _Trainer:
             self.check()
         if self.state.ended:
             return
-        if task.auxiliary is not None:
-            self.auxiliary = task.auxiliary.since(self.minibatches)
+        if task.auxiliary is not None and task.adapter.reads_images and self.stage.images == "normal":
+            self.auxiliary = task.auxiliary.of_stage(self.number, self.stage.batch_size).since(done)
         if done < self.length:
             epochs = math.ceil(self.length / per_epoch)
-            engine.run(task.normal.since(self.minibatches), max_epochs=epochs, epoch_length=per_epoch)
+            engine.run(self.images.since(done), max_epochs=epochs, epoch_length=per_epoch)
         if self.state.checks[-1].minibatches < self.state.done + engine.state.iteration:
             self.check()  # inside an epoch
         self.state.done += engine.state.iteration
@@ -175,19 +195,17 @@ class _Trainer:
     def minibatches(self) -> int:
         return self.state.done + self.engine.state.iteration
 
-    def step(self, engine: Engine, normal: Batch) -> float:
+    def step(self, engine: Engine, drawn: Batch) -> float:
         task = self.task
-        with blaming(task.who_adapts):
-            batch = self._batch(normal)
-            features = task.features(batch.images)
-            found = task.adapter.loss(task.embedding.extractor, batch, features)
-            terms = dict(found) if isinstance(found, Mapping) else {}
-            loss = torch.stack([term.float() for term in terms.values()]).sum() if terms else _tensor(found)
+        other = None if self.auxiliary is None else next(self.auxiliary)
+        generator = task.context.generator("batch", str(self.minibatches))
+        step = Step(task.extractor, drawn, other, self.number, self.minibatches - 1, generator)
+        step = replace(step, batch=task.adapter.batch(step))
+        found = task.adapter.loss(step, task.features(step.batch.images))
+        terms = dict(found) if isinstance(found, Mapping) else {}
+        loss = found if isinstance(found, Tensor) else torch.stack([term.float() for term in terms.values()]).sum()
         if not loss.requires_grad:
-            raise UserError(
-                "adapter.blocks: expected blocks that the levels are made of, found only some behind the last of them, "
-                "which training would not change: name earlier ones, or deeper extractor.levels"
-            )
+            self._untrainable()
         value = float(loss.detach())
         if not math.isfinite(value):
             self._diverged(value)
@@ -204,9 +222,8 @@ class _Trainer:
             share = min(1.0, clip / (norm + 1e-6))  # the factor that clip_grad_norm_ applies
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if isinstance(task.adapter, SteppingAdapter):
-            with blaming(task.who_adapts), torch.no_grad():
-                task.adapter.after_step(acting_rates(self.optimizer, task.schedule, share))
+        with torch.no_grad():
+            task.adapter.after_step(step, acting_rates(self.optimizer, task.schedule, share))
         for name, term in {"": loss, **terms}.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + float(term.detach())
         self.state.count += 1
@@ -223,12 +240,20 @@ class _Trainer:
             gradient.mul_(share)
         return share
 
-    def _batch(self, normal: Batch) -> Batch:
-        adapter = self.task.adapter
-        if not isinstance(adapter, BatchingAdapter):
-            return normal
-        other = None if self.auxiliary is None else next(self.auxiliary)
-        return adapter.batch(normal, other, self.task.context.generator("batch", str(self.minibatches)))
+    def _untrainable(self) -> NoReturn:
+        """Raise the error of a loss that no parameter of the stage takes part in."""
+        if self.task.tunes_blocks:
+            raise UserError(
+                "adapter.blocks: expected blocks that the levels are made of, found only some behind the last of them, "
+                "which training would not change: name earlier ones, or deeper extractor.levels"
+            )
+        raise fault(
+            named(self.task.adapter),
+            "loss",
+            f"a scalar that gradients flow through to the parameters of stage {self.stage.name}",
+            "one without a gradient",
+            "compute it from the features, without detach, item or no_grad",
+        )
 
     def _diverged(self, value: float) -> None:
         state, after = self.state, counted(self.minibatches, "minibatch", "minibatches")
@@ -264,11 +289,11 @@ class _Trainer:
     def end_where_it_should(self) -> None:
         """End the stage at a length inside an epoch; at an epoch's end the engine ends by itself, after a check."""
         done = self.engine.state.iteration
-        if done >= self.length and done % self.task.normal.epoch_length:
+        if done >= self.length and done % self.images.epoch_length:
             self.engine.terminate()
 
     def _epochs(self) -> float:
-        return self.minibatches / self.task.normal.epoch_length
+        return self.epochs_before + self.engine.state.iteration / self.images.epoch_length
 
     def check(self) -> None:
         """Ask the stopper, if there is one, about the current state, and note and show what it says."""
@@ -282,8 +307,9 @@ class _Trainer:
         verdict = Verdict(keep=False, stop=False, reason="")
         if task.stopper is not None:
             generator = task.context.generator("stopper", str(progress.minibatches))
-            with blaming(task.who_stops), torch.no_grad():
-                verdict = task.stopper.check(progress, task.embedding, task.adapter, task.held_out, generator)
+            with torch.no_grad():
+                look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
+                verdict = task.stopper.check(look)
         if verdict.keep:
             state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
         state.checks.append(
@@ -313,13 +339,6 @@ def _describe(check: CheckReport) -> str:
     loss = "" if check.loss is None else f", loss {check.loss:.6g}"
     reason = f": {check.reason}" if check.reason else ""
     return f"epoch {check.epochs:.4g}{loss}{reason}"
-
-
-def _tensor(found: Tensor | Mapping[str, Tensor]) -> Tensor:
-    if not isinstance(found, Tensor):
-        what = "no terms" if isinstance(found, Mapping) else type(found).__name__
-        raise TypeError(f"loss: expected a tensor or terms, found {what}: return a tensor, or a tensor per name")
-    return found
 
 
 def training_context(context: Context) -> Context:
@@ -373,11 +392,16 @@ class Minibatches:
     """
 
     def __init__(
-        self, load: Callable[[Sequence[int]], Iterable[Batch]], count: int, batch_size: int, context: Context, name: str
+        self,
+        load: Callable[[Sequence[int], int], Iterable[Batch]],
+        count: int,
+        batch_size: int,
+        context: Context,
+        name: str,
     ) -> None:
         """
         Args:
-            load: numbers of images → those images, in batches of ``batch_size``.
+            load: numbers of images, and a batch size → those images, in batches of that size.
             count: number of all images.
             name: name of the generator that shuffles them.
         """
@@ -386,6 +410,11 @@ class Minibatches:
         self._batch_size = batch_size
         self._context = context
         self._name = name
+
+    def of_stage(self, number: int, batch_size: int | None) -> Minibatches:
+        """Return the same images in the order of another stage than the first, in minibatches of ``batch_size``."""
+        name = f"{self._name}, stage {number}" if number else self._name
+        return Minibatches(self._load, self._count, batch_size or self._batch_size, self._context, name)
 
     @property
     def epoch_length(self) -> int:
@@ -398,7 +427,7 @@ class Minibatches:
         while True:
             order = torch.randperm(self._count, generator=self._context.generator(self._name, str(epoch))).tolist()
             found = 0
-            for batch in self._load(order[offset * self._batch_size :]):
+            for batch in self._load(order[offset * self._batch_size :], self._batch_size):
                 found += 1
                 yield batch
             if not found:

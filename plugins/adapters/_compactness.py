@@ -6,11 +6,11 @@ equation 1 and supplement 2.1.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from torch import Tensor
 
-from adkit.plugin import Batch, Context, Extractor, Features, ImageStream, Schedule, Scorer, Scores, Stream
+from adkit.plugin import Features, Schedule, Scores, See, Step, Stream
 from adkit.toolkit.blocks import BlocksAdapter, TunesBlocks, mean_terms
 from adkit.toolkit.centers import distances, fit_centers
 from adkit.toolkit.scoring import scores_of
@@ -52,23 +52,20 @@ class Compactness:
         return scores_of(maps, features.geometry, "mean")
 
 
-class CompactnessAdapter(BlocksAdapter):
+T = TypeVar("T", bound=TunesBlocks)
+
+
+class CompactnessAdapter(BlocksAdapter[T]):
     """An adapter that minimizes the mean squared distance to the mean of ψ₀, in the blocks that are tuned."""
 
     schedule = SCHEDULE
 
-    def __init__(self, params: TunesBlocks, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._compactness: Compactness
+    _compactness: Compactness
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        self._compactness = Compactness(normal)
-        self._parameters = self.trained(extractor)
+    def prepare(self, see: See) -> None:
+        self._compactness = Compactness(see.normal)
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
         return self._compactness.terms(features)
 
     def score(self, features: Features) -> Tensor:

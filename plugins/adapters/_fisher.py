@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from adkit.plugin import Batch, Context, Extractor, ImageStream, UserError, counted
-from adkit.toolkit.blocks import adaptable
+from adkit.toolkit.blocks import classified
 from adkit.toolkit.cache import add_tensor, cached
 
 from ._pretraining import class_numbers, classes_of
@@ -85,7 +85,7 @@ def fisher(
         UserError: the weights have no classifier, or the kinds of the images are not its classes.
     """
     wanted = {id(parameter) for parameter in parameters}
-    names = {id(p): name for name, p in cast(nn.Module, extractor).named_parameters() if id(p) in wanted}
+    names = {id(p): name for name, p in extractor.named_parameters() if id(p) in wanted}
     sampled = Sampled(images, count, context)
     found = cached(
         "fisher",
@@ -106,13 +106,13 @@ def compute_fisher(
 ) -> list[Tensor]:
     """Compute the Fisher information without the cache; ``fisher`` explains it."""
     started, done = time.perf_counter(), 0
-    classify, device = adaptable(extractor).classify, sampled.context.device
+    device = sampled.context.device
     generator = sampled.context.generator("fisher", "labels")
     sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
-    with _only(cast(nn.Module, extractor), parameters), torch.enable_grad():
+    with _only(extractor, parameters), torch.enable_grad():
         # One by one: the mean of squares is not the square of a batch's mean gradient.
         for image in sampled:
-            log_p = classify(image.images.to(device)).float().log_softmax(1)[0]  # (classes,)
+            log_p = classified(extractor, image.images.to(device)).float().log_softmax(1)[0]  # (classes,)
             if labels == "classes":
                 numbers = class_numbers(sampled.images.kinds, len(log_p), "fisher")
                 y = int(classes_of(image, numbers, "fisher"))
@@ -151,13 +151,13 @@ def _only(extractor: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[
 
 def _key(extractor: Extractor, names: Sequence[str], sampled: Sampled, labels: Labels) -> str:
     """The digest of all that the Fisher information depends on."""
-    module, context = cast(nn.Module, extractor), sampled.context
+    context = sampled.context
     kinds = list(sampled.images.kinds) if labels == "classes" else None
     device = torch.device(context.device).type
     # The text of a module distinguishes networks whose weights have the same names.
-    about = [FORMULA, repr(module), names, labels, kinds, context.seed, sampled.count, device]
+    about = [FORMULA, repr(extractor), names, labels, kinds, context.seed, sampled.count, device]
     digest = hashlib.sha256(json.dumps(about).encode())
-    for name, tensor in module.state_dict().items():
+    for name, tensor in extractor.state_dict().items():
         add_tensor(digest, name, tensor)
     for image in sampled:
         add_tensor(digest, str(image.kinds) if labels == "classes" else "", image.images)

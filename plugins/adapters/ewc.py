@@ -15,19 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from adkit.plugin import (
-    Batch,
-    Component,
-    Context,
-    Extractor,
-    Features,
-    ImageStream,
-    Params,
-    Scorer,
-    UserError,
-    hookimpl,
-)
-from adkit.toolkit.blocks import BLOCKS, Blocks
+from adkit.plugin import Component, Features, See, Step, UserError, hookimpl
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks, tuned
 
 from ._compactness import SCHEDULE, CompactnessAdapter
 from ._fisher import fisher
@@ -37,7 +26,7 @@ UNIFORM: Final = 3e-3
 EfficientNet-Lite 0 on images of textures, so that one strength serves both."""
 
 
-class EwcParams(Params):
+class EwcParams(TunesBlocks):
     strength: float = Field(1e4, gt=0, description="factor λ of the penalty on changes of important weights")
     fisher: Literal["predicted", "classes", "uniform"] = Field(
         "predicted",
@@ -54,7 +43,7 @@ class EwcParams(Params):
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
-class Ewc(CompactnessAdapter):
+class Ewc(CompactnessAdapter[EwcParams]):
     """The adapter of PANDA-EWC, which minimizes compactness + λ/2 Σ F (θ − θ₀)².
 
     θ₀ are the pretrained weights and F is their diagonal Fisher information. Compactness is a mean over images, where
@@ -74,39 +63,39 @@ class Ewc(CompactnessAdapter):
 
     schedule = replace(SCHEDULE, minibatches=7800)
 
-    def __init__(self, params: EwcParams, context: Context) -> None:
-        super().__init__(params, context)
-        self.params: EwcParams = params
-        self._initial: list[Tensor]
-        self._importance: list[Tensor]
+    _parameters: list[nn.Parameter]
+    _initial: list[Tensor]
+    """θ₀"""
+    _importance: list[Tensor]
+    """F"""
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
+    def prepare(self, see: See) -> None:
+        extractor, auxiliary = see.extractor, see.auxiliary
         if self.params.fisher == "classes" and auxiliary is None:
             raise UserError(
                 'adapter.fisher: expected an [auxiliary] table for "classes", the data set that the weights were '
                 'trained on, found none: add it, or set fisher = "predicted", which needs no labels'
             )
-        super().prepare(extractor, normal, auxiliary, scorer)
+        super().prepare(see)
+        self._parameters = tuned(extractor, self.params.blocks)
         self._initial = [parameter.detach().clone() for parameter in self._parameters]
         if self.params.fisher == "uniform":
             self._importance = [torch.full_like(initial, UNIFORM) for initial in self._initial]
         else:
-            images, count = normal if auxiliary is None else auxiliary, self.params.fisher_images
+            images, count = see.normal if auxiliary is None else auxiliary, self.params.fisher_images
             self._importance = fisher(extractor, self._parameters, images, self.params.fisher, count, self.context)
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
         with torch.set_grad_enabled(self.params.penalty == "explicit" and torch.is_grad_enabled()):
             penalty = self._penalty()
-        return {**super().loss(extractor, batch, features), "penalty": penalty}
+        return {**super().loss(step, features), "penalty": penalty}
 
-    def after_step(self, learning_rates: Mapping[nn.Parameter, float]) -> None:
+    def after_step(self, step: Step, rates: Mapping[nn.Parameter, float]) -> None:
         """Take the implicit step of the penalty: θ ← (θ + lr·λ·F·θ₀) / (1 + lr·λ·F)."""
         if self.params.penalty == "explicit":
             return
         for parameter, initial, importance in zip(self._parameters, self._initial, self._importance, strict=True):
-            pull = learning_rates[parameter] * self.params.strength * importance
+            pull = rates[parameter] * self.params.strength * importance
             parameter.lerp_(initial, pull / (1 + pull))
 
     def _penalty(self) -> Tensor:
@@ -120,4 +109,4 @@ class Ewc(CompactnessAdapter):
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("ewc", "adapter", EwcParams, Ewc)]
+    return [Component.adapter("ewc", EwcParams, Ewc)]

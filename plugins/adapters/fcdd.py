@@ -9,30 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from adkit.plugin import (
+    Adapter,
     Batch,
     Component,
     Context,
     Extractor,
     Features,
     Group,
-    ImageStream,
     Level,
-    Params,
     Schedule,
-    Scorer,
+    See,
     Stage,
+    Step,
     UserError,
     hookimpl,
 )
 from adkit.toolkit.augment import Augmentation, vary
-from adkit.toolkit.blocks import BLOCKS, Blocks, mean_terms, tuned
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks, mean_terms, tuned
 from adkit.toolkit.centers import fit_centers
 from adkit.toolkit.heads import ExtendedExtractor
 from adkit.toolkit.resample import apply_separably, area_matrix
@@ -41,7 +41,7 @@ NEAR_ZERO = 1e-6
 """Added to h before its logarithm is taken, so that an anomaly at h = 0 costs 13.8 and not infinity."""
 
 
-class FcddParams(Params):
+class FcddParams(TunesBlocks):
     share: float = Field(0.5, gt=0, lt=1, description="chance that an image of a step is replaced by an anomalous one")
     augmentations: tuple[Augmentation, ...] = Field(
         ("augmix", "cutout", "confetti"),
@@ -61,7 +61,7 @@ class FcddParams(Params):
     )
 
 
-class Fcdd:
+class Fcdd(Adapter[FcddParams]):
     """The adapter of FCDD: for each level it adds a level ``fcdd.<level>`` of one channel, h = sqrt(‖z‖² + 1) − 1.
 
     The projection starts at random, with the mean normal feature at 0: as in FCDD's paper, biases replace a center.
@@ -70,40 +70,33 @@ class Fcdd:
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
 
-    def __init__(self, params: FcddParams, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._groups: list[Group]
-        self._levels: tuple[str, ...]
+    _levels: tuple[str, ...]
 
     def extend(self, extractor: Extractor) -> ExtendedExtractor:
         head = Head(extractor.levels, self.params.channels, self.context).to(self.context.device)
         added = {head.added(name): Level(1, level.grid, level.geometry) for name, level in extractor.levels.items()}
         return ExtendedExtractor(extractor, head, added, "fcdd")
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        assert isinstance(extractor, ExtendedExtractor) and isinstance(extractor.head, Head)
-        self._levels = tuple(extractor.head.added(name) for name in extractor.inner.levels)
+    def prepare(self, see: See) -> None:
+        extractor, normal = _extended(see.extractor), see.normal
+        self._levels = tuple(Head.added(name) for name in extractor.inner.levels)
         missing = [name for name in self._levels if name not in normal.levels]
         if missing:
             raise UserError(
                 f"features.combine: expected the levels that adapter fcdd adds ({', '.join(self._levels)}) to stay "
                 f'themselves, found {", ".join(normal.levels)}: set combine = "none"'
             )
-        self._groups = [
-            Group(tuned(extractor.inner, self.params.blocks)),
-            Group(list(extractor.head.parameters()), self.params.head_learning_rate),
-        ]
         with torch.no_grad():
             inner = (extractor.inner(batch.images.to(self.context.device)) for batch in normal.batches())
-            extractor.head.center(fit_centers(extractor.inner.levels, inner, "level"))
+            cast(Head, extractor.head).center(fit_centers(extractor.inner.levels, inner, "level"))
 
-    def stages(self) -> Sequence[Stage]:
-        return [Stage(self._groups)]
+    def stages(self, extractor: Extractor) -> Sequence[Stage]:
+        extended = _extended(extractor)
+        heads = Group(list(extended.head.parameters()), self.params.head_learning_rate)
+        return [Stage([Group(tuned(extended.inner, self.params.blocks)), heads])]
 
-    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+    def batch(self, step: Step) -> Batch:
+        normal, auxiliary, generator = step.batch, step.auxiliary, step.generator
         chosen = (torch.rand(len(normal), generator=generator) < self.params.share).nonzero()[:, 0].tolist()
         names = torch.randint(len(self.params.augmentations), (len(chosen),), generator=generator).tolist()
         images, ids = normal.images.clone(), list(normal.ids)
@@ -122,8 +115,8 @@ class Fcdd:
         regions = normal.regions if auxiliary is None else None
         return replace(normal, images=images, ids=tuple(ids), labels=labels, masks=masks, regions=regions)
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
-        return mean_terms({name: self._losses(features, name, batch) for name in self._levels})
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
+        return mean_terms({name: self._losses(features, name, step.batch) for name in self._levels})
 
     def score(self, features: Features) -> Tensor:
         return torch.stack([features[name].mean((1, 2, 3)) for name in self._levels]).mean(0)
@@ -145,6 +138,12 @@ class Fcdd:
         if batch.labels is None:
             return mean
         return torch.where(batch.labels.to(h.device) > 0, repelled(mean), mean)
+
+
+def _extended(extractor: Extractor) -> ExtendedExtractor:
+    if not isinstance(extractor, ExtendedExtractor) or not isinstance(extractor.head, Head):
+        raise TypeError(f"expected the extractor that extend made, found a {type(extractor).__name__}")
+    return extractor
 
 
 class Head(nn.Module):
@@ -192,4 +191,4 @@ def repelled(h: Tensor) -> Tensor:
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("fcdd", "adapter", FcddParams, Fcdd)]
+    return [Component.adapter("fcdd", FcddParams, Fcdd)]

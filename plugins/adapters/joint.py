@@ -6,8 +6,6 @@ Source: equation 2 of Reiss et al., PANDA: Adapting Pretrained Features for Anom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,26 +15,23 @@ from torch import Tensor, nn
 from adkit.plugin import (
     Batch,
     Component,
-    Context,
     Extractor,
     Features,
-    Group,
     ImageStream,
-    Params,
-    Scorer,
-    Stage,
+    See,
+    Step,
     UserError,
     counted,
     hookimpl,
 )
-from adkit.toolkit.blocks import BLOCKS, Blocks, adaptable, tuned
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks, classified
 from adkit.toolkit.memory import check_memory
 
-from ._compactness import SCHEDULE, Compactness
+from ._compactness import CompactnessAdapter
 from ._pretraining import class_numbers, classes_of
 
 
-class JointParams(Params):
+class JointParams(TunesBlocks):
     alpha: float = Field(0.1, gt=0, description="weight α of compactness relative to the classification loss")
     labels: Literal["predicted", "classes"] = Field(
         "predicted",
@@ -46,14 +41,7 @@ class JointParams(Params):
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paired(Batch):
-    """A batch of normal images with one of ``[auxiliary]``, perhaps smaller, which only the classifier sees."""
-
-    auxiliary: Batch
-
-
-class Joint:
+class Joint(CompactnessAdapter[JointParams]):
     """An adapter that minimizes the classification loss on images of ``[auxiliary]`` + α · compactness of normal ones.
 
     The classifier itself is not trained, so that the features have to keep their meaning. Where its own
@@ -63,27 +51,19 @@ class Joint:
     long it trains: the length is that of PANDA-Early.
     """
 
-    schedule = SCHEDULE
+    reads_images = True
+    _numbers: dict[str, int]
+    _rows: dict[str, int]
+    _predictions: Tensor
 
-    def __init__(self, params: JointParams, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._compactness: Compactness
-        self._parameters: list[nn.Parameter]
-        self._numbers: dict[str, int]
-        self._rows: dict[str, int]
-        self._predictions: Tensor
-
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
+    def prepare(self, see: See) -> None:
+        extractor, auxiliary = see.extractor, see.auxiliary
         if auxiliary is None:
             raise UserError(
                 "adapter.use: expected an [auxiliary] table for joint, with images that the classifier must still "
                 "recognize, found none: add it, or use ewc, which needs no other images"
             )
-        self._compactness = Compactness(normal)
-        self._parameters = tuned(extractor, self.params.blocks)
+        super().prepare(see)
         with torch.no_grad():
             if self.params.labels == "predicted":
                 self._predict(extractor, auxiliary)
@@ -91,28 +71,17 @@ class Joint:
                 classes = self._logits(extractor, next(iter(auxiliary.batches()))).shape[1]
                 self._numbers = class_numbers(auxiliary.kinds, classes, "labels")
 
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
-
-    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Paired:
-        """The normal images, with those of ``[auxiliary]`` for ``loss`` to classify."""
-        if auxiliary is None:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
+        if step.auxiliary is None:
             raise UserError("adapter.use: expected an [auxiliary] table for joint, found none: add it")
-        return Paired(**vars(normal), auxiliary=auxiliary)
-
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
-        assert isinstance(batch, Paired)
-        logits = self._logits(extractor, batch.auxiliary)
-        classification = nn.functional.cross_entropy(logits, self._targets(batch.auxiliary).to(logits.device))
-        compactness = self._compactness.terms(features)
+        logits = self._logits(step.extractor, step.auxiliary)
+        classification = nn.functional.cross_entropy(logits, self._targets(step.auxiliary).to(logits.device))
+        compactness = super().loss(step, features)
         return {"classification": classification, **{name: self.params.alpha * t for name, t in compactness.items()}}
-
-    def score(self, features: Features) -> Tensor:
-        return self._compactness.score(features)
 
     def _logits(self, extractor: Extractor, batch: Batch) -> Tensor:
         """(b, classes) float32 logits of the classifier."""
-        return adaptable(extractor).classify(batch.images.to(self.context.device, non_blocking=True)).float()
+        return classified(extractor, batch.images.to(self.context.device, non_blocking=True)).float()
 
     def _targets(self, batch: Batch) -> Tensor:
         """The targets of the classification: (b,) int64 class numbers, or (b, classes) probabilities."""
@@ -139,4 +108,4 @@ class Joint:
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("joint", "adapter", JointParams, Joint)]
+    return [Component.adapter("joint", JointParams, Joint)]

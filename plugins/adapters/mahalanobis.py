@@ -12,24 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.plugin import (
-    Batch,
-    Component,
-    Context,
-    Extractor,
-    Features,
-    ImageStream,
-    Params,
-    Schedule,
-    Scorer,
-    UserError,
-    hookimpl,
-)
-from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.plugin import Component, Features, Schedule, Scorer, See, Step, UserError, hookimpl
+from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, TunesBlocks, mean_terms
 from adkit.toolkit.scoring import Aggregation, aggregated
 
 
-class MahalanobisParams(Params):
+class MahalanobisParams(TunesBlocks):
     blocks: Blocks = Field("all", description=BLOCKS)
     aggregation: Literal["scorer"] | Aggregation = Field(
         "scorer",
@@ -38,7 +26,7 @@ class MahalanobisParams(Params):
     )
 
 
-class Mahalanobis(BlocksAdapter):
+class Mahalanobis(BlocksAdapter[MahalanobisParams]):
     """An adapter that minimizes the mean score of the scorer, which was fitted before training and stays unchanged.
 
     With the scorer ``gaussian``, which aggregates by ``max``, that is equation 5; any scorer with a
@@ -48,20 +36,15 @@ class Mahalanobis(BlocksAdapter):
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, batch_size=8, epochs=250)
     needs_scorer = True
 
-    def __init__(self, params: MahalanobisParams, context: Context) -> None:
-        self.params: MahalanobisParams = params
-        self._scorer: Scorer
+    _scorer: Scorer
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        if scorer is None:
+    def prepare(self, see: See) -> None:
+        if see.scorer is None:
             raise ValueError("scorer: expected one that is fitted on the normal images, found none")
-        _check_differentiable(scorer, next(iter(normal)))
-        self._scorer = scorer
-        self._parameters = self.trained(extractor)
+        _check_differentiable(see.scorer, next(iter(see.normal)))
+        self._scorer = see.scorer
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
         return mean_terms(self._levels(features))
 
     def score(self, features: Features) -> Tensor:
@@ -83,10 +66,10 @@ def _check_differentiable(scorer: Scorer, features: Features) -> None:
         if not scorer.score(Features(levels, features.geometry)).image.requires_grad:
             raise UserError(
                 "scorer.use: expected a scorer whose score adapter mahalanobis can minimize, one that is "
-                f"differentiable, found {type(scorer).__name__}: use gaussian, or another adapter"
+                "differentiable, found one that is not: use gaussian, or another adapter"
             )
 
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("mahalanobis", "adapter", MahalanobisParams, Mahalanobis)]
+    return [Component.adapter("mahalanobis", MahalanobisParams, Mahalanobis)]

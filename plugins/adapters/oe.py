@@ -19,34 +19,33 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from adkit.plugin import (
+    Adapter,
     Batch,
     Component,
-    Context,
     Extractor,
     Features,
     Geometry,
     Group,
-    ImageStream,
     Level,
-    Params,
     Schedule,
-    Scorer,
+    See,
     Stage,
+    Step,
     UserError,
     hookimpl,
 )
-from adkit.toolkit.blocks import BLOCKS, Blocks, tuned
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks, tuned
 from adkit.toolkit.heads import ExtendedExtractor
 
 LOGIT = "logit"
 """The name of the added level: w·ψ(x) + b, above 0 where an image looks more like those of ``[auxiliary]``."""
 
 
-class OeParams(Params):
+class OeParams(TunesBlocks):
     blocks: Blocks = Field(1, description=BLOCKS)
 
 
-class Oe:
+class Oe(Adapter[OeParams]):
     """An adapter that adds a level ``logit`` of one value per image, and minimizes its logistic loss.
 
     ψ(x) are the levels' means over their locations, one after the other; the paper reads ``pool`` alone. The paper
@@ -59,28 +58,22 @@ class Oe:
         optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0, clip_norm=1e-3, batch_size=32, epochs=75
     )
 
-    def __init__(self, params: OeParams, context: Context) -> None:
-        self.params = params
-        self.context = context
-        self._parameters: list[nn.Parameter]
-
     def extend(self, extractor: Extractor) -> ExtendedExtractor:
         head = Head(sum(level.channels for level in extractor.levels.values())).to(self.context.device)
         level = Level(1, (1, 1), Geometry.covering((1, 1), self.context.image_size))
         return ExtendedExtractor(extractor, head, {LOGIT: level}, "oe")
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        if auxiliary is None:
+    def prepare(self, see: See) -> None:
+        if see.auxiliary is None:
             raise _no_auxiliary()
-        assert isinstance(extractor, ExtendedExtractor)
-        self._parameters = [*tuned(extractor.inner, self.params.blocks), *extractor.head.parameters()]
 
-    def stages(self) -> Sequence[Stage]:
-        return [Stage([Group(self._parameters)])]
+    def stages(self, extractor: Extractor) -> Sequence[Stage]:
+        if not isinstance(extractor, ExtendedExtractor):
+            raise TypeError(f"expected the extractor that extend made, found a {type(extractor).__name__}")
+        return [Stage([Group([*tuned(extractor.inner, self.params.blocks), *extractor.head.parameters()])])]
 
-    def batch(self, normal: Batch, auxiliary: Batch | None, generator: torch.Generator) -> Batch:
+    def batch(self, step: Step) -> Batch:
+        normal, auxiliary = step.batch, step.auxiliary
         if auxiliary is None:
             raise _no_auxiliary()
         return Batch(
@@ -89,10 +82,10 @@ class Oe:
             labels=torch.tensor([0] * len(normal) + [1] * len(auxiliary), device=normal.images.device),
         )
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
         """The mean of −log p(label), in two terms: what normal images and what the others add to it."""
         logits = self.score(features)
-        labels = torch.zeros_like(logits) if batch.labels is None else batch.labels.to(logits)
+        labels = torch.zeros_like(logits) if step.batch.labels is None else step.batch.labels.to(logits)
         return {
             "normal": ((1 - labels) * softplus(logits)).mean(),  # −log(1 − σ(z))
             "auxiliary": (labels * softplus(-logits)).mean(),  # −log σ(z)
@@ -127,4 +120,4 @@ def _no_auxiliary() -> UserError:
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("oe", "adapter", OeParams, Oe)]
+    return [Component.adapter("oe", OeParams, Oe)]

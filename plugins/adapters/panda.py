@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit.plugin import Component, Params, hookimpl
-from adkit.toolkit.blocks import BLOCKS, Blocks
+from adkit.plugin import Component, hookimpl
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks
 
 from ._compactness import SCHEDULE, CompactnessAdapter
 
 
-class PandaParams(Params):
+class PandaParams(TunesBlocks):
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
-class Panda(CompactnessAdapter):
+class Panda(CompactnessAdapter[PandaParams]):
     """The adapter of PANDA-Early: the squared distance to the mean of ψ₀ is minimized for a fixed number of steps."""
 
     schedule = replace(SCHEDULE, minibatches=2300)
@@ -29,4 +29,4 @@ class Panda(CompactnessAdapter):
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("panda", "adapter", PandaParams, Panda)]
+    return [Component.adapter("panda", PandaParams, Panda)]

@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import Field
 
-from adkit.plugin import Component, Fuse, Params, hookimpl
-from adkit.toolkit.blocks import BLOCKS, Blocks
+from adkit.plugin import Component, hookimpl
+from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks
 
 from ._compactness import SCHEDULE, CompactnessAdapter
 
 
-class SesParams(Params):
+class SesParams(TunesBlocks):
     blocks: Blocks = Field(2, description=BLOCKS)
 
 
-class Ses(CompactnessAdapter):
+class Ses(CompactnessAdapter[SesParams]):
     """Sample-wise early stopping: a state is kept every ``snapshot_epochs``, and all of them become the detector.
 
     Each state scores every image; the image's score is the largest of these over the mean that that state gives normal
@@ -31,9 +31,9 @@ class Ses(CompactnessAdapter):
     """
 
     schedule = replace(SCHEDULE, minibatches=4688)  # 150,000 images, some of them again and again
-    fuse: Fuse = "max_ratio"
+    fuse = "max_ratio"
 
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("ses", "adapter", SesParams, Ses)]
+    return [Component.adapter("ses", SesParams, Ses)]

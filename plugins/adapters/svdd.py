@@ -11,25 +11,13 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from adkit.plugin import (
-    Batch,
-    Component,
-    Context,
-    Extractor,
-    Features,
-    ImageStream,
-    Params,
-    Schedule,
-    Scorer,
-    Scores,
-    hookimpl,
-)
-from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, mean_terms
+from adkit.plugin import Component, Features, Schedule, Scores, See, Step, hookimpl
+from adkit.toolkit.blocks import BLOCKS, Blocks, BlocksAdapter, TunesBlocks, mean_terms
 from adkit.toolkit.centers import Centers, Distance, distances, fit_centers
 from adkit.toolkit.scoring import Aggregation, scores_of
 
 
-class SvddParams(Params):
+class SvddParams(TunesBlocks):
     distance: Distance = Field("l1", description="distance between a feature and its center")
     centers: Centers = Field(
         "location", description="location: one center per location of a level; level: one for all of its locations"
@@ -38,7 +26,7 @@ class SvddParams(Params):
     blocks: Blocks = Field("all", description=BLOCKS)
 
 
-class Svdd(BlocksAdapter):
+class Svdd(BlocksAdapter[SvddParams]):
     """The adapter of Deep SVDD, which minimizes the mean distance to the centers of ψ₀, with weight decay.
 
     Equation 1 is for one vector per image. Here all locations of a level together are that vector, so that its center
@@ -48,17 +36,12 @@ class Svdd(BlocksAdapter):
 
     schedule = Schedule(optimizer="adam", learning_rate=1e-6, weight_decay=1e-6, batch_size=8, epochs=250)
 
-    def __init__(self, params: SvddParams, context: Context) -> None:
-        self.params: SvddParams = params
-        self._centers: dict[str, Tensor]
+    _centers: dict[str, Tensor]
 
-    def prepare(
-        self, extractor: Extractor, normal: ImageStream, auxiliary: ImageStream | None, scorer: Scorer | None
-    ) -> None:
-        self._centers = fit_centers(normal.levels, normal, self.params.centers)
-        self._parameters = self.trained(extractor)
+    def prepare(self, see: See) -> None:
+        self._centers = fit_centers(see.normal.levels, see.normal, self.params.centers)
 
-    def loss(self, extractor: Extractor, batch: Batch, features: Features) -> dict[str, Tensor]:
+    def loss(self, step: Step, features: Features) -> dict[str, Tensor]:
         return mean_terms(self._scores(features).levels)
 
     def score(self, features: Features) -> Tensor:
@@ -71,4 +54,4 @@ class Svdd(BlocksAdapter):
 
 @hookimpl
 def adkit_adapters() -> list[Component[Any]]:
-    return [Component("svdd", "adapter", SvddParams, Svdd)]
+    return [Component.adapter("svdd", SvddParams, Svdd)]

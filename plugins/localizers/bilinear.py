@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.plugin import Component, Context, Params, Scores, UserError, hookimpl
+from adkit.plugin import Component, Localizer, Params, Scores, UserError, hookimpl
 from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centers
 
 
@@ -19,16 +19,12 @@ class BilinearParams(Params):
     reduce: Literal["mean", "sum"] = Field(default="mean", description="how the maps of several levels become one")
 
 
-class Bilinear:
+class Bilinear(Localizer[BilinearParams]):
     """A localizer that enlarges maps bilinearly, averages or sums them, and smooths the result.
 
     Source: Rippel et al., Transfer Learning Gaussian Anomaly Detection by Fine-tuning Representations (2021), section
     3, who average and do not smooth; Reiss et al., PANDA (CVPR 2021), supplement 2.3, who add and smooth.
     """
-
-    def __init__(self, params: BilinearParams, context: Context) -> None:
-        self._params = params
-        self._image_size = context.image_size
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         """(n, height, width) float32: one map per image, of ``size`` (height, width), whatever the input's size.
@@ -47,16 +43,16 @@ class Bilinear:
             enlarged = apply_separably(cells, along[0], along[1])  # (n, H, W)
             total = enlarged if total is None else total.add_(enlarged)
         assert total is not None
-        return total / len(scores.maps) if self._params.reduce == "mean" else total
+        return total / len(scores.maps) if self.params.reduce == "mean" else total
 
     def _matrix(self, scores: Scores, name: str, axis: int, size: int, device: torch.device) -> Tensor:
         """(size, cells): the matrix that enlarges and smooths along one axis, both of which are linear."""
         geometry, cells = scores.geometry[name], scores.maps[name].shape[1 + axis]
-        positions = pixel_centers(size, device) * (self._image_size[axis] / size)
+        positions = pixel_centers(size, device) * (self.context.image_size[axis] / size)
         enlarge = interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)
-        return gaussian_matrix(size, self._params.smoothing, device) @ enlarge  # (size, cells)
+        return gaussian_matrix(size, self.params.smoothing, device) @ enlarge  # (size, cells)
 
 
 @hookimpl
 def adkit_localizers() -> list[Component[BilinearParams]]:
-    return [Component("bilinear", "localizer", BilinearParams, Bilinear)]
+    return [Component.localizer("bilinear", BilinearParams, Bilinear)]

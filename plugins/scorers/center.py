@@ -19,6 +19,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -38,12 +39,11 @@ class CenterParams(Params):
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
-class Center:
+class Center(Scorer[CenterParams]):
     """A scorer by the distance to the mean over all images and, with ``centers = "level"``, over all locations."""
 
     def __init__(self, params: CenterParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._centers: dict[str, Tensor] = {}
 
     def fit(self, stream: Stream) -> None:
@@ -73,4 +73,4 @@ class Center:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("center", "scorer", CenterParams, Center)]
+    return [Component.scorer("center", CenterParams, Center)]

@@ -21,6 +21,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -85,7 +86,7 @@ class GaussianParams(Params):
         return components
 
 
-class Gaussian:
+class Gaussian(Scorer[GaussianParams]):
     """A scorer by Gaussians, fitted and applied in float64; on MPS, which lacks that, they are applied in float32.
 
     ``global`` and ``tied`` count each location of each image as one sample, also for shrinkage, though neighbors are
@@ -94,8 +95,7 @@ class Gaussian:
     """
 
     def __init__(self, params: GaussianParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._fitted: dict[str, Whitening] = {}
 
     def fit(self, stream: Stream) -> None:
@@ -226,4 +226,4 @@ def _groups(level: Level, covariance: str) -> int:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("gaussian", "scorer", GaussianParams, Gaussian)]
+    return [Component.scorer("gaussian", GaussianParams, Gaussian)]

@@ -21,6 +21,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -60,12 +61,11 @@ class KnnParams(Params):
         return centroids
 
 
-class Knn:
+class Knn(Scorer[KnnParams]):
     """A scorer by nearest neighbors, with one bank per level, of the features of all images and locations."""
 
     def __init__(self, params: KnnParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._banks: Mapping[str, Bank | RecordableBank] = {}
 
     def fit(self, stream: Stream) -> None:
@@ -154,4 +154,4 @@ class Knn:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("knn", "scorer", KnnParams, Knn)]
+    return [Component.scorer("knn", KnnParams, Knn)]

@@ -16,49 +16,36 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
     counted,
-    did_you_mean,
     hookimpl,
 )
 from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, foreign_state, scores_of
 
 
 class LogitParams(Params):
-    levels: tuple[str, ...] = Field((), description="levels of one channel to read; default: all such levels")
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
-class Logit:
-    """A scorer whose scores are levels of one channel; nothing is learned, and the state says which levels they are."""
+class Logit(Scorer[LogitParams]):
+    """A scorer whose scores are the levels of one channel; nothing is learned, the state says which levels they are."""
 
     def __init__(self, params: LogitParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._grids: dict[str, Tensor] = {}  # level name → its (height, width)
 
     def fit(self, stream: Stream) -> None:
         levels = stream.levels
         single = [name for name, level in levels.items() if level.channels == 1]
-        for name in self.params.levels:
-            if name not in levels:
-                raise UserError(
-                    f"scorer.levels: expected levels of the features, found {name!r}{did_you_mean(name, levels)}: "
-                    f"name some of {', '.join(levels)}"
-                )
-            if name not in single:
-                raise UserError(
-                    f"scorer.levels: expected levels of one channel, found {name!r} of {levels[name].channels}: "
-                    "name others, or use another scorer"
-                )
         if not single:
             raise UserError(
                 f"scorer.use: logit reads levels of one channel, and there are none among {', '.join(levels)}: use it "
                 "with an adapter that adds one, such as fcdd, or use another scorer"
             )
-        self._grids = {name: torch.tensor(levels[name].grid).float() for name in self.params.levels or single}
+        self._grids = {name: torch.tensor(levels[name].grid).float() for name in single}
 
     def score(self, features: Features) -> Scores:
         if not self._grids:
@@ -82,4 +69,4 @@ class Logit:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("logit", "scorer", LogitParams, Logit)]
+    return [Component.scorer("logit", LogitParams, Logit)]

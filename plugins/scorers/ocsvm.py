@@ -21,6 +21,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -83,7 +84,7 @@ class Machine:
         return Machine(*(tensor.to(device, dtype) for tensor in tensors))
 
 
-class Ocsvm:
+class Ocsvm(Scorer[OcsvmParams]):
     """A scorer by a one-class support vector machine per level, over the means of the level's locations.
 
     The score of a level is minus the decision function, so that it is above 0 outside. There is no map.
@@ -96,8 +97,7 @@ class Ocsvm:
     """
 
     def __init__(self, params: OcsvmParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._machines: dict[str, Machine] = {}
 
     def fit(self, stream: Stream) -> None:
@@ -180,4 +180,4 @@ def _pooled(values: Tensor) -> Tensor:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("ocsvm", "scorer", OcsvmParams, Ocsvm)]
+    return [Component.scorer("ocsvm", OcsvmParams, Ocsvm)]

@@ -24,6 +24,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -71,7 +72,7 @@ class SpadeParams(Params):
         return centroids
 
 
-class Spade:
+class Spade(Scorer[SpadeParams]):
     """A scorer by L2 distances to retrieved normal images, all of whose spatial levels it keeps.
 
     Each value takes 4 bytes: 5.6 MB per image for WideResNet-50-2's three levels at 224, and 22.5 MB with ``concat``.
@@ -79,8 +80,7 @@ class Spade:
     """
 
     def __init__(self, params: SpadeParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._images: Bank | RecordableBank | None = None
         self._locations: dict[str, Tensor] = {}  # (images, h, w, c), or with centroids (h, w, centroids, c)
 
@@ -235,4 +235,4 @@ def _check_levels(levels: Mapping[str, Level]) -> None:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("spade", "scorer", SpadeParams, Spade)]
+    return [Component.scorer("spade", SpadeParams, Spade)]

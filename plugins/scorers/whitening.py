@@ -23,6 +23,7 @@ from adkit.plugin import (
     Level,
     NotFittedError,
     Params,
+    Scorer,
     Scores,
     Stream,
     UserError,
@@ -57,7 +58,7 @@ class WhiteningParams(Params):
     aggregation: Aggregation = Field("max", description="how a level's map becomes the image's score")
 
 
-class PcaWhitening:
+class PcaWhitening(Scorer[WhiteningParams]):
     """A scorer by principal components of a level's normal features, each divided by its standard deviation.
 
     n features vary in n − 1 directions at most, and more often than not there are fewer images than channels. How an
@@ -67,8 +68,7 @@ class PcaWhitening:
     """
 
     def __init__(self, params: WhiteningParams, context: Context) -> None:
-        self.params = params
-        self.context = context
+        super().__init__(params, context)
         self._fitted: dict[str, Whitening] = {}
         self._banks: Mapping[str, Bank | RecordableBank] = {}
 
@@ -204,4 +204,4 @@ class PcaWhitening:
 
 @hookimpl
 def adkit_scorers() -> list[Component[Any]]:
-    return [Component("whitening", "scorer", WhiteningParams, PcaWhitening)]
+    return [Component.scorer("whitening", WhiteningParams, PcaWhitening)]

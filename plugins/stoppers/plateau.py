@@ -7,15 +7,13 @@ would tell anomalous ones apart, and no normal image shows that. It is here to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
+from adkit.plugin import Component, Context, Look, Params, Stopper, Verdict, hookimpl
 from adkit.toolkit.patience import Patience, none_held_out
 
 
@@ -27,34 +25,28 @@ class PlateauParams(Params):
     min_delta: float = Field(0.0, ge=0, description="the mean score must fall by more than this to count as better")
 
 
-class Plateau(Patience):
+class Plateau(Patience, Stopper[PlateauParams]):
     """A stopper that judges by the mean of the adapter's score over the held-out images."""
 
     def __init__(self, params: PlateauParams, context: Context) -> None:
-        super().__init__("validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)
+        Stopper.__init__(self, params, context)
+        Patience.__init__(self, "validation score", params.patience, lower_is_better=True, min_delta=params.min_delta)
         self.validation = params.validation
 
-    def check(
-        self,
-        progress: Progress,
-        extractor: Callable[[Tensor], Features],
-        adapter: Adapter,
-        held_out: Iterable[Batch],
-        generator: torch.Generator,
-    ) -> Verdict:
+    def check(self, look: Look) -> Verdict:
         total, images = 0.0, 0
         with torch.no_grad():
-            for batch in held_out:
-                scores = adapter.score(extractor(batch.images))  # (n,)
+            for batch in look.held_out:
+                scores = look.adapter.score(look.extractor(batch.images))  # (n,)
                 total += float(scores.cpu().double().sum())
                 images += len(scores)
         if not images:
             raise none_held_out("plateau")
         if not isfinite(total):
-            return self.judge(progress, None, "scores of held-out images became NaN or infinite")
-        return self.judge(progress, total / images)
+            return self.judge(look.progress, None, "scores of held-out images became NaN or infinite")
+        return self.judge(look.progress, total / images)
 
 
 @hookimpl
 def adkit_stoppers() -> list[Component[Any]]:
-    return [Component("plateau", "stopper", PlateauParams, Plateau)]
+    return [Component.stopper("plateau", PlateauParams, Plateau)]

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from adkit.metrics import image_metrics
-from adkit.plugin import Adapter, Batch, Component, Context, Features, Params, Progress, Verdict, hookimpl
+from adkit.plugin import Batch, Component, Context, Look, Params, Stopper, Verdict, hookimpl
 from adkit.toolkit.augment import SEVERITY, Augmentation, vary
 from adkit.toolkit.patience import Patience, none_held_out
 
@@ -55,7 +55,7 @@ class Draws:
     """Number of an image → the augmentation and the seed of each time that it was drawn to be changed."""
 
 
-class Vicinal(Patience):
+class Vicinal(Patience, Stopper[VicinalParams]):
     """A stopper that judges by the ROC AUC of the adapter's score between unchanged and changed draws.
 
     Changed images have the 256 gray values of a file. Where all checks see the same draws, they are made at the first
@@ -63,36 +63,30 @@ class Vicinal(Patience):
     """
 
     def __init__(self, params: VicinalParams, context: Context) -> None:
-        super().__init__("validation AUROC", params.patience)
-        self.params = params
-        self.context = context
+        Stopper.__init__(self, params, context)
+        Patience.__init__(self, "validation AUROC", params.patience)
         self.validation = params.validation
         self._images: int | None = None
         self._kept: dict[int, list[Tensor]] = {}
         self._room = 0 if params.redraw else KEPT
 
-    def check(
-        self,
-        progress: Progress,
-        extractor: Callable[[Tensor], Features],
-        adapter: Adapter,
-        held_out: Iterable[Batch],
-        generator: torch.Generator,
-    ) -> Verdict:
+    def check(self, look: Look) -> Verdict:
         if self._images is None:  # counted once, so that later checks are spared that pass
-            self._images = sum(len(batch) for batch in held_out)
+            self._images = sum(len(batch) for batch in look.held_out)
         if not self._images:
             raise none_held_out("vicinal")
-        draws = self.draw(self._images, generator if self.params.redraw else self.context.generator("vicinal"))
+        draws = self.draw(self._images, look.generator if self.params.redraw else self.context.generator("vicinal"))
         with torch.no_grad():
-            normal, changed = self._scores(draws, lambda images: adapter.score(extractor(images)).cpu(), held_out)
+            normal, changed = self._scores(
+                draws, lambda images: look.adapter.score(look.extractor(images)).cpu(), look.held_out
+            )
         scores = torch.cat([normal, changed])
         unusable = int((~scores.isfinite()).sum())
         if unusable:
             trouble = f"{unusable} of {len(scores)} validation scores NaN or infinite"
-            return self.judge(progress, None, trouble)
+            return self.judge(look.progress, None, trouble)
         labels = torch.cat([torch.zeros(len(normal)), torch.ones(len(changed))])
-        return self.judge(progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
+        return self.judge(look.progress, image_metrics(scores.numpy(), labels.numpy())["image_auroc"])
 
     def draw(self, images: int, generator: torch.Generator) -> Draws:
         """Draw from ``images`` images, at least one to stay unchanged and one to be changed."""
@@ -155,4 +149,4 @@ def _stacked(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 @hookimpl
 def adkit_stoppers() -> list[Component[Any]]:
-    return [Component("vicinal", "stopper", VicinalParams, Vicinal)]
+    return [Component.stopper("vicinal", VicinalParams, Vicinal)]

@@ -86,19 +86,28 @@ def test_check_counts_images_and_memory(recipe, tmp_path):
 
 
 FAULTY = """
-from adkit.plugin import Component, Params, hookimpl
+from adkit.plugin import Component, Params, Scorer, hookimpl
 
-class Faulty:
+class Faulty(Scorer):
     def fit(self, stream):
         raise ZeroDivisionError("in the plugin")
 
+    def score(self, features):
+        pass
+
+    def state_dict(self):
+        pass
+
+    def load_state_dict(self, state):
+        pass
+
 @hookimpl
 def adkit_scorers():
-    return [Component("faulty", "scorer", Params, lambda params, context: Faulty())]
+    return [Component.scorer("faulty", Params, Faulty)]
 """
 
 
-def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path, monkeypatch):
+def test_a_fault_of_a_plugin_exits_1_and_names_the_plugin_and_its_log(recipe, tmp_path, monkeypatch):
     install(tmp_path, "broken", FAULTY)
     monkeypatch.syspath_prepend(tmp_path)
     text = recipe.read_text().replace('use = "knn"\nk = 1', 'use = "faulty"')
@@ -106,8 +115,9 @@ def test_an_internal_fault_exits_1_and_names_its_log(recipe, tmp_path, monkeypat
     done = adkit("run", recipe, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     log = tmp_path / "runs" / "small.failed.log"
-    assert "scorer faulty of broken 1.0 (broken_plugin): ZeroDivisionError: in the plugin" in done.stderr
-    assert f"the traceback is in {log}" in done.stderr
+    sentence = "plugin fault: scorer faulty of broken 1.0 (broken_plugin): ZeroDivisionError: in the plugin"
+    assert f"{sentence}; the traceback is in {log}" in done.stderr
+    assert "internal fault" not in done.stderr
     assert "Traceback" in log.read_text()
     assert "Traceback" not in done.stderr
 

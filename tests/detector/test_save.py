@@ -125,7 +125,7 @@ def test_no_calibration_no_threshold_and_no_p_values(small_recipe, stripes):
 def test_the_manifest_states_what_was_run(small_run):
     saved = Path(small_run.folder)
     values = json.loads((saved / "detector" / "manifest.json").read_text())
-    assert values["schema"] == "adkit.detector/4", "adkit/detector/manifest.py: SCHEMA changes with the files' meaning"
+    assert values["schema"] == "adkit.detector/5", "adkit/detector/manifest.py: SCHEMA changes with the files' meaning"
     assert values["scorer"]["name"] == "knn"
     assert values["scorer"]["params"]["k"] == 1
     assert values["preprocessing"] == {"resize": "squash", "image_size": 64, "crop": 64}

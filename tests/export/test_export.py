@@ -45,6 +45,7 @@ CASES = {
     "spade": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 3}},
     "spade of all": {"extractor": ALL, "scorer": {"use": "spade", "retrieve": 0, "combine": "concat"}},
     "spade of centroids": {"extractor": ALL, "scorer": {"use": "spade", "centroids": 2}},
+    "some levels": {"extractor": ALL, "scorer": {"use": "gaussian", "levels": ["layer2", "pool"]}},
     "ensemble": {"extractor": ENSEMBLE},
     "ses": {
         "extractor": POOLED,

@@ -143,7 +143,7 @@ def test_score_that_is_not_finite_names_the_image():
 
     detector = ScoringPath([Member(0, Broken())], Nearest())
     with pytest.raises(
-        UserError, match=r"scorer: the score of image 0\.5\.png: expected finite values, found NaN or inf"
+        UserError, match=r"Broken: the score of image 0\.5\.png: expected finite values, found NaN or inf"
     ):
         list(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
 

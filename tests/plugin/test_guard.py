@@ -8,7 +8,8 @@ import torch
 from adkit import UserError
 from adkit.errors import PluginError
 from adkit.plugin import Features, Geometry, Level, Scores
-from adkit.plugin.guard import blaming, check_features, check_map, check_scores
+from adkit.plugin.checks import check_features, check_map, check_scores
+from adkit.plugin.guard import blaming
 
 GEOMETRY = Geometry((1.0, 1.0), (2.0, 2.0))
 LEVELS = {"a": Level(3, (4, 4), GEOMETRY)}
@@ -30,14 +31,30 @@ def test_features_as_stated_pass():
     assert check_features(features(), LEVELS, 2, WHO)["a"].shape == (2, 4, 4, 3)
 
 
+def test_plain_features_get_the_geometry_of_their_levels():
+    assert check_features({"a": torch.zeros(2, 4, 4, 3)}, LEVELS, 2, WHO).geometry == {"a": GEOMETRY}
+
+
+def test_a_map_gets_the_geometry_of_the_level_of_its_name():
+    scores = Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4)})
+    assert check_scores(scores, features(), WHO).geometry == {"a": GEOMETRY}
+
+
+def test_a_map_of_other_cells_keeps_the_geometry_that_the_scorer_states():
+    own = Geometry((2.0, 2.0), (4.0, 4.0))
+    scores = Scores(torch.zeros(2), {"a": torch.zeros(2, 2, 2)}, {"a": own})
+    assert check_scores(scores, features(), WHO).geometry == {"a": own}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"a": torch.zeros(2, 4, 4, 3)}, "expected adkit.plugin.Features, found dict"),
-        (features(name="b"), "expected the levels a, found b"),
-        (features((2, 8, 8, 3)), "level a: expected shape (2, 4, 4, 3), found (2, 8, 8, 3)"),
-        (features((2, 3, 4, 4)), "level a: expected shape (2, 4, 4, 3), found (2, 3, 4, 4)"),
-        (features(geometry=Geometry((0.0, 0.0), (2.0, 2.0))), "level a: expected its geometry with it"),
+        (torch.zeros(2, 4, 4, 3), "features: expected a dict of levels, found a tensor (2, 4, 4, 3) float32"),
+        (features(name="b"), "features: expected the levels a, found b"),
+        (features((2, 8, 8, 3)), "level a: expected shape (2, 4, 4, 3), found a tensor (2, 8, 8, 3) float32"),
+        (features((2, 3, 4, 4)), "level a: expected shape (2, 4, 4, 3), found a tensor (2, 3, 4, 4) float32"),
+        ({"a": torch.zeros(2, 4, 4, 3).half()}, "level a: expected float32, found float16: convert it: .float()"),
+        (features(geometry=Geometry((0.0, 0.0), (2.0, 2.0))), "level a: expected the geometry that levels states"),
     ],
 )
 def test_features_other_than_stated(given, sentence):
@@ -47,21 +64,23 @@ def test_features_other_than_stated(given, sentence):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (None, "expected adkit.plugin.Scores, found NoneType"),
-        (torch.zeros(2), "expected adkit.plugin.Scores, found Tensor"),
-        (Scores(torch.zeros(2).numpy()), "scores: expected a torch tensor, found ndarray"),
+        (None, "score: expected an adkit.plugin.Scores, found None"),
+        (torch.zeros(2), "score: expected an adkit.plugin.Scores, found a tensor (2,) float32: return Scores(image)"),
+        (Scores(torch.zeros(2).numpy()), "scores: expected a torch tensor, found a ndarray: make one of it"),
         (Scores(torch.zeros(3)), "scores: expected shape (2,), found (3,)"),
         (Scores(torch.zeros(2).double()), "scores: expected float32, found float64"),
-        (Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4)}), "map 'a': expected its geometry"),
+        (Scores(torch.zeros(2), {"b": torch.zeros(2, 4, 4)}), "map 'b': expected its geometry in Scores.geometry, as"),
+        (Scores(torch.zeros(2), {"a": torch.zeros(2, 8, 8)}), "map 'a': expected its geometry in Scores.geometry, as"),
         (Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4, 1)}, {"a": GEOMETRY}), "map 'a': expected shape (2, 4, 4)"),
     ],
 )
 def test_scores_that_are_none(given, sentence):
-    assert refused(check_scores, given, 2).startswith(sentence)
+    assert refused(check_scores, given, features()).startswith(sentence)
 
 
 def test_a_map_of_another_size():
-    assert refused(check_map, torch.zeros(2, 8, 8), 2, (16, 16)) == "map: expected shape (2, 16, 16), found (2, 8, 8)"
+    found = refused(check_map, torch.zeros(2, 8, 8), 2, (16, 16))
+    assert found == "map: expected shape (2, 16, 16), found (2, 8, 8): give one row per image"
 
 
 @pytest.mark.parametrize(

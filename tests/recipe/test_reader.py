@@ -15,7 +15,7 @@ from tests.recipe.texts import FULL, SMALLEST, problems, read
 def test_the_smallest_recipe_has_every_default():
     recipe = read(SMALLEST)
     assert (recipe.run.name, recipe.run.seed, recipe.run.device) == ("run", 0, "auto")
-    assert (recipe.extractors[0].name, recipe.localizer.name, recipe.scorer_fit) == (
+    assert (recipe.extractors[0].name, recipe.localizer.name, recipe.scorer_table.fit) == (
         "timm",
         "bilinear",
         "adapted",
@@ -34,7 +34,7 @@ def test_a_full_recipe(tile):
     assert recipe.adapter.params.strength == 1e4
     assert recipe.training.epochs == 250
     assert recipe.auxiliary.root == "outliers"
-    assert (recipe.scorer.params.k, recipe.scorer_fit) == (5, "initial")
+    assert (recipe.scorer.params.k, recipe.scorer_table.fit) == (5, "initial")
     assert str(recipe.scorer.registered.origin) == "handmade 1.0 (handmade.plugin)"
 
 

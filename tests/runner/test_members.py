@@ -71,7 +71,7 @@ def test_largest_ratio_of_members():
 
 def test_the_largest_ratio_needs_scales():
     path = ScoringPath([Member(0, Multiple(1.0), scale=0.0)], Enlarge(), "max_ratio")
-    with pytest.raises(adkit.errors.PluginError, match="scale: expected a number above 0"):
+    with pytest.raises(ValueError, match="scale: expected a number above 0"):
         path.score([features(1.0, 0, 0, 0)])
 
 

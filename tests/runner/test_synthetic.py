@@ -20,12 +20,13 @@ from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
 from adkit.detector.load import Loaded, load_detector
 from adkit.inference.assemble import assemble
-from adkit.inference.pipeline import Fused, Member, ScoringPath, embed
+from adkit.inference.pipeline import Member, ScoringPath, embed
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.plugin import Scores
 from adkit.recipe.reader import read_recipe
 from adkit.runner.evaluate import Evaluation
 from adkit.runner.synthetic import synthetic_aurocs
+from adkit.testing import TinyScorer
 from tests.data.categories import write_category, write_classes
 
 ADAPTER = {"use": "panda", "blocks": ["layer4"]}
@@ -204,21 +205,19 @@ def test_an_unreadable_image_is_left_out_of_both_sides(small_recipe, stripes):
 # What cannot be ranked --------------------------------------------------------------------------------
 
 
-class Endless(ScoringPath):
+class Endless(TinyScorer):
     """Scores every image by infinity."""
 
     def score(self, features):
-        image = torch.full((features[0].count,), torch.inf)
-        return Fused(image, (Scores(image, {}, {}),))
+        return Scores(torch.full((features.count,), torch.inf))
 
 
 def test_a_score_that_is_not_finite_is_told_with_image_and_kind(small_recipe):
     parts = assemble(read_recipe(small_recipe))
     images = list(held_out(small_recipe))
     normal = Evaluation(images, np.zeros(len(images), np.float32), np.zeros((len(images), 1), np.float32))
+    path = ScoringPath([Member(0, Endless())], parts.localizer)
     with pytest.raises(
-        UserError, match=r"the score of image stripes/train/good/\d+\.png with a drawn \w+: expected fin"
+        UserError, match=r"Endless: the score of image stripes/train/good/\d+\.png with a drawn \w+: expected fin"
     ):
-        synthetic_aurocs(
-            Endless((), parts.localizer), parts.embeddings, normal, parts, BadImages(1), lambda count: None
-        )
+        synthetic_aurocs(path, parts.embeddings, normal, parts, BadImages(1), lambda count: None)

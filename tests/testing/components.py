@@ -1,17 +1,29 @@
-"""Honest components for the tests of ``adkit.testing`` to break, and what a check that fails looks like."""
+"""Honest components for the tests of ``adkit.testing`` to break, and what a check that fails looks like.
+
+The components inherit from no base class, as those of an author who wants no adkit in his own code.
+"""
 
 import pytest
 import torch
+from torch import nn
 
-from adkit.plugin import NotFittedError, Scores, Verdict
+from adkit.plugin import POOL, Geometry, Group, Level, NotFittedError, Scores, Stage, Verdict
 from adkit.toolkit.scoring import checked_state
 
 
-def trips(check, run):
+def failures(run):
+    """The lines of the checks that fail, each of which says what was expected and what was found."""
     with pytest.raises(AssertionError) as failure:
         run()
-    assert str(failure.value).startswith(f"{check}: expected "), failure.value
-    assert ", found " in str(failure.value)
+    lines = str(failure.value).splitlines()
+    assert all(": expected " in line and ", found " in line for line in lines), lines
+    return lines
+
+
+def trips(checks, run):
+    """These checks fail, named in one string, each in one line; all others pass."""
+    lines = failures(run)
+    assert sorted(line.partition(": expected ")[0] for line in lines) == sorted(checks.split(", ")), lines
 
 
 class Nearest:
@@ -47,12 +59,39 @@ class Nearby:
 class Fixed:
     """Stops after 20 minibatches."""
 
-    def check(self, progress, extractor, adapter, held_out, generator):
-        stop = progress.minibatches >= 20
-        return Verdict(keep=True, stop=stop, reason=f"{progress.minibatches} of 20 minibatches")
+    def check(self, look):
+        done = look.progress.minibatches
+        return Verdict(keep=True, stop=done >= 20, reason=f"{done} of 20 minibatches")
 
-    def state_dict(self):
-        return {}
 
-    def load_state_dict(self, state):
+class Grays(nn.Module):
+    """One trained weight times the mean of each quarter of an image."""
+
+    levels = {"gray": Level(1, (2, 2), Geometry.covering((2, 2), (24, 20)))}
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.eval()
+
+    def forward(self, images):
+        return {"gray": self.weight * nn.functional.adaptive_avg_pool2d(images, 2).mean(1)[..., None]}
+
+    def blocks(self):
+        return {"weight": [self.weight]}
+
+
+class Draws:
+    """Draws the pooled features to 0."""
+
+    def prepare(self, see):
         pass
+
+    def stages(self, extractor):
+        return [Stage([Group(extractor.blocks()["layer2"])])]
+
+    def loss(self, step, features):
+        return self.score(features).mean()
+
+    def score(self, features):
+        return features[POOL].square().sum((1, 2, 3))

@@ -15,29 +15,29 @@ from tests.testing.components import Nearest, trips
 
 
 class Terms(TinyAdapter):
-    def loss(self, extractor, batch, features):
-        loss = super().loss(extractor, batch, features)
+    def loss(self, step, features):
+        loss = super().loss(step, features)
         return {"near": loss / 4, "far": loss * 3 / 4}
 
 
 class NoTerms(TinyAdapter):
-    def loss(self, extractor, batch, features):
+    def loss(self, step, features):
         return {}
 
 
 class NamelessTerm(TinyAdapter):
-    def loss(self, extractor, batch, features):
-        return {"": super().loss(extractor, batch, features)}
+    def loss(self, step, features):
+        return {"": super().loss(step, features)}
 
 
 class TermAImage(TinyAdapter):
-    def loss(self, extractor, batch, features):
+    def loss(self, step, features):
         return {"near": self.score(features)}
 
 
 class TermsThatCancel(TinyAdapter):
-    def loss(self, extractor, batch, features):
-        loss = super().loss(extractor, batch, features)
+    def loss(self, step, features):
+        loss = super().loss(step, features)
         return {"near": loss / 0, "far": loss}
 
 
@@ -69,80 +69,67 @@ class TwoLengths(TinyAdapter):
     schedule = Schedule(minibatches=10, epochs=1.0)
 
 
-class BackwardStage(TinyAdapter):
-    def stages(self):
-        return [Stage([Group(self._parameters, learning_rate=-1.0)])]
-
-
-class ForeignParameters(TinyAdapter):
-    def stages(self):
-        return [Stage([Group([*self._parameters, nn.Parameter(torch.ones(1))])])]
-
-
 class ScoredByIt(TinyAdapter):
     needs_scorer = True
 
-    def prepare(self, extractor, normal, auxiliary, scorer):
-        super().prepare(extractor, normal, auxiliary, scorer)
-        self._scorer = scorer
+    def prepare(self, see):
+        super().prepare(see)
+        self._scorer = see.scorer
 
-    def loss(self, extractor, batch, features):
+    def loss(self, step, features):
         return self._scorer.score(features).image.mean()
-
-
-class ScoredPerhaps(TinyAdapter):
-    needs_scorer = "perhaps"
 
 
 class Brightens(TinyAdapter):
     """Every other image of a step is brighter, and said to be."""
 
-    def batch(self, normal, auxiliary, generator):
-        labels = (torch.rand(len(normal), generator=generator) < 0.5).long()
+    def batch(self, step):
+        normal = step.batch
+        labels = (torch.rand(len(normal), generator=step.generator) < 0.5).long()
         images = torch.where(labels[:, None, None, None] > 0, normal.images.sqrt(), normal.images)
         return replace(normal, images=images, labels=labels)
 
-    def loss(self, extractor, batch, features):
-        return ((2 * batch.labels - 1) * self.score(features)).mean()
+    def loss(self, step, features):
+        return ((2 * step.batch.labels - 1) * self.score(features)).mean()
 
 
 class BrightensGlobally(Brightens):
-    def batch(self, normal, auxiliary, generator):
-        return super().batch(normal, auxiliary, torch.default_generator)
+    def batch(self, step):
+        return super().batch(replace(step, generator=torch.default_generator))
 
 
 class BrightensByChance(Brightens):
     drawn = 0
 
-    def batch(self, normal, auxiliary, generator):
+    def batch(self, step):
         type(self).drawn += 1
-        return super().batch(normal, auxiliary, torch.Generator().manual_seed(self.drawn))
+        return super().batch(replace(step, generator=torch.Generator().manual_seed(self.drawn)))
 
 
 class BrightensInPlace(Brightens):
-    def batch(self, normal, auxiliary, generator):
-        batch = super().batch(normal, auxiliary, generator)
-        normal.images.sqrt_()
+    def batch(self, step):
+        batch = super().batch(step)
+        step.batch.images.sqrt_()
         return batch
 
 
 class BrightensBeyond(Brightens):
-    def batch(self, normal, auxiliary, generator):
-        batch = super().batch(normal, auxiliary, generator)
+    def batch(self, step):
+        batch = super().batch(step)
         return replace(batch, images=2 * batch.images)
 
 
 class LabelsOfFloat(Brightens):
-    def batch(self, normal, auxiliary, generator):
-        batch = super().batch(normal, auxiliary, generator)
+    def batch(self, step):
+        batch = super().batch(step)
         return replace(batch, labels=batch.labels.float())
 
 
 class NeedsOthers(Brightens):
-    def batch(self, normal, auxiliary, generator):
-        if auxiliary is None:
+    def batch(self, step):
+        if step.auxiliary is None:
             raise UserError("adapter.use: expected images of [auxiliary], found none")
-        return super().batch(auxiliary, None, generator)
+        return super().batch(replace(step, batch=step.auxiliary))
 
 
 class Head(nn.Module):
@@ -161,8 +148,11 @@ class Heads(TinyAdapter):
         pooled = extractor.levels[POOL]
         return ExtendedExtractor(extractor, Head(), {"logit": Level(1, (1, 1), pooled.geometry)}, "logit")
 
-    def prepare(self, extractor, normal, auxiliary, scorer):
-        self._parameters = list(extractor.head.parameters())
+    def prepare(self, see):
+        pass
+
+    def stages(self, extractor):
+        return [Stage([Group(list(extractor.head.parameters()))])]
 
     def score(self, features):
         return features["logit"].flatten()
@@ -178,9 +168,63 @@ class ExtendsByChance(Heads):
         return extended
 
 
-class ExtendsByNothing(Heads):
+class ExtendsByNothing(TinyAdapter):
     def extend(self, extractor):
         return extractor
+
+
+class ExtendsToNone(Heads):
+    def extend(self, extractor):
+        super().extend(extractor)
+
+
+class ExtendsInTraining(Heads):
+    def extend(self, extractor):
+        return super().extend(extractor).train()
+
+
+class ExtendsGlobally(Heads):
+    def extend(self, extractor):
+        extended = super().extend(extractor)
+        nn.init.normal_(extended.head.weight)
+        return extended
+
+
+class ExtendsByLevelsOfItsOwn(Heads):
+    """Gives the level of its head in place of those of the extractor."""
+
+    def extend(self, extractor):
+        return OneLevel(super().extend(extractor))
+
+
+class OneLevel(nn.Module):
+    def __init__(self, extended):
+        super().__init__()
+        self.extended, self.head = extended, extended.head
+        self.levels = {"logit": extended.levels["logit"]}
+        self.eval()
+
+    def forward(self, images):
+        return {"logit": self.extended(images)["logit"]}
+
+
+class ExtendsByMoreEveryTime(Heads):
+    built = 0
+
+    def extend(self, extractor):
+        type(self).built += 1
+        extended = super().extend(extractor)
+        extended.register_buffer("rows", torch.zeros(self.built))
+        return extended
+
+
+class BrightensUnread(Brightens):
+    reads_images = False
+
+
+class ListOfImages(Brightens):
+    def batch(self, step):
+        return list(super().batch(step).images)
 
 
 class Doubled(TinyExtractor):
@@ -199,48 +243,52 @@ def test_honest_adapter_passes(honest):
 
 
 @pytest.mark.parametrize(
-    ("check", "broken"),
+    ("checks", "broken"),
     [
-        ("terms", NoTerms),
-        ("terms", NamelessTerm),
-        ("shapes", TermAImage),
+        ("loss", NoTerms),
+        ("loss", NamelessTerm),
+        ("loss: term near", TermAImage),
         ("finite", TermsThatCancel),
-        ("types", ScheduleOfWords),
+        ("schedule", ScheduleOfWords),
         ("schedule", UnknownOptimizer),
         ("schedule", NoLearning),
         ("schedule", EndlessClip),
         ("schedule", RelativeAdam),
         ("schedule", TwoLengths),
-        ("stages", BackwardStage),
-        ("stages", ForeignParameters),
-        ("types", ScoredPerhaps),
-        ("generators", BrightensGlobally),
-        ("seed", BrightensByChance),
+        ("seed, generators, seed", BrightensGlobally),
+        ("seed, seed", BrightensByChance),
         ("inputs", BrightensInPlace),
         ("range", BrightensBeyond),
-        ("shapes", LabelsOfFloat),
-        ("seed", ExtendsByChance),
-        ("extension", ExtendsByNothing),
-        ("extension", ExtendsAnother),
+        ("batch: labels", LabelsOfFloat),
+        ("batch", ListOfImages),
+        ("reads_images", BrightensUnread),
+        ("seed, seed", ExtendsByChance),
+        ("extend", ExtendsByNothing),
+        ("extend", ExtendsToNone),
+        ("build", ExtendsInTraining),
+        ("extend", ExtendsGlobally),
+        ("extend", ExtendsByLevelsOfItsOwn),
+        ("split, extend", ExtendsAnother),
+        ("load_state_dict, extend", ExtendsByMoreEveryTime),
     ],
 )
-def test_broken_adapter_trips(check, broken):
-    trips(check, lambda: check_adapter(broken))
+def test_broken_adapter_trips(checks, broken):
+    trips(checks, lambda: check_adapter(broken))
 
 
 def test_an_adapter_that_asks_for_no_scorer_is_given_none():
     class Asks(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            assert scorer is None
+        def prepare(self, see):
+            super().prepare(see)
+            assert see.scorer is None
 
     check_adapter(Asks, make_scorer=Nearest)
 
 
 def test_an_adapter_that_asks_for_a_scorer_is_given_a_tiny_one_by_default():
     class Asks(ScoredByIt):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            assert isinstance(scorer, TinyScorer)
+        def prepare(self, see):
+            super().prepare(see)
+            assert isinstance(see.scorer, TinyScorer)
 
     check_adapter(Asks)

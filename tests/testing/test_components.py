@@ -6,11 +6,11 @@ from pydantic import Field
 
 from adkit.plugin import Component, Context, Params
 from adkit.testing import TinyAdapter, TinyExtractor, check_component, check_params
-from tests.testing.components import Fixed, Nearby, Nearest, trips
+from tests.testing.components import Draws, Fixed, Grays, Nearby, Nearest, failures, trips
 from tests.testing.test_adapters import NoStages
 from tests.testing.test_extractors import InTraining
 from tests.testing.test_localizers import WrongSize
-from tests.testing.test_scorers import CentersBatch, NoFit
+from tests.testing.test_scorers import CentersBatch, MissingLevel, NoFit, NotFinite, WrongImageShape
 from tests.testing.test_stoppers import NoReason
 
 SIZE, SQUARE = (24, 20), (24, 24)
@@ -40,8 +40,21 @@ class GoodExample(Params):
     k: int = Field(ge=1, examples=[1], description="neighbors")
 
 
-def component(build, kind="scorer", params=Described):
-    return Component("mine", kind, params, build)
+class Reserved(Params):
+    use: str = Field("", description="what the core already has")
+
+
+class ReservedOfScorers(Params):
+    levels: int = Field(1, description="what the core already has")
+
+
+class SeveralFaults(Params):
+    k: int = 2
+    n: int = Field(0, ge=1, description="images")
+
+
+def component(build, kind="scorer", params=Described, name="mine"):
+    return Component(name, kind, params, build)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +66,12 @@ def component(build, kind="scorer", params=Described):
         ("defaults", component(None, params=BadDefault)),
         ("examples", component(None, params=NoExample)),
         ("examples", component(None, params=BadExample)),
+        ("discovery", component(None, params=Reserved)),
+        ("discovery", component(None, params=ReservedOfScorers)),
+        ("discovery", component(None, name="Mine")),
+        ("discovery", component(None, name="my-scorer")),
+        ("discovery", component(None, name=None)),
+        ("discovery, descriptions, defaults", component(None, params=SeveralFaults, name="Mine")),
     ],
 )
 def test_broken_parameters_trip(check, broken):
@@ -63,16 +82,22 @@ def test_a_required_parameter_with_an_example_is_in_order():
     check_params(component(None, params=GoodExample))
 
 
+def test_a_key_of_the_scorer_table_is_free_for_other_kinds():
+    check_params(component(None, kind="localizer", params=ReservedOfScorers))
+
+
 def test_shared_instance_trips():
     one = Nearest()
-    trips("fresh", lambda: check_component(component(lambda params, context: one)))
+    trips("fresh, unfitted", lambda: check_component(component(lambda params, context: one)))
 
 
 @pytest.mark.parametrize(
     ("kind", "honest"),
     [
         ("extractor", lambda: TinyExtractor(SQUARE)),
+        ("extractor", lambda: Grays()),
         ("adapter", TinyAdapter),
+        ("adapter", Draws),
         ("scorer", Nearest),
         ("localizer", Nearby),
         ("stopper", Fixed),
@@ -86,10 +111,10 @@ def test_component_of_each_kind_passes(kind, honest):
 @pytest.mark.parametrize(
     ("kind", "broken", "check"),
     [
-        ("extractor", InTraining, "evaluation"),
+        ("extractor", InTraining, "build"),
         ("adapter", NoStages, "stages"),
-        ("scorer", CentersBatch, "batches"),
-        ("localizer", WrongSize, "shapes"),
+        ("scorer", CentersBatch, "batches, parity"),
+        ("localizer", WrongSize, "map"),
         ("stopper", NoReason, "reason"),
     ],
 )
@@ -107,9 +132,9 @@ def fails_to_build(params, context):
         (lambda params: Nearest(), "build"),
         (fails_to_build, "build"),
         (None, "build"),
-        (lambda params, context: None, "methods"),
-        (lambda params, context: Nearest, "methods"),
-        (lambda params, context: NoFit(), "methods"),
+        (lambda params, context: None, "build"),
+        (lambda params, context: Nearest, "build"),
+        (lambda params, context: NoFit(), "build"),
     ],
 )
 def test_broken_build_trips(build, check):
@@ -118,7 +143,7 @@ def test_broken_build_trips(build, check):
 
 @pytest.mark.parametrize("kind", ["extractor", "adapter", "scorer", "localizer", "stopper"])
 def test_component_without_methods_trips(kind):
-    trips("methods", lambda: check_component(component(lambda params, context: object(), kind)))
+    trips("build", lambda: check_component(component(lambda params, context: object(), kind)))
 
 
 @pytest.mark.parametrize("params", [{"k": 0}, {"neighbors": 3}, {"k": torch}])
@@ -134,6 +159,20 @@ def test_failure_names_the_component():
     with pytest.raises(AssertionError) as failure:
         check_component(component(lambda params, context: CentersBatch()), {"k": 3})
     assert failure.value.__notes__ == ["in scorer 'mine' with {'k': 3}"]
+
+
+def test_faults_of_parameters_kind_and_detector_are_reported_together():
+    class Threefold(CentersBatch):
+        def memory(self, levels, images):
+            return 0.5
+
+    found = component(lambda params, context: Threefold(), params=Undescribed)
+    trips("descriptions, batches, memory, parity", lambda: check_component(found))
+
+
+@pytest.mark.parametrize("broken", [WrongImageShape, MissingLevel, NotFinite])
+def test_a_call_that_fails_is_not_reported_again_inside_a_detector(broken):
+    assert len(failures(lambda: check_component(component(lambda params, context: broken())))) == 1
 
 
 def test_component_is_built_with_its_parameters_and_context():

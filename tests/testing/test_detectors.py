@@ -203,6 +203,11 @@ class DiesOfExport(Scorer):
         raise KeyError("bank")
 
 
+class ExportsNothing(Scorer):
+    def for_export(self):
+        return None
+
+
 class SpoiledByExport(Scorer):
     def for_export(self):
         copy = copied(self, Scorer)
@@ -214,6 +219,7 @@ class SpoiledByExport(Scorer):
     ("check", "broken"),
     [
         ("for_export", DiesOfExport),
+        ("build", ExportsNothing),
         ("for_export", ExportsOtherScores),
         ("for_export", SpoiledByExport),
         ("export", ExportsNumpy),

@@ -10,7 +10,7 @@ import torch
 from adkit.plugin import POOL, Geometry, Scores
 from adkit.testing import check_scorer
 from adkit.toolkit.scoring import checked_state
-from tests.testing.components import Nearest, trips
+from tests.testing.components import Nearest, failures, trips
 
 
 class Rescored(Nearest):
@@ -83,6 +83,82 @@ class WrongGeometry(Rescored):
         return replace(scores, geometry={"layer1": Geometry((0.0, 0.0), (1.0, 1.0))})
 
 
+class MapOfOtherCells(Rescored):
+    """Gives a map of 2 × 2 cells without saying where they lie."""
+
+    def changed(self, scores, features):
+        return replace(scores, maps={"layer1": scores.maps["layer1"][:, :2, :2]})
+
+
+class MapBeyondTheImage(Rescored):
+    """Says that its 2 × 2 cells lie as far apart as four would, so that they reach over the end of the image."""
+
+    def changed(self, scores, features):
+        cells = scores.maps["layer1"][:, :2, :2]
+        return Scores(scores.image, {"joined": cells}, {"joined": Geometry((12.0, 10.0), (24.0, 20.0))})
+
+
+class MapInACorner(Rescored):
+    def changed(self, scores, features):
+        cells = scores.maps["layer1"][:, :2, :2]
+        return Scores(scores.image, {"joined": cells}, {"joined": Geometry((2.0, 2.0), (4.0, 4.0))})
+
+
+class MapOfItsOwn(Rescored):
+    """Honest: 3 × 3 cells that cover the image."""
+
+    def changed(self, scores, features):
+        cells = scores.maps["layer1"][:, ::2, ::2]
+        return Scores(scores.image, {"joined": cells}, {"joined": Geometry.covering((3, 3), (24, 20))})
+
+
+class NanMaps(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, maps={name: values * torch.nan for name, values in scores.maps.items()})
+
+
+class NanOfOne(Rescored):
+    """Divides by the number of the other images of the batch, of which there may be none."""
+
+    def changed(self, scores, features):
+        return replace(scores, image=scores.image + 0 / torch.tensor(features.count - 1.0))
+
+
+class Remembering(Nearest):
+    def memory(self, levels, images):
+        return self.bytes(levels, images)
+
+
+class MemoryOfFloat(Remembering):
+    def bytes(self, levels, images):
+        return 4.0 * images
+
+
+class MemoryBelowZero(Remembering):
+    def bytes(self, levels, images):
+        return -1
+
+
+class MemoryOfNothing(Remembering):
+    def bytes(self, levels, images):
+        return None
+
+
+class MemoryOfImages(Remembering):
+    def bytes(self, levels, images):
+        return 4 * images * sum(level.channels for level in levels.values())
+
+
+class MemoryWithoutImages(Nearest):
+    def memory(self, levels):
+        return 0
+
+
+class Memories(Nearest):
+    def memorys(self, levels, images):
+        return 0
+
+
 class NotFinite(Rescored):
     def changed(self, scores, features):
         return replace(scores, image=scores.image.log() - torch.inf)
@@ -135,6 +211,25 @@ class StateOfNumbers(Nearest):
 class StateOfNothing(Nearest):
     def state_dict(self):
         return None
+
+
+class StateWithNumber(Nearest):
+    def state_dict(self):
+        return super().state_dict() | {"k": 3}
+
+
+class StateOfNan(Nearest):
+    def state_dict(self):
+        return super().state_dict() | {"nothing": torch.tensor(torch.nan)}
+
+
+class NoState(Nearest):
+    state_dict = None
+
+
+class LevelsInList(Rescored):
+    def changed(self, scores, features):
+        return replace(scores, levels=[scores.image])
 
 
 class LoadsForeignNames(Nearest):
@@ -284,57 +379,69 @@ class DrawsGloballyFromPython(Nearest):
 
 
 @pytest.mark.parametrize(
-    ("check", "broken"),
+    ("checks", "broken"),
     [
         ("unfitted", ScoresUnfitted),
         ("unfitted", BreaksUnfitted),
         ("inputs", ChangesFitFeatures),
         ("inputs", ChangesScoreFeatures),
-        ("shapes", WrongImageShape),
-        ("shapes", WrongDtype),
-        ("shapes", NotATensor),
-        ("shapes", WrongMapShape),
-        ("shapes", PooledMap),
-        ("shapes", LevelOfShape),
+        ("scores", WrongImageShape),
+        ("scores", WrongDtype),
+        ("scores", NotATensor),
+        ("map 'layer1'", WrongMapShape),
+        ("map 'layer1'", MapOfOtherCells),
+        ("geometry", MapBeyondTheImage),
+        ("geometry", MapInACorner),
+        ("maps", PooledMap),
+        ("Scores.levels: 'layer1'", LevelOfShape),
+        ("Scores.levels", LevelsInList),
         ("levels", LevelsOfAnotherMean),
-        ("geometry", NoGeometry),
         ("geometry", WrongGeometry),
         ("finite", NotFinite),
-        ("seed", CountsInstances),
+        ("finite", NanMaps),
+        ("batches", NanOfOne),
+        ("seed, refit, stream, unreadable, state", CountsInstances),
         ("refit", Remembers),
         ("stream", LastBatchOnly),
         ("unreadable", TrustsCount),
         ("state", LosesState),
-        ("state", StateOfNumbers),
-        ("types", StateOfNothing),
+        ("state_dict: normal", StateOfNumbers),
+        ("state_dict: k", StateWithNumber),
+        ("state_dict: nothing", StateOfNan),
+        ("state_dict", StateOfNothing),
+        ("build", NoState),
         ("junk", LoadsForeignNames),
         ("junk", LoadsAnyShape),
-        ("junk", LoadsNothing),
+        ("junk, missing", LoadsNothing),
         ("junk", LoadsDouble),
         ("junk", LoadsNan),
         ("missing", LoadsWithoutScale),
-        ("junk", DiesOfJunk),
+        ("junk, missing", DiesOfJunk),
         ("junk", LosesFitToJunk),
-        ("types", BareTensor),
-        ("types", NoScores),
-        ("types", MapsInList),
-        ("shapes", FlatMap),
-        ("batches", SqueezedImage),
+        ("score", BareTensor),
+        ("score", NoScores),
+        ("Scores.maps", MapsInList),
+        ("map 'joined'", FlatMap),
+        ("scores", SqueezedImage),
         ("fit", MissingLevel),
         ("score", MissingLevelInScore),
-        ("unfitted", ScoresOneArgument),
-        ("methods", NoFit),
+        ("score, unfitted", ScoresOneArgument),
+        ("build", NoFit),
         ("batches", CentersBatch),
         ("generators", DrawsGlobally),
         ("generators", DrawsGloballyFromNumpy),
         ("generators", DrawsGloballyFromPython),
+        ("memory", MemoryOfFloat),
+        ("memory", MemoryBelowZero),
+        ("memory", MemoryWithoutImages),
+        ("members", Memories),
     ],
 )
-def test_broken_scorer_trips(check, broken):
-    trips(check, lambda: check_scorer(broken))
+def test_broken_scorer_trips(checks, broken):
+    trips(checks, lambda: check_scorer(broken))
 
 
-@pytest.mark.parametrize("honest", [Nearest, TwoTensors])
+@pytest.mark.parametrize("honest", [Nearest, TwoTensors, NoGeometry, MapOfItsOwn, MemoryOfNothing, MemoryOfImages])
 def test_honest_scorer_passes(honest):
     check_scorer(honest)
 
@@ -358,18 +465,48 @@ def test_failure_of_the_component_is_kept_as_the_cause():
     with pytest.raises(AssertionError) as failure:
         check_scorer(MissingLevel)
     assert str(failure.value) == "fit: expected fit(stream) to run through, found KeyError('layer3')"
-    assert isinstance(failure.value.__cause__, KeyError)
+    causes, error = [], failure.value
+    while error := error.__cause__:
+        causes.append(type(error))
+    assert causes[-1] is KeyError
 
 
 def test_failure_names_the_methods_that_are_missing():
-    with pytest.raises(AssertionError) as failure:
-        check_scorer(NoFit)
-    assert str(failure.value) == (
-        "methods: expected scorer with fit, score, state_dict, load_state_dict, found a NoFit without fit"
-    )
+    assert failures(lambda: check_scorer(NoFit)) == [
+        "build: expected a scorer with fit, score, state_dict, load_state_dict, found a NoFit without fit: "
+        "inherit from adkit.plugin.Scorer"
+    ]
 
 
 def test_failure_says_expected_and_found():
-    with pytest.raises(AssertionError) as failure:
-        check_scorer(WrongImageShape)
-    assert str(failure.value) == ("shapes: expected image of (10,) torch.float32, found (10, 1) torch.float32")
+    assert failures(lambda: check_scorer(WrongImageShape)) == [
+        "scores: expected shape (10,), found (10, 1): give one row per image"
+    ]
+
+
+def test_a_misspelt_member_is_named_with_the_one_that_is_meant():
+    (line,) = failures(lambda: check_scorer(Memories))
+    assert "memorys is no member of Scorer (did you mean memory?)" in line
+
+
+def test_every_check_that_fails_is_reported():
+    class Manifold(CentersBatch):
+        def memory(self, levels, images):
+            return 0.5
+
+        def fit(self, stream):
+            random.random()
+            super().fit(stream)
+
+        def load_state_dict(self, state):
+            self.normal = state["normal"]
+
+    trips("batches, memory, generators, junk, missing", lambda: check_scorer(Manifold))
+
+
+def test_states_that_are_taken_are_told_in_one_line():
+    (line,) = failures(lambda: check_scorer(LoadsAnyShape))
+    assert line == (
+        "junk: expected UserError from load_state_dict of every state that is not the scorer's own, "
+        "found one whose normal has one dimension more accepted"
+    )

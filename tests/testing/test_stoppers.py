@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adkit.testing import check_stopper
+from adkit.testing import TinyAdapter, check_stopper
 from tests.testing.components import Fixed, trips
 
 
@@ -15,8 +15,8 @@ class Reworded(Fixed):
     def changed(self, verdict, generator):
         raise AssertionError("each test says how")
 
-    def check(self, progress, extractor, adapter, held_out, generator):
-        return self.changed(super().check(progress, extractor, adapter, held_out, generator), generator)
+    def check(self, look):
+        return self.changed(super().check(look), look.generator)
 
 
 class SaysTrue(Reworded):
@@ -49,9 +49,9 @@ class ReasonIsNone(Reworded):
         return replace(verdict, reason=None)
 
 
-class ThreeArguments(Fixed):
-    def check(self, progress, extractor, adapter):
-        raise AssertionError("cannot be called with all five")
+class OldArguments(Fixed):
+    def check(self, progress, extractor, adapter, held_out, generator):
+        raise AssertionError("cannot be called with a look")
 
 
 class NoCheck:
@@ -70,38 +70,51 @@ class GlobalRandomness(Reworded):
         return replace(verdict, value=torch.rand(()).item())
 
 
+class KeepsExtractor(TinyAdapter):
+    def prepare(self, see):
+        super().prepare(see)
+        self.extractor = see.extractor
+
+
 class Trains(Fixed):
-    def check(self, progress, extractor, adapter, held_out, generator):
-        with torch.no_grad():
-            adapter.stages()[0].parameters[0].add_(1)
-        return super().check(progress, extractor, adapter, held_out, generator)
+    def check(self, look):
+        look.adapter.inner.extractor.head.bias.add_(1)
+        return super().check(look)
 
 
 class CallsForModule(Fixed):
-    def check(self, progress, extractor, adapter, held_out, generator):
-        extractor.eval()
-        return super().check(progress, extractor, adapter, held_out, generator)
+    def check(self, look):
+        look.extractor.eval()
+        return super().check(look)
+
+
+class Validations(Fixed):
+    validations = 0.2
 
 
 @pytest.mark.parametrize(
-    ("check", "broken"),
+    ("checks", "broken"),
     [
-        ("verdict", SaysTrue),
-        ("verdict", NumberForFlag),
+        ("check", SaysTrue),
+        ("check: Verdict.keep", NumberForFlag),
         ("reason", NoReason),
-        ("finite", NanFigure),
-        ("types", FigureOfText),
-        ("types", ReasonIsNone),
-        ("check", ThreeArguments),
-        ("methods", NoCheck),
-        ("seed", OwnRandomness),
-        ("generators", GlobalRandomness),
-        ("weights", Trains),
+        ("check: Verdict.value", NanFigure),
+        ("check: Verdict.value", FigureOfText),
+        ("check: Verdict.reason", ReasonIsNone),
+        ("check", OldArguments),
+        ("build", NoCheck),
+        ("members", Validations),
+        ("seed, state", OwnRandomness),
+        ("generators, seed, state", GlobalRandomness),
         ("check", CallsForModule),
     ],
 )
-def test_broken_stopper_trips(check, broken):
-    trips(check, lambda: check_stopper(broken))
+def test_broken_stopper_trips(checks, broken):
+    trips(checks, lambda: check_stopper(broken))
+
+
+def test_a_stopper_that_trains_trips():
+    trips("weights", lambda: check_stopper(Trains, make_adapter=KeepsExtractor))
 
 
 def test_honest_stopper_passes():

@@ -13,7 +13,7 @@ class Counting(Fixed):
     def __init__(self):
         self.checks = 0
 
-    def check(self, progress, extractor, adapter, held_out, generator):
+    def check(self, look):
         self.checks += 1
         return Verdict(keep=False, stop=self.checks == 3, reason=f"check {self.checks}")
 
@@ -35,7 +35,7 @@ class Forgetful(Counting):
 class ForgetsInSilence(Counting):
     """What it forgets, no verdict of a short training shows."""
 
-    def check(self, progress, extractor, adapter, held_out, generator):
+    def check(self, look):
         self.checks += 1
         return Verdict(keep=False, stop=self.checks == 300, reason="goes on")
 
@@ -63,15 +63,17 @@ class NoState(Fixed):
 
 
 class NeedsLoss(Fixed):
-    def check(self, progress, extractor, adapter, held_out, generator):
-        return Verdict(keep=False, stop=progress.loss > 1, reason="loss")
+    def check(self, look):
+        return Verdict(keep=False, stop=look.progress.loss > 1, reason="loss")
 
 
 class DarkensImages(Fixed):
-    def check(self, progress, extractor, adapter, held_out, generator):
-        for batch in held_out:
+    validation = 0.2
+
+    def check(self, look):
+        for batch in look.held_out:
             batch.images.mul_(0.5)
-        return super().check(progress, extractor, adapter, held_out, generator)
+        return super().check(look)
 
 
 class HoldsOutAll(Fixed):
@@ -82,23 +84,32 @@ class HoldsOutText(Fixed):
     validation = "0.2"
 
 
+class NeedsImages(Fixed):
+    """Looks at images that it did not ask for."""
+
+    def check(self, look):
+        next(iter(look.held_out))
+        return super().check(look)
+
+
 @pytest.mark.parametrize(
-    ("check", "broken"),
+    ("checks", "broken"),
     [
         ("state", Forgetful),
         ("state", ForgetsInSilence),
-        ("types", RemembersText),
-        ("types", RemembersNothing),
+        ("state_dict: checks", RemembersText),
+        ("state_dict", RemembersNothing),
         ("load_state_dict", RefusesItsState),
-        ("methods", NoState),
+        ("state_dict", NoState),
         ("check", NeedsLoss),
+        ("check", NeedsImages),
         ("inputs", DarkensImages),
         ("validation", HoldsOutAll),
-        ("types", HoldsOutText),
+        ("validation", HoldsOutText),
     ],
 )
-def test_broken_memory_trips(check, broken):
-    trips(check, lambda: check_stopper(broken))
+def test_broken_memory_trips(checks, broken):
+    trips(checks, lambda: check_stopper(broken))
 
 
 def test_stopper_that_remembers_passes():
@@ -107,15 +118,17 @@ def test_stopper_that_remembers_passes():
 
 def test_held_out_images_can_be_walked_twice():
     class Twice(Fixed):
-        def check(self, progress, extractor, adapter, held_out, generator):
-            walks = [sum(len(batch) for batch in held_out) for _ in range(2)]
+        validation = 0.2
+
+        def check(self, look):
+            walks = [sum(len(batch) for batch in look.held_out) for _ in range(2)]
             return Verdict(keep=False, stop=False, reason=f"{walks}", value=float(walks[0] - walks[1]))
 
     values = []
 
     class Recorded(Twice):
-        def check(self, *arguments):
-            verdict = super().check(*arguments)
+        def check(self, look):
+            verdict = super().check(look)
             values.append((verdict.reason, verdict.value))
             return verdict
 
@@ -125,9 +138,11 @@ def test_held_out_images_can_be_walked_twice():
 
 def test_the_features_that_a_stopper_sees_have_no_gradients():
     class Asks(Fixed):
-        def check(self, progress, extractor, adapter, held_out, generator):
-            scores = adapter.score(extractor(next(iter(held_out)).images))
+        validation = 0.2
+
+        def check(self, look):
+            scores = look.adapter.score(look.extractor(next(iter(look.held_out)).images))
             assert not scores.requires_grad
-            return super().check(progress, extractor, adapter, held_out, generator)
+            return super().check(look)
 
     check_stopper(Asks)

@@ -67,7 +67,7 @@ def test_an_extractor_without_blocks_is_refused():
         pass
 
     with pytest.raises(
-        UserError, match=r"extractor\.use: expected an extractor that offers its blocks and classifier to"
+        UserError, match=r"extractor\.use: expected an extractor that offers blocks to adapters, found a Bare"
     ):
         tuned(Bare(), "all")
 

@@ -3,10 +3,7 @@ import torch
 from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from torch import nn
 
-from adkit import UserError
 from adkit.plugin import POOL, Context
-from adkit.plugin.component import Exportable
-from adkit.plugin.extractor import AdaptableExtractor, FoldableExtractor
 from adkit.plugin.types import Level
 from adkit.testing import TinyExtractor, TinyLevels, check_extractor, sample_images
 from adkit.toolkit.heads import ExtendedExtractor
@@ -49,7 +46,7 @@ def test_the_extractors_own_levels_are_bit_equal_and_come_first():
 
 def test_the_head_comes_last_among_the_blocks():
     network = extended(TinyExtractor())
-    assert list(network.blocks()) == ["layer1", "layer2", "head", "sums"]
+    assert list(network.blocks()) == ["layer1", "layer2", "classifier", "sums"]
     assert network.blocks()["sums"] == [network.head.weight]
     assert torch.equal(network.classify(sample_images(2)[0].images), network.inner.classify(sample_images(2)[0].images))
 
@@ -72,17 +69,17 @@ def test_the_copy_for_inference_is_folded_has_the_features_and_takes_another_one
     assert folded.head.weight is not network.head.weight
 
 
-def test_over_an_extractor_that_offers_less_it_copies_or_refuses():
+def test_over_an_extractor_that_offers_less_it_copies_and_offers_the_head_alone():
     inner = TinyLevels({POOL: TinyExtractor().levels[POOL]})
-    assert not isinstance(inner, AdaptableExtractor | FoldableExtractor | Exportable)
     network = extended(inner, POOL)
     (batch,) = sample_images(2)
     with torch.no_grad():
         for copied in (network.for_inference(), network.for_export()):
             assert copied.inner is not inner
             assert torch.equal(copied(batch.images)["sum"], network(batch.images)["sum"])
-    with pytest.raises(UserError, match="found a TinyLevels"):
-        network.blocks()
+    assert list(network.blocks()) == ["sums"]
+    assert network.classify(batch.images) is None
+    assert network.split(list(network.head.parameters())) is None
 
 
 def test_the_head_computes_in_float32_under_autocast():

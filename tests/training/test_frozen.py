@@ -10,24 +10,26 @@ import adkit.training.frozen
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.inference.assemble import assemble
+from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import ImageSource
-from adkit.plugin import Context
+from adkit.plugin import Context, Group, Stage
+from adkit.plugin.guard import guarded
 from adkit.recipe.reader import read_recipe
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE
+from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.training.frozen import Cut, Frozen, NoRoomError, cut_for
 
 CONTEXT = Context(image_size=SIZE)
 
 
 class OfFeatures(TinyAdapter):
-    def trained(self, extractor):
-        return list(extractor.layer2.parameters())
+    reads_images = False
 
 
-class Batching(OfFeatures):
-    def batch(self, normal, auxiliary, generator):
-        return normal
+class OnOthers(OfFeatures):
+    def stages(self, extractor):
+        return [Stage([Group(extractor.blocks()["layer2"])], images="auxiliary")]
 
 
 class Counting(nn.Module):
@@ -61,10 +63,16 @@ def made(small_recipe, tmp_path):
     return rows
 
 
-def found(adapter, blocks=("layer2",)):
+class OfAll(OfFeatures):
+    def stages(self, extractor):
+        return [Stage([Group(list(extractor.parameters()))])]
+
+
+def found(adapter):
     extractor = TinyExtractor()
-    trained = [parameter for block in blocks for parameter in extractor.blocks()[block]]
-    return cut_for(extractor, adapter, trained, CONTEXT, "extractor")
+    transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
+    guard = guarded("adapter", adapter, "adapter")
+    return cut_for(Embedding(extractor, transform, CONTEXT), guard, guard.stages(extractor))
 
 
 def test_rows_come_back_in_any_order(made):
@@ -123,11 +131,9 @@ def test_an_extractor_is_cut_below_what_is_trained():
     assert found(OfFeatures()) is not None
 
 
-@pytest.mark.parametrize(
-    ("adapter", "blocks"), [(TinyAdapter(), ["layer2"]), (Batching(), ["layer2"]), (OfFeatures(), ["layer1"])]
-)
-def test_an_adapter_that_needs_the_images_or_trains_everything_gets_the_whole(adapter, blocks):
-    assert found(adapter, blocks) is None
+@pytest.mark.parametrize("adapter", [TinyAdapter, OnOthers, OfAll])
+def test_an_adapter_that_needs_the_images_or_trains_everything_gets_the_whole(adapter):
+    assert found(adapter()) is None
 
 
 @pytest.fixture

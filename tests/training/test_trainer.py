@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adkit import UserError
-from adkit.plugin import Group, Schedule, Stage
+from adkit.plugin import Group, Schedule, Stage, Step
 from adkit.testing import TinyAdapter
 from adkit.training.checkpoints import read_snapshot
 from adkit.training.trainer import train
@@ -28,8 +28,8 @@ from tests.training.trainings import (
 
 def test_training_lowers_the_loss():
     class Far(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
+        def prepare(self, see):
+            super().prepare(see)
             self._center = self._center + 1
 
     checks = train(task(Schedule(learning_rate=0.01, epochs=8, batch_size=BATCH), adapter=Far()), quiet).checks
@@ -64,8 +64,8 @@ def test_the_stopper_looks_before_the_first_step_and_after_every_epoch():
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_a_relative_step_changes_weights_by_a_share_of_their_norm_whatever_the_loss(scale):
     class Scaled(TinyAdapter):
-        def loss(self, extractor, batch, features):
-            return scale * super().loss(extractor, batch, features)
+        def loss(self, step, features):
+            return scale * super().loss(step, features)
 
     schedule = Schedule(learning_rate=0.01, momentum=0.0, relative_steps=True, minibatches=1, batch_size=BATCH)
     one = task(schedule, adapter=Scaled())
@@ -166,8 +166,8 @@ def test_gradients_are_clipped():
 
 def test_weight_decay_pulls_towards_zero():
     class Still(TinyAdapter):
-        def loss(self, extractor, batch, features):
-            return 0 * super().loss(extractor, batch, features)
+        def loss(self, step, features):
+            return 0 * super().loss(step, features)
 
     schedule = Schedule(learning_rate=0.1, momentum=0.0, weight_decay=0.5, minibatches=1, batch_size=BATCH)
     one = task(schedule, adapter=Still())
@@ -178,8 +178,8 @@ def test_weight_decay_pulls_towards_zero():
 
 def test_terms_of_the_loss_are_summed_and_reported():
     class Terms(TinyAdapter):
-        def loss(self, extractor, batch, features):
-            whole = super().loss(extractor, batch, features)
+        def loss(self, step, features):
+            whole = super().loss(step, features)
             return {"first": 0.25 * whole, "second": 0.75 * whole}
 
     plain, one = task(), task(adapter=Terms())
@@ -193,9 +193,48 @@ def test_stages_follow_each_other():
     assert [check.minibatches for check in state.checks] == [0, 2, 5]
 
 
+def test_a_stage_has_minibatches_of_its_own_size():
+    done = []
+    train(task(adapter=TwoStages(2, 3, batch_size=5)), done.append)
+    assert done == [4, 4, 5, 5, 5]
+
+
+def test_a_stage_may_train_on_auxiliary_images():
+    class Noting(TwoStages):
+        seen = ()
+
+        def loss(self, step, features):
+            self.seen = (*self.seen, (step.stage, len(step.batch), step.auxiliary and len(step.auxiliary)))
+            return super().loss(step, features)
+
+    adapter = Noting(2, 2, images="auxiliary")
+    train(task(adapter=adapter, auxiliary=minibatches(3, "auxiliary")), quiet)
+    assert adapter.seen == ((0, 4, 3), (0, 4, 3), (1, 3, None), (1, 3, None))
+
+
+def test_an_adapter_that_reads_no_images_is_given_no_auxiliary_ones():
+    class Blind(TinyAdapter):
+        reads_images = False
+        others = ()
+
+        def loss(self, step, features):
+            self.others = (*self.others, step.auxiliary)
+            return super().loss(step, features)
+
+    adapter = Blind()
+    train(task(Schedule(minibatches=2, batch_size=BATCH), None, adapter, auxiliary=minibatches(3)), quiet)
+    assert adapter.others == (None, None)
+
+
+def test_epochs_are_rounds_through_the_images_of_each_stage():
+    stopper = Scripted()
+    train(task(adapter=TwoStages(3, 4, batch_size=5), stopper=stopper), quiet)
+    assert [check.epochs for check in stopper.asked] == pytest.approx([0, 1, 2, 3])  # 3 of 4, 4, 2, then 2 × 5
+
+
 def test_parameters_that_are_not_the_extractors_are_refused():
     class Foreign(TinyAdapter):
-        def stages(self):
+        def stages(self, extractor):
             return [Stage([Group([torch.nn.Parameter(torch.zeros(1))])])]
 
     with pytest.raises(ValueError, match="an adapter that trains a head extends the extractor"):
@@ -205,16 +244,16 @@ def test_parameters_that_are_not_the_extractors_are_refused():
 class Stepping(TinyAdapter):
     """Notes the rates that it is given after each step."""
 
-    def prepare(self, extractor, normal, auxiliary, scorer):
-        super().prepare(extractor, normal, auxiliary, scorer)
+    def prepare(self, see):
+        super().prepare(see)
         self.rates = []
 
-    def stages(self):
-        weight, bias = self._parameters
+    def stages(self, extractor):
+        weight, bias = extractor.blocks()["layer2"]
         return [Stage([Group([weight]), Group([bias], learning_rate=0.5)])]
 
-    def after_step(self, learning_rates):
-        self.rates.append([learning_rates[parameter] for parameter in self._parameters])
+    def after_step(self, step, rates):
+        self.rates.append([rates[parameter] for parameter in step.extractor.blocks()["layer2"]])
 
 
 def rates(**schedule):
@@ -240,17 +279,16 @@ def test_what_clipping_takes_from_the_gradient_it_takes_from_the_rate():
     one = task()
     (batch,) = itertools.islice(one.normal.since(0), 1)
     one.extractor.requires_grad_(True)
-    found = torch.autograd.grad(
-        one.adapter.loss(one.extractor, batch, one.features(batch.images)), one.adapter._parameters
-    )
+    step = Step(one.extractor, batch, None, 0, 0, torch.Generator())
+    found = torch.autograd.grad(one.adapter.loss(step, one.features(batch.images)), one.extractor.blocks()["layer2"])
     norm = float(torch.cat([gradient.flatten() for gradient in found]).norm())
     assert rates(momentum=0.0, clip_norm=norm / 4) == pytest.approx([0.01 / 4, 0.5 / 4], rel=1e-4)
 
 
 def test_what_an_adapter_changes_after_a_step_stays():
     class Halving(Stepping):
-        def after_step(self, learning_rates):
-            self._parameters[0].mul_(0.5)
+        def after_step(self, step, rates):
+            step.extractor.layer2.weight.mul_(0.5)
 
     plain, halving = task(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Stepping()), None
     halving = task(Schedule(learning_rate=1e-9, minibatches=2, batch_size=BATCH), adapter=Halving())

@@ -4,7 +4,8 @@ import pytest
 
 import adkit.training.trainer
 from adkit import UserError
-from adkit.plugin import Schedule
+from adkit.errors import PluginError
+from adkit.plugin import Group, Schedule, Stage
 from adkit.testing import TinyAdapter
 from adkit.training.trainer import train
 from tests.training.trainings import (
@@ -14,6 +15,7 @@ from tests.training.trainings import (
     TwoStages,
     interrupted,
     killed_after,
+    minibatches,
     quiet,
     same,
     task,
@@ -93,11 +95,31 @@ def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypa
     assert same(weights(one), weights(whole))
 
 
-def test_blocks_behind_the_levels_are_refused():
-    class Behind(TinyAdapter):
-        def prepare(self, extractor, normal, auxiliary, scorer):
-            super().prepare(extractor, normal, auxiliary, scorer)
-            self._parameters = list(extractor.head.parameters())
+@pytest.mark.parametrize("after", range(1, 8))
+def test_stages_of_several_sizes_and_images_resume_where_they_were(tmp_path, monkeypatch, after):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
 
+    def make():
+        adapter = TwoStages(4, 4, batch_size=3, images="auxiliary")
+        return task(adapter=adapter, stopper=Scripted(keep=(3,)), auxiliary=minibatches(2, "auxiliary"))
+
+    whole = make()
+    expected = train(whole, quiet, tmp_path / "whole")
+    one, state = interrupted(make, tmp_path / "killed", after)
+    assert same(weights(one), weights(whole))
+    assert state.checks == expected.checks
+
+
+class Behind(TinyAdapter):
+    def stages(self, extractor):
+        return [Stage([Group(list(extractor.head.parameters()))])]
+
+
+def test_blocks_behind_the_levels_are_refused():
     with pytest.raises(UserError, match=r"adapter\.blocks: expected blocks that the levels are made of"):
+        train(task(adapter=Behind(), tunes_blocks=True), quiet)
+
+
+def test_a_loss_without_a_gradient_is_the_fault_of_an_adapter_that_chooses_what_it_trains():
+    with pytest.raises(PluginError, match=r"loss: expected a scalar that gradients flow through .*without detach"):
         train(task(adapter=Behind()), quiet)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adkit.inference.pipeline import Embedding
-from adkit.plugin import Batch, Context, Group, Schedule, Stage, Verdict
+from adkit.plugin import Batch, Context, Group, Params, Schedule, See, Stage, Stopper, Verdict
 from adkit.testing import TinyAdapter, TinyExtractor
 from adkit.testing.samples import SIZE, sample_images, stream_of
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
@@ -16,16 +16,17 @@ CONTEXT = Context(image_size=SIZE)
 COUNT, BATCH = 10, 4  # three minibatches per epoch, the last one of two images
 
 
-class Scripted:
+class Scripted(Stopper):
     """Keeps the state of the checks named, and stops at one of them."""
 
     def __init__(self, keep=(), stop=None):
+        super().__init__(Params(), CONTEXT)
         self.keep, self.stop, self.asked = keep, stop, []
 
-    def check(self, progress, extractor, adapter, held_out, generator):
+    def check(self, look):
         check = len(self.asked)
-        self.asked.append(progress)
-        draw = float(torch.rand((), generator=generator))
+        self.asked.append(look.progress)
+        draw = float(torch.rand((), generator=look.generator))
         return Verdict(check in self.keep, check == self.stop, f"check {check} drew {draw}", draw)
 
     def state_dict(self):
@@ -38,18 +39,16 @@ class Scripted:
 class TwoStages(TinyAdapter):
     """Trains one layer for so many minibatches, and then another."""
 
-    def __init__(self, first, second):
-        self.lengths = (first, second)
+    def __init__(self, first, second, **traits):
+        super().__init__()
+        self.lengths, self.traits = (first, second), traits
 
-    def prepare(self, extractor, normal, auxiliary, scorer):
-        super().prepare(extractor, normal, auxiliary, scorer)
-        self.first = list(extractor.layer1.parameters())
-
-    def stages(self):
+    def stages(self, extractor):
         first, second = self.lengths
+        blocks = extractor.blocks()
         return [
-            Stage([Group(self.first)], minibatches=first, name="first"),
-            Stage([Group(self._parameters)], minibatches=second, name="second"),
+            Stage([Group(blocks["layer1"])], minibatches=first, name="first"),
+            Stage([Group(blocks["layer2"])], minibatches=second, name="second", **self.traits),
         ]
 
 
@@ -61,7 +60,7 @@ def images():
 def minibatches(batch_size=BATCH, name="normal"):
     batch = images()
 
-    def load(numbers):
+    def load(numbers, batch_size):
         for first in range(0, len(numbers), batch_size):
             chosen = numbers[first : first + batch_size]
             yield Batch(batch.images[chosen], tuple(batch.ids[number] for number in chosen))
@@ -69,10 +68,10 @@ def minibatches(batch_size=BATCH, name="normal"):
     return Minibatches(load, COUNT, batch_size, CONTEXT, name)
 
 
-def task(schedule=None, stopper=None, adapter=None, extractor=None):
+def task(schedule=None, stopper=None, adapter=None, extractor=None, **others):
     extractor = extractor or TinyExtractor()
     adapter = adapter or TinyAdapter()
-    adapter.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
+    adapter.prepare(See(extractor, stream_of(extractor, 2, SIZE), None, None))
     transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
     return TrainingTask(
         extractor=extractor,
@@ -80,12 +79,12 @@ def task(schedule=None, stopper=None, adapter=None, extractor=None):
         adapter=adapter,
         schedule=schedule or Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH),
         stopper=stopper,
-        stages=list(adapter.stages()),
+        stages=list(adapter.stages(extractor)),
         forward=extractor,
         normal=minibatches(),
-        auxiliary=None,
         held_out=[images()],
         context=CONTEXT,
+        **{"auxiliary": None, **others},
     )
 
 

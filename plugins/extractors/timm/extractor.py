@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from adkit.plugin import POOL, Component, Context, Features, Level, Params, UserError, did_you_mean, hookimpl
+from adkit.plugin import POOL, Component, Context, Extractor, Level, Params, UserError, did_you_mean, hookimpl
 
 from .blocks import blocks_of, classifiers_of
 from .fold import fold_batch_norms, keep_float32, redraw, release_float32
@@ -45,7 +45,7 @@ class TimmParams(Params):
         return levels
 
 
-class TimmExtractor(nn.Module):
+class TimmExtractor(Extractor[TimmParams]):
     """A timm backbone that is run no further than the deepest level asked for."""
 
     model: Any
@@ -53,8 +53,7 @@ class TimmExtractor(nn.Module):
     std: Tensor
 
     def __init__(self, params: TimmParams, context: Context) -> None:
-        super().__init__()
-        self._params = params
+        super().__init__(params, context)
         self._size = context.image_size
         self.model = _backbone(params, context)
         self.pooled = nn.Identity()  # gives what the classifier reads, so that pool is a module like any other
@@ -69,7 +68,7 @@ class TimmExtractor(nn.Module):
     def levels(self) -> Mapping[str, Level]:
         return {name: tap.level for name, tap in self._taps.items()}
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         self._check(images)
         normalized = self._normalized(images)
         found = capture(
@@ -78,10 +77,7 @@ class TimmExtractor(nn.Module):
             lambda: self._run(normalized),
             to_the_end=self._recorded,
         )
-        return Features(
-            {name: found[name] for name in self._taps},
-            {name: tap.level.geometry for name, tap in self._taps.items()},
-        )
+        return {name: found[name] for name in self._taps}
 
     def for_inference(self) -> TimmExtractor:
         """A copy without classifier, with batch norms folded, and with its first two blocks always in float32.
@@ -116,7 +112,7 @@ class TimmExtractor(nn.Module):
         """
         if self.model.num_classes == 0:
             raise UserError(
-                f"extractor.weights: expected weights of {self._params.backbone} with a classifier, which "
+                f"extractor.weights: expected weights of {self.params.backbone} with a classifier, which "
                 "the adapter needs, found none: use other weights or an adapter that needs no classifier"
             )
         self._check(images)
@@ -138,14 +134,14 @@ class TimmExtractor(nn.Module):
 
     def has_levels(self) -> bool:
         """Whether every module that is read exists."""
-        return {name for name, _ in self.model.named_modules()} | {POOL} >= set(self._params.levels)
+        return {name for name, _ in self.model.named_modules()} | {POOL} >= set(self.params.levels)
 
     def _drop_classifier(self) -> None:
         if classifiers_of(self.model) and self.model.num_classes:
             self.model.reset_classifier(0)
 
     def _fold(self) -> None:
-        fold_batch_norms(self.model, self._params.levels)
+        fold_batch_norms(self.model, self.params.levels)
 
     def _check(self, images: Tensor) -> None:
         if images.shape[1:] != (3, *self._size):
@@ -160,26 +156,26 @@ class TimmExtractor(nn.Module):
 
     def _sources(self) -> dict[str, nn.Module]:
         inside = dict(self.model.named_modules()) | {POOL: self.pooled}
-        return {name: inside[name] for name in self._params.levels}
+        return {name: inside[name] for name in self.params.levels}
 
     def _probe(self) -> dict[str, Tap]:
         """How each level is read, found by one run: at one image size this does not change."""
         names = {name for name, _ in self.model.named_modules() if name} | {POOL}
-        unknown = [name for name in self._params.levels if name not in names]
+        unknown = [name for name in self.params.levels if name not in names]
         if unknown:
             ends = ", ".join(name for name in blocks_of(self.model) if name in names)
             raise UserError(
-                f"extractor.levels: {self._params.backbone} has no module {name!r}{did_you_mean(name, names)}"
+                f"extractor.levels: {self.params.backbone} has no module {name!r}{did_you_mean(name, names)}"
                 f": name pool, the end of a block ({ends}) or a module inside one"
                 for name in unknown
             )
         last = getattr(self.model, "output_fmt", "") == "NHWC"
         prefix = getattr(self.model, "num_prefix_tokens", 0)
-        with _blaming_size(self.model, self._params.backbone, self._size):
+        with _blaming_size(self.model, self.params.backbone, self._size):
             taps = probe(self._sources(), self._run, self._size, prefix, last)
         if POOL in taps and taps[POOL].level.spatial:
             raise UserError(
-                f"extractor.levels: {self._params.backbone} pools nothing for a classifier, so it has no "
+                f"extractor.levels: {self.params.backbone} pools nothing for a classifier, so it has no "
                 "level pool: name modules instead"
             )
         return taps
@@ -234,4 +230,4 @@ def _same_features(one: TimmExtractor, other: TimmExtractor, size: tuple[int, in
 
 @hookimpl
 def adkit_extractors() -> list[Component[TimmParams]]:
-    return [Component("timm", "extractor", TimmParams, TimmExtractor)]
+    return [Component.extractor("timm", TimmParams, TimmExtractor)]

@@ -94,7 +94,7 @@ def _fold(conv: Any, norm: Any) -> None:
 
 def _after(norm: nn.Module) -> nn.Module:
     """What is left of a folded batch norm: timm's contain their activation."""
-    return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
+    return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name))).eval()
 
 
 def _float32_forward(module: nn.Module, values: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 
-from adkit.plugin import Features
-
 from .levels import Size, Tap
 
 SAME = 1e-5
@@ -18,18 +16,18 @@ SAME = 1e-5
 
 
 class Tail(nn.Module):
-    """The half behind the cut, up to the last level, which turns the output of the trunk into Features."""
+    """The half behind the cut, up to the last level, which turns the output of the trunk into levels."""
 
     def __init__(self, rest: nn.Module, taps: Mapping[str, Tap]) -> None:
         super().__init__()
         self.rest = rest
         self.overwrites = False
         """Whether the rest writes into its input, so that this must be copied."""
-        self._geometry = {name: tap.level.geometry for name, tap in taps.items()}
+        self._names = tuple(taps)
 
-    def forward(self, given: Tensor) -> Features:
+    def forward(self, given: Tensor) -> dict[str, Tensor]:
         levels = self.rest(given.clone() if self.overwrites else given)
-        return Features(dict(zip(self._geometry, levels, strict=True)), self._geometry)
+        return dict(zip(self._names, levels, strict=True))
 
 
 def cut(

@@ -9,11 +9,11 @@ from adkit_plugins.adapters._fisher import fisher
 from adkit_plugins.adapters.ewc import UNIFORM, Ewc, EwcParams, adkit_adapters
 
 from adkit import UserError
-from adkit.plugin import Context, Features, FeaturesAdapter, Schedule, SteppingAdapter
+from adkit.plugin import Context, Features, Schedule, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from adkit.training.trainer import train
-from tests.plugins.adapters.descents import features_of, nothing
+from tests.plugins.adapters.descents import features_of, nothing, step_of, through
 from tests.training.trainings import BATCH, minibatches, quiet, task
 
 CONTEXT = Context(image_size=SIZE)
@@ -34,7 +34,7 @@ def adapter(**params):
 
 def prepared(one, auxiliary=None, extractor=None):
     extractor = extractor or TinyExtractor()
-    one.prepare(extractor, stream_of(extractor, 2, SIZE), auxiliary, None)
+    one.prepare(See(extractor, stream_of(extractor, 2, SIZE), auxiliary, None))
     return extractor
 
 
@@ -46,12 +46,14 @@ def labelled(extractor):
 
 def predicted(extractor, one):
     """The Fisher information that it has from the normal images."""
-    return fisher(extractor, one.stages()[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT)
+    return fisher(
+        extractor, one.stages(extractor)[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
+    )
 
 
-def moved(one, by=1.0):
-    """Its parameters, each moved by so much from where it was."""
-    parameters = one.stages()[0].parameters
+def moved(one, extractor, by=1.0):
+    """The parameters that it trains, each moved by so much from where it was."""
+    parameters = one.stages(extractor)[0].parameters
     with torch.no_grad():
         for parameter in parameters:
             parameter.requires_grad_(True).add_(by)
@@ -67,8 +69,8 @@ def test_contract(params):
 
 def test_compactness_and_score_by_hand():
     one = adapter(fisher="uniform")
-    one.prepare(TinyExtractor(), FeatureStream(NORMAL), None, None)
-    terms = one.loss(TinyExtractor(), nothing(2), FOUND)
+    one.prepare(See(TinyExtractor(), FeatureStream(NORMAL), None, None))
+    terms = one.loss(step_of(nothing(2)), FOUND)
     assert {name: term.item() for name, term in terms.items()} == {"pool": 13, "penalty": 0}
     assert one.score(FOUND).tolist() == [25, 1]
 
@@ -76,11 +78,12 @@ def test_compactness_and_score_by_hand():
 @pytest.mark.parametrize("penalty", ["implicit", "explicit"])
 def test_penalty_by_hand(penalty):
     one = adapter(fisher="uniform", strength=10, penalty=penalty, blocks=("layer2",))
-    one.prepare(TinyExtractor(), FeatureStream(NORMAL), None, None)
-    moved(one, by=2.0)
+    extractor = TinyExtractor()
+    one.prepare(See(extractor, FeatureStream(NORMAL), None, None))
+    moved(one, extractor, by=2.0)
     weights = 6 * 4 * 9 + 6
     # λ/2 times the sum over weights of F · 2²
-    assert one.loss(TinyExtractor(), nothing(2), FOUND)["penalty"].item() == pytest.approx(
+    assert one.loss(step_of(nothing(2)), FOUND)["penalty"].item() == pytest.approx(
         10 / 2 * UNIFORM * 4 * weights, rel=1e-5
     )
 
@@ -89,11 +92,13 @@ def test_an_explicit_penalty_has_the_gradient_of_equation_4():
     one = adapter(strength=7, penalty="explicit")
     extractor = prepared(one)
     importance = fisher(
-        extractor, one.stages()[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
+        extractor, one.stages(extractor)[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
     )
-    parameters = moved(one, by=0.5)
+    parameters = moved(one, extractor, by=0.5)
     (batch,) = sample_images(5)
-    found = torch.autograd.grad(one.loss(extractor, batch, extractor(batch.images))["penalty"], parameters)
+    found = torch.autograd.grad(
+        one.loss(step_of(batch, extractor), through(extractor, batch.images))["penalty"], parameters
+    )
     for gradient, values in zip(found, importance, strict=True):
         torch.testing.assert_close(gradient, 7 * values * 0.5)
 
@@ -101,9 +106,9 @@ def test_an_explicit_penalty_has_the_gradient_of_equation_4():
 def test_an_implicit_penalty_is_only_told():
     one = adapter(strength=7)
     extractor = prepared(one)
-    moved(one, by=0.5)
+    moved(one, extractor, by=0.5)
     (batch,) = sample_images(5)
-    penalty = one.loss(extractor, batch, extractor(batch.images))["penalty"]
+    penalty = one.loss(step_of(batch, extractor), through(extractor, batch.images))["penalty"]
     assert not penalty.requires_grad
     assert penalty.item() > 0
 
@@ -111,14 +116,14 @@ def test_an_implicit_penalty_is_only_told():
 def test_the_implicit_step_is_that_of_the_closed_form():
     one = adapter(strength=7)
     extractor = prepared(one)
-    parameters = one.stages()[0].parameters
+    parameters = one.stages(extractor)[0].parameters
     importance = predicted(extractor, one)
     initial = [parameter.detach().clone() for parameter in parameters]
-    moved(one, by=0.5)
+    moved(one, extractor, by=0.5)
     before = [parameter.detach().clone() for parameter in parameters]
     rates = {parameter: 0.1 * (1 + number) for number, parameter in enumerate(parameters)}
     with torch.no_grad():
-        one.after_step(rates)
+        one.after_step(step_of(nothing(1), extractor), rates)
     for parameter, theta, theta_0, values in zip(parameters, before, initial, importance, strict=True):
         pull = rates[parameter] * 7 * values
         torch.testing.assert_close(parameter.detach(), (theta + pull * theta_0) / (1 + pull))
@@ -126,27 +131,27 @@ def test_the_implicit_step_is_that_of_the_closed_form():
 
 def test_an_explicit_penalty_takes_no_step_of_its_own():
     one = adapter(penalty="explicit")
-    prepared(one)
-    parameters = moved(one)
+    extractor = prepared(one)
+    parameters = moved(one, extractor)
     before = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        one.after_step(dict.fromkeys(parameters, 0.1))
+        one.after_step(step_of(nothing(1), extractor), dict.fromkeys(parameters, 0.1))
     assert all(torch.equal(parameter, values) for parameter, values in zip(parameters, before, strict=True))
 
 
 def descended(one, rate, steps=25, **optimizer):
     """The penalty after each of some steps from a weight that was moved."""
     extractor = prepared(one)
-    parameters = moved(one, by=0.01)
+    parameters = moved(one, extractor, by=0.01)
     rule, (batch,), found = torch.optim.SGD(parameters, rate, **optimizer), sample_images(5), []
     for _ in range(steps):
-        terms = one.loss(extractor, batch, extractor(batch.images))
+        terms = one.loss(step_of(batch, extractor), through(extractor, batch.images))
         found.append(terms["penalty"].item())
         rule.zero_grad()
         sum(terms.values()).backward()
         rule.step()
         with torch.no_grad():
-            one.after_step(dict.fromkeys(parameters, rate))
+            one.after_step(step_of(nothing(1), extractor), dict.fromkeys(parameters, rate))
     return found
 
 
@@ -208,8 +213,8 @@ def test_the_implicit_step_does_not():
 def test_with_the_rate_at_which_gradients_act_it_rests_where_equation_4_is_least(clip):
     # Compactness of a bias: ½ a (θ − t)² in each of six weights, as momentum and clipping have it act.
     one = adapter(fisher="uniform", strength=2 / UNIFORM, blocks=("layer2",))
-    prepared(one)
-    (_, bias) = one.stages()[0].parameters
+    extractor = prepared(one)
+    (_, bias) = one.stages(extractor)[0].parameters
     initial, target = bias.detach().clone(), bias.detach() + torch.tensor([1.0, -1.0, 2.0, 0.0, 0.5, 3.0])
     bias.requires_grad_(True)
     rule = torch.optim.SGD([bias], 0.01, momentum=0.9)
@@ -221,7 +226,10 @@ def test_with_the_rate_at_which_gradients_act_it_rests_where_equation_4_is_least
             share = min(1.0, clip / float(torch.nn.utils.clip_grad_norm_([bias], clip)))
         rule.step()
         with torch.no_grad():
-            one.after_step(dict.fromkeys(one.stages()[0].parameters, 0.01 * share / (1 - 0.9)))
+            one.after_step(
+                step_of(nothing(1), extractor),
+                dict.fromkeys(one.stages(extractor)[0].parameters, 0.01 * share / (1 - 0.9)),
+            )
     # Where 5 (θ − t) + λF (θ − θ₀) = 0, with λF = 2.
     torch.testing.assert_close(bias.detach(), (5 * target + 2 * initial) / 7, atol=1e-3, rtol=0)
 
@@ -230,9 +238,9 @@ def test_without_auxiliary_images_the_normal_ones_serve():
     one = adapter(strength=2, penalty="explicit")
     extractor = prepared(one)
     importance = fisher(
-        extractor, one.stages()[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
+        extractor, one.stages(extractor)[0].parameters, stream_of(extractor, 2, SIZE), "predicted", 3200, CONTEXT
     )
-    moved(one)
+    moved(one, extractor)
     expected = sum(values.sum() for values in importance)
     assert penalty_of(one).item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -241,21 +249,21 @@ def penalty_of(one):
     """At features that do not matter."""
     levels = {name: torch.zeros(1, *level.grid, level.channels) for name, level in TinyExtractor().levels.items()}
     geometry = {name: level.geometry for name, level in TinyExtractor().levels.items()}
-    return one.loss(TinyExtractor(), nothing(1), Features(levels, geometry))["penalty"]
+    return one.loss(step_of(nothing(1)), Features(levels, geometry))["penalty"]
 
 
 def test_with_auxiliary_images_a_second_category_computes_nothing(cache):
     auxiliary = stream_of(TinyExtractor(), 3, SIZE)
     for seed in (2, 5):
         extractor = TinyExtractor()
-        adapter().prepare(extractor, stream_of(extractor, seed, SIZE), auxiliary, None)
+        adapter().prepare(See(extractor, stream_of(extractor, seed, SIZE), auxiliary, None))
     assert len(list(cache.iterdir())) == 1
 
 
 def test_without_them_each_category_has_its_own(cache):
     for seed in (2, 5):
         extractor = TinyExtractor()
-        adapter().prepare(extractor, stream_of(extractor, seed, SIZE), None, None)
+        adapter().prepare(See(extractor, stream_of(extractor, seed, SIZE), None, None))
     assert len(list(cache.iterdir())) == 2
 
 
@@ -264,8 +272,8 @@ def test_labels_are_the_classes_of_auxiliary_images():
     extractor = TinyExtractor()
     auxiliary = labelled(extractor)
     prepared(one, auxiliary, extractor)
-    importance = fisher(extractor, one.stages()[0].parameters, auxiliary, "classes", 3200, CONTEXT)
-    moved(one)
+    importance = fisher(extractor, one.stages(extractor)[0].parameters, auxiliary, "classes", 3200, CONTEXT)
+    moved(one, extractor)
     expected = sum(values.sum() for values in importance)
     assert penalty_of(one).item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -295,7 +303,6 @@ def test_the_papers_schedule_and_strength():
     assert (one.schedule.minibatches, one.params.strength, one.params.fisher_images) == (7800, 1e4, 100 * 32)
 
 
-def test_it_looks_at_features_alone_and_steps():
+def test_it_looks_at_features_alone():
     one = adapter()
-    assert isinstance(one, FeaturesAdapter)
-    assert isinstance(one, SteppingAdapter)
+    assert not one.reads_images

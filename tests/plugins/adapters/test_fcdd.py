@@ -7,10 +7,10 @@ from adkit_plugins.adapters.fcdd import Fcdd, FcddParams, adkit_adapters
 from adkit_plugins.scorers.logit import Logit, LogitParams
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, Features, Geometry
+from adkit.plugin import POOL, Context, Features, Geometry, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import losses_of_descent, nothing, prepared, step_of, through
 
 ADDED = ["fcdd.layer1", "fcdd.layer2", "fcdd.pool"]
 
@@ -48,7 +48,7 @@ def test_added_levels_are_pseudo_huber_norms_of_a_projection():
     extractor = adapter(channels=3).extend(TinyExtractor())
     (batch,) = sample_images(2)
     with torch.no_grad():
-        found = extractor(batch.images)
+        found = through(extractor, batch.images)
         projected = found["layer2"].double() @ extractor.head.weights[1].double().T
         expected = (projected.square().sum(3) + 1).sqrt() - 1
     torch.testing.assert_close(found["fcdd.layer2"][..., 0].double(), expected, rtol=1e-5, atol=1e-7)
@@ -65,9 +65,9 @@ def test_the_mean_normal_feature_is_projected_to_zero():
 def test_loss_without_masks_by_hand():
     features = made(a=[[[1.0, 3.0]], [[1.0, 3.0]]], b=[[[1.0]], [[4.0]]])
     one = reading(adapter(masks=False), "a", "b")
-    normal = one.loss(TinyExtractor(), nothing(2), features)
+    normal = one.loss(step_of(nothing(2)), features)
     assert {name: term.item() for name, term in normal.items()} == {"fcdd.a": 2.0 / 2, "fcdd.b": 2.5 / 2}
-    mixed = one.loss(TinyExtractor(), replace(nothing(2), labels=torch.tensor([0, 1])), features)
+    mixed = one.loss(step_of(replace(nothing(2), labels=torch.tensor([0, 1]))), features)
     expected = {"fcdd.a": (2 - log(1 - exp(-2))) / 4, "fcdd.b": (1 - log(1 - exp(-4))) / 4}
     assert {name: term.item() for name, term in mixed.items()} == pytest.approx(expected, abs=1e-6)
 
@@ -76,7 +76,7 @@ def test_loss_with_masks_by_hand():
     """A cell that is changed is driven away by itself; at a level of one cell the image is."""
     features = made(a=[[[1.0, 3.0]]], b=[[[0.5]]])
     batch = replace(nothing(1), labels=torch.tensor([1]), masks=torch.tensor([[[True, False]]]))
-    terms = reading(adapter(), "a", "b").loss(TinyExtractor(), batch, features)
+    terms = reading(adapter(), "a", "b").loss(step_of(batch), features)
     expected = {"fcdd.a": (-log(1 - exp(-1)) + 3) / 4, "fcdd.b": -log(1 - exp(-0.5)) / 2}
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-5)
 
@@ -85,7 +85,7 @@ def test_a_cell_that_is_changed_in_part_is_so_by_its_share():
     features = Features({"fcdd.a": torch.tensor([[[[2.0], [1.0]]]])}, {"fcdd.a": Geometry((1.0, 1.0), (2.0, 2.0))})
     masks = torch.tensor([[[True, False, False, False], [False, False, False, False]]])  # a quarter of the first cell
     batch = replace(nothing(1), labels=torch.tensor([1]), masks=masks)
-    term = reading(adapter(), "a").loss(TinyExtractor(), batch, features)["fcdd.a"]
+    term = reading(adapter(), "a").loss(step_of(batch), features)["fcdd.a"]
     assert term.item() == pytest.approx((0.75 * 2 - 0.25 * log(1 - exp(-2)) + 1) / 2, abs=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_loss_and_gradient_are_finite(h, masks):
     where = torch.zeros(2, 2, 2, dtype=torch.bool)
     where[1] = True
     batch = replace(nothing(2), labels=torch.tensor([0, 1]), masks=where)
-    term = reading(adapter(masks=masks), "a").loss(TinyExtractor(), batch, features)["fcdd.a"]
+    term = reading(adapter(masks=masks), "a").loss(step_of(batch), features)["fcdd.a"]
     (gradient,) = torch.autograd.grad(term, values)
     assert term.isfinite() and gradient.isfinite().all()
 
@@ -118,7 +118,7 @@ def test_the_scorer_logit_gives_the_same_score():
 
 def test_about_the_share_of_a_step_is_changed_and_labelled_and_masked():
     (normal,) = sample_images(60, size=(32, 32))
-    batch = adapter(share=0.3).batch(normal, None, torch.Generator().manual_seed(0))
+    batch = adapter(share=0.3).batch(step_of(normal))
     changed = (batch.images != normal.images).any(1)  # (n, H, W)
     assert torch.equal(changed.flatten(1).any(1), batch.labels == 1)
     assert 9 <= int(batch.labels.sum()) <= 27  # 18 ± 2.5 sd
@@ -129,7 +129,7 @@ def test_about_the_share_of_a_step_is_changed_and_labelled_and_masked():
 def test_images_of_auxiliary_take_the_place_of_changed_ones():
     (normal,) = sample_images(40)
     (other,) = sample_images(30, seed=1)
-    batch = adapter().batch(normal, other, torch.Generator().manual_seed(0))
+    batch = adapter().batch(step_of(normal, None, other))
     taken = batch.labels == 1
     assert 5 < int(taken.sum()) < 25 and not taken[30:].any()
     assert torch.equal(batch.images[taken], other.images[taken[:30]])
@@ -146,7 +146,7 @@ def test_levels_that_were_joined_are_refused():
         {"concat": features.geometry["layer1"]} | {POOL: features.geometry[POOL]},
     )
     with pytest.raises(UserError) as error:
-        one.prepare(extractor, FeatureStream(joined), None, None)
+        one.prepare(See(extractor, FeatureStream(joined), None, None))
     assert str(error.value) == (
         "features.combine: expected the levels that adapter fcdd adds (fcdd.layer1, fcdd.layer2, fcdd.pool) to stay "
         'themselves, found concat, pool: set combine = "none"'
@@ -163,7 +163,7 @@ def test_descent_reduces_the_loss(masks):
 def test_the_head_and_the_chosen_blocks_are_trained():
     one = adapter(blocks=("layer2",))
     extractor = prepared(one)
-    trained = {id(parameter) for parameter in one.stages()[0].parameters}
+    trained = {id(parameter) for parameter in one.stages(extractor)[0].parameters}
     wanted = [*extractor.inner.layer2.parameters(), *extractor.head.parameters()]
     assert trained == {id(parameter) for parameter in wanted}
 

@@ -6,10 +6,10 @@ from adkit_plugins.adapters.joint import Joint, JointParams, adkit_adapters
 from torch import nn
 
 from adkit import UserError
-from adkit.plugin import Batch, Context, FeaturesAdapter
+from adkit.plugin import Batch, Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, ImagedStream, stream_of
-from tests.plugins.adapters.descents import features_of
+from tests.plugins.adapters.descents import features_of, step_of, through
 
 CONTEXT = Context(image_size=SIZE)
 KINDS = ("ant", "bee", "cat", "dog", "elk")
@@ -31,13 +31,12 @@ def auxiliary(extractor, kinds=KINDS):
 
 def prepared(one, extractor=None):
     extractor = extractor or TinyExtractor()
-    one.prepare(extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor), None)
+    one.prepare(See(extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor), None))
     return extractor
 
 
 def step(one, extractor, normal, other):
-    batch = one.batch(normal, other, torch.Generator())
-    return one.loss(extractor, batch, extractor(batch.images))
+    return one.loss(step_of(normal, extractor, other), through(extractor, normal.images))
 
 
 @pytest.mark.parametrize("params", [{}, {"alpha": 10}, {"blocks": "all"}])
@@ -64,11 +63,11 @@ def test_loss_and_score_by_hand():
     other = ImagedStream(NORMAL, shown=shown)
     predicted, classes = adapter(alpha=0.5), adapter(alpha=0.5, labels="classes")
     for one in (predicted, classes):
-        one.prepare(extractor, FeatureStream(NORMAL), other, None)
+        one.prepare(See(extractor, FeatureStream(NORMAL), other, None))
     extractor.logit = float(torch.tensor(2.0).log())  # now the two are alike
     ln2 = float(torch.tensor(2.0).log())
     for one in (predicted, classes):
-        terms = one.loss(extractor, one.batch(normal, shown[0], torch.Generator()), FOUND)
+        terms = one.loss(step_of(normal, extractor, shown[0]), FOUND)
         assert {name: term.item() for name, term in terms.items()} == {
             "classification": pytest.approx(ln2),
             "pool": 0.5 * 13,
@@ -80,9 +79,9 @@ def test_a_soft_label_is_what_was_predicted_before_adapting():
     extractor, (normal,) = Third(), sample_images(2)
     shown = tuple(sample_images(4, batch_size=2))
     one = adapter()
-    one.prepare(extractor, FeatureStream(NORMAL), ImagedStream(NORMAL, shown=shown), None)
+    one.prepare(See(extractor, FeatureStream(NORMAL), ImagedStream(NORMAL, shown=shown), None))
     extractor.logit = float(torch.tensor(6.0).log())  # now ¾ and ¼
-    terms = one.loss(extractor, one.batch(normal, shown[1], torch.Generator()), FOUND)
+    terms = one.loss(step_of(normal, extractor, shown[1]), FOUND)
     expected = -(torch.tensor(0.75).log() / 3 + 2 * torch.tensor(0.25).log() / 3)
     torch.testing.assert_close(terms["classification"], expected)
 
@@ -92,7 +91,7 @@ def test_gradient_is_that_of_equation_2(labels):
     one, extractor = adapter(alpha=0.3, labels=labels), TinyExtractor()
     others = auxiliary(extractor)
     normal_stream = stream_of(extractor, 2, SIZE)
-    one.prepare(extractor, normal_stream, others, None)
+    one.prepare(See(extractor, normal_stream, others, None))
     centers = {name: values.mean((0, 1, 2)) for name, values in normal_stream.features.items()}
     (normal,), other = sample_images(5), others.shown[1]
     with torch.no_grad():
@@ -103,18 +102,15 @@ def test_gradient_is_that_of_equation_2(labels):
     log_p = extractor.classify(other.images).log_softmax(1)
     hard = nn.functional.one_hot(torch.tensor([KINDS.index(kind) for kind in other.kinds]), 5)
     classification = -((soft if labels == "predicted" else hard) * log_p).sum(1).mean()
-    levels = [(values - centers[n]).square().sum(3).mean() for n, values in extractor(normal.images).items()]
+    levels = [(values - centers[n]).square().sum(3).mean() for n, values in through(extractor, normal.images).items()]
     expected = torch.autograd.grad(classification + 0.3 * sum(levels) / 3, parameters)
     for left, right in zip(found, expected, strict=True):
         torch.testing.assert_close(left, right)
 
 
-def test_a_step_shows_the_normal_images_and_brings_the_others():
+def test_a_step_shows_the_normal_images_as_they_are():
     (normal,), (other,) = sample_images(5), sample_images(3, seed=4)
-    batch = adapter().batch(normal, other, torch.Generator())
-    assert batch.images is normal.images
-    assert batch.ids == normal.ids
-    assert batch.auxiliary is other
+    assert adapter().batch(step_of(normal, None, other)) is normal
 
 
 def test_the_other_images_may_be_fewer():
@@ -129,22 +125,17 @@ def test_the_other_images_may_be_fewer():
 
 
 def test_the_classifier_stays_as_it_is():
-    class Classifying(TinyExtractor):
-        def blocks(self):
-            blocks = dict(super().blocks())
-            return {**{name: block for name, block in blocks.items() if name != "head"}, "classifier": blocks["head"]}
-
     one = adapter(blocks="all")
-    extractor = prepared(one, Classifying())
+    extractor = prepared(one)
     expected = [*extractor.layer1.parameters(), *extractor.layer2.parameters()]
-    assert [id(p) for p in one.stages()[0].parameters] == [id(p) for p in expected]
+    assert [id(p) for p in one.stages(extractor)[0].parameters] == [id(p) for p in expected]
 
 
 def test_descent_reduces_the_loss():
     one = adapter(alpha=10)
     extractor = prepared(one)
     (normal,), other = sample_images(6, seed=5), auxiliary(extractor).shown[0]
-    rule, losses = torch.optim.SGD(one.stages()[0].parameters, 0.001), []
+    rule, losses = torch.optim.SGD(one.stages(extractor)[0].parameters, 0.001), []
     for _ in range(15):
         loss = sum(step(one, extractor, normal, other).values())
         losses.append(loss.item())
@@ -155,13 +146,13 @@ def test_descent_reduces_the_loss():
 
 
 def test_it_looks_at_images():
-    assert not isinstance(adapter(), FeaturesAdapter)
+    assert adapter().reads_images
 
 
 def test_it_needs_an_auxiliary_table():
     extractor = TinyExtractor()
     with pytest.raises(UserError) as found:
-        adapter().prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
+        adapter().prepare(See(extractor, stream_of(extractor, 2, SIZE), None, None))
     assert str(found.value) == (
         "adapter.use: expected an [auxiliary] table for joint, with images that the classifier must still "
         "recognize, found none: add it, or use ewc, which needs no other images"
@@ -172,7 +163,7 @@ def test_classes_must_be_those_of_the_classifier():
     extractor = TinyExtractor()
     with pytest.raises(UserError) as found:
         adapter(labels="classes").prepare(
-            extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor, kinds=KINDS[:3]), None
+            See(extractor, stream_of(extractor, 2, SIZE), auxiliary(extractor, kinds=KINDS[:3]), None)
         )
     assert str(found.value) == (
         "[auxiliary]: expected images of 5 kinds, one per class of the pretrained classifier, which "
@@ -188,4 +179,4 @@ def test_predictions_that_do_not_fit_are_refused():
     extractor = TinyExtractor()
     normal = stream_of(extractor, 2, SIZE)
     with pytest.raises(UserError, match=r"^joint: what the classifier predicts for 1.* name fewer images there$"):
-        adapter().prepare(extractor, normal, Endless(normal.features, shown=normal.shown), None)
+        adapter().prepare(See(extractor, normal, Endless(normal.features, shown=normal.shown), None))

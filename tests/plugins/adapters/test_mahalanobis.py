@@ -6,10 +6,10 @@ from adkit_plugins.scorers.gaussian import Gaussian, GaussianParams
 from adkit_plugins.scorers.knn import Knn, KnnParams
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, NotFittedError, Scores
+from adkit.plugin import POOL, Context, NotFittedError, Scores, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
 
 
 def gaussian(**params):
@@ -36,8 +36,8 @@ def test_loss_of_two_levels_by_hand():
     scorer.fit(FeatureStream(normal))
     found = features_of(a=[[[[3.0]]], [[[-1.0]]]], b=[[[[2.0], [8.0]]], [[[-12.0], [0.0]]]])
     one = adapter()
-    one.prepare(TinyExtractor(), FeatureStream(normal), None, scorer)
-    terms = one.loss(TinyExtractor(), nothing(2), found)
+    one.prepare(See(TinyExtractor(), FeatureStream(normal), None, scorer))
+    terms = one.loss(step_of(nothing(2)), found)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx({"a": (3 + 1) / 4, "b": (4 + 6) / 4})
     assert one.score(found).tolist() == pytest.approx([(3 + 4) / 2, (1 + 6) / 2])
 
@@ -48,7 +48,7 @@ def test_what_is_trained_by_is_apart_from_what_is_scored_by():
     scorer.fit(FeatureStream(normal))
     found = features_of(a=[[[[3.0], [1.0]]], [[[-1.0], [0.0]]]], pool=[[[[8.0]]], [[[0.0]]]])
     one = adapter(aggregation="mean")
-    one.prepare(TinyExtractor(), FeatureStream(normal), None, scorer)
+    one.prepare(See(TinyExtractor(), FeatureStream(normal), None, scorer))
     assert one.score(found).tolist() == pytest.approx([(2 + 4) / 2, (0.5 + 0) / 2])
     assert scorer.score(found).image.tolist() == pytest.approx([(3 + 4) / 2, (1 + 0) / 2])
 
@@ -57,8 +57,8 @@ def test_terms_sum_to_the_mean_score():
     one = adapter()
     extractor = prepared(one, gaussian)
     (batch,) = sample_images(5)
-    features = extractor(batch.images)
-    terms = one.loss(extractor, batch, features)
+    features = through(extractor, batch.images)
+    terms = one.loss(step_of(batch, extractor), features)
     assert list(terms) == ["layer1", "layer2", POOL]
     assert sum(terms.values()).item() == pytest.approx(one.score(features).mean().item())
 
@@ -69,7 +69,7 @@ def test_gradient_is_that_of_equation_5():
     scorer = gaussian(covariance="global", shrinkage="none")
     scorer.fit(normal)
     one = adapter()
-    one.prepare(TinyExtractor(), normal, None, scorer)
+    one.prepare(See(TinyExtractor(), normal, None, scorer))
     leaves = {n: v[:5].double().requires_grad_() for n, v in stream_of(TinyExtractor(), 7, SIZE).features.items()}
     expected = torch.zeros(())
     for name, values in leaves.items():
@@ -80,7 +80,7 @@ def test_gradient_is_that_of_equation_5():
         expected = expected + squares.sqrt().amax((1, 2)).mean() / len(leaves)
     wanted = torch.autograd.grad(expected, list(leaves.values()))
     plain = {name: values.detach().float().requires_grad_() for name, values in leaves.items()}
-    loss = sum(one.loss(TinyExtractor(), nothing(5), type(normal.features)(plain, normal.features.geometry)).values())
+    loss = sum(one.loss(step_of(nothing(5)), type(normal.features)(plain, normal.features.geometry)).values())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for found, right in zip(torch.autograd.grad(loss, list(plain.values())), wanted, strict=True):
         torch.testing.assert_close(found, right.float(), rtol=1e-3, atol=1e-5)
@@ -97,8 +97,8 @@ def test_a_scorer_that_says_nothing_of_levels_has_one_term():
     one = adapter()
     extractor = prepared(one, Plain)
     (batch,) = sample_images(3)
-    features = extractor(batch.images)
-    terms = one.loss(extractor, batch, features)
+    features = through(extractor, batch.images)
+    terms = one.loss(step_of(batch, extractor), features)
     assert list(terms) == ["score"]
     assert terms["score"].item() == pytest.approx(features[POOL].sum((1, 2, 3)).mean().item())
 
@@ -115,13 +115,13 @@ def test_a_scorer_without_gradients_is_refused():
         prepared(adapter(), lambda: Knn(KnnParams(), Context()))
     assert str(error.value) == (
         "scorer.use: expected a scorer whose score adapter mahalanobis can minimize, one that is differentiable, found "
-        "Knn: use gaussian, or another adapter"
+        "one that is not: use gaussian, or another adapter"
     )
 
 
 def test_a_scorer_that_is_not_fitted_is_refused():
     with pytest.raises(NotFittedError):
-        adapter().prepare(TinyExtractor(), stream_of(TinyExtractor(), 2, SIZE), None, gaussian())
+        adapter().prepare(See(TinyExtractor(), stream_of(TinyExtractor(), 2, SIZE), None, gaussian()))
 
 
 def test_descent_reduces_the_loss_and_leaves_the_scorer_as_it_was():

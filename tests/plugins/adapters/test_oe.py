@@ -12,11 +12,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import adkit
 from adkit import Detector, UserError
-from adkit.plugin import POOL, Context, Features, Geometry
+from adkit.plugin import POOL, Context, Features, Geometry, See
 from adkit.testing import TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from tests.data.categories import write_category
-from tests.plugins.adapters.descents import nothing
+from tests.plugins.adapters.descents import nothing, step_of, through
 
 NEEDED = (
     "auxiliary: expected images that resemble the anomalies, which oe learns to tell from the normal ones, found "
@@ -30,7 +30,7 @@ def adapter(**params):
 
 def prepared(one):
     extractor = one.extend(TinyExtractor())
-    one.prepare(extractor, stream_of(extractor, 2, SIZE), stream_of(extractor, 3, SIZE), None)
+    one.prepare(See(extractor, stream_of(extractor, 2, SIZE), stream_of(extractor, 3, SIZE), None))
     return extractor
 
 
@@ -72,14 +72,14 @@ def test_it_starts_where_every_image_is_as_likely_normal_as_not():
 
 def test_loss_by_hand():
     """Normal −log(1 − σ(z)), others −log σ(z), and the mean over both."""
-    terms = adapter().loss(TinyExtractor(), labelled(0, 1, 0), logits(1.0, 1.0, -2.0))
+    terms = adapter().loss(step_of(labelled(0, 1, 0)), logits(1.0, 1.0, -2.0))
     expected = {"normal": (log(1 + exp(1)) + log(1 + exp(-2))) / 3, "auxiliary": log(1 + exp(-1)) / 3}
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
 
 
 def test_loss_and_gradient_are_torchs():
     labels, features = labelled(0, 1, 1, 0), logits(0.3, -4.0, 2.0, 1.5, grad=True)
-    ours = sum(adapter().loss(TinyExtractor(), labels, features).values())
+    ours = sum(adapter().loss(step_of(labels), features).values())
     theirs = binary_cross_entropy_with_logits(features["logit"].flatten(), labels.labels.float())
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(loss, features["logit"]) for loss in (ours, theirs)))
@@ -87,20 +87,20 @@ def test_loss_and_gradient_are_torchs():
 
 def test_loss_and_gradient_are_finite_far_out():
     features = logits(1e4, -1e4, 1e4, -1e4, grad=True)
-    loss = sum(adapter().loss(TinyExtractor(), labelled(0, 0, 1, 1), features).values())
+    loss = sum(adapter().loss(step_of(labelled(0, 0, 1, 1)), features).values())
     (gradient,) = torch.autograd.grad(loss, features["logit"])
     assert loss.item() == 5000.0
     assert gradient.flatten().tolist() == [0.25, 0.0, 0.0, -0.25]
 
 
 def test_images_without_labels_are_normal():
-    terms = adapter().loss(TinyExtractor(), nothing(1), logits(1.0))
+    terms = adapter().loss(step_of(nothing(1)), logits(1.0))
     assert terms["normal"].item() == pytest.approx(log(1 + exp(1))) and terms["auxiliary"].item() == 0
 
 
 def test_a_step_sees_the_normal_images_and_then_the_others():
     (normal,), (other,) = sample_images(4), sample_images(3, seed=1)
-    batch = adapter().batch(normal, other, torch.Generator())
+    batch = adapter().batch(step_of(normal, None, other))
     assert torch.equal(batch.images, torch.cat([normal.images, other.images]))
     assert batch.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert batch.ids == (*normal.ids, *other.ids)
@@ -110,18 +110,18 @@ def test_without_auxiliary_images_it_is_refused():
     one = adapter()
     extractor = one.extend(TinyExtractor())
     with pytest.raises(UserError) as error:
-        one.prepare(extractor, stream_of(extractor, 2, SIZE), None, None)
+        one.prepare(See(extractor, stream_of(extractor, 2, SIZE), None, None))
     assert str(error.value) == NEEDED
     with pytest.raises(UserError) as error:
-        one.batch(sample_images(2)[0], None, torch.Generator())
+        one.batch(step_of(sample_images(2)[0]))
     assert str(error.value) == NEEDED
 
 
 def test_the_head_and_the_last_block_are_trained():
     one = adapter()
     extractor = prepared(one)
-    trained = {id(parameter) for parameter in one.stages()[0].parameters}
-    last = list(extractor.inner.blocks().values())[-1]
+    trained = {id(parameter) for parameter in one.stages(extractor)[0].parameters}
+    last = extractor.inner.blocks()["layer2"]
     assert trained == {id(parameter) for parameter in (*last, *extractor.head.parameters())}
 
 
@@ -141,18 +141,18 @@ def test_descent_tells_the_two_kinds_apart_and_moves_the_blocks():
     extractor = prepared(one)
     (normal,), (other,) = sample_images(6), sample_images(6, seed=1)
     other = replace(other, images=other.images / 2)
-    batch = one.batch(normal, other, torch.Generator())
-    parameters = list(one.stages()[0].parameters)
+    batch = one.batch(step_of(normal, None, other))
+    parameters = list(one.stages(extractor)[0].parameters)
     before = [parameter.clone() for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.SGD(parameters, 0.1, momentum=0.9)
     for _ in range(60):
-        loss = sum(one.loss(extractor, batch, extractor(batch.images)).values())
+        loss = sum(one.loss(step_of(batch, extractor), through(extractor, batch.images)).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    scores = one.score(extractor(batch.images))
+    scores = one.score(through(extractor, batch.images))
     assert loss.item() < 0.5 * log(2)
     assert scores[6:].min() > scores[:6].max()
     assert not torch.equal(before[0], parameters[0])
@@ -163,9 +163,9 @@ def test_it_separates_what_logistic_regression_separates():
     one = adapter()
     extractor = prepared(one)
     (normal,), (other,) = sample_images(20), sample_images(20, seed=1)
-    batch = one.batch(normal, other, torch.Generator())
+    batch = one.batch(step_of(normal, None, other))
     with torch.no_grad():
-        given = extractor.inner(batch.images)
+        given = through(extractor.inner, batch.images)
     head = extractor.head.double().requires_grad_(True)
     doubled = Features({name: level.double() for name, level in given.items()}, given.geometry)
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
@@ -173,7 +173,7 @@ def test_it_separates_what_logistic_regression_separates():
     def loss():
         optimizer.zero_grad()
         found = Features(head(doubled), {})
-        value = sum(one.loss(extractor, batch, found).values()) + head.weight.square().sum() / 2 / 40
+        value = sum(one.loss(step_of(batch, extractor), found).values()) + head.weight.square().sum() / 2 / 40
         value.backward()
         return value
 

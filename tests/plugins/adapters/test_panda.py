@@ -2,9 +2,9 @@ import pytest
 import torch
 from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 
-from adkit.plugin import Context, FeaturesAdapter, SnapshotAdapter, SteppingAdapter
+from adkit.plugin import Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
@@ -21,16 +21,16 @@ def test_contract(params):
 
 def test_loss_and_score_by_hand():
     one = adapter()
-    one.prepare(TinyExtractor(), FeatureStream(NORMAL), None, None)
-    assert {n: t.item() for n, t in one.loss(TinyExtractor(), nothing(2), FOUND).items()} == {"pool": 13}
+    one.prepare(See(TinyExtractor(), FeatureStream(NORMAL), None, None))
+    assert {n: t.item() for n, t in one.loss(step_of(nothing(2)), FOUND).items()} == {"pool": 13}
     assert one.score(FOUND).tolist() == [25, 1]
 
 
 def test_the_two_last_blocks_are_trained():
     one = adapter()
     extractor = prepared(one)
-    (stage,) = one.stages()
-    expected = [*extractor.layer2.parameters(), *extractor.head.parameters()]
+    (stage,) = one.stages(extractor)
+    expected = [*extractor.layer1.parameters(), *extractor.layer2.parameters()]
     assert [id(p) for p in stage.parameters] == [id(p) for p in expected]
 
 
@@ -38,11 +38,14 @@ def test_gradient_is_that_of_equation_1():
     one = adapter()
     extractor = prepared(one)
     (batch,) = sample_images(5)
-    centers = {name: values.mean((0, 1, 2)) for name, values in extractor(normal_images()).items()}
+    centers = {name: values.mean((0, 1, 2)) for name, values in through(extractor, normal_images()).items()}
     parameters = list(extractor.layer2.parameters())
-    found = torch.autograd.grad(sum(one.loss(extractor, batch, extractor(batch.images)).values()), parameters)
+    found = torch.autograd.grad(
+        sum(one.loss(step_of(batch, extractor), through(extractor, batch.images)).values()), parameters
+    )
     per_level = [
-        (values - centers[name].detach()).square().sum(3).mean() for name, values in extractor(batch.images).items()
+        (values - centers[name].detach()).square().sum(3).mean()
+        for name, values in through(extractor, batch.images).items()
     ]
     expected = torch.autograd.grad(sum(per_level) / 3, parameters)
     for left, right in zip(found, expected, strict=True):
@@ -66,5 +69,5 @@ def test_the_papers_length():
 
 def test_it_looks_at_features_alone_and_gives_one_state():
     one = adapter()
-    assert isinstance(one, FeaturesAdapter)
-    assert not isinstance(one, SnapshotAdapter | SteppingAdapter)
+    assert not one.reads_images
+    assert one.fuse is None

@@ -3,10 +3,10 @@ import torch
 from adkit_plugins.adapters.svdd import Svdd, SvddParams, adkit_adapters
 from adkit_plugins.scorers.center import Center, CenterParams
 
-from adkit.plugin import Context
+from adkit.plugin import Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared
+from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
 
 NORMAL = features_of(
     a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a center of (1, 2)
@@ -39,8 +39,8 @@ def test_contract(params):
 )
 def test_loss_and_score_by_hand(params, a, b):
     one = adapter(**params)
-    one.prepare(TinyExtractor(), FeatureStream(NORMAL), None, None)
-    terms = one.loss(TinyExtractor(), nothing(2), FOUND)
+    one.prepare(See(TinyExtractor(), FeatureStream(NORMAL), None, None))
+    terms = one.loss(step_of(nothing(2)), FOUND)
     assert {name: term.item() for name, term in terms.items()} == {"a": sum(a) / 4, "b": sum(b) / 4}
     assert one.score(FOUND).tolist() == [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2]
 
@@ -48,9 +48,9 @@ def test_loss_and_score_by_hand(params, a, b):
 def test_gradient_is_that_of_equation_1():
     normal = stream_of(TinyExtractor(), 2, SIZE)
     one = adapter()
-    one.prepare(TinyExtractor(), normal, None, None)
+    one.prepare(See(TinyExtractor(), normal, None, None))
     leaves = {n: v[:5].clone().requires_grad_() for n, v in stream_of(TinyExtractor(), 7, SIZE).features.items()}
-    loss = sum(one.loss(TinyExtractor(), nothing(5), type(normal.features)(leaves, normal.features.geometry)).values())
+    loss = sum(one.loss(step_of(nothing(5)), type(normal.features)(leaves, normal.features.geometry)).values())
     for name, found in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
         _, height, width, _ = leaves[name].shape
         right = (leaves[name] - normal.features[name].mean(0)).sign() / (5 * 3 * height * width)
@@ -60,7 +60,7 @@ def test_gradient_is_that_of_equation_1():
 def test_the_scorer_center_gives_the_same_score():
     normal, queries = (stream_of(TinyExtractor(), seed, SIZE) for seed in (2, 7))
     one = adapter()
-    one.prepare(TinyExtractor(), normal, None, None)
+    one.prepare(See(TinyExtractor(), normal, None, None))
     scorer = Center(CenterParams(metric="l1", centers="location", aggregation="mean"), Context())
     scorer.fit(normal)
     assert torch.equal(one.score(queries.features), scorer.score(queries.features).image)
@@ -70,8 +70,8 @@ def test_terms_sum_to_the_mean_score():
     one = adapter()
     extractor = prepared(one)
     (batch,) = sample_images(5)
-    features = extractor(batch.images)
-    total = sum(one.loss(extractor, batch, features).values())
+    features = through(extractor, batch.images)
+    total = sum(one.loss(step_of(batch, extractor), features).values())
     assert total.item() == pytest.approx(one.score(features).mean().item())
 
 

@@ -17,7 +17,7 @@ def fitted(stream, **params):
     return logit
 
 
-@pytest.mark.parametrize("params", [{}, {"levels": ["logit"]}, {"aggregation": "mean"}])
+@pytest.mark.parametrize("params", [{}, {"aggregation": "mean"}])
 def test_contract(params):
     check_component(adkit_scorers()[0], params, stream=feature_stream(LEVELS))
 
@@ -28,31 +28,6 @@ def test_levels_of_one_channel_are_maps_as_they_are():
     assert {name: values.tolist() for name, values in scores.maps.items()} == {"a": [[[1.0, -5.0]]]}
     assert {name: values.tolist() for name, values in scores.levels.items()} == {"a": [1.0], "logit": [-7.0]}
     assert scores.image.tolist() == [-3.0]
-
-
-def test_named_levels_alone_are_read():
-    features = features_of(a=[[[[1.0], [-5.0]]]], logit=[[[[-7.0]]]])
-    assert fitted(FeatureStream(features), levels=("logit",)).score(features).image.tolist() == [-7.0]
-
-
-@pytest.mark.parametrize(
-    ("params", "sentence"),
-    [
-        (
-            {"levels": ("logits",)},
-            "scorer.levels: expected levels of the features, found 'logits' (did you mean logit?): name some of "
-            "fcdd.a, deep, logit",
-        ),
-        (
-            {"levels": ("deep",)},
-            "scorer.levels: expected levels of one channel, found 'deep' of 5: name others, or use another scorer",
-        ),
-    ],
-)
-def test_levels_that_cannot_be_read_are_refused(params, sentence):
-    with pytest.raises(UserError) as error:
-        fitted(feature_stream(LEVELS), **params)
-    assert str(error.value) == sentence
 
 
 def test_features_without_such_a_level_are_refused():

@@ -3,7 +3,7 @@ import torch
 from adkit_plugins.stoppers.plateau import Plateau, PlateauParams, adkit_stoppers
 
 from adkit import UserError
-from adkit.plugin import POOL, Batch, Context, Features, Geometry, Progress
+from adkit.plugin import POOL, Batch, Context, Features, Geometry, Look, Progress
 from adkit.testing import check_component
 
 
@@ -34,7 +34,7 @@ def course(stopper, scales):
     for epoch, scale in enumerate(scales):
         adapter.scale = scale
         progress = Progress(10 * epoch, float(epoch), None)
-        verdicts.append(stopper.check(progress, features, adapter, HELD_OUT, torch.Generator()))
+        verdicts.append(stopper.check(Look(progress, features, adapter, HELD_OUT, torch.Generator())))
     return verdicts
 
 
@@ -79,4 +79,4 @@ def test_it_holds_out_what_its_parameter_says():
 
 def test_without_images_it_says_so():
     with pytest.raises(UserError, match=r"^stopper\.validation: expected .* found none held out"):
-        plateau().check(Progress(0, 0.0, None), features, Brightness(), [], torch.Generator())
+        plateau().check(Look(Progress(0, 0.0, None), features, Brightness(), [], torch.Generator()))

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
 from adkit import UserError
-from adkit.plugin import POOL, Batch, Context, Features, Geometry, Progress
+from adkit.plugin import POOL, Batch, Context, Features, Geometry, Look, Progress
 from adkit.testing import check_component
 from adkit.toolkit.augment import vary
 
@@ -49,7 +49,9 @@ def vicinal(seed=0, **params):
 
 
 def check(stopper, rule, held_out=None, seed=0, progress=START):
-    return stopper.check(progress, features, Scripted(rule), held_out or even(6), torch.Generator().manual_seed(seed))
+    return stopper.check(
+        Look(progress, features, Scripted(rule), held_out or even(6), torch.Generator().manual_seed(seed))
+    )
 
 
 @pytest.mark.parametrize("params", [{}, {"redraw": True, "patience": 2}, {"augmentations": ["cutout"], "multiple": 2}])
@@ -146,7 +148,7 @@ def seen(stopper, seed):
         images.append(batch)
         return features(batch)
 
-    stopper.check(START, record, Scripted(lambda p: p.mean(1)), even(6), torch.Generator().manual_seed(seed))
+    stopper.check(Look(START, record, Scripted(lambda p: p.mean(1)), even(6), torch.Generator().manual_seed(seed)))
     return torch.cat(images)
 
 
@@ -202,7 +204,7 @@ def test_no_more_images_are_held_than_a_few_batches():
         most = max(most, len(alive))
         return features(images)
 
-    vicinal().check(START, record, Scripted(lambda pixels: pixels.mean(1)), even(24), torch.Generator())
+    vicinal().check(Look(START, record, Scripted(lambda pixels: pixels.mean(1)), even(24), torch.Generator()))
     assert most <= 2
 
 
@@ -216,7 +218,7 @@ def test_padding_is_not_drawn_on():
 
 def test_without_images_it_says_so():
     with pytest.raises(UserError, match=r"^stopper\.validation: expected .* found none held out"):
-        vicinal().check(START, features, Scripted(unlike_its_first_pixel), [], torch.Generator())
+        vicinal().check(Look(START, features, Scripted(unlike_its_first_pixel), [], torch.Generator()))
 
 
 @pytest.mark.parametrize("augmentations", [(), ("mixup",), ("cutout", "cutout")])

@@ -1,0 +1,100 @@
+"""``adkit plugins new``: what it writes works as it stands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adkit import UserError
+from adkit.cli.main import main
+from adkit.cli.new_plugin import new_plugin
+from adkit.plugin.component import KINDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def done(*command, cwd, **variables):
+    """The output of a command that must end well."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{command}: {run.stdout}\n{run.stderr}"
+    return run.stdout
+
+
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory):
+    """The textures, drawn once for all kinds."""
+    folder = tmp_path_factory.mktemp("textures")
+    done(sys.executable, "-m", "adkit", "check", "quickstart", cwd=folder)
+    return folder / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, tmp_path, textures):
+    new_plugin(kind, "brand_new", tmp_path)
+    package, site = tmp_path / "adkit-brand-new", tmp_path / "site"
+    install = ("install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
+    done(sys.executable, "-m", "pip", *install, str(package), cwd=tmp_path)
+    (package / "data").symlink_to(textures)
+    found = {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    python = (sys.executable, "-m")
+    done(*python, "pytest", "-q", "-p", "no:cacheprovider", cwd=package, **found)
+    done(*python, "ruff", "check", ".", cwd=package)
+    done(*python, "ruff", "format", "--check", ".", cwd=package)
+    # Of what is installed as an editable package, mypy would judge the source, too, without its settings.
+    done(*python, "mypy", "--follow-imports=silent", cwd=package, MYPYPATH=str(ROOT))
+    assert "brand_new" in done(*python, "adkit", "plugins", kind, "brand_new", cwd=package, **found)
+    assert "in order" in done(*python, "adkit", "check", "recipe.toml", cwd=package, **found)
+    done(*python, "adkit", "run", "recipe.toml", cwd=package, **found)
+    (detector,) = (package / "runs").rglob("manifest.json")
+    image = next((package / "data/textures/brick/test").rglob("*.png"))
+    assert image.name in done(*python, "adkit", "predict", str(detector.parent), str(image), cwd=package, **found)
+    done(*python, "adkit", "export", str(detector.parent), "--format", "torchscript", cwd=package, **found)
+
+
+def test_it_says_what_to_do_next(tmp_path, capsys):
+    assert main(["plugins", "new", "scorer", "brand_new", "--dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"{tmp_path / 'adkit-brand-new'}: a working scorer, its contract test and a recipe. Next:"
+    assert [line.split("  #")[0].strip() for line in shown[1:]] == [
+        f"cd {tmp_path / 'adkit-brand-new'}",
+        'pip install --editable ".[test]"',
+        "adkit plugins scorer brand_new",
+        "pytest && ruff check . && mypy",
+        "adkit run recipe.toml",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        ("scorer", "Brand", "expected a name of lower-case letters, digits and underscores, found 'Brand'"),
+        ("scorer", "knn", "expected a name that no scorer has, found 'knn' of adkit-ignite"),
+        ("scorrer", "brand", r"expected a kind of component, found 'scorrer' \(did you mean scorer\?\)"),
+    ],
+)
+def test_kinds_and_names_that_are_none_are_refused(kind, name, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        new_plugin(kind, name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
+    (tmp_path / "adkit-brand").mkdir()
+    with pytest.raises(UserError, match="expected no such folder, found one"):
+        new_plugin("scorer", "brand", tmp_path)
+    assert not list((tmp_path / "adkit-brand").iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["new"], ["new", "scorer"], ["scorer", "knn", "more"]])
+def test_other_words_are_bad_input(arguments):
+    assert main(["plugins", *arguments]) == 2
+
+
+def test_a_name_that_is_a_word_of_the_contract_clashes_with_nothing(tmp_path):
+    new_plugin("scorer", "params", tmp_path)
+    source = (tmp_path / "adkit-params" / "adkit_params.py").read_text()
+    assert "class ParamsParams(Params):" in source and "class ParamsScorer(Scorer[ParamsParams]):" in source
