@@ -95,8 +95,14 @@ def predict_images(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if options.watch:
             stop = stack.enter_context(stopping())
-            listed = listed_rows(options.output, jsonl=options.jsonl) if options.output else None
-            rows = watch(detector, Watcher(options.paths, _say, listed=listed, without=without), stop, heatmaps)
+            # What is listed is not kept here, too, for as long as the watch runs.
+            watcher = Watcher(
+                options.paths,
+                _say,
+                listed=listed_rows(options.output, jsonl=options.jsonl) if options.output else None,
+                without=without,
+            )
+            rows = watch(detector, watcher, stop, heatmaps)
         else:
             paths = find_images(options.paths, sys.stdin, without)
             if options.group is not None:

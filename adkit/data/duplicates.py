@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from adkit.data.samples import Sample, Source
@@ -99,44 +100,34 @@ def _shown(pairs: Sequence[Pair]) -> str:
     return some([f"{copy.id} = {first.id}" for first, copy in pairs], 3)
 
 
-def _split(group: Sequence[Sample], key: Callable[[Source], Key | None]) -> list[list[Sample]]:
+def _split(group: Sequence[Sample], key: Callable[[Source], Key]) -> list[list[Sample]]:
     """Split a group into parts of equal key, of which those of two images or more are kept."""
     parts: dict[Key, list[Sample]] = defaultdict(list)
     for sample in group:
-        if (value := key(sample.source)) is not None:
-            parts[value].append(sample)
+        with suppress(OSError):  # a file that is empty, or cannot be read, equals no other
+            if value := key(sample.source):
+                parts[value].append(sample)
     return [part for part in parts.values() if len(part) > 1]
 
 
-def _size(source: Source) -> int | None:
-    if not isinstance(source, Path):
-        return source.pixels.nbytes
-    try:
-        return source.stat().st_size or None
-    except OSError:
-        return None
+def _size(source: Source) -> int:
+    return source.stat().st_size if isinstance(source, Path) else source.pixels.nbytes
 
 
-def _ends(source: Source) -> Key | None:
+def _ends(source: Source) -> bytes:
     if not isinstance(source, Path):
         return _hash(source.pixels.tobytes())
-    try:
-        with source.open("rb") as file:
-            head = file.read(_EDGE)
-            file.seek(-min(_EDGE, source.stat().st_size), 2)
-            return _hash(head + file.read(_EDGE))
-    except OSError:
-        return None
+    with source.open("rb") as file:
+        head = file.read(_EDGE)
+        file.seek(-min(_EDGE, source.stat().st_size), 2)
+        return _hash(head + file.read(_EDGE))
 
 
-def _digest(source: Source) -> Key | None:
+def _digest(source: Source) -> bytes:
     if not isinstance(source, Path):
         return _hash(source.pixels.tobytes())
-    try:
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
-    except OSError:
-        return None
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
 
 
 def _hash(data: bytes) -> bytes:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,15 +75,9 @@ def read_image(source: Source) -> Image.Image:
 
 def read_raw(path: Path) -> Image.Image:
     """Decode a file in its own mode, turned as it is meant to be seen; raises ImageError."""
-    try:
-        with path.open("rb") as file:
-            image = _open(file)
-            image.load()
-            return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-    except ImageError:
-        raise
-    except Exception as error:  # decoders of broken files raise nearly anything
-        raise ImageError(_reason(error)) from error
+    with _opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -89,18 +85,24 @@ def image_size(path: Path) -> tuple[int, int]:
 
     A PNG that states a rotation behind its pixels is the exception: only decoding reveals its size.
     """
+    with _opened(path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # Pillow has turned its size already
+            return height, width
+        if isinstance(image, PngImageFile) and "exif" not in image.info:  # asking would decode it
+            return height, width
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Open an image, not decoded yet; whatever fails until the end of the block is raised as ImageError."""
     try:
         with path.open("rb") as file:
-            image = _open(file)
-            width, height = image.size
-            if isinstance(image, TiffImageFile):  # Pillow has turned its size already
-                return height, width
-            if isinstance(image, PngImageFile) and "exif" not in image.info:  # asking would decode it
-                return height, width
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            yield _open(file)
     except ImageError:
         raise
-    except Exception as error:  # parsers of broken headers raise nearly anything
+    except Exception as error:  # decoders of broken files, and parsers of their headers, raise nearly anything
         raise ImageError(_reason(error)) from error
 
 

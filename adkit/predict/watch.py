@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adkit.data.files import EXTENSIONS, is_image, writable
+from adkit.data.files import EXTENSIONS, writable
 from adkit.errors import UserError
 
 PATIENCE = 10.0
 """Seconds for which a file that cannot be decoded must stay unchanged until it counts as unreadable."""
-RECHECKED = 2000
-"""The number of known files whose size and time one look checks; the next looks check the others in turn."""
-REMEMBERED = 1_000_000
-"""The number of files above which those that are no longer there are forgotten, the oldest first."""
+GONE = 100_000
+"""The number of files that are no longer there which a watch remembers, in case they come back: the last read ones."""
 _ENDINGS = tuple(EXTENSIONS)
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -25,26 +23,20 @@ Stamp = tuple[int, int]
 """(size, time of the last change in ns) of a file."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arrival:
-    """A file that no longer changes and should be read now."""
+    """A file that is new or has changed; ``Watcher.look`` gives those that should be read now."""
 
     path: Path
     key: str
-    """The file's absolute path, as text."""
-    stamp: Stamp
-    last: bool
-    """Whether patience is over: if the file cannot be decoded now, that is an error."""
-
-
-@dataclass
-class _Waiting:
-    """A file that is new or has changed, and has not been read yet."""
-
+    """The file's absolute path, as text that can be written to any file."""
     stamp: Stamp
     since: float
+    """When a look found it as it is now, in seconds of ``time.monotonic``."""
     tried: bool = False
     """Whether the file, as it is now, could not be decoded."""
+    last: bool = False
+    """Whether patience is over: if the file cannot be decoded now, that is an error."""
 
 
 class Watcher:
@@ -53,6 +45,9 @@ class Watcher:
     A file is given when its size and time are the same in two looks, and again when either changes later. One that
     cannot be decoded yet is given a last time when it has stayed unchanged for ``patience``. The folders are listed,
     without a notification service of the operating system, so that it works on network drives, too.
+
+    It remembers the files that are there and ``GONE`` others, however many come and go. While a watched folder is
+    missing or empty, as when its drive drops out, no file of it is forgotten.
     """
 
     def __init__(
@@ -79,119 +74,98 @@ class Watcher:
         """
         self._roots = _roots(folders)
         self._say = say
-        self._listed = {writable(os.path.abspath(path)): error for path, error in (listed or {}).items()}
         self._without = None if without is None else os.path.abspath(without)
         self._patience = patience
-        self._known: dict[str, Stamp] = {}
-        self._faulty: set[str] = set()  # with an error row from before
-        self._waiting: dict[str, _Waiting] = {}
+        # Key → the stamp with which a file was read or, of an earlier watch, whether its row is an error.
+        self._known: dict[str, Stamp | bool] = {
+            writable(os.path.abspath(path)): error for path, error in (listed or {}).items()
+        }
+        self._waiting: dict[str, Arrival] = {}
         self._troubles: dict[str, str] = {}
-        self._looks = 0
 
     def look(self) -> list[Arrival]:
         """The files that should be read now, in the order in which they were written."""
         now = time.monotonic()
         before, self._waiting = self._waiting, {}
-        arrivals = []
+        troubled, self._troubles = self._troubles, {}
+        arrivals, there, away = list[Arrival](), set[str](), list[str]()
         for root, text in self._roots.items():
-            for key, stamp in self._changed(root, before):
-                waiting = before.get(key)
-                if waiting is None or waiting.stamp != stamp:
-                    self._waiting[key] = _Waiting(stamp, now)
+            others = len(there)
+            for path, stamp in self._images(root):
+                key = writable(path)
+                there.add(key)
+                known, file = self._known.get(key), before.get(key)
+                if known is False:
+                    self._known[key] = stamp
+                if known is False or known == stamp:
                     continue
-                self._waiting[key] = waiting
-                last = now - waiting.since >= self._patience
-                if last or not (waiting.tried or _lacks_its_end(key)):
-                    arrivals.append(Arrival(Path(text + key[len(root) :]), key, stamp, last))
-        self._looks += 1
+                if file is None or file.stamp != stamp:
+                    self._waiting[key] = Arrival(Path(text + path[len(root) :]), key, stamp, now)
+                    continue
+                self._waiting[key] = file
+                file.last = now - file.since >= self._patience
+                if file.last or not (file.tried or _lacks_its_end(path)):
+                    arrivals.append(file)
+            if len(there) == others:
+                away.append(root)
+        self._report(troubled)
+        self._forget(there, away)
         return sorted(arrivals, key=lambda arrival: (arrival.stamp[1], arrival.key))
 
     def settle(self, arrival: Arrival, *, readable: bool) -> bool:
         """Whether the result for an arrival counts; if not, ``look`` gives the file again later."""
         try:
-            changed = _stamp(arrival.key) != arrival.stamp
+            stamp = _stamp(arrival.path)
         except FileNotFoundError:  # removed since: what was read of it was whole
-            self._waiting.pop(arrival.key, None)
-            if readable:
-                self._known[arrival.key] = arrival.stamp
-            return readable
-        except OSError:
-            changed = True  # the drive fails, and may have failed while the file was read
-        if changed:
+            stamp = arrival.stamp if readable else None
+        except OSError:  # the drive fails, and may have failed while the file was read
+            stamp = None
+        if stamp != arrival.stamp:
             return False
-        if not readable and not arrival.last:
-            self._waiting[arrival.key].tried = True
+        if not (readable or arrival.last):
+            arrival.tried = True
             return False
-        self._waiting.pop(arrival.key, None)
-        self._known[arrival.key] = arrival.stamp
-        reported = arrival.key in self._faulty
-        self._faulty.discard(arrival.key)
+        reported = self._known.pop(arrival.key, None) is True
+        self._known[arrival.key] = stamp  # behind all others, which are forgotten before it
         return readable or not reported
 
-    def _changed(self, root: str, waiting: Mapping[str, _Waiting]) -> Iterator[tuple[str, Stamp]]:
-        """The images below ``root`` that are new or have changed, with their stamps."""
-        known, turns = self._known, max(1, -(-len(self._known) // RECHECKED))
-        turn = self._looks % turns
-        there: set[str] | None = set() if len(known) > REMEMBERED else None
-        folders = [root]
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        path, name = entry.path, entry.name
-                        if path in known:
-                            if there is not None:
-                                there.add(path)
-                            if path in waiting or hash(path) % turns == turn:
-                                yield from self._differing(path)
-                        elif name.startswith("."):
-                            continue
-                        elif entry.is_dir(follow_symlinks=False):
-                            if path != self._without:
-                                folders.append(path)
-                        elif name.lower().endswith(_ENDINGS) and is_image(Path(name)):
-                            yield from self._differing(path)
-            except OSError as error:
-                if folder == root or not isinstance(error, FileNotFoundError):  # subfolders may be removed
-                    self._trouble(folder, error)
-            else:
-                self._well(folder)
-        if there is not None and not self._troubles:
-            self._forget(root, there)
+    def _images(self, root: str) -> Iterator[tuple[str, Stamp]]:
+        """The path and stamp of each image below ``root``."""
 
-    def _differing(self, path: str) -> Iterator[tuple[str, Stamp]]:
-        """The path itself with its stamp, if it is a file that is new or has changed."""
-        try:
-            stamp = _stamp(path)
-        except FileNotFoundError:  # renamed or removed since it was listed
-            return
-        if stamp is None or self._known.get(path) == stamp:
-            return
-        if self._listed:
-            error = self._listed.pop(writable(path), None)
-            if error is False:
-                self._known[path] = stamp
-                return
-            if error:
-                self._faulty.add(path)
-        yield path, stamp
+        def fail(error: OSError, folder: str | None = None) -> None:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if not missing or error.filename == root:  # whatever is below may be removed or renamed
+                what = "there is no such folder" if missing else f"it cannot be read: {error.strerror}"
+                self._troubles[folder or error.filename] = what
 
-    def _trouble(self, folder: str, error: OSError) -> None:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        what = "there is no such folder" if missing else f"it cannot be read: {error.strerror}"
-        if self._troubles.get(folder) != what:
-            self._troubles[folder] = what
-            self._say(f"{folder}: {what}; waiting for it")
+        for folder, folders, names in os.walk(root, onerror=fail):
+            folders[:] = [n for n in folders if not n.startswith(".") and os.path.join(folder, n) != self._without]
+            for name in names:
+                if name.lower().endswith(_ENDINGS) and not name.startswith("."):
+                    path = os.path.join(folder, name)
+                    try:
+                        stamp = _stamp(path)
+                    except OSError as error:
+                        fail(error, folder)
+                        continue
+                    if stamp is not None:
+                        yield path, stamp
 
-    def _well(self, folder: str) -> None:
-        if self._troubles.pop(folder, None) is not None:
-            self._say(f"{folder}: it can be read now")
+    def _report(self, before: Mapping[str, str]) -> None:
+        """Say which troubles are others than ``before``."""
+        for folder, what in self._troubles.items():
+            if before.get(folder) != what:
+                self._say(f"{folder}: {what}; waiting for it")
+        for folder in before:
+            if folder not in self._troubles and os.path.isdir(folder):
+                self._say(f"{folder}: it can be read now")
 
-    def _forget(self, root: str, there: set[str]) -> None:
-        gone = [path for path in self._known if path not in there and path.startswith(root)]
-        for path in gone[: max(0, len(gone) - REMEMBERED // 2)]:
-            del self._known[path]
+    def _forget(self, there: set[str], away: list[str]) -> None:
+        """Forget all but ``GONE`` of the files that are neither ``there`` nor in a watched folder that is ``away``."""
+        if len(self._known) - len(there) > GONE:
+            kept = tuple(writable(os.path.join(root, "")) for root in away)
+            for key in [key for key in self._known if key not in there and not key.startswith(kept)][:-GONE]:
+                del self._known[key]
 
 
 def _roots(folders: Iterable[str]) -> dict[str, str]:
@@ -210,7 +184,7 @@ def _roots(folders: Iterable[str]) -> dict[str, str]:
     return kept
 
 
-def _stamp(path: str) -> Stamp | None:
+def _stamp(path: str | Path) -> Stamp | None:
     """The size and time of a file; None where the path is not that of a regular file."""
     found = os.stat(path)
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None

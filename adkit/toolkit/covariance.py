@@ -205,7 +205,7 @@ class Whitening:
     """The Gaussians of one level, at each location or the same at all of them.
 
     They are kept in float64: in float32 the distance would lose as many digits as the square root of the
-    covariance's condition has. A state holds each value as two float32, which is 48 bits of it.
+    covariance's condition has.
     """
 
     mean: Tensor
@@ -240,50 +240,29 @@ def state_of(levels: Mapping[str, Whitening]) -> dict[str, Tensor]:
     """Make the ``state_dict`` of whitenings.
 
     Returns:
-        ``mean.<level>`` (2, h, w, c) and ``whitening.<level>`` (2, h, w, k, c), each as two float32 addends.
+        ``mean.<level>`` (h, w, c) and ``whitening.<level>`` (h, w, k, c), float64 on the CPU.
     """
-    means = {f"mean.{name}": _halves(whitening.mean) for name, whitening in levels.items()}
-    return means | {f"whitening.{name}": _halves(whitening.rows) for name, whitening in levels.items()}
+    means = {f"mean.{name}": whitening.mean.cpu().double() for name, whitening in levels.items()}
+    return means | {f"whitening.{name}": whitening.rows.cpu().double() for name, whitening in levels.items()}
 
 
 def from_state(scorer: str, state: Mapping[str, Tensor]) -> dict[str, Whitening]:
-    """Read whitenings from the state that ``state_of`` made of them, in float64 on the CPU.
+    """Read whitenings from the state that ``state_of`` made of them.
 
     Raises:
         UserError: a tensor that the scorer could not have saved.
     """
-    halves = checked_state(scorer, state, {"mean.*": 4, "whitening.*": 5})
-    levels = list(dict.fromkeys(name.partition(".")[2] for name in halves))
+    tensors = checked_state(scorer, state, {"mean.*": 3, "whitening.*": 4}, torch.float64)
+    levels = dict.fromkeys(name.partition(".")[2] for name in tensors)
     for level in levels:
         for name in (f"mean.{level}", f"whitening.{level}"):
-            if name not in halves:
-                raise foreign_state(scorer, name, "there", f"only {', '.join(halves)}")
-            if len(halves[name]) != 2:
-                raise foreign_state(scorer, name, "two addends in dimension 0", tuple(halves[name].shape))
-        mean, rows = halves[f"mean.{level}"].shape, halves[f"whitening.{level}"].shape
-        if rows[4] != mean[3] or rows[1:3] not in (mean[1:3], (1, 1)):
-            wanted = f"of the grid and the channels of mean.{level}, {tuple(mean[1:])}"
-            raise foreign_state(scorer, f"whitening.{level}", wanted, tuple(rows[1:]))
-    return {level: Whitening(_sum(halves[f"mean.{level}"]), _sum(halves[f"whitening.{level}"])) for level in levels}
-
-
-def savable(values: Tensor) -> Tensor:
-    """Round to the nearest float64 that two float32 add up to, so that a loaded scorer scores as the fitted one."""
-    nearest = values.float()
-    return nearest.double().add_((values - nearest).float())
-
-
-def _halves(values: Tensor) -> Tensor:
-    """Split float64 values (…) into two float32 addends (2, …): the nearest ones, and what remains."""
-    halves = torch.empty((2, *values.shape), device=values.device)
-    for row, (nearest, rest) in zip(values, halves.transpose(0, 1), strict=True):  # row by row, as they may be large
-        nearest.copy_(row)
-        rest.copy_(row - nearest)
-    return halves
-
-
-def _sum(halves: Tensor) -> Tensor:
-    return halves[0].cpu().double().add_(halves[1].cpu())
+            if name not in tensors:
+                raise foreign_state(scorer, name, "there", f"only {', '.join(tensors)}")
+        mean, rows = tensors[f"mean.{level}"].shape, tensors[f"whitening.{level}"].shape
+        if rows[3] != mean[2] or rows[:2] not in (mean[:2], (1, 1)):
+            wanted = f"of the grid and the channels of mean.{level}, {tuple(mean)}"
+            raise foreign_state(scorer, f"whitening.{level}", wanted, tuple(rows))
+    return {level: Whitening(tensors[f"mean.{level}"], tensors[f"whitening.{level}"]) for level in levels}
 
 
 def factored(covariances: Tensor, typical: float) -> tuple[Tensor, Tensor, Tensor]:

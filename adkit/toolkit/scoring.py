@@ -76,16 +76,19 @@ def levels_of(features: Features) -> dict[str, Level]:
     }
 
 
-def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[str, int]) -> dict[str, Tensor]:
+def checked_state(
+    scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[str, int], dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Return the tensors of a saved state, provided that each is one that the scorer could have saved.
 
     Args:
         scorer: name of the scorer.
         dimensions: tensor name → its number of dimensions; ``bank.*`` stands for one or more names that begin so.
+        dtype: the dtype of all of them.
 
     Raises:
-        UserError: a name that is missing or foreign, or a tensor that is not float32, of another number of dimensions,
-            empty, or not finite.
+        UserError: a name that is missing or foreign, or a tensor of another dtype or number of dimensions, empty, or
+            not finite.
     """
     for pattern in dimensions:
         if not any(fnmatchcase(name, pattern) for name in state):
@@ -95,8 +98,8 @@ def checked_state(scorer: str, state: Mapping[str, Tensor], dimensions: Mapping[
         if not wanted:
             raise foreign_state(scorer, name, f"named {' or '.join(dimensions)}", "that name")
         described = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32 or tensor.ndim != wanted[0]:
-            raise foreign_state(scorer, name, f"{wanted[0]}-dimensional torch.float32", described)
+        if not isinstance(tensor, Tensor) or tensor.dtype != dtype or tensor.ndim != wanted[0]:
+            raise foreign_state(scorer, name, f"{wanted[0]}-dimensional {dtype}", described)
         if not tensor.numel():
             raise foreign_state(scorer, name, "of some values", described)
         if not torch.stack(tensor.aminmax()).isfinite().all():  # unlike tensor.isfinite(), it needs no memory

@@ -39,7 +39,6 @@ from adkit.toolkit.covariance import (
     from_state,
     parts,
     reduced_whitenings,
-    savable,
     shrinkage,
     shrunk,
     state_of,
@@ -193,11 +192,11 @@ class Gaussian(Scorer[GaussianParams]):
             factors, not_regular, zero = factored(shrunk(covariances, shares), typical)
             singular, still = singular + int(not_regular.sum()), still + int(zero.sum())
             if self.params.reduction == "none" or self.params.components is None:
-                return savable(whitenings(factors))
-            return savable(reduced_whitenings(covariances, factors, self.params.reduction, self.params.components))
+                return whitenings(factors)
+            return reduced_whitenings(covariances, factors, self.params.reduction, self.params.components)
 
         rows = moments.spend(whitening)
-        mean = savable(moments.means if location_means is None else location_means)
+        mean = moments.means if location_means is None else location_means
         self._say(name, len(rows), singular - still, still)
         if self.params.reduction != "none":  # rows of zeros come last
             rows = rows[:, : int(rows.any(2).sum(1).max())].clone()

@@ -29,7 +29,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, savable, state_of, widest_float
+from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, state_of, widest_float
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, RecordableBank
 from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
@@ -186,8 +186,8 @@ class PcaWhitening(Scorer[WhiteningParams]):
                 *(name, count, rank, len(variances)),
             )
         unbiased = (variances[:kept] + self.params.epsilon * variances.mean()) * (count / (count - 1))
-        rows = savable((vectors[:, :kept] / unbiased.sqrt()).mT.contiguous())  # (kept, c)
-        return self._placed(Whitening(savable(moments.means)[None], rows[None, None]))
+        rows = (vectors[:, :kept] / unbiased.sqrt()).mT.contiguous()  # (kept, c)
+        return self._placed(Whitening(moments.means[None], rows[None, None]))
 
     def _components(self, variances: Tensor) -> int:
         components = self.params.components

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -229,6 +230,132 @@ def test_a_replaced_file_among_many_is_found(folder):
     watcher.look()
     (folder / "4321.png").write_bytes(encoded(0))
     assert [arrival.path.name for _ in range(8) for arrival in watcher.look()][:1] == ["4321.png"]
+
+
+def fill(folder, numbers):
+    for number in numbers:
+        (folder / f"{number:06}.jpg").touch()
+
+
+def clear(folder, numbers):
+    for number in numbers:
+        (folder / f"{number:06}.jpg").unlink()
+
+
+def given(watcher, looks=2):
+    """The numbers of the files given in some looks; each counts as read."""
+    numbers = []
+    for _ in range(looks):
+        for arrival in watcher.look():
+            assert watcher.settle(arrival, readable=True)
+            numbers.append(int(arrival.path.stem))
+    return numbers
+
+
+def test_memory_does_not_grow_with_the_files_that_came_and_went(folder, monkeypatch):
+    monkeypatch.setattr("adkit.predict.watch.GONE", 500)
+    watcher, taken = Watcher([str(folder)], print), []
+    tracemalloc.start()
+    try:
+        for hour in range(20):
+            numbers = range(500 * hour, 500 * hour + 500)
+            fill(folder, numbers)
+            assert sorted(given(watcher)) == list(numbers)
+            clear(folder, numbers)
+            traces = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/adkit/*")]).traces
+            taken.append(sum(trace.size for trace in traces))
+    finally:
+        tracemalloc.stop()
+    assert taken[-1] - taken[4] < 500_000  # to remember 7,500 names would take more than 1.5 MB
+
+
+def test_a_file_that_went_and_came_back_is_given_again_only_if_it_changed(folder):
+    fill(folder, [1, 2])
+    watcher = Watcher([str(folder)], print)
+    assert sorted(given(watcher)) == [1, 2]
+    (folder / "away").mkdir()
+    for name in ("000001.jpg", "000002.jpg"):
+        (folder / name).rename(folder / "away" / f"{name}.old")
+    assert given(watcher) == []
+    for name in ("000001.jpg", "000002.jpg"):
+        (folder / "away" / f"{name}.old").rename(folder / name)
+    (folder / "000002.jpg").write_bytes(b"another")
+    assert given(watcher, looks=4) == [2]
+
+
+def test_the_files_that_were_read_last_are_remembered_when_they_are_gone(folder, monkeypatch):
+    monkeypatch.setattr("adkit.predict.watch.GONE", 3)
+    watcher = Watcher([str(folder)], print)
+    for number in range(7):
+        fill(folder, [number])
+        os.utime(folder / f"{number:06}.jpg", (1, 1))
+        assert given(watcher) == [number]
+    clear(folder, range(6))
+    assert given(watcher) == []
+    fill(folder, range(6))
+    for number in range(6):
+        os.utime(folder / f"{number:06}.jpg", (1, 1))
+    assert given(watcher) == [0, 1, 2]
+
+
+def test_files_that_are_there_are_remembered_however_many(folder, monkeypatch):
+    monkeypatch.setattr("adkit.predict.watch.GONE", 1)
+    other = folder.with_name("in2")
+    other.mkdir()
+    fill(folder, range(2000))
+    fill(other, range(2000, 4000))
+    watcher = Watcher([str(folder), str(other)], print)
+    assert sorted(given(watcher)) == list(range(4000))
+    assert given(watcher, looks=4) == []
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_nothing_of_a_watched_folder_that_drops_out_is_forgotten(folder, monkeypatch, empty):
+    """A drive that is not mounted leaves an empty folder, or none."""
+    monkeypatch.setattr("adkit.predict.watch.GONE", 1)
+    other, away = folder.with_name("other"), folder.with_name("away")
+    other.mkdir()
+    fill(folder, range(10))
+    watcher = Watcher([str(folder), str(other)], lambda sentence: None)
+    assert sorted(given(watcher)) == list(range(10))
+    folder.rename(away)
+    if empty:
+        folder.mkdir()
+    for number in range(10, 20):  # the other folder goes on
+        fill(other, [number])
+        assert given(watcher) == [number]
+        clear(other, [number])
+    if empty:
+        folder.rmdir()
+    away.rename(folder)
+    assert given(watcher, looks=4) == []
+
+
+@pytest.mark.parametrize("jsonl", [False, True])
+def test_a_watch_that_is_begun_again_gives_nothing_twice(folder, monkeypatch, jsonl):
+    """Its rows have more files that are gone than are remembered."""
+    monkeypatch.setattr("adkit.predict.watch.GONE", 100)
+    output = str(folder.with_name("out"))
+    for begin in (0, 1000, 2000):
+        fill(folder, range(begin, begin + 1000))
+        watcher = Watcher([str(folder)], print, listed=listed_rows(output, jsonl=jsonl))
+        with writing(output, jsonl=jsonl, append=True) as write:
+            numbers = given(watcher)
+            for number in numbers:
+                write(Row(str(folder / f"{number:06}.jpg"), 1.0))
+        assert sorted(numbers) == list(range(begin, begin + 1000))
+        assert given(watcher) == []
+        clear(folder, range(begin, begin + 500))
+
+
+def test_a_file_whose_size_cannot_be_asked_for_hides_no_other(folder):
+    fill(folder, range(20))
+    (folder / "000020.jpg").symlink_to("000020.jpg")  # a link to itself
+    fill(folder, range(21, 40))
+    said = []
+    assert sorted(given(Watcher([str(folder)], said.append))) == [*range(20), *range(21, 40)]
+    (sentence,) = said
+    assert sentence.startswith(f"{folder}: it cannot be read: ")
 
 
 class Camera(threading.Thread):

@@ -190,7 +190,7 @@ def test_what_is_loaded_scores_what_was_fitted():
 
 def test_a_state_of_means_a_location_is_refused():
     state = fitted(mixed(40, 0)).state_dict()
-    state["mean.a"] = state["mean.a"].expand(2, 5, 4, 7).contiguous()
+    state["mean.a"] = state["mean.a"].expand(5, 4, 7).contiguous()
     with pytest.raises(UserError, match=r"expected mean\.a to be that of one location, found those of \(5, 4\)"):
         fitted(mixed(40, 0)).load_state_dict(state)
 
