@@ -176,6 +176,9 @@ def _check_stage(stage: Stage, own: set[int], who: str) -> None:
         rate = group.learning_rate
         if rate is not None and not _number(rate, above=0):
             raise fault(who, f"{where}: learning_rate", "a number above 0 or None", repr(rate), "correct it")
+    listed = [id(parameter) for parameter in stage.parameters]
+    if len(set(listed)) < len(listed):
+        raise fault(who, f"{where}: parameters", "each in one group", "one that is there twice", "list it once")
 
 
 def check_schedule(schedule: object, who: str) -> Schedule:

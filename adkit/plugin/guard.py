@@ -114,7 +114,7 @@ class _Guard:
         """What the component's ``for_export`` gives, without a guard, since exporters record it."""
         with blaming(self.who):
             found = self._member("for_export")()
-        require_members(found, self._base, self.who)
+        require_members(found, self._base, self.who, "for_export")
         return found
 
 
@@ -311,17 +311,17 @@ def unguarded(component: Any) -> Any:
     return component.inner if isinstance(component, _Guard) else component
 
 
-def require_members(component: object, base: type[Contract], who: str) -> None:
+def require_members(component: object, base: type[Contract], who: str, what: str = "build") -> None:
     """Refuse what is no instance, lacks a member of its kind, or has a public one that is nearly a member of it."""
     if isinstance(component, type) or component is None:
         found = f"the class {component.__name__}" if isinstance(component, type) else "None"
         advice = "the component's class is called with (params, context)"
-        raise fault(who, "build", f"an instance of {base.__name__}", found, advice)
+        raise fault(who, what, f"an instance of {base.__name__}", found, advice)
     lacking = missing(component, base)
     if lacking:
         expected, found = f"{base.kind} with {', '.join(base.required)}", f"a {type(component).__name__} without "
         raise fault(
-            who, "build", f"a {expected}", found + ", ".join(lacking), f"inherit from adkit.plugin.{base.__name__}"
+            who, what, f"a {expected}", found + ", ".join(lacking), f"inherit from adkit.plugin.{base.__name__}"
         )
     known = {*base.__mro__, nn.Module, object}
     names = [name for cls in type(component).__mro__ if cls not in known for name in vars(cls)]
@@ -335,6 +335,9 @@ def check_extractor(built: Any, who: str) -> None:
         advice = "inherit from adkit.plugin.Extractor"
         raise fault(who, "build", "an nn.Module, whose weights are saved", described(built), advice)
     require_members(built, Extractor, who)
+    if type(built).forward is nn.Module.forward:
+        found = f"a {type(built).__name__} without forward"
+        raise fault(who, "build", "an extractor with levels, forward", found, "define forward(images)")
     training = [name or "itself" for name, module in built.named_modules() if module.training]
     if training:
         found = f"{training[0]} in training mode"

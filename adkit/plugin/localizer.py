@@ -27,7 +27,7 @@ class Localizer(Contract[P]):
 
         Args:
             scores: the scores of n images, with the map of at least one level and the geometry of each.
-            size: (height, width) of the maps to return.
+            size: (height, width) of the maps to return: that of the extractor's input.
         """
 
     def for_export(self) -> Localizer[P]:

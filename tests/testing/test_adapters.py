@@ -344,7 +344,7 @@ class OldArguments(Pulls):
         ("stages: stage adapt: parameters", NamesOfParameters),
         ("stages: stage adapt: learning_rate", BackwardStage),
         ("stages: stage adapt: parameters", ForeignParameters),
-        ("stages", ParametersTwice),
+        ("stages: stage adapt: parameters", ParametersTwice),
         ("stages", StagesAfterPrepare),
         ("stages", StagesOfTheFirst),
         ("stages", MoreEveryTime),

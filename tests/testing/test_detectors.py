@@ -219,7 +219,7 @@ class SpoiledByExport(Scorer):
     ("check", "broken"),
     [
         ("for_export", DiesOfExport),
-        ("build", ExportsNothing),
+        ("for_export", ExportsNothing),
         ("for_export", ExportsOtherScores),
         ("for_export", SpoiledByExport),
         ("export", ExportsNumpy),

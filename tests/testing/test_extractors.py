@@ -306,7 +306,7 @@ class CannotBeLoaded(TinyExtractor):
         ("features", NoFeatures),
         ("levels", NamesForLevels),
         ("levels", GridsForLevels),
-        ("forward", NoForward),
+        ("build", NoForward),
         ("build", PlainFunction),
         ("members", Misspelt),
         ("build", InTraining),
