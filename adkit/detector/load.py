@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from adkit.plugin.component import Kind
 from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.localizer import Localizer
-from adkit.plugin.registry import Registry, discover
+from adkit.plugin.registry import Registry, discover, normalized
 from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
@@ -160,9 +159,10 @@ def _embedding(
 def _choice(entry: ComponentEntry, kind: Kind, registry: Registry, file: Path) -> Choice:
     saved = f"{kind} {entry.name} of {entry.distribution} {entry.version}"
     named = [r for r in registry.found(kind) if r.component.name == entry.name]
-    found = [r for r in named if _plain(r.origin.distribution) == _plain(entry.distribution)]
+    found = [r for r in named if normalized(r.origin.distribution) == normalized(entry.distribution)]
     if len(found) != 1:
-        broken = [str(f) for f in registry.failures if _plain(f.origin.distribution) == _plain(entry.distribution)]
+        failures = [f for f in registry.failures if normalized(f.origin.distribution) == normalized(entry.distribution)]
+        broken = [str(failure) for failure in failures]
         why = "; ".join(broken) or ("it is there twice" if found else "it is not installed")
         raise UserError(f"{file}: expected {saved}, found that {why}: {_install(entry)}")
     origin = found[0].origin
@@ -173,7 +173,7 @@ def _choice(entry: ComponentEntry, kind: Kind, registry: Registry, file: Path) -
         raise refusal(file, f"parameters of {saved}", f"what version {origin.version} refuses ({fault})", remedy)
     if origin.version != entry.version:
         logger.warning("%s: saved by %s, loaded by version %s", file, saved, origin.version)
-    return Choice(entry.name, params, found[0])
+    return Choice(found[0].use, params, found[0])
 
 
 def _context(manifest: Manifest, view: View, device: str) -> Context:
@@ -207,10 +207,6 @@ def _refusing(file: Path, choice: Choice, entry: ComponentEntry) -> Iterator[Non
             f"{file}: expected what {who(choice)} can be rebuilt from, found: {reason}; "
             f"{REMEDY if same else _install(entry)}"
         ) from error
-
-
-def _plain(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution.lower())
 
 
 def _install(entry: ComponentEntry) -> str:

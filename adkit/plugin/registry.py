@@ -7,29 +7,34 @@ import json
 import re
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
-from types import MappingProxyType
+from importlib.metadata import Distribution, EntryPoint
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import pluggy
 from pydantic import PydanticUserError, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from adkit import __version__
 from adkit.errors import UserError
 from adkit.plugin import hooks
 from adkit.plugin.component import KINDS, Component, Kind, base_class
 from adkit.plugin.contract import Contract, missing, misspelt
 from adkit.plugin.params import Params, first_sentence, model_schema
+from adkit.plugin.side_effects import undoing
 from adkit.utils.environment import DISTRIBUTION
-from adkit.utils.text import did_you_mean
+from adkit.utils.text import did_you_mean, joined, toml_value
 
 GROUP: Final = "adkit"
 
 HOOK_KINDS: Final = MappingProxyType({f"adkit_{kind}s": kind for kind in KINDS})
 """Hook name → the kind of component that it returns."""
+
+_SIDE_EFFECTS: Final[WeakKeyDictionary[ModuleType, str]] = WeakKeyDictionary()
+"""A plugin's module → its fault, if it changed something for all others: no later discovery executes it again."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -48,6 +53,11 @@ class Origin:
     def __str__(self) -> str:
         return f"{self.distribution} {self.version} ({self.module})"
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is adkit itself."""
+        return normalized(self.distribution) == DISTRIBUTION
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -55,6 +65,16 @@ class Registered:
 
     component: Component[Any]
     origin: Origin
+
+    @property
+    def qualified(self) -> str:
+        """Its name with its distribution's, such as ``adkit-extra:knn``."""
+        return f"{normalized(self.origin.distribution)}:{self.component.name}"
+
+    @property
+    def use(self) -> str:
+        """What a recipe can always call it, whatever else is installed: a third party's by its qualified name."""
+        return self.component.name if self.origin.built_in else self.qualified
 
     @property
     def summary(self) -> str:
@@ -91,25 +111,44 @@ class Registry:
         of_kind = (entry for entry in self._registered if entry.component.kind == kind)
         return tuple(sorted(of_kind, key=lambda entry: (entry.component.name, str(entry.origin))))
 
+    def names(self, entry: Registered) -> tuple[str, ...]:
+        """The names by which a recipe can use a component, the shortest first; none if its distribution has two of it.
+
+        A bare name means the built-in component of that name, or else the only one.
+        """
+        kind, options = entry.component.kind, (entry.component.name, entry.qualified)
+        return tuple(name for name in options if self._named(kind, name) == [entry])
+
     def usable(self, kind: Kind) -> tuple[Registered, ...]:
-        """The components of a kind that ``get`` returns: those whose name no other one has."""
-        names = Counter(entry.component.name for entry in self.found(kind))
-        return tuple(entry for entry in self.found(kind) if names[entry.component.name] == 1)
+        """The components of a kind that a recipe can use."""
+        return tuple(entry for entry in self.found(kind) if self.names(entry))
 
     def get(self, kind: Kind, name: str) -> Registered:
-        """The component that a recipe names.
+        """The component that a recipe names: ``knn``, or ``adkit-extra:knn`` for that of a distribution.
 
         Raises:
             UserError: no component has that name, or several do.
         """
-        matches = [entry for entry in self.found(kind) if entry.component.name == name]
+        matches = self._named(kind, name)
         if len(matches) == 1:
             return matches[0]
         if matches:
-            origins = [entry.origin for entry in matches]
-            named = " and ".join(map(str, origins))
-            raise UserError(f'{len(matches)} {kind}s are named "{name}": {named}; {_advice(origins)}')
+            named = " and ".join(str(entry.origin) for entry in matches)
+            usable = [f"use = {toml_value(entry.qualified)}" for entry in matches if self.names(entry)]
+            advice = (
+                f"write {joined(usable, 'or')}"
+                if usable
+                else "one distribution has two: uninstall it, or tell its author"
+            )
+            raise UserError(f'{len(matches)} {kind}s are named "{name}": {named}; {advice}')
         raise UserError(self._not_there(kind, name))
+
+    def _named(self, kind: Kind, name: str) -> list[Registered]:
+        distribution, colon, bare = name.rpartition(":")
+        named = [entry for entry in self.found(kind) if entry.component.name == bare]
+        if colon:
+            return [entry for entry in named if normalized(entry.origin.distribution) == normalized(distribution)]
+        return [entry for entry in named if entry.origin.built_in] or named
 
     def _not_there(self, kind: Kind, name: str) -> str:
         if not self._registered and not self.failures:
@@ -117,10 +156,11 @@ class Registry:
                 f'no {kind} "{name}": no plugins are installed (no package has an entry point in the group '
                 f'"{GROUP}"); install adkit with pip, which registers the built-in ones: pip install {DISTRIBUTION}'
             )
-        names = list(dict.fromkeys(entry.component.name for entry in self.found(kind)))
+        options = [option for entry in self.found(kind) for option in self.names(entry)]
+        names = [self.names(entry)[0] for entry in self.usable(kind)]
         there = f"{kind}s here: {', '.join(names)}" if names else f"there are no {kind}s here"
-        sentence = f'no {kind} is named "{name}"{did_you_mean(name, names)}; {there}'
-        others = [other for other in KINDS if any(entry.component.name == name for entry in self.found(other))]
+        sentence = f'no {kind} is named "{name}"{did_you_mean(name, options)}; {there}'
+        others = [other for other in KINDS if self._named(other, name)]
         if others:
             sentence += f'; "{name}" is of kind {others[0]}'
         if self.failures:
@@ -129,18 +169,9 @@ class Registry:
         return sentence
 
 
-def _advice(origins: Sequence[Origin]) -> str:
-    """What to do about components of one name."""
-    distributions = list(dict.fromkeys(origin.distribution for origin in origins))
-    if len({origin.module for origin in origins}) > 1 or len(distributions) == 1:
-        return "uninstall all but one"
-    # One module of two distributions, as a distribution that was renamed leaves it: to uninstall one of them may take
-    # away the files of the other.
-    kept = DISTRIBUTION if DISTRIBUTION in distributions else "one of them"
-    return (
-        f"they are one module: pip uninstall {' '.join(distributions)}, remove the *.egg-info folders of a checkout, "
-        f"and install {kept} again"
-    )
+def normalized(distribution: str) -> str:
+    """A distribution's name as package indexes compare it: ``Some_Thing`` is ``some-thing``."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def question(kind: Kind) -> str:
@@ -153,21 +184,42 @@ def discover(path: Sequence[str] | None = None) -> Registry:
     registered: list[Registered] = []
     failures: list[Failure] = []
     for origin, entry in _entries(sys.path if path is None else path, failures).items():
-        try:
-            plugin = entry.load()
-            manager = _manager(origin, plugin)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  another author's module may raise anything
-            failures.append(Failure(origin, f"could not be loaded: {_last_line(error)}"))
-            continue
-        failures.extend(Failure(origin, fault) for fault in hook_faults(manager, plugin))
-        for hook in HOOK_KINDS:
-            for item in _call(manager, hook, origin, failures):
-                fault = component_fault(item, hook)
-                if fault:
-                    failures.append(Failure(origin, f"{hook}: {fault}"))
-                else:
-                    registered.append(Registered(item, origin))
+        with undoing(entry.module) as changed:
+            loaded = _load(origin, entry, failures)
+        module = sys.modules.get(entry.module)
+        fault = None if module is None else _SIDE_EFFECTS.get(module)
+        if changed:
+            fault = (
+                f"as it is loaded it changes {joined(changed, 'and')}, which all plugins share: that was changed back, "
+                "and none of its components is used; remove it from its modules and hooks"
+            )
+            if module is not None:
+                _SIDE_EFFECTS[module] = fault
+        if fault:
+            failures.append(Failure(origin, fault))
+        else:
+            registered += loaded
     return Registry(registered, failures)
+
+
+def _load(origin: Origin, entry: EntryPoint, failures: list[Failure]) -> list[Registered]:
+    """The components of one plugin."""
+    try:
+        plugin = entry.load()
+        manager = _manager(origin, plugin)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  another author's module may raise anything
+        failures.append(Failure(origin, f"could not be loaded: {_last_line(error)}"))
+        return []
+    failures.extend(Failure(origin, fault) for fault in hook_faults(manager, plugin))
+    registered: list[Registered] = []
+    for hook in HOOK_KINDS:
+        for item in _call(manager, hook, origin, failures):
+            fault = component_fault(item, hook)
+            if fault:
+                failures.append(Failure(origin, f"{hook}: {fault}"))
+            else:
+                registered.append(Registered(item, origin))
+    return registered
 
 
 def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, EntryPoint]:
@@ -181,15 +233,38 @@ def _entries(path: Sequence[str], failures: list[Failure]) -> dict[Origin, Entry
                 continue
             declared = distribution.entry_points.select(group=GROUP)
             name, version = distribution.metadata["Name"], distribution.version
-            key = re.sub(r"[-_.]+", "-", name.lower())
+            key = normalized(name)
+            excluding = None if key == DISTRIBUTION else _excluding(distribution)
         except Exception as error:  # noqa: BLE001  broken metadata makes its parser raise anything
             origin = Origin(str(distribution.locate_file("")), "unknown version", "entry_points.txt")
             failures.append(Failure(origin, f"its metadata cannot be read: {_last_line(error)}"))
             continue
         if key not in seen:  # an import, too, would find the first one on the path
-            entries.update((Origin(name, version, entry.value), entry) for entry in declared)
+            own = {Origin(name, version, entry.value): entry for entry in declared}
+            if excluding:
+                failures.extend(Failure(origin, excluding) for origin in own)
+            else:
+                entries |= own
         seen.add(key)
     return entries
+
+
+def _excluding(distribution: Distribution) -> str | None:
+    """What to say where a distribution requires another version of adkit; None where it does not."""
+    for line in distribution.requires or ():
+        if normalized(re.split(r"[^\w.-]", line.strip(), maxsplit=1)[0]) != DISTRIBUTION:
+            continue
+        from packaging.requirements import Requirement  # only where a third party's plugin is installed
+
+        requirement = Requirement(line)
+        applies = requirement.marker is None or requirement.marker.evaluate()
+        if applies and not requirement.specifier.contains(__version__, prereleases=True):
+            needed = f"{DISTRIBUTION}{requirement.specifier}"
+            return (
+                f"it was not imported, because it needs {needed}, found {__version__}: pip install --upgrade "
+                f'{distribution.metadata["Name"]}, or else pip install "{needed}"'
+            )
+    return None
 
 
 def _manager(origin: Origin, plugin: object) -> pluggy.PluginManager:

@@ -69,9 +69,15 @@ T = TypeVar("T")
 class Choice:
     """A component that a recipe chooses, with the parameters that the recipe gives it."""
 
-    name: str
+    use: str
+    """``Registered.use``: what a resolved recipe calls it."""
     params: Params
     registered: Registered = field(compare=False)
+
+    @property
+    def name(self) -> str:
+        """The component's own name, without that of its distribution."""
+        return self.registered.component.name
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def _choice_table(choice: Choice | None, own: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    return None if choice is None else {"use": choice.name, **(own or {}), **(_dumped(choice.params) or {})}
+    return None if choice is None else {"use": choice.use, **(own or {}), **(_dumped(choice.params) or {})}
 
 
 def _extractor_table(choices: Sequence[Choice]) -> dict[str, Any]:
@@ -328,10 +334,10 @@ class _Reader:
             return None
         given = {key: value for key, value in table.items() if key not in ("use", *own)}
         params = self.check(kind, registered.component.params, given, use)
-        return None if params is None else Choice(use, params, registered)
+        return None if params is None else Choice(registered.use, params, registered)
 
     def no_use(self, kind: Kind, table: Mapping[str, Any]) -> None:
-        names = ", ".join(dict.fromkeys(entry.component.name for entry in self.registry.found(kind))) or "none"
+        names = ", ".join(self.registry.names(entry)[0] for entry in self.registry.usable(kind)) or "none"
         if "use" in table:
             sentence = f"expected the name of {_a(kind)}, found {found(table['use'])}; {kind}s here: {names}"
             self.problem((kind, "use"), sentence)

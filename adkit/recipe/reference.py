@@ -3,30 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 
 from adkit.data.formats import FORMATS
 from adkit.data.formats.base import DataTable
 from adkit.plugin.component import KINDS, Kind
-from adkit.plugin.params import expected, first_sentence, model_schema
-from adkit.plugin.registry import Registered, Registry, kind_named, question
+from adkit.plugin.params import Schema, expected, first_sentence, model_schema
+from adkit.plugin.registry import Failure, Origin, Registered, Registry, kind_named, question
 from adkit.recipe.reader import CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, TABLES
 from adkit.recipe.tables import ScorerTable
 from adkit.utils.text import toml_key, toml_value
 
+PLUGINS_SCHEMA: Final = "adkit.plugins/1"
 
-def plugins_text(registry: Registry, kind: str | None = None, name: str | None = None) -> str:
+
+def plugins_text(
+    registry: Registry, kind: str | None = None, name: str | None = None, *, third_party: bool = False
+) -> str:
     """A list of all components or of a kind's, or one component with its parameters as a TOML block to paste.
+
+    Args:
+        third_party: whether the list leaves out adkit's own.
 
     Raises:
         UserError: there is no such kind or component.
     """
+    if kind is not None and name is not None:
+        chosen = kind_named(kind)
+        return "\n".join(_block(registry, chosen, registry.get(chosen, name)))
+    lines: list[str] = []
+    for each in KINDS if kind is None else (kind_named(kind),):
+        lines += [*_kind_lines(registry, each, third_party), ""]
     if kind is None:
-        return "\n".join(_overview(registry))
-    chosen = kind_named(kind)
-    if name is None:
-        return "\n".join((*_kind_lines(registry, chosen), *_failure_lines(registry)))
-    return "\n".join(_block(chosen, registry.get(chosen, name)))
+        lines += ["adkit plugins KIND NAME shows a component's parameters, to paste into a recipe.", ""]
+    broken = failures_of(registry, third_party=third_party)
+    if broken:
+        lines.append("broken plugins")
+    for failure in broken:
+        lines += [f"  {failure.origin}", f"    {failure.reason}"]
+    return "\n".join(lines).rstrip("\n")
+
+
+def plugins_json(
+    registry: Registry, kind: str | None = None, name: str | None = None, *, third_party: bool = False
+) -> Schema:
+    """What ``plugins_text`` says, for programs: a record for every component, and in lists one for every fault.
+
+    A component's ``use`` is null where no recipe can name it, and its ``parameters`` are a JSON Schema.
+
+    Raises:
+        UserError: there is no such kind or component.
+    """
+    if kind is not None and name is not None:
+        entries, broken = [registry.get(kind_named(kind), name)], []
+    else:
+        broken = failures_of(registry, third_party=third_party)
+        kinds = KINDS if kind is None else (kind_named(kind),)
+        entries = [entry for each in kinds for entry in _listed(registry, each, third_party)]
+    components = [
+        {
+            "kind": entry.component.kind,
+            "name": entry.component.name,
+            "use": next(iter(registry.names(entry)), None),
+            "summary": entry.summary,
+            **_origin(entry.origin),
+            "parameters": model_schema(entry.component.params),
+        }
+        for entry in entries
+    ]
+    faults = [{**_origin(failure.origin), "reason": failure.reason} for failure in broken]
+    return {"schema": PLUGINS_SCHEMA, "components": components, "broken": faults}
+
+
+def failures_of(registry: Registry, *, third_party: bool = False) -> list[Failure]:
+    """The faults of all plugins, or of third parties' alone."""
+    return [failure for failure in registry.failures if not (third_party and failure.origin.built_in)]
+
+
+def _listed(registry: Registry, kind: Kind, third_party: bool) -> list[Registered]:
+    return [entry for entry in registry.found(kind) if not (third_party and entry.origin.built_in)]
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {**asdict(origin), "built_in": origin.built_in}
 
 
 def reference_markdown(registry: Registry) -> str:
@@ -56,52 +116,39 @@ def _component_reference(registry: Registry, kind: Kind) -> Iterator[str]:
     if kind == "scorer":
         yield from ("Besides `use`, every scorer takes:", "", *_rows(model_schema(ScorerTable)))
     for entry in registry.found(kind):
-        default = ", the default" if DEFAULT_USE.get(kind) == entry.component.name else ""
-        yield from (f"### `use = {toml_value(entry.component.name)}`{default}", "")
+        default = ", the default" if DEFAULT_USE.get(kind) in registry.names(entry) else ""
+        yield from (f"### `use = {toml_value(_name(registry, entry))}`{default}", "")
         yield from (f"{_sentence(entry.summary)}. From `{entry.origin.module}`.", "")
         yield from _rows(model_schema(entry.component.params))
     if not registry.found(kind):
         yield from ("None installed.", "")
 
 
-def _overview(registry: Registry) -> Iterator[str]:
-    for kind in KINDS:
-        yield from _kind_lines(registry, kind)
-        yield ""
-    yield "adkit plugins KIND NAME shows a component's parameters, to paste into a recipe."
-    yield from _failure_lines(registry)
-
-
-def _kind_lines(registry: Registry, kind: Kind) -> Iterator[str]:
+def _kind_lines(registry: Registry, kind: Kind, third_party: bool) -> Iterator[str]:
     yield f"{kind}s: {question(kind)}"
-    entries = registry.found(kind)
+    entries = _listed(registry, kind, third_party)
     if not entries:
-        yield "  none installed"
-    width = max((len(entry.component.name) for entry in entries), default=0)
-    names = [entry.component.name for entry in entries]
-    for entry in entries:
-        name = entry.component.name
-        clash = "  (more than one has this name: no recipe can use it)" if names.count(name) > 1 else ""
+        yield f"  none{' of third parties' * third_party} installed"
+    names = [_name(registry, entry) for entry in entries]
+    width = max(map(len, names), default=0)
+    for name, entry in zip(names, entries, strict=True):
+        clash = "" if registry.names(entry) else "  (its distribution has two of this name: no recipe can use it)"
         yield f"  {name:<{width}}  {entry.summary}"
         yield f"  {'':<{width}}  {entry.origin}{clash}"
 
 
-def _failure_lines(registry: Registry) -> Iterator[str]:
-    if registry.failures:
-        yield ""
-        yield "broken plugins"
-    for failure in registry.failures:
-        yield f"  {failure.origin}"
-        yield f"    {failure.reason}"
+def _name(registry: Registry, entry: Registered) -> str:
+    """The shortest name that means a component; its own where no recipe can use it."""
+    return next(iter(registry.names(entry)), entry.component.name)
 
 
-def _block(kind: Kind, entry: Registered) -> Iterator[str]:
+def _block(registry: Registry, kind: Kind, entry: Registered) -> Iterator[str]:
     schema = model_schema(entry.component.params)
     yield f"# {entry.summary}"
     yield f"# {entry.origin}"
     yield ""
     yield f"[{kind}]"
-    yield f"use = {toml_value(entry.component.name)}"
+    yield f"use = {toml_value(_name(registry, entry))}"
     required = schema.get("required", ())
     for key, field in schema.get("properties", {}).items():
         optional = "default" not in field and key not in required

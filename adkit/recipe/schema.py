@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from adkit.data.formats import FORMATS
@@ -15,7 +16,8 @@ from adkit.recipe.tables import ScorerTable
 def recipe_schema(registry: Registry) -> Schema:
     """The JSON Schema of recipes: every recipe that adkit accepts is valid under it.
 
-    It cannot express validators that are written in Python, so a recipe that is valid may still be refused. It is of
+    Only a distribution in ``use`` must be spelled as package indexes compare it: ``some-thing``, not ``Some_Thing``. It
+    cannot express validators that are written in Python, so a recipe that is valid may still be refused. It is of
     draft 07, the newest that Taplo (Even Better TOML) reads, and uses ``oneOf``, as Taplo completes no ``if``.
     """
     components: Schema = {kind: _component_table(kind, registry) for kind in KINDS}
@@ -40,8 +42,8 @@ def recipe_schema(registry: Registry) -> Schema:
 
 
 def _component_table(kind: Kind, registry: Registry) -> Schema:
-    branches = [_component_branch(kind, entry) for entry in registry.usable(kind)]
-    names = [entry.component.name for entry in registry.usable(kind)]
+    branches = [_component_branch(kind, entry, registry.names(entry)) for entry in registry.usable(kind)]
+    names = sorted((name for entry in registry.usable(kind) for name in registry.names(entry)), key=_qualified)
     if not branches:
         return {"description": f"no {kind} is installed", "not": {}}
     use = {"description": f"the {kind}", "enum": names}
@@ -50,12 +52,15 @@ def _component_table(kind: Kind, registry: Registry) -> Schema:
     return {"description": question(kind), "type": "object", "properties": {"use": use}, "oneOf": branches}
 
 
-def _component_branch(kind: Kind, entry: Registered) -> Schema:
-    name = entry.component.name
+def _qualified(name: str) -> bool:
+    return ":" in name
+
+
+def _component_branch(kind: Kind, entry: Registered, names: Sequence[str]) -> Schema:
     schema = model_schema(entry.component.params)
     own = model_schema(ScorerTable)["properties"] if kind == "scorer" else {}
-    use = {"const": name, "description": entry.summary}
-    required = [] if DEFAULT_USE.get(kind) == name else ["use"]
+    use = {"enum": [*names], "description": entry.summary}
+    required = [] if DEFAULT_USE.get(kind) in names else ["use"]
     properties = schema.get("properties", {})
     if kind == "extractor" and BACKBONE in properties:
         properties = _of_ensembles(properties)
@@ -82,7 +87,7 @@ def _of_ensembles(properties: Schema) -> Schema:
 
 def _must_be_written(kind: Kind, registry: Registry) -> bool:
     """Whether a recipe must have this table: its default component needs a parameter or is not installed."""
-    defaults = [entry for entry in registry.usable(kind) if entry.component.name == DEFAULT_USE[kind]]
+    defaults = [entry for entry in registry.usable(kind) if DEFAULT_USE[kind] in registry.names(entry)]
     return not defaults or bool(model_schema(defaults[0].component.params).get("required"))
 
 

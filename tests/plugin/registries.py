@@ -2,6 +2,7 @@
 
 import datetime
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,14 +75,23 @@ REGISTRY = Registry(COMPONENTS)
 BROKEN = Failure(Origin("strange", "0.1", "strange.plugin"), "could not be loaded: ImportError: no luck")
 
 
-def install(folder: Path, name: str, source: str | None, version: str = "1.0", entry: str | None = None) -> str:
+def install(
+    folder: Path,
+    name: str,
+    source: str | None,
+    version: str = "1.0",
+    entry: str | None = None,
+    requires: Sequence[str] = (),
+) -> str:
     """Write a distribution with one module, as an installer leaves it; its module's name."""
     module = f"{name.replace('-', '_')}_plugin"
     if source is not None:
         (folder / f"{module}.py").write_text(source, encoding="utf-8")
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+    (info / "METADATA").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[adkit]\n{entry or f'it = {module}'}\n", encoding="utf-8")
     sys.modules.pop(module, None)
     return module

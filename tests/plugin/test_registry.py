@@ -1,7 +1,9 @@
 import re
+import sys
 
 import pytest
 
+from adkit import __version__
 from adkit.errors import UserError
 from adkit.plugin.registry import Origin, Registry, discover
 from tests.plugin.registries import BROKEN, COMPONENTS, ORIGIN, REGISTRY, SCORER, install, registered
@@ -64,21 +66,22 @@ def test_one_module_under_two_entry_points_is_one(site):
 def test_two_distributions_with_one_module_are_told_apart(site):
     install(site, "original", SCORER.format(name="a"))
     install(site, "fork", None, entry="it = original_plugin")
-    with pytest.raises(UserError, match=r"pip uninstall fork original, .*, and install one of them again$") as caught:
-        discover([str(site)]).get("scorer", "a")
-    assert str(caught.value).startswith('2 scorers are named "a": fork 1.0 (original_plugin) and original 1.0 (orig')
+    assert str(discover([str(site)]).get("scorer", "fork:a").origin) == "fork 1.0 (original_plugin)"
 
 
-def test_an_older_name_of_adkit_beside_its_own_says_which_to_keep(site):
+def test_an_older_name_of_adkit_beside_its_own_disables_nothing(site):
     install(site, "adkit-ignite", SCORER.format(name="a"))
     install(site, "adkit", None, entry="it = adkit_ignite_plugin")
-    with pytest.raises(UserError) as caught:
-        discover([str(site)]).get("scorer", "a")
-    assert str(caught.value) == (
-        '2 scorers are named "a": adkit 1.0 (adkit_ignite_plugin) and adkit-ignite 1.0 (adkit_ignite_plugin); they are '
-        "one module: pip uninstall adkit adkit-ignite, remove the *.egg-info folders of a checkout, and install "
-        "adkit-ignite again"
-    )
+    assert discover([str(site)]).get("scorer", "a").origin.distribution == "adkit-ignite"
+
+
+def test_the_same_name_twice_in_one_distribution_says_so(site):
+    install(site, "twin", SCORER.format(name="a") * 2, entry="x = twin_plugin\ny = other_twin")
+    (site / "other_twin.py").write_text(SCORER.format(name="a"), encoding="utf-8")
+    sys.modules.pop("other_twin", None)
+    for name in ("a", "twin:a"):
+        with pytest.raises(UserError, match=r"; one distribution has two: uninstall it, or tell its author$"):
+            discover([str(site)]).get("scorer", name)
 
 
 def test_an_entry_point_may_name_an_object_in_a_module(site):
@@ -245,11 +248,73 @@ def test_two_of_one_name_matter_to_no_other_name():
     twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
     registry = Registry((*COMPONENTS, twin))
     assert registry.get("scorer", "center").origin == ORIGIN
-    assert [entry.component.name for entry in registry.usable("scorer")] == ["center", "every"]
     with pytest.raises(UserError) as caught:
         registry.get("scorer", "knn")
     assert str(caught.value) == (
-        '2 scorers are named "knn": handmade 1.0 (handmade.plugin) and other 2 (other.plugin); uninstall all but one'
+        '2 scorers are named "knn": handmade 1.0 (handmade.plugin) and other 2 (other.plugin); write use = '
+        '"handmade:knn" or use = "other:knn"'
+    )
+
+
+BUILT_IN = registered("knn", "scorer", origin=Origin("adkit-ignite", "1.0", "built_in"))
+
+
+def test_a_bare_name_means_the_built_in_component():
+    assert Registry((*COMPONENTS, BUILT_IN)).get("scorer", "knn") is BUILT_IN
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [("other.thing:knn", "Other_Thing"), ("Other_Thing:knn", "Other_Thing"), ("adkit-ignite:knn", "adkit-ignite")],
+)
+def test_a_name_after_its_distribution_means_that_ones(name, distribution):
+    other = registered("knn", "scorer", origin=Origin("Other_Thing", "2", "other.plugin"))
+    registry = Registry((*COMPONENTS, BUILT_IN, other))
+    assert registry.get("scorer", name).origin.distribution == distribution
+
+
+@pytest.mark.parametrize("name", [":knn", "other:knn", "handmade:", "handmade:knn:knn"])
+def test_a_name_after_another_distribution_is_none(name):
+    with pytest.raises(UserError, match=f'no scorer is named "{name}"'):
+        REGISTRY.get("scorer", name)
+
+
+def test_a_near_match_is_qualified_where_the_name_was():
+    with pytest.raises(UserError, match=r"\(did you mean handmade:knn\?\); scorers here: center, every, knn$"):
+        REGISTRY.get("scorer", "handmade:kn")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "loaded"),
+    [
+        ("adkit-ignite>=99", False),
+        ("Adkit.Ignite >=99", False),
+        ("adkit-ignite[onnx]<0.0.1; python_version >= '3'", False),
+        ("adkit-ignite>=99; python_version < '3'", True),
+        ("adkit-ignite>=99; extra == 'future'", True),
+        ("adkit-ignite>=0.0.1", True),
+        ("adkit-ignite", True),
+        ("adkit-ignite-extra>=99", True),
+    ],
+)
+def test_a_plugin_that_needs_another_adkit_is_not_imported(site, requirement, loaded):
+    module = install(site, "later", SCORER.format(name="a"), requires=["numpy", requirement])
+    assert names(discover([str(site)])) == ["a"] * loaded
+    assert (module in sys.modules) == loaded
+
+
+def test_a_version_of_adkit_before_its_release_is_newer_than_the_last_one(site, monkeypatch):
+    monkeypatch.setattr("adkit.plugin.registry.__version__", "0.9.dev1")
+    install(site, "later", SCORER.format(name="a"), requires=["adkit-ignite>=0.8"])
+    assert names(discover([str(site)])) == ["a"]
+
+
+def test_a_plugin_that_needs_another_adkit_says_which(site):
+    install(site, "later", SCORER.format(name="a"), requires=["adkit-ignite<99,>=98"])
+    (failure,) = discover([str(site)]).failures
+    assert str(failure) == (
+        f"later 1.0 (later_plugin): it was not imported, because it needs adkit-ignite<99,>=98, found {__version__}: "
+        'pip install --upgrade later, or else pip install "adkit-ignite<99,>=98"'
     )
 
 

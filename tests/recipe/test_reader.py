@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+from adkit.plugin.registry import Origin, Registry
 from adkit.recipe.reader import parse_toml, resolved
+from tests.plugin.registries import COMPONENTS, registered
 from tests.recipe.texts import FULL, SMALLEST, problems, read
 
 
@@ -53,13 +56,31 @@ def test_a_resolved_recipe_read_again_is_equal(source, tmp_path):
 
 def test_a_resolved_recipe_spells_every_default_out():
     assert resolved(read(SMALLEST))["scorer"] == {
-        "use": "knn",
+        "use": "handmade:knn",
         "fit": "adapted",
         "k": 2,
         "metric": "l2",
         "index": "auto",
     }
     assert resolved(read(SMALLEST))["extractor"]["levels"] == ["layer2"]
+
+
+def test_a_resolved_recipe_calls_built_in_components_by_their_bare_names():
+    built_in = [replace(entry, origin=Origin("adkit-ignite", "1.0", "built_in")) for entry in COMPONENTS]
+    assert resolved(read(SMALLEST, registry=Registry(built_in)))["scorer"]["use"] == "knn"
+
+
+def test_a_qualified_name_asks_for_the_same_as_the_bare_one():
+    assert read({**SMALLEST, "scorer": {"use": "handmade:knn"}}) == read(SMALLEST)
+
+
+def test_components_of_one_name_make_recipes_differ():
+    twin = registered("center", "scorer", origin=Origin("other", "2", "other.plugin"))
+    registry = Registry((*COMPONENTS, twin))
+    one, other = (
+        read({**SMALLEST, "scorer": {"use": use}}, registry=registry) for use in ("handmade:center", "other:center")
+    )
+    assert one != other
 
 
 def test_every_kind_of_field_survives_resolving(tmp_path):

@@ -1,3 +1,4 @@
+import re
 import tomllib
 
 import pytest
@@ -7,12 +8,12 @@ from adkit.data.formats import FORMATS
 from adkit.errors import UserError
 from adkit.plugin.component import KINDS
 from adkit.plugin.params import Params, model_schema
-from adkit.plugin.registry import Origin, Registry, discover
+from adkit.plugin.registry import Failure, Origin, Registry, discover
 from adkit.recipe.problems import check
 from adkit.recipe.reader import TABLES, read_recipe
-from adkit.recipe.reference import plugins_text, reference_markdown
+from adkit.recipe.reference import failures_of, plugins_text, reference_markdown
 from adkit.recipe.tables import RunTable, ThresholdTable, TrainingTable
-from tests.plugin.registries import BROKEN, COMPONENTS, REGISTRY, registered
+from tests.plugin.registries import BROKEN, COMPONENTS, ORIGIN, REGISTRY, registered
 from tests.recipe.texts import SMALLEST
 
 ADAPTED = {**SMALLEST, "adapter": {"use": "plain"}}
@@ -32,6 +33,13 @@ def test_broken_plugins_come_last_with_their_reason():
         "  strange 0.1 (strange.plugin)",
         "    could not be loaded: ImportError: no luck",
     ]
+
+
+def test_a_broken_built_in_plugin_is_no_third_partys():
+    own = Failure(Origin("adkit-ignite", "1.0", "built_in"), "no luck")
+    registry = Registry(COMPONENTS, [own, BROKEN])
+    assert failures_of(registry) == [own, BROKEN]
+    assert failures_of(registry, third_party=True) == [BROKEN]
 
 
 def test_an_empty_registry_says_none_installed_for_each_kind():
@@ -61,9 +69,22 @@ def test_an_unknown_component_names_the_near_one():
         plugins_text(REGISTRY, "scorer", "kn")
 
 
-def test_two_of_one_name_are_marked():
-    twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
+OTHER = Origin("other", "2", "other.plugin")
+
+
+def test_two_of_one_name_are_listed_by_the_names_that_a_recipe_can_use():
+    text = plugins_text(Registry((*COMPONENTS, registered("knn", "scorer", origin=OTHER))), "scorer")
+    assert re.findall(r"^  (\S+)", text, re.MULTILINE) == ["center", "every", "handmade:knn", "other:knn"]
+
+
+def test_two_of_one_name_in_one_distribution_are_marked():
+    twin = registered("knn", "scorer", origin=Origin(ORIGIN.distribution, "1.0", "another.module"))
     assert plugins_text(Registry((*COMPONENTS, twin)), "scorer").count("no recipe can use it") == 2
+
+
+def test_a_block_to_paste_has_the_name_that_means_it():
+    registry = Registry((*COMPONENTS, registered("knn", "scorer", origin=OTHER)))
+    assert 'use = "other:knn"' in plugins_text(registry, "scorer", "other:knn")
 
 
 def test_a_component_is_shown_as_a_block_to_paste():

@@ -42,6 +42,8 @@ GOOD = [
     resolved(read_recipe(loads(FULL), (), REGISTRY)),
     resolved(read_recipe(SMALLEST, (), REGISTRY)),
     {**SMALLEST, "extractor": {}, "localizer": {}},
+    {**SMALLEST, "scorer": {"use": "handmade:knn", "k": 3}},
+    {**SMALLEST, "extractor": {"use": "handmade:timm", "backbone": "resnet18"}},
     {**SMALLEST, "extractor": {"backbone": "resnet18"}},
     {**SMALLEST, "data": {"format": "textures"}},
     {**SMALLEST, "data": {"format": "classes", "root": "a", "normal": ["cat", "dog"]}},
@@ -60,6 +62,8 @@ BAD = [
     {**SMALLEST, "data": [{"root": "a"}]},
     {**SMALLEST, "scorer": {}},
     {**SMALLEST, "scorer": {"use": "nkn"}},
+    {**SMALLEST, "scorer": {"use": "other:knn"}},
+    {**SMALLEST, "scorer": {"use": "handmade:knn", "k": 0}},
     {**SMALLEST, "scorer": {"use": "knn", "k": 0}},
     {**SMALLEST, "scorer": {"use": "knn", "k": "2"}},
     {**SMALLEST, "scorer": {"use": "knn", "neighbors": 2}},
@@ -102,7 +106,7 @@ def test_a_value_that_a_field_takes_is_valid(field):
 
 def test_components_and_keys_are_described_with_range_and_default():
     knn = next(
-        branch for branch in SCHEMA["properties"]["scorer"]["oneOf"] if branch["properties"]["use"]["const"] == "knn"
+        branch for branch in SCHEMA["properties"]["scorer"]["oneOf"] if "knn" in branch["properties"]["use"]["enum"]
     )
     assert knn["properties"]["k"] == {
         "type": "integer",
@@ -110,7 +114,7 @@ def test_components_and_keys_are_described_with_range_and_default():
         "default": 2,
         "description": "neighbors whose distances are averaged",
     }
-    assert SCHEMA["properties"]["scorer"]["properties"]["use"]["enum"] == ["center", "every", "knn"]
+    assert SCHEMA["properties"]["scorer"]["properties"]["use"]["enum"][:3] == ["center", "every", "knn"]
     assert SCHEMA["properties"]["extractor"]["properties"]["use"]["default"] == "timm"
 
 
@@ -132,7 +136,21 @@ def test_a_default_component_with_a_required_parameter_must_be_written():
     assert recipe_schema(registry)["required"] == ["data", "scorer", "extractor"]
 
 
-def test_a_name_that_two_components_have_is_not_offered():
-    twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
+def test_a_name_that_two_components_have_is_offered_with_each_distribution():
+    twin = registered("knn", "scorer", origin=Origin("other_Thing", "2", "other.plugin"))
     schema = recipe_schema(Registry((*COMPONENTS, twin)))
-    assert schema["properties"]["scorer"]["properties"]["use"]["enum"] == ["center", "every"]
+    assert schema["properties"]["scorer"]["properties"]["use"]["enum"] == [
+        *("center", "every"),
+        *("handmade:center", "handmade:every", "handmade:knn", "other-thing:knn"),
+    ]
+
+
+def test_a_name_is_that_of_one_component():
+    twin = registered("knn", "scorer", origin=Origin("other", "2", "other.plugin"))
+    validator = jsonschema.Draft7Validator(recipe_schema(Registry((*COMPONENTS, twin))))
+    valid = [
+        name
+        for name in ("knn", "handmade:knn", "other:knn", "other:center")
+        if validator.is_valid({**SMALLEST, "scorer": {"use": name}})
+    ]
+    assert valid == ["handmade:knn", "other:knn"]
