@@ -21,7 +21,7 @@ FOLDER: Final = "detector"
 """Name of the subfolder of a run's folder that holds its detectors."""
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = "adkit.detector/5"
-OLDER: Final = ("adkit.detector/1", "adkit.detector/2", "adkit.detector/3")
+OLDER: Final = ("adkit.detector/1", "adkit.detector/2", "adkit.detector/3", "adkit.detector/4")
 """Schemas of manifests that earlier versions of adkit wrote."""
 LIMIT = 16 * 2**20
 """Bytes above which no manifest is read: enough for 600,000 calibration scores; objects take 40 times as much."""

@@ -114,7 +114,7 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_changes_nothing(folder, strip
             '{"schema": "adkit.detector/2"}',
             "found 'adkit.detector/2'; it was made by an earlier adkit: run the recipe again",
         ),
-        ('{"schema": "adkit.detector/5"}', "load it with the version of adkit that wrote it"),
+        ('{"schema": "adkit.detector/6"}', "load it with the version of adkit that wrote it"),
         ("[" * 100_000, "expected JSON"),
         ('{"schema": "adkit.detector/5", "seed": 1e999}', "expected the values of a detector"),
         ('{"schema": "adkit.detector/5", "digest": 3}', "found another"),
