@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,10 +62,14 @@ def blaming(who: str) -> Iterator[None]:
 
 
 def _states() -> dict[str, bytes]:
-    """The states of the global random generators that are in use."""
-    found = {"random": repr(random.getstate()).encode(), "torch": torch.get_rng_state().numpy().tobytes()}
+    """The states of the global generators that weights are drawn from.
+
+    Not that of ``random``: libraries draw from it as they are imported, which a component may do when it is built.
+    """
+    found = {"torch": torch.get_rng_state().numpy().tobytes()}
     if (numpy := sys.modules.get("numpy")) is not None:
-        found["NumPy"] = repr(numpy.random.get_state()).encode()
+        name, key, *rest = numpy.random.get_state()
+        found["NumPy"] = key.tobytes() + repr((name, *rest)).encode()
     return found
 
 
@@ -83,7 +86,8 @@ def drawing_nothing(who: str, what: str) -> Iterator[None]:
     for name, state in before.items():
         if after[name] != state:
             expected, found = "random numbers of the recipe's seed alone", f"draws from the global generator of {name}"
-            raise fault(who, what, expected, found, "draw from context.generator(purpose)")
+            advice = "draw from context.generator(purpose), or build what loads its weights in torch.random.fork_rng()"
+            raise fault(who, what, expected, found, advice)
 
 
 class _Guard:
