@@ -1,5 +1,6 @@
 """``adkit plugins new``: what it writes works as it stands."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adkit import UserError
+from adkit.cli.check import check
 from adkit.cli.main import main
 from adkit.cli.new_plugin import new_plugin
 from adkit.plugin.component import KINDS
@@ -16,43 +18,55 @@ ROOT = Path(__file__).parents[2]
 
 
 def done(*command, cwd, **variables):
-    """The output of a command that must end well."""
+    """Runs a command that must end well."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, f"{command}: {run.stdout}\n{run.stderr}"
-    return run.stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def textures(tmp_path_factory):
     """The textures, drawn once for all kinds."""
     folder = tmp_path_factory.mktemp("textures")
-    done(sys.executable, "-m", "adkit", "check", "quickstart", cwd=folder)
-    return folder / "data"
+    assert "brick" in check("quickstart", [f"data.root={str(folder / 'textures')!r}"])
+    return folder
+
+
+@pytest.mark.slow
+def test_what_it_writes_passes_ruff_and_mypy_strict(tmp_path):
+    for kind in KINDS:
+        new_plugin(kind, f"new_{kind}", tmp_path)
+    done(sys.executable, "-m", "ruff", "check", ".", cwd=tmp_path)
+    done(sys.executable, "-m", "ruff", "format", "--check", ".", cwd=tmp_path)
+    files = [str(path) for path in tmp_path.rglob("*.py")]
+    # Of what is installed as an editable package, mypy would judge the source, too, without its settings.
+    strict = (sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent")
+    done(*strict, *files, cwd=tmp_path, MYPYPATH=str(ROOT))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, tmp_path, textures):
+def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, tmp_path, textures, monkeypatch, capsys):
     new_plugin(kind, "brand_new", tmp_path)
     package, site = tmp_path / "adkit-brand-new", tmp_path / "site"
     install = ("install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
     done(sys.executable, "-m", "pip", *install, str(package), cwd=tmp_path)
     (package / "data").symlink_to(textures)
-    found = {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    python = (sys.executable, "-m")
-    done(*python, "pytest", "-q", "-p", "no:cacheprovider", cwd=package, **found)
-    done(*python, "ruff", "check", ".", cwd=package)
-    done(*python, "ruff", "format", "--check", ".", cwd=package)
-    # Of what is installed as an editable package, mypy would judge the source, too, without its settings.
-    done(*python, "mypy", "--follow-imports=silent", cwd=package, MYPYPATH=str(ROOT))
-    assert "brand_new" in done(*python, "adkit", "plugins", kind, "brand_new", cwd=package, **found)
-    assert "in order" in done(*python, "adkit", "check", "recipe.toml", cwd=package, **found)
-    done(*python, "adkit", "run", "recipe.toml", cwd=package, **found)
-    (detector,) = (package / "runs").rglob("manifest.json")
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.chdir(package)
+    for module in ("adkit_brand_new", "test_adkit_brand_new"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    importlib.import_module("test_adkit_brand_new").test_contract()
+    assert main(["check", "recipe.toml"]) == 0
+    assert main(["run", "recipe.toml"]) == 0
+    (manifest,) = (package / "runs").rglob("manifest.json")
     image = next((package / "data/textures/brick/test").rglob("*.png"))
-    assert image.name in done(*python, "adkit", "predict", str(detector.parent), str(image), cwd=package, **found)
-    done(*python, "adkit", "export", str(detector.parent), "--format", "torchscript", cwd=package, **found)
+    assert main(["predict", str(manifest.parent), str(image)]) == 0
+    assert image.name in capsys.readouterr().out
+    assert main(["export", str(manifest.parent), "--format", "torchscript"]) == 0
+    for module in ("adkit_brand_new", "test_adkit_brand_new"):
+        del sys.modules[module]
 
 
 def test_it_says_what_to_do_next(tmp_path, capsys):
