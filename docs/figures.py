@@ -38,7 +38,6 @@ from adkit.toolkit.augment import Augmentation, vary
 
 ROOT = Path(__file__).parents[1]
 GAP, HEAD = 6, 22
-DISTANCES = ("distances", "distances-last-block")
 
 
 def main() -> int:
@@ -46,7 +45,6 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw losses and figures of these")
     parser.add_argument("--distances", nargs="+", type=Path, metavar="REPORT", help="draw distances of these")
-    parser.add_argument("--name", choices=DISTANCES, default=DISTANCES[0], help="the image that --distances draws")
     options = parser.parse_args()
     if options.trainings or options.distances:
         import charts
@@ -56,7 +54,7 @@ def main() -> int:
             courses.savefig(image_path("trainings"), dpi=110)
         if options.distances:
             every = {title: training for path in options.distances for title, training in trainings(path).items()}
-            charts.distances(every).savefig(image_path(options.name), dpi=110)
+            charts.distances(every).savefig(image_path("distances"), dpi=110)
         return 0
     for name in options.names or FIGURES:
         FIGURES[name]().save(image_path(name))
