@@ -131,6 +131,10 @@ def _entry(name: str, value: object) -> Iterator[str]:
         yield f"- `{name}`"
         return
     yield f"- `{name}{_signature(value)}`: {first_sentence(value.__doc__)}"
+    if isinstance(value, type) and value.__module__.startswith("adkit.toolkit") and not issubclass(value, BaseModel):
+        for own, member in vars(value).items():
+            if not own.startswith("_") and inspect.isfunction(member) and member.__doc__:
+                yield f"  - `{own}{_signature(member)}`: {first_sentence(member.__doc__)}"
 
 
 def _signature(value: Callable[..., object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from adkit.data.samples import Category
     from adkit.inference.assemble import Assembled
     from adkit.plugin.adapter import Schedule
+    from adkit.plugin.guard import GuardedAdapter
 
 
 def add_parser(commands: Commands) -> None:
@@ -76,7 +78,7 @@ def check(
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
     if adapter is not None:
-        lines.append(f"  training   {_schedule(scheduled(adapter, read.training))}")
+        lines += [f"  training   {line}" for line in _stages(adapter, scheduled(adapter, read.training), parts)]
         if stopper is not None and stopper.validation:
             lines.append(f"  stopping   by {stopper.validation:g} of the normal images to fit")
         if parts.auxiliary:
@@ -134,12 +136,28 @@ def _near_copies(categories: Sequence[Category], parts: Assembled, contact_sheet
     return lines
 
 
-def _schedule(schedule: Schedule) -> str:
+def _stages(adapter: GuardedAdapter, schedule: Schedule, parts: Assembled) -> list[str]:
+    """What each stage of the training of the first extractor takes."""
+    import copy
+
+    stages = adapter.stages(adapter.extend(copy.deepcopy(parts.trainable[0])))
+    lines = []
+    for stage in stages:
+        own = replace(schedule, batch_size=stage.batch_size or schedule.batch_size)
+        if stage.minibatches is not None:
+            own = replace(own, minibatches=stage.minibatches, epochs=None)
+        rates = {group.learning_rate or schedule.learning_rate: None for group in stage.groups}
+        lines.append(("" if len(stages) == 1 else f"{stage.name}: ") + _schedule(own, list(rates)))
+    return lines
+
+
+def _schedule(schedule: Schedule, rates: Sequence[float]) -> str:
     if schedule.minibatches is not None:
         length = counted(schedule.minibatches, "minibatch", "minibatches")
     else:
         length = f"{schedule.epochs:g} {'epoch' if schedule.epochs == 1 else 'epochs'}"
-    rate = f"{'relative' if schedule.relative_steps else 'learning'} rate {schedule.learning_rate:g}"
+    kind = "relative" if schedule.relative_steps else "learning"
+    rate = f"{kind} rate{'s' * (len(rates) > 1)} {' and '.join(f'{one:g}' for one in rates)}"
     return f"{schedule.optimizer}, {rate}, batches of {schedule.batch_size}, at most {length}"
 
 

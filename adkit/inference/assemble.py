@@ -57,9 +57,9 @@ def inference_extractor(choice: Choice, adapts: Choice | None, context: Context)
 
 def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
     """Return an extractor of the same features that will not be trained any more; ``choice`` names it in errors."""
-    with blaming(who(choice)):
+    with blaming(who(choice), "for_inference"):
         found = member(extractor, Extractor, "for_inference")()
-    check_extractor(found, who(choice))
+    check_extractor(found, who(choice), "for_inference")
     return cast(Extractor, found)
 
 

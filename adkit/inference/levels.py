@@ -58,6 +58,7 @@ class ScorerOfLevels(Scorer):
             chosen: the levels that it sees, in this order.
         """
         self.inner, self.chosen, self.who = inner, tuple(chosen), named(inner)
+        self.device: str = getattr(inner, "device", "cpu")
 
     def fit(self, stream: Stream) -> None:
         require_levels(self.chosen, stream.levels)

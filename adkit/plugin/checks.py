@@ -102,7 +102,7 @@ def _geometry(name: str, grid: tuple[int, int], scores: Scores, features: Featur
 
 def check_map(drawn: object, images: int, size: tuple[int, int], who: str) -> Tensor:
     """Raise PluginError unless ``drawn`` holds one float32 map of ``size`` (height, width) per image."""
-    return check_tensor(drawn, (images, *size), "map", who)
+    return check_tensor(drawn, (images, *size), "map", who, "give one map per image, of the size that is asked for")
 
 
 def check_finite(values: Tensor, ids: Sequence[str], what: str, advice: str) -> None:
@@ -211,12 +211,14 @@ def _schedule_faults(schedule: Schedule) -> Iterator[tuple[str, object]]:
         yield "minibatches or epochs", f"{schedule.minibatches} and {schedule.epochs}"
 
 
-def check_tensor(values: object, shape: tuple[int, ...], what: str, who: str) -> Tensor:
-    """Raise PluginError unless ``values`` is a float32 tensor of ``shape``."""
+def check_tensor(
+    values: object, shape: tuple[int, ...], what: str, who: str, advice: str = "give one row per image"
+) -> Tensor:
+    """Raise PluginError unless ``values`` is a float32 tensor of ``shape``; ``advice`` is for another shape."""
     if not isinstance(values, Tensor):
         raise fault(who, what, "a torch tensor", described(values), "make one of it")
     if tuple(values.shape) != shape:
-        raise fault(who, what, f"shape {shape}", tuple(values.shape), "give one row per image")
+        raise fault(who, what, f"shape {shape}", tuple(values.shape), advice)
     if values.dtype != torch.float32:
         raise fault(who, what, "float32", plain(values.dtype), "convert it: .float()")
     return values

@@ -59,7 +59,7 @@ class Extractor(Contract[P], nn.Module):
         return None
 
     def for_inference(self) -> Extractor[P]:
-        """A faster extractor of the same features, which cannot be trained; this one is left unchanged.
+        """A faster extractor of the same features, in evaluation mode, never trained; this one is left unchanged.
 
         Which tensors it has must not depend on the weights: its saved state is loaded into one made of other weights.
         Default: the extractor itself.

@@ -42,11 +42,17 @@ DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
-def blaming(who: str) -> Iterator[None]:
+def blaming(who: str, call: str = "", advice: str = "") -> Iterator[None]:
     """Turn whatever a plugin raises into a PluginError that names it; a UserError, which the user can fix, passes.
 
     The errors of a full or failing disk are not the plugin's fault and pass, too.
+
+    Args:
+        who: names the component.
+        call: the member that is called, for the message.
+        advice: what to do, for the message.
     """
+    where, what = f"{call}: " if call else "", f": {advice}" if advice else ""
     try:
         yield
     except (UserError, PluginError):
@@ -54,11 +60,11 @@ def blaming(who: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FAILURES:
             raise
-        raise PluginError(who, f"{type(error).__name__}: {error}") from error
+        raise PluginError(who, f"{where}{type(error).__name__}: {error}{what}") from error
     except NotFittedError as error:
         raise PluginError(who, str(error)) from error
     except (Exception, SystemExit) as error:
-        raise PluginError(who, f"{type(error).__name__}: {error}") from error
+        raise PluginError(who, f"{where}{type(error).__name__}: {error}{what}") from error
 
 
 def _states() -> dict[str, bytes]:
@@ -116,7 +122,7 @@ class _Guard:
 
     def _exportable(self) -> Any:
         """What the component's ``for_export`` gives, without a guard, since exporters record it."""
-        with blaming(self.who):
+        with blaming(self.who, "for_export"):
             found = self._member("for_export")()
         require_members(found, self._base, self.who, "for_export")
         return found
@@ -127,18 +133,18 @@ class GuardedScorer(_Guard, Scorer):
 
     def __init__(self, inner: Any, who: str, device: str = "cpu") -> None:
         super().__init__(inner, who, "scorer")
-        self._device = device
+        self.device = device
 
     def fit(self, stream: Stream) -> None:
-        with blaming(self.who):
+        with blaming(self.who, "fit"):
             self.inner.fit(stream)
 
     def score(self, features: Features) -> Scores:
-        with blaming(self.who):
+        with blaming(self.who, "score"):
             return check_scores(self.inner.score(features), features, self.who)
 
     def state_dict(self) -> dict[str, Tensor]:
-        with blaming(self.who):
+        with blaming(self.who, "state_dict"):
             state = self.inner.state_dict()
         self._require(isinstance(state, Mapping), "state_dict", "a dict of tensors", described(state), "return one")
         for name, value in state.items():
@@ -149,11 +155,11 @@ class GuardedScorer(_Guard, Scorer):
         return dict(state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        with blaming(self.who):
-            self.inner.load_state_dict({name: tensor.to(self._device) for name, tensor in state.items()})
+        with blaming(self.who, "load_state_dict"):
+            self.inner.load_state_dict({name: tensor.to(self.device) for name, tensor in state.items()})
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int | None:
-        with blaming(self.who):
+        with blaming(self.who, "memory"):
             found = self._member("memory")(levels, images)
         whole = found is None or (isinstance(found, int) and not isinstance(found, bool) and found >= 0)
         self._require(whole, "memory", "a number of bytes or None", repr(found), "round it: int(…)")
@@ -170,7 +176,7 @@ class GuardedLocalizer(_Guard, Localizer):
         super().__init__(inner, who, "localizer")
 
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
-        with blaming(self.who):
+        with blaming(self.who, "localize"):
             return check_map(self.inner.localize(scores, size), scores.image.shape[0], size, self.who)
 
     def for_export(self) -> Localizer:
@@ -188,7 +194,7 @@ class GuardedStopper(_Guard, Stopper):
         self.validation = float(share)
 
     def check(self, look: Look) -> Verdict:
-        with blaming(self.who):
+        with blaming(self.who, "check"):
             verdict = self.inner.check(look)
         advice = "return Verdict(keep=…, stop=…, reason=…)"
         self._require(isinstance(verdict, Verdict), "check", "an adkit.plugin.Verdict", described(verdict), advice)
@@ -202,7 +208,7 @@ class GuardedStopper(_Guard, Stopper):
         return cast(Verdict, verdict)
 
     def state_dict(self) -> dict[str, float]:
-        with blaming(self.who):
+        with blaming(self.who, "state_dict"):
             state = self._member("state_dict")()
         self._require(isinstance(state, Mapping), "state_dict", "a dict of numbers", described(state), "return one")
         for name, value in state.items():
@@ -211,7 +217,7 @@ class GuardedStopper(_Guard, Stopper):
         return {name: float(value) for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        with blaming(self.who):
+        with blaming(self.who, "load_state_dict"):
             self._member("load_state_dict")(state)
 
 
@@ -234,7 +240,7 @@ class GuardedAdapter(_Guard, Adapter):
         self._require(right, "reads_images", expected, "False", "leave it out")
 
     def extend(self, extractor: Extractor) -> Extractor:
-        with blaming(self.who), drawing_nothing(self.who, "extend"):
+        with blaming(self.who, "extend"), drawing_nothing(self.who, "extend"):
             found = self._member("extend")(extractor)
         advice = "return one such as adkit.toolkit.heads.ExtendedExtractor"
         fits = isinstance(found, nn.Module) and hasattr(found, "levels")
@@ -244,26 +250,27 @@ class GuardedAdapter(_Guard, Adapter):
         first, names = list(extractor.levels), list(found.levels)
         kept = names[: len(first)] == first
         self._require(kept, "extend", f"the levels {', '.join(first)} first", ", ".join(names), "keep them as they are")
-        check_extractor(found, self.who)
+        check_extractor(found, self.who, "extend")
         return cast(Extractor, found)
 
     def prepare(self, see: See) -> None:
-        with blaming(self.who):
+        with blaming(self.who, "prepare"):
             self.inner.prepare(see)
 
     def stages(self, extractor: Extractor) -> list[Stage]:
-        with blaming(self.who):
+        advice = "it is asked before prepare, too, and must depend on the extractor and the parameters alone"
+        with blaming(self.who, "stages", advice):
             stages = self.inner.stages(extractor)
         return check_stages(stages, list(extractor.parameters()), self.who)
 
     def batch(self, step: Step) -> Batch:
         if not self._batches:
             return step.batch
-        with blaming(self.who):
+        with blaming(self.who, "batch"):
             return check_batch(self.inner.batch(step), self.who)
 
     def loss(self, step: Step, features: Features) -> Tensor | Mapping[str, Tensor]:
-        with blaming(self.who):
+        with blaming(self.who, "loss"):
             found = self.inner.loss(step, features)
         terms = found if isinstance(found, Mapping) else {"": found}
         self._require(len(terms) > 0, "loss", "at least one term", "none", "return a scalar, or a scalar per name")
@@ -274,11 +281,11 @@ class GuardedAdapter(_Guard, Adapter):
         return dict(found) if isinstance(found, Mapping) else cast(Tensor, found)
 
     def score(self, features: Features) -> Tensor:
-        with blaming(self.who):
+        with blaming(self.who, "score"):
             return check_tensor(self.inner.score(features), (features.count,), "score", self.who)
 
     def after_step(self, step: Step, rates: Mapping[nn.Parameter, float]) -> None:
-        with blaming(self.who):
+        with blaming(self.who, "after_step"):
             self._member("after_step")(step, rates)
 
     def _flag(self, name: str) -> bool:
@@ -315,6 +322,32 @@ def unguarded(component: Any) -> Any:
     return component.inner if isinstance(component, _Guard) else component
 
 
+def check_state(fitted: Scorer, fresh: Scorer, levels: Mapping[str, Level]) -> None:
+    """Refuse a scorer whose state does not give its scores back: a detector of it could not be used.
+
+    Both are asked for the scores of random features, so that no image is needed.
+
+    Raises:
+        PluginError: ``fresh``, with the state of ``fitted``, cannot score or scores otherwise.
+    """
+    who, advice = named(fitted), "save in state_dict all that score needs"
+    generator = torch.Generator().manual_seed(0)
+    drawn = {name: torch.rand((2, *level.grid, level.channels), generator=generator) for name, level in levels.items()}
+    device = getattr(fitted, "device", "cpu")
+    geometry = {name: level.geometry for name, level in levels.items()}
+    features = Features({name: values.to(device) for name, values in drawn.items()}, geometry)
+    with torch.inference_mode():
+        expected = fitted.score(features).image
+        try:
+            fresh.load_state_dict(fitted.state_dict())
+            found = fresh.score(features).image
+        except (UserError, PluginError) as error:
+            raise fault(who, "state_dict", "a state that can be loaded", str(error), advice) from error
+    if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
+        gap = float((expected - found).abs().max())
+        raise fault(who, "state_dict", "the same scores once it is loaded", f"scores that differ by {gap:.3g}", advice)
+
+
 def require_members(component: object, base: type[Contract], who: str, what: str = "build") -> None:
     """Refuse what is no instance, lacks a member of its kind, or has a public one that is nearly a member of it."""
     if isinstance(component, type) or component is None:
@@ -333,19 +366,24 @@ def require_members(component: object, base: type[Contract], who: str, what: str
         raise PluginError(who, sentence)
 
 
-def check_extractor(built: Any, who: str) -> None:
-    """Refuse what is no extractor: no module, one in training mode, or one with levels that are none."""
+def check_extractor(built: Any, who: str, what: str = "build") -> None:
+    """Refuse what is no extractor: no module, one in training mode, or one with levels that are none.
+
+    Args:
+        what: the member that gave it.
+    """
     if not isinstance(built, nn.Module):
         advice = "inherit from adkit.plugin.Extractor"
-        raise fault(who, "build", "an nn.Module, whose weights are saved", described(built), advice)
-    require_members(built, Extractor, who)
+        raise fault(who, what, "an nn.Module, whose weights are saved", described(built), advice)
+    require_members(built, Extractor, who, what)
     if type(built).forward is nn.Module.forward:
         found = f"a {type(built).__name__} without forward"
-        raise fault(who, "build", "an extractor with levels, forward", found, "define forward(images)")
+        raise fault(who, what, "an extractor with levels, forward", found, "define forward(images)")
     training = [name or "itself" for name, module in built.named_modules() if module.training]
     if training:
         found = f"{training[0]} in training mode"
-        raise fault(who, "build", "every module in evaluation mode", found, "call self.eval() at the end of __init__")
-    with blaming(who):
+        advice = "call self.eval() at the end of __init__" if what == "build" else f"call .eval() on what {what} gives"
+        raise fault(who, what, "every module in evaluation mode", found, advice)
+    with blaming(who, "levels"):
         levels = built.levels
     check_levels(levels, who)

@@ -18,6 +18,7 @@ from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
 from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
+from adkit.plugin.guard import check_state
 from adkit.plugin.types import Fuse
 from adkit.recipe.reader import Recipe
 from adkit.report.report import TrainingReport
@@ -196,6 +197,7 @@ def _fitted(
                     scorer.fit(WatchedStream(stream, partial(place.watch.see, "training")))
                 else:
                     scorer.fit(stream)
+                check_state(scorer, place.parts.new_scorer(), stream.levels)
         members.append(Member(index, scorer))
     return members
 

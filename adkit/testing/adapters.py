@@ -256,6 +256,11 @@ class _Checks:
             require_finite("gradient", gradient)
         moving = any(bool(gradient.any()) for gradient in gradients)
         require(moving, "gradient", f"one that is not 0 in some parameter of stage {stage.name}", "none")
+        got = {
+            id(parameter) for parameter, gradient in zip(stage.parameters, found, strict=True) if gradient is not None
+        }
+        idle = [n for n, group in enumerate(stage.groups) if not any(id(p) in got for p in group.parameters)]
+        require(not idle, "gradient", f"one in some parameter of each group of stage {stage.name}", f"none in {idle}")
 
     def _check_read(self, number: int) -> None:
         """The loss changes neither images nor weights."""

@@ -19,7 +19,7 @@ from adkit.inference.sources import ImageSource, Source
 from adkit.plugin.adapter import Schedule, See
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
-from adkit.plugin.guard import GuardedAdapter
+from adkit.plugin.guard import GuardedAdapter, check_state
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Batch, Features, ImageStream, Level, Stream
 from adkit.recipe.reader import Choice
@@ -190,7 +190,9 @@ def _prepare(job: AdaptationJob, adapter: GuardedAdapter, extractor: Extractor) 
         scorer = parts.new_scorer()
         title = f"{job.subject}, before adapting"
         with display.stage("fit", title, len(samples)) as advance:
-            scorer.fit(source.stream(samples, advance, targets=False, embedding=index))
+            stream = source.stream(samples, advance, targets=False, embedding=index)
+            scorer.fit(stream)
+            check_state(scorer, parts.new_scorer(), stream.levels)
     bad = BadImages(1.0)
     with display.stage("prepare", job.subject, len(samples)) as advance:
         normal = _StreamWithImages(

@@ -135,7 +135,7 @@ def _halves(embedding: Embedding, trained: frozenset[str]) -> tuple[nn.Module, n
 
 def _split(embedding: Embedding, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
     """Cut an extractor below ``parameters``; None where it cannot be cut."""
-    with blaming(embedding.who):
+    with blaming(embedding.who, "split"):
         halves = member(embedding.extractor, Extractor, "split")(parameters)
     right = halves is None or (
         isinstance(halves, tuple) and len(halves) == 2 and all(isinstance(half, nn.Module) for half in halves)

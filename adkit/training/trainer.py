@@ -31,6 +31,8 @@ from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_ba
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
 
+logger = logging.getLogger("adkit")
+
 SAVE_EVERY: Final = 200
 """Number of minibatches after which a checkpoint is written, besides those at the end of every epoch."""
 
@@ -212,6 +214,8 @@ class _Trainer:
             return value
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if engine.state.iteration == 1:
+            self._warn_of_idle_groups()
         share, clip = 1.0, task.schedule.clip_norm
         if task.schedule.relative_steps:
             self.scaler.unscale_(self.optimizer)
@@ -239,6 +243,18 @@ class _Trainer:
         for gradient in gradients:
             gradient.mul_(share)
         return share
+
+    def _warn_of_idle_groups(self) -> None:
+        """Warn of groups of parameters that the loss does not depend on, which would stay as they are."""
+        for number, group in enumerate(self.stage.groups):
+            if all(parameter.grad is None for parameter in group.parameters):
+                logger.warning(
+                    "%s: the loss does not depend on group %d of stage %s, which stays as it is: leave it out, or read "
+                    "a level that depends on it",
+                    named(self.task.adapter),
+                    number,
+                    self.stage.name,
+                )
 
     def _untrainable(self) -> NoReturn:
         """Raise the error of a loss that no parameter of the stage takes part in."""

@@ -115,7 +115,7 @@ def test_a_fault_of_a_plugin_exits_1_and_names_the_plugin_and_its_log(recipe, tm
     done = adkit("run", recipe, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     log = tmp_path / "runs" / "small.failed.log"
-    sentence = "plugin fault: scorer faulty of broken 1.0 (broken_plugin): ZeroDivisionError: in the plugin"
+    sentence = "plugin fault: scorer faulty of broken 1.0 (broken_plugin): fit: ZeroDivisionError: in the plugin"
     assert f"{sentence}; the traceback is in {log}" in done.stderr
     assert "internal fault" not in done.stderr
     assert "Traceback" in log.read_text()

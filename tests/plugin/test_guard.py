@@ -80,7 +80,8 @@ def test_scores_that_are_none(given, sentence):
 
 def test_a_map_of_another_size():
     found = refused(check_map, torch.zeros(2, 8, 8), 2, (16, 16))
-    assert found == "map: expected shape (2, 16, 16), found (2, 8, 8): give one row per image"
+    advice = "give one map per image, of the size that is asked for"
+    assert found == f"map: expected shape (2, 16, 16), found (2, 8, 8): {advice}"
 
 
 @pytest.mark.parametrize(

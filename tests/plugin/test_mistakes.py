@@ -225,7 +225,7 @@ MISTAKES = {
     "for_inference that returns None": (
         "extractor",
         changed("extractor", for_inference=lambda self: None),
-        "build: expected an nn.Module, whose weights are saved, found None",
+        "for_inference: expected an nn.Module, whose weights are saved, found None",
     ),
     "the class itself": (
         "scorer",
@@ -287,6 +287,16 @@ MISTAKES = {
         "scorer",
         changed("scorer", state_dict=lambda self: None),
         "state_dict: expected a dict of tensors, found None",
+    ),
+    "a state that lacks what scoring needs": (
+        "scorer",
+        changed("scorer", state_dict=lambda self: {}, load_state_dict=lambda self, state: None),
+        "state_dict: expected a state that can be loaded, found",
+    ),
+    "a state of other scores": (
+        "scorer",
+        changed("scorer", state_dict=lambda self: {"mean": self.mean + 1}),
+        "state_dict: expected the same scores once it is loaded, found scores that differ by",
     ),
     "memory that is a float": (
         "scorer",

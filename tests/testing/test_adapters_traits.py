@@ -265,7 +265,7 @@ def test_honest_adapter_passes(honest):
         ("seed, seed", ExtendsByChance),
         ("extend", ExtendsByNothing),
         ("extend", ExtendsToNone),
-        ("build", ExtendsInTraining),
+        ("extend", ExtendsInTraining),
         ("extend", ExtendsGlobally),
         ("extend", ExtendsByLevelsOfItsOwn),
         ("split, extend", ExtendsAnother),

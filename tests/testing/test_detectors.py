@@ -141,7 +141,7 @@ class PeaksInBatches(Localizer):
         ("load_detector", TensorsOfWeights),
         ("load_detector", LevelsOfWeights),
         ("saving", KeepsMeanOutOfState),
-        ("saving", RoundsState),
+        ("state_dict", RoundsState),
         ("saving", SmoothsMore),
         ("parity", CentersLargeBatches),
         ("parity", PeaksInBatches),

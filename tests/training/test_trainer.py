@@ -232,6 +232,17 @@ def test_epochs_are_rounds_through_the_images_of_each_stage():
     assert [check.epochs for check in stopper.asked] == pytest.approx([0, 1, 2, 3])  # 3 of 4, 4, 2, then 2 × 5
 
 
+def test_a_group_that_the_loss_does_not_depend_on_is_warned_of(caplog):
+    class Idle(TinyAdapter):
+        def stages(self, extractor):
+            blocks = extractor.blocks()
+            return [Stage([Group(blocks["layer2"]), Group(blocks["classifier"])])]
+
+    train(task(adapter=Idle()), quiet)
+    (warning,) = caplog.messages
+    assert warning.startswith("Idle: the loss does not depend on group 1 of stage adapt, which stays as it is")
+
+
 def test_parameters_that_are_not_the_extractors_are_refused():
     class Foreign(TinyAdapter):
         def stages(self, extractor):

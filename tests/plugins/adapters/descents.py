@@ -10,6 +10,14 @@ from adkit.testing.samples import SIZE, stream_of
 GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 
 
+class ThreeBlocks(TinyExtractor):
+    """One of three blocks and a classifier, so that the last two of them are not all."""
+
+    def blocks(self):
+        weight, bias = self.layer1.parameters()
+        return {"first": [weight], "second": [bias]} | {n: b for n, b in super().blocks().items() if n != "layer1"}
+
+
 def features_of(**levels):
     """Features (n, h, w, c) written out."""
     return Features({n: torch.tensor(v) for n, v in levels.items()}, dict.fromkeys(levels, GEOMETRY))

@@ -2,9 +2,18 @@ import pytest
 import torch
 from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 
-from adkit.plugin import Context, See
+from adkit.plugin import Adapter, Context, See
+from adkit.plugin.contract import has_own
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.adapters.descents import (
+    ThreeBlocks,
+    features_of,
+    losses_of_descent,
+    nothing,
+    prepared,
+    step_of,
+    through,
+)
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
@@ -28,9 +37,9 @@ def test_loss_and_score_by_hand():
 
 def test_the_two_last_blocks_are_trained():
     one = adapter()
-    extractor = prepared(one)
+    extractor = prepared(one, extractor=ThreeBlocks())
     (stage,) = one.stages(extractor)
-    expected = [*extractor.layer1.parameters(), *extractor.layer2.parameters()]
+    expected = [extractor.layer1.bias, *extractor.layer2.parameters()]
     assert [id(p) for p in stage.parameters] == [id(p) for p in expected]
 
 
@@ -71,3 +80,4 @@ def test_it_looks_at_features_alone_and_gives_one_state():
     one = adapter()
     assert not one.reads_images
     assert one.fuse is None
+    assert not has_own(one, Adapter, "after_step")

@@ -6,7 +6,7 @@ from adkit_plugins.adapters.ses import Ses, SesParams, adkit_adapters
 from adkit.plugin import Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import features_of, nothing, step_of, through
+from tests.plugins.adapters.descents import ThreeBlocks, features_of, nothing, step_of, through
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
@@ -31,7 +31,7 @@ def test_loss_and_score_by_hand():
 def test_it_trains_as_panda_does():
     (batch,), gradients = sample_images(5), []
     for one in (adapter(), Panda(PandaParams(), Context())):
-        extractor = TinyExtractor()
+        extractor = ThreeBlocks()
         one.prepare(See(extractor, stream_of(extractor, 2, SIZE), None, None))
         loss = sum(one.loss(step_of(batch, extractor), through(extractor, batch.images)).values())
         gradients.append(torch.autograd.grad(loss, one.stages(extractor)[0].parameters, allow_unused=True))

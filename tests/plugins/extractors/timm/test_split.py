@@ -265,4 +265,5 @@ def test_splitting_leaves_what_is_trained_to_be_trained():
 
 def test_an_extension_of_what_cannot_be_split_is_not_split():
     extractor = extended(TinyLevels({POOL: Level(4, (1, 1), Geometry.covering((1, 1), SIZE))}))
+    assert extractor.inner.split([]) is None
     assert extractor.split([extractor.head.weight]) is None
