@@ -78,12 +78,9 @@ def plugin_reference() -> Iterator[str]:
 
 def _source(of: type) -> list[str]:
     lines = inspect.getsource(of).rstrip().splitlines()
-    return [
-        "```python",
-        *(line for line in lines if "ClassVar" not in line and "@abstractmethod" not in line),
-        "```",
-        "",
-    ]
+    shown = "\n".join(line for line in lines if "ClassVar" not in line and "@abstractmethod" not in line)
+    # A line that is not shown leaves two blank ones, which ruff would take for a fault of format.
+    return ["```python", re.sub(r"\n{3,}", "\n\n", shown), "```", ""]
 
 
 def public_names() -> Iterator[str]:
