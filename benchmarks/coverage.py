@@ -173,7 +173,7 @@ class Images:
         self.keys = np.unique(keys, return_inverse=True)[1].astype(np.int64)
         self.place = {sample.id: number for number, sample in enumerate(self.samples)}
         source = ImageSource(parts, BadImages(0), len(self.samples))
-        batches = list(source.stream(self.samples, lambda count: None, targets=False))
+        batches = list(source.stream(self.samples, parts.embeddings, lambda count: None, targets=False))
         self.levels = {name: torch.cat([one[name] for one in batches]) for name in EXTRACTOR["levels"]}
         self.geometry = batches[0].geometry
         self.parts: dict[str, Assembled] = {

@@ -42,9 +42,10 @@ from adkit.inference.sources import ImageSource
 from adkit.plugin import Component, Context, Look, Params, Scorer, Stopper, Verdict
 from adkit.plugin.registry import Origin, Registered
 from adkit.recipe.reader import Choice, Recipe, read_recipe
+from adkit.runner import fit as fitting
 from adkit.runner.evaluate import evaluate
-from adkit.runner.fit import Workspace, split, without
-from adkit.training.plan import new_adapter
+from adkit.runner.fit import Workspace, without
+from adkit.training.plan import new_adapter, split_of
 from adkit.utils.progress import Display
 
 LEVELS: Final = [f"blocks.{number}" for number in range(7)]
@@ -180,8 +181,9 @@ def train_fold(fold: Fold, options: argparse.Namespace) -> dict[str, Any]:
     source = ImageSource(parts, BadImages(0.0), len(category.samples))
     with tempfile.TemporaryDirectory() as work:
         place = Workspace(source, parts, Display(quiet=True), Path(work))
-        fitted = split(category.name, fold.train, fold.held_out, (), category.groups, place, place.folder)
-    scorer = fitted.path.members[0].scorer
+        split = split_of(category.name, fold.train, (), category.groups, parts, fold.held_out)
+        fitted = fitting.fit(split, place, place.folder)
+    scorer = fitted.pipeline.members[0].scorer
     states = {at: measured(state, scorer, category, fold.train, source, parts) for at, state in several.states.items()}
     return {
         "objective": recipe.run.name,
@@ -211,16 +213,15 @@ def measured(
     extractor.load_state_dict(state)
     fast = for_inference(extractor, recipe.extractors[0])
     embedding = embedding_of(fast, recipe.extractors[0], recipe.features, parts.context, 0)
-    own = source.fresh((embedding,))
     scorers = {"initial": initial}
     if recipe.scorer_table.fit == "initial":
         again = parts.new_scorer()
-        again.fit(own.stream(train, lambda count: None, targets=False, embedding=0))
+        again.fit(source.stream(train, (embedding,), lambda count: None, targets=False))
         scorers["refitted"] = again
     found = {}
     for name, scorer in scorers.items():
-        path = parts.scoring_path([Member(0, scorer)])
-        test = evaluate(path, category.test, own, parts, lambda count: None, targets=True, peaks=False)
+        pipeline = parts.pipeline([Member(embedding, scorer)])
+        test = evaluate(pipeline, category.test, source, parts, lambda count: None, targets=True, peaks=False)
         tested = Tested(test.scores, test.labels, test.keys(category.groups), test.counts)
         found[name] = (tested, {**tested.metrics(), **(test.pixel or {})})
     return found

@@ -148,10 +148,11 @@ def extracted(name: str, samples: Sequence[Sample], size: int, levels: Sequence[
     """Extract the means of each level's cells."""
     asked = ", ".join(f'"{level}"' for level in levels)
     recipe = read_recipe(RECIPE, ["data.calibration=0", f"data.image_size={size}", f"extractor.levels=[{asked}]"])
-    source = ImageSource(assemble(recipe), BadImages(0), len(samples))
+    parts = assemble(recipe)
+    source = ImageSource(parts, BadImages(0), len(samples))
     batches = [
         {level: features[level].mean((1, 2)) for level in levels}
-        for features in source.stream(samples, lambda count: None, targets=False)
+        for features in source.stream(samples, parts.embeddings, lambda count: None, targets=False)
     ]
     features = {level: torch.cat([batch[level] for batch in batches]).numpy() for level in levels}
     return Images(name, list(samples), features)

@@ -38,7 +38,7 @@ from adkit.report.report import CategoryReport
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fit import Workspace
 from adkit.training.auxiliary import auxiliary_images
-from adkit.training.frozen import Trunks, shared_trunks
+from adkit.training.frozen import Trunks, TrunkSource, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.atomic import whole_file
 from adkit.utils.progress import Display
@@ -123,7 +123,7 @@ def judge_methods(options: argparse.Namespace) -> None:
         same = Trunks(parts, trunks.trained, trunks.trunks, trunks.shapes)
         for category, path in left(dataset, options.name or method, parts.recipe, options):
             started = time.perf_counter()
-            source = same.source(store, ImageSource(parts, BadImages(0), len(category.samples)))
+            source = TrunkSource(same, store, ImageSource(parts, BadImages(0), len(category.samples)))
             with workspace(source, parts, options) as place:
                 result = run_category(category, place)[0]
                 timings = place.display.timings
@@ -150,7 +150,7 @@ def stored(trunks: Trunks, parts: Assembled, dataset: Dataset, options: argparse
     own, left = ImageSource(parts, BadImages(0), len(images)), store.missing(images)
     if left:
         started = time.perf_counter()
-        extract_once(own.decoding(trunks.embeddings), left, store, lambda count: None)
+        extract_once(own, left, trunks.embeddings, store, lambda count: None)
         seconds = time.perf_counter() - started
         print(f"{counted(len(left), 'image')} through the frozen blocks: {seconds:.0f} s", flush=True)
     return store

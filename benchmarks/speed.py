@@ -63,8 +63,9 @@ def main() -> None:
             pass
 
     def run_whole(precision: str) -> None:
-        source = ImageSource(settings[precision], BadImages(0), len(samples))
-        for _ in source.stream(samples, lambda images: None, targets=False):
+        parts = settings[precision]
+        source = ImageSource(parts, BadImages(0), len(samples))
+        for _ in source.stream(samples, parts.embeddings, lambda images: None, targets=False):
             pass
 
     jobs: dict[str, tuple[Callable[[], None], int]] = {

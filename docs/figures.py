@@ -29,7 +29,7 @@ from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View, to_planes
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.pipeline import Member, ScoringPath, embed
+from adkit.inference.pipeline import Member, Pipeline
 from adkit.inference.sources import ImageSource
 from adkit.predict.heatmaps import overlay
 from adkit.recipe.reader import read_recipe
@@ -154,22 +154,22 @@ def _shown(image: torch.Tensor) -> Image.Image:
     return Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
 
 
-def _fitted(category: Category, parts: Assembled) -> ScoringPath:
+def _fitted(category: Category, parts: Assembled) -> Pipeline:
     scorer = parts.new_scorer()
     source = ImageSource(parts, BadImages(0), len(category.train))
-    scorer.fit(source.stream(category.train, lambda count: None, targets=False))
-    return parts.scoring_path([Member(0, scorer)])
+    scorer.fit(source.stream(category.train, parts.embeddings, lambda count: None, targets=False))
+    return parts.pipeline([Member(parts.embeddings[0], scorer)])
 
 
 def _batches(samples: Sequence[Sample], parts: Assembled) -> Loader:
     return Loader(samples, parts.view, 16, BadImages(0), targets=True, metric_size=parts.metric_size)
 
 
-def _map(detector: ScoringPath, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
-    return detector.localize(detector.score(embed(parts.embeddings, images)), parts.view.size)
+def _map(detector: Pipeline, parts: Assembled, images: torch.Tensor) -> torch.Tensor:
+    return detector.localize(detector(images), parts.view.size)
 
 
-def _column(sample: Sample, detector: ScoringPath, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
+def _column(sample: Sample, detector: Pipeline, parts: Assembled, limits: tuple[float, float]) -> list[Image.Image]:
     """The image, its mask, and the map laid over it in red, on one scale for all images of a category."""
     batch = next(iter(_batches([sample], parts)))
     image = (batch.images[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

@@ -127,7 +127,7 @@ def _near_copies(categories: Sequence[Category], parts: Assembled, contact_sheet
                 name = category.name.replace("/", "_")
                 sheet = contact_sheet.with_name(f"{contact_sheet.stem}-{name}{contact_sheet.suffix}")
             source = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), len(category.samples))
-            found = look_for_near_copies(category, source, display, str(sheet))
+            found = look_for_near_copies(category, source, parts.embeddings[0], display, str(sheet))
             if found is None:
                 lines.append(f"  {category.name}: no sign of near copies between the images to fit and those held out")
                 continue

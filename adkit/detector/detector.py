@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from adkit.data.view import View
+from adkit.detector.fitted import FittedDetector
 from adkit.detector.inputs import ImageLike, InputImage, input_items, read_input
-from adkit.detector.load import Loaded, load_detector
+from adkit.detector.load import load_detector
 from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
-from adkit.inference.pipeline import embed
 from adkit.threshold import p_values
 from adkit.utils.text import counted
 
@@ -69,12 +69,9 @@ class Predictions:
 class Detector:
     """A saved detector, which scores images as its run did; one instance serves any number of threads."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._loaded = loaded
+    def __init__(self, fitted: FittedDetector) -> None:
+        self._fitted = fitted
         self._lock = threading.Lock()  # an extractor reads its levels through hooks, which calls would share
-        manifest = loaded.manifest
-        self._calibration = np.array(manifest.calibration, np.float32)
-        self._groups = None if manifest.calibration_groups is None else np.array(manifest.calibration_groups, np.int64)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Detector:
@@ -92,18 +89,18 @@ class Detector:
     @property
     def category(self) -> str:
         """The category that the detector was fitted on."""
-        return self._loaded.manifest.category
+        return self._fitted.category
 
     @property
     def threshold(self) -> float | None:
         """The raw score above which an image is anomalous; None where the detector has no threshold."""
-        stated = self._loaded.manifest.threshold
+        stated = self._fitted.threshold
         return None if stated is None else stated.value
 
     @property
     def judges_parts(self) -> bool:
         """Whether the threshold's promise is about parts as a whole, as ``threshold.per = "part"`` asks for."""
-        stated = self._loaded.manifest.threshold
+        stated = self._fitted.threshold
         return stated is not None and stated.per == "part"
 
     @property
@@ -112,23 +109,23 @@ class Detector:
 
         A normal image has such a pixel with the probability that the manifest states.
         """
-        stated = self._loaded.manifest.pixel_threshold
+        stated = self._fitted.pixel_threshold
         return None if stated is None else stated.value
 
     @property
     def view(self) -> View:
         """The geometry by which an image becomes the extractor's input, and a map goes back to the image."""
-        return self._loaded.view
+        return self._fitted.view
 
     @property
     def localizes(self) -> bool:
         """Whether the detector makes maps."""
-        return self._loaded.localizes
+        return self._fitted.localizes
 
     @property
     def image_size(self) -> tuple[int, int]:
         """The (height, width) of the input that an image becomes."""
-        return self._loaded.view.size
+        return self._fitted.view.size
 
     def predict(
         self,
@@ -206,7 +203,7 @@ class Detector:
     ) -> Predictions:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, found {batch_size}: use 32 or so")
-        items = input_items(images, self._loaded.view)
+        items = input_items(images, self._fitted.view)
         scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
         sizes: list[tuple[int, int]] = []
         regions: list[tuple[Region, ...]] = []
@@ -233,7 +230,7 @@ class Detector:
                     regions += self._regions(located, images_read)
         return self._predictions(
             np.concatenate(scores),
-            np.concatenate(maps) if self._loaded.localizes else None,
+            np.concatenate(maps) if self._fitted.localizes else None,
             tuple(sizes),
             tuple(regions),
         )
@@ -241,10 +238,10 @@ class Detector:
     def _scored(
         self, images: NDArray[np.float32], names: tuple[str, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        path = self._loaded.path
+        pipeline = self._fitted.pipeline
         with self._lock:
-            scores = path.score(embed(self._loaded.embeddings, torch.from_numpy(images), names), names)
-            maps = path.localize(scores, self.image_size).cpu() if scores.localizes else None
+            scores = pipeline(torch.from_numpy(images), names)
+            maps = pipeline.localize(scores, self.image_size).cpu() if scores.localizes else None
         return scores.image.cpu().numpy(), None if maps is None else maps.numpy()
 
     def _regions(self, maps: NDArray[np.float32], images: Sequence[InputImage]) -> list[tuple[Region, ...]]:
@@ -261,10 +258,10 @@ class Detector:
         sizes: tuple[tuple[int, int], ...],
         regions: tuple[tuple[Region, ...], ...],
     ) -> Predictions:
-        threshold = self.threshold
+        threshold, calibration = self.threshold, self._fitted.calibration
         return Predictions(
             scores=scores,
-            p_values=p_values(scores, self._calibration, self._groups) if len(self._calibration) else None,
+            p_values=p_values(scores, calibration, self._fitted.groups) if len(calibration) else None,
             anomalous=None if threshold is None else np.asarray(scores > threshold, np.bool_),
             maps=maps,
             threshold=threshold,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adkit.data.view import View
+from adkit.detector.fitted import FittedDetector
 from adkit.detector.limits import check_files, check_image, no_larger_than
 from adkit.detector.manifest import (
     FOLDER,
@@ -29,7 +30,7 @@ from adkit.detector.tensors import check_alike, read_tensors
 from adkit.errors import UserError
 from adkit.inference.assemble import build, inference_extractor, new_scorer, who
 from adkit.inference.device import resolve_device
-from adkit.inference.pipeline import Embedding, Member, ScoringPath, embed
+from adkit.inference.pipeline import Embedding, Member, Pipeline, embed
 from adkit.plugin.component import Kind
 from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
@@ -41,18 +42,6 @@ from adkit.recipe.reader import Choice
 from adkit.toolkit.features import FeatureTransform
 
 logger = logging.getLogger("adkit")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A saved detector after loading."""
-
-    manifest: Manifest
-    view: View
-    embeddings: tuple[Embedding, ...]
-    path: ScoringPath
-    localizes: bool
-    """Whether the scores come with maps."""
 
 
 def find_detector(path: Path) -> Path:
@@ -78,7 +67,7 @@ def find_detector(path: Path) -> Path:
     )
 
 
-def load_detector(path: Path, device: str, registry: Registry | None = None) -> Loaded:
+def load_detector(path: Path, device: str, registry: Registry | None = None) -> FittedDetector:
     """Load a detector.
 
     Args:
@@ -115,19 +104,28 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
         with _refusing(folder / member.file, scores, manifest.scorer):
             scorer = new_scorer(scores, manifest.scorer_levels, context)
             scorer.load_state_dict(tensors.pop(member.file))
-        members.append(Member(member.extractor, scorer, member.scale))
+        members.append(Member(embeddings[member.extractor], scorer, member.scale))
     with _refusing(file, localizes, manifest.localizer):
         localizer = cast(Localizer, build(localizes, context))
-    scoring = ScoringPath(members, localizer, manifest.fuse)
-    tried = []
-    features = embed(embeddings, torch.zeros(1, 3, *view.size))
-    for entry, one in zip(manifest.members, members, strict=True):
+    pipeline = Pipeline(members, localizer, manifest.fuse)
+    features = embed(pipeline.embeddings, torch.zeros(1, 3, *view.size))
+    for entry, one, place in zip(manifest.members, members, pipeline.places, strict=True):
         with _refusing(folder / entry.file, scores, manifest.scorer):  # a state of other features' shapes shows here
-            alone = scoring.with_members([one])
-            tried.append(alone.score(features))
-            if tried[-1].localizes:
-                alone.localize(tried[-1], view.size)
-    return Loaded(manifest, view, embeddings, scoring, all(one.localizes for one in tried))
+            alone = pipeline.with_members([one])
+            found = alone.score([features[place]])
+            if found.localizes:
+                alone.localize(found, view.size)
+    groups = manifest.calibration_groups
+    return FittedDetector(
+        category=manifest.category,
+        view=view,
+        pipeline=pipeline,
+        precision=manifest.precision,
+        calibration=np.array(manifest.calibration, np.float32),
+        groups=None if groups is None else np.array(groups, np.int64),
+        threshold=manifest.threshold,
+        pixel_threshold=manifest.pixel_threshold,
+    )
 
 
 def _embedding(

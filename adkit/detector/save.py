@@ -6,13 +6,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 import adkit
+from adkit.detector.fitted import FittedDetector
 from adkit.detector.manifest import (
     FOLDER,
     SCHEMA,
@@ -22,33 +20,13 @@ from adkit.detector.manifest import (
     Manifest,
     MemberEntry,
     Preprocessing,
-    ThresholdEntry,
     write_manifest,
 )
 from adkit.detector.tensors import entry_of, write_tensors
 from adkit.inference.assemble import Assembled
-from adkit.inference.pipeline import Embedding, ScoringPath
 from adkit.plugin.guard import blaming
-from adkit.recipe.reader import Choice, Recipe
-from adkit.threshold import Groups, Threshold
+from adkit.recipe.reader import Choice
 from adkit.utils.environment import versions
-
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A detector that was fitted on the images of one category."""
-
-    category: str
-    embeddings: tuple[Embedding, ...]
-    path: ScoringPath
-    calibration: FloatArray
-    """(m,) raw scores of held-out normal images that thresholds and p-values come from."""
-    groups: Groups | None
-    """(m,) equal numbers for images of one group; None: each is of a group of its own."""
-    threshold: Threshold | None
-    pixel_threshold: Threshold | None
 
 
 def detector_folders(run: Path, categories: Iterable[str]) -> dict[str, Path]:
@@ -69,10 +47,11 @@ def detector_folders(run: Path, categories: Iterable[str]) -> dict[str, Path]:
     return folders
 
 
-def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path | None = None) -> None:
+def save_detector(fitted: FittedDetector, parts: Assembled, folder: Path, beside: Path | None = None) -> None:
     """Write a detector into ``folder``, which is created.
 
     Args:
+        parts: the components of the recipe that it was made by.
         beside: folder of a detector of the same run, whose extractors' files are shared where they are the same and the
             file system allows it.
 
@@ -80,14 +59,14 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         OSError: the disk is full or the folder cannot be written.
         PluginError: the extractor or scorer does not give its state.
     """
-    recipe = parts.recipe
+    recipe, pipeline = parts.recipe, fitted.pipeline
     folder.mkdir(parents=True)
     files: dict[str, FileEntry] = {}
     extractors = []
-    shared = beside if fitted.embeddings is parts.embeddings else None
-    for index, embedding in enumerate(fitted.embeddings):
+    shared = beside if pipeline.embeddings == parts.embeddings else None
+    for index, embedding in enumerate(pipeline.embeddings):
         choice = recipe.extractors[embedding.index]
-        name = _file_name("extractor", index, len(fitted.embeddings))
+        name = _file_name("extractor", index, len(pipeline.embeddings))
         if shared is None:
             with blaming(embedding.who):
                 state = embedding.extractor.state_dict()
@@ -101,10 +80,10 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
             ExtractorEntry(component=_entry(choice), adapter=extends, file=name, levels=levels, kept_channels=kept)
         )
     members = []
-    for index, member in enumerate(fitted.path.members):
-        name = _file_name("scorer", index, len(fitted.path.members))
+    for index, (member, place) in enumerate(zip(pipeline.members, pipeline.places, strict=True)):
+        name = _file_name("scorer", index, len(pipeline.members))
         files[name] = write_tensors(member.scorer.state_dict(), folder / name)
-        members.append(MemberEntry(extractor=member.embedding, file=name, scale=member.scale))
+        members.append(MemberEntry(extractor=place, file=name, scale=member.scale))
     manifest = Manifest(
         schema_version=SCHEMA,
         adkit=adkit.__version__,
@@ -114,16 +93,16 @@ def save_detector(fitted: Fitted, parts: Assembled, folder: Path, beside: Path |
         scorer=_entry(recipe.scorer),
         scorer_levels=recipe.scorer_table.levels,
         localizer=_entry(recipe.localizer),
-        preprocessing=Preprocessing(resize=parts.view.resize, image_size=parts.view.image_size, crop=parts.view.crop),
+        preprocessing=Preprocessing(**asdict(fitted.view)),
         features=recipe.features,
-        precision=parts.context.precision,
+        precision=fitted.precision,
         seed=parts.context.seed,
         members=tuple(members),
-        fuse=fitted.path.fuse,
+        fuse=pipeline.fuse,
         calibration=tuple(fitted.calibration.tolist()),
         calibration_groups=None if fitted.groups is None else tuple(fitted.groups.tolist()),
-        threshold=_threshold_entry(fitted.threshold, recipe),
-        pixel_threshold=_threshold_entry(fitted.pixel_threshold, recipe),
+        threshold=fitted.threshold,
+        pixel_threshold=fitted.pixel_threshold,
         files=files,
     )
     write_manifest(manifest, folder)
@@ -147,16 +126,4 @@ def _entry(choice: Choice) -> ComponentEntry:
         distribution=origin.distribution,
         version=origin.version,
         params=choice.params.model_dump(mode="json", by_alias=True, exclude_none=True),
-    )
-
-
-def _threshold_entry(threshold: Threshold | None, recipe: Recipe) -> ThresholdEntry | None:
-    if threshold is None:
-        return None
-    return ThresholdEntry(
-        value=threshold.value,
-        method=recipe.threshold.method,
-        per=recipe.threshold.per,
-        asked=threshold.asked,
-        supported=threshold.supported,
     )

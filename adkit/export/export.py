@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from adkit.detector.load import Loaded, find_detector, load_detector
+from adkit.detector.fitted import FittedDetector
+from adkit.detector.load import find_detector, load_detector
 from adkit.errors import UserError
 from adkit.export.formats import Format, format_named
 from adkit.export.graph import INPUT, Graph, reason
@@ -72,7 +73,8 @@ def export(
     _check_free(folder)
     own = load_detector(Path(detector), device)
     exact = _in_float32(own)
-    graph = Graph(exact if own.embeddings[0].context.device == "cpu" else load_detector(Path(detector), "cpu"))
+    on_cpu = own.pipeline.embeddings[0].context.device == "cpu"
+    graph = Graph(exact if on_cpu else load_detector(Path(detector), "cpu"))
     with _written(folder) as partial:
         file = partial / wanted.file
         _write(wanted, graph, file)
@@ -83,7 +85,7 @@ def export(
                 f"{detector}: expected a file of format {format} whose scores and maps deviate by at most {LIMIT:g} of "
                 f"their size, found {_shown(found)}: use another format, or another scorer if none does better"
             )
-        precision = own.embeddings[0].context.precision
+        precision = own.pipeline.embeddings[0].context.precision
         rounding = None if precision == "float32" else parity(run, own, images)
         del run  # some systems let no open file be renamed
         statement = _statement(own, graph, wanted, sorted(path.name for path in partial.iterdir()), found, rounding)
@@ -116,11 +118,12 @@ def _shown(found: Parity) -> str:
     return f"score {found.score:.1e}" + ("" if found.map is None else f", map {found.map:.1e}")
 
 
-def _in_float32(loaded: Loaded) -> Loaded:
-    embeddings = tuple(map(copy.copy, loaded.embeddings))
-    for embedding in embeddings:
+def _in_float32(own: FittedDetector) -> FittedDetector:
+    exact = {embedding: copy.copy(embedding) for embedding in own.pipeline.embeddings}
+    for embedding in exact.values():
         embedding.context = replace(embedding.context, precision="float32")
-    return replace(loaded, embeddings=embeddings)
+    members = [replace(member, embedding=exact[member.embedding]) for member in own.pipeline.members]
+    return replace(own, pipeline=own.pipeline.with_members(members))
 
 
 def _write(wanted: Format, graph: Graph, file: Path) -> None:
@@ -155,32 +158,32 @@ def _opened(wanted: Format, file: Path) -> Run:
 
 
 def _statement(
-    own: Loaded, graph: Graph, wanted: Format, files: list[str], found: Parity, rounding: Parity | None
+    own: FittedDetector, graph: Graph, wanted: Format, files: list[str], found: Parity, rounding: Parity | None
 ) -> dict[str, Any]:
-    manifest, (height, width) = own.manifest, graph.size
+    height, width = graph.size
     shapes = {"score": ["n"], "map": ["n", height, width]}
     return {
         "schema": SCHEMA,
         "format": wanted.name,
         "files": files,
         "runtime": wanted.runtime,
-        "category": manifest.category,
+        "category": own.category,
         "input": {"name": INPUT, "shape": ["n", 3, height, width], "dtype": "float32", "values": "RGB in [0, 1]"},
         "outputs": [{"name": name, "shape": shapes[name], "dtype": "float32"} for name in graph.outputs],
-        "preprocessing": manifest.preprocessing.model_dump(mode="json") | {"steps": list(_steps(own))},
-        "threshold": _value(manifest.threshold),
-        "pixel_threshold": _value(manifest.pixel_threshold),
-        "threshold_per": None if manifest.threshold is None else manifest.threshold.per,
-        "calibration": list(manifest.calibration),
-        "calibration_groups": None if manifest.calibration_groups is None else list(manifest.calibration_groups),
-        "precision": {"detector": manifest.precision, "file": "float32"},
+        "preprocessing": asdict(own.view) | {"steps": list(_steps(own))},
+        "threshold": _value(own.threshold),
+        "pixel_threshold": _value(own.pixel_threshold),
+        "threshold_per": None if own.threshold is None else own.threshold.per,
+        "calibration": own.calibration.tolist(),
+        "calibration_groups": None if own.groups is None else own.groups.tolist(),
+        "precision": {"detector": own.precision, "file": "float32"},
         "parity": asdict(found),
         "precision_parity": None if rounding is None else asdict(rounding),
         "versions": versions() | {package: metadata.version(package) for package in wanted.packages},
     }
 
 
-def _steps(own: Loaded) -> Iterator[str]:
+def _steps(own: FittedDetector) -> Iterator[str]:
     """How an image becomes the input, step by step, in words that suffice to do it elsewhere."""
     view = own.view
     yield (

@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from adkit.detector.load import Loaded
-from adkit.detector.manifest import ComponentEntry
+from adkit.detector.fitted import FittedDetector
 from adkit.errors import UserError
 from adkit.inference.pipeline import fused
 from adkit.plugin.checks import with_geometry
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
+from adkit.plugin.guard import named
 from adkit.plugin.types import Features, Fuse, Level
 
 INPUT = "images"
@@ -30,23 +30,25 @@ class Graph(nn.Module):
     cannot be exported.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
-        """Make the network of ``loaded``, which must be on the CPU and is left unchanged."""
+    def __init__(self, detector: FittedDetector) -> None:
+        """Make the network of ``detector``, which must be on the CPU and is left unchanged."""
         super().__init__()
-        manifest, path = loaded.manifest, loaded.path
-        self.size = loaded.view.size
+        pipeline = detector.pipeline
+        embeddings, members = pipeline.embeddings, pipeline.members
+        self.size = detector.view.size
         self._names = {
-            "extractors": [_who("extractor", entry.component) for entry in manifest.extractors],
-            "scorer": _who("scorer", manifest.scorer),
-            "localizer": _who("localizer", manifest.localizer),
+            "extractors": [embedding.who for embedding in embeddings],
+            "scorer": named(members[0].scorer),
+            "localizer": named(pipeline.localizer),
         }
-        extractors = [member(embedding.extractor, Extractor, "for_export")() for embedding in loaded.embeddings]
+        extractors = [member(embedding.extractor, Extractor, "for_export")() for embedding in embeddings]
         self._extractors = nn.ModuleList(extractors)
-        self._transforms = [embedding.transform for embedding in loaded.embeddings]
-        self._members = [(one.embedding, one.scorer.for_export()) for one in path.members]
-        self._scales = [member.scale for member in path.members]
-        self._fuse: Fuse = path.fuse
-        self._localizer = path.localizer.for_export() if loaded.localizes else None
+        self._transforms = [embedding.transform for embedding in embeddings]
+        self._places = pipeline.places
+        self._scorers = [one.scorer.for_export() for one in members]
+        self._scales = [one.scale for one in members]
+        self._fuse: Fuse = pipeline.fuse
+        self._localizer = pipeline.localizer.for_export() if detector.localizes else None
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -59,7 +61,7 @@ class Graph(nn.Module):
                 features.append(transform(Features(found, {name: levels[name].geometry for name in levels})))
         who = cast(str, self._names["scorer"])
         with _recording(who):
-            pairs = [(scorer, features[embedding]) for embedding, scorer in self._members]
+            pairs = [(scorer, features[place]) for scorer, place in zip(self._scorers, self._places, strict=True)]
             scores = [with_geometry(scorer.score(read), read, who) for scorer, read in pairs]
         score = fused([one.image for one in scores], self._scales, self._fuse)
         if self._localizer is None:
@@ -87,10 +89,6 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]  # which shows a traceback of its own first
-
-
-def _who(kind: str, entry: ComponentEntry) -> str:
-    return f"{kind} {entry.name} of {entry.distribution} {entry.version}"
 
 
 @contextmanager

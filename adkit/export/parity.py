@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from adkit.detector.detector import Detector
+from adkit.detector.fitted import FittedDetector
 from adkit.detector.inputs import input_items
-from adkit.detector.load import Loaded
 
 Floats = NDArray[np.floating[Any]]
 Run = Callable[[NDArray[np.float32]], Sequence[Floats]]
@@ -46,23 +46,23 @@ class Parity:
         return float(np.max([self.score, self.map or 0.0]))  # nan where one is
 
 
-def parity(run: Run, loaded: Loaded, images: Sequence[Path]) -> Parity:
+def parity(run: Run, fitted: FittedDetector, images: Sequence[Path]) -> Parity:
     """Compare what ``run`` makes of images, alone and in batches, with what a detector makes of them.
 
     Args:
         run: the function to check.
-        loaded: the detector to compare it with.
+        fitted: the detector to compare it with.
         images: the files of at least one image.
 
     Raises:
         UserError: an image cannot be read.
     """
-    detector, manifest = Detector(loaded), loaded.manifest
+    detector = Detector(fitted)
     scores, maps = _Values(), _Values()
     sizes = set()
     for first in range(0, len(images), BATCH):
         paths = images[first : first + BATCH]
-        inputs = np.stack([read().planes for read in input_items(paths, loaded.view)])
+        inputs = np.stack([read().planes for read in input_items(paths, fitted.view)])
         own = detector.predict(torch.from_numpy(inputs))
         together = np.concatenate([inputs, inputs]) if len(inputs) == 1 else inputs
         sizes |= {1, len(together)}
@@ -72,8 +72,8 @@ def parity(run: Run, loaded: Loaded, images: Sequence[Path]) -> Parity:
             scores.add(found[0], own.scores)
             if own.maps is not None:
                 maps.add(found[1], own.maps)
-    typical = float(np.median(np.abs(manifest.calibration))) if manifest.calibration else 0.0
-    pixel = abs(manifest.pixel_threshold.value) if manifest.pixel_threshold else 0.0
+    typical = float(np.median(np.abs(fitted.calibration.astype(np.float64)))) if len(fitted.calibration) else 0.0
+    pixel = abs(fitted.pixel_threshold.value) if fitted.pixel_threshold else 0.0
     return Parity(
         images=len(images),
         batch_sizes=tuple(sorted(sizes)),

@@ -11,7 +11,7 @@ from adkit.data.samples import Sample
 from adkit.data.view import View
 from adkit.inference.device import resolve_device, resolve_precision
 from adkit.inference.levels import ScorerOfLevels, require_levels
-from adkit.inference.pipeline import Embedding, Member, ScoringPath
+from adkit.inference.pipeline import Embedding, Member, Pipeline
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -83,9 +83,9 @@ class Assembled:
         """The side of the square grid on which pixel metrics are computed."""
         return self.recipe.data.metric_size or self.view.size[0]
 
-    def scoring_path(self, members: Iterable[Member], fuse: Fuse = "mean") -> ScoringPath:
-        """Make the path from features to scores and maps over fitted members."""
-        return ScoringPath(members, self.localizer, fuse)
+    def pipeline(self, members: Iterable[Member], fuse: Fuse = "mean") -> Pipeline:
+        """Make the way from images to scores and maps of fitted members."""
+        return Pipeline(members, self.localizer, fuse)
 
     def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
         """Load ``samples`` in batches as the extractor takes them; with labels and masks if ``targets``."""

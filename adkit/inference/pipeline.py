@@ -89,8 +89,7 @@ def embed(embeddings: Iterable[Embedding], images: Tensor, ids: Sequence[str] = 
 class Member:
     """A fitted scorer and the embedding whose features it reads; a detector has one or more."""
 
-    embedding: int
-    """Number of that embedding among the detector's."""
+    embedding: Embedding
     scorer: Scorer
     scale: float | None = None
     """The raw score of a normal image that the scorer was not fitted on: the mean where scores are divided by it, else
@@ -114,25 +113,34 @@ class Fused:
         return all(scores.maps for scores in self.members)
 
 
-class ScoringPath:
-    """The path from features to scores and maps: fitted scorers, the rule that fuses them, and a localizer."""
+class Pipeline:
+    """The way from images to scores and maps: members, the rule that fuses their scores, and a localizer."""
 
     def __init__(self, members: Iterable[Member], localizer: Localizer, fuse: Fuse = "mean") -> None:
         self.members = tuple(members)
         self.localizer = localizer
         self.fuse = fuse
+        self.embeddings = tuple(dict.fromkeys(member.embedding for member in self.members))
+        """The embeddings that members read, each once, in the order of the members."""
+        places = {embedding: place for place, embedding in enumerate(self.embeddings)}
+        self.places = tuple(places[member.embedding] for member in self.members)
+        """The place of each member's embedding in ``embeddings``."""
 
-    def with_members(self, members: Iterable[Member]) -> ScoringPath:
-        """Make the same path over other members."""
-        return ScoringPath(members, self.localizer, self.fuse)
+    def with_members(self, members: Iterable[Member]) -> Pipeline:
+        """Make the same pipeline of other members."""
+        return Pipeline(members, self.localizer, self.fuse)
 
-    def scaled(self, scales: Iterable[float | None]) -> ScoringPath:
-        """Make the same path, in which each member has its scale."""
+    def scaled(self, scales: Iterable[float | None]) -> Pipeline:
+        """Make the same pipeline, in which each member has its scale."""
         pairs = zip(self.members, scales, strict=True)
         return self.with_members(replace(member, scale=scale) for member, scale in pairs)
 
+    def __call__(self, images: Tensor, ids: Sequence[str] = ()) -> Fused:
+        """Compute the raw scores of ``images`` (n, 3, H, W); see ``embed`` and ``score``."""
+        return self.score(embed(self.embeddings, images, ids), ids)
+
     def score(self, features: Sequence[Features], ids: Sequence[str] = ()) -> Fused:
-        """Compute raw scores from the features of the same images through each embedding, in their order.
+        """Compute raw scores from the features of the same images through each of ``embeddings``.
 
         Args:
             ids: names of the images, for the message where a score or a map is not finite; default: that is not looked
@@ -143,7 +151,8 @@ class ScoringPath:
             PluginError: a scorer breaks its contract.
         """
         with torch.inference_mode():
-            scores = tuple(member.scorer.score(features[member.embedding]) for member in self.members)
+            pairs = zip(self.members, self.places, strict=True)
+            scores = tuple(member.scorer.score(features[place]) for member, place in pairs)
             found = Fused(self._fused([one.image for one in scores]), scores, ids)
         if ids:
             check_finite(found.image, ids, f"{named(self.members[0].scorer)}: the score", FINITE_SCORES)

@@ -31,18 +31,15 @@ class Source(Protocol):
         """The images that could not be read so far."""
         ...
 
+    @property
+    def images(self) -> ImageSource:
+        """The source of the same images that decodes them anew at every iteration."""
+        ...
+
     def stream(
-        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
-        """Stream the features of ``samples``, through one embedding or all; with labels and masks if ``targets``."""
-        ...
-
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
-        """Make a source of the same images through other embeddings."""
-        ...
-
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        """Make a source as ``fresh`` does, but one that always decodes the images anew at every iteration."""
+        """Stream the features of ``samples`` through ``embeddings``; with labels and masks if ``targets``."""
         ...
 
 
@@ -58,28 +55,22 @@ def require_readable(samples: Sequence[Sample], bad: BadImages) -> None:
 class ImageSource:
     """A source that decodes and extracts the images at every iteration."""
 
-    def __init__(
-        self, parts: Assembled, bad: BadImages, total: int, embeddings: tuple[Embedding, ...] | None = None
-    ) -> None:
+    def __init__(self, parts: Assembled, bad: BadImages, total: int) -> None:
         """
         Args:
             bad: collects the run's images that cannot be read.
             total: number of images of the whole run, of which a share may be unreadable.
-            embeddings: default: those of ``parts``.
         """
         self.bad = bad
         self._parts = parts
         self._total = total
-        self._embeddings = parts.embeddings if embeddings is None else embeddings
 
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        return self.decoding(embeddings)
-
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        return ImageSource(self._parts, self.bad, self._total, embeddings)
+    @property
+    def images(self) -> ImageSource:
+        return self
 
     def stream(
-        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> ImageStream:
         def batches() -> Iterator[Batch]:
             yield from self._batches(samples, targets=targets)
@@ -88,12 +79,13 @@ class ImageSource:
         def readable() -> int:
             return sum(sample.id not in self.bad for sample in samples)
 
-        embeddings = self._embeddings if embedding is None else (self._embeddings[embedding],)
         return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
 
-    def embedded(self, samples: Sequence[Sample], advance: Advance) -> Iterator[Embedded]:
-        """Yield the features of ``samples`` through all embeddings, even where none of them can be read."""
-        return outputs(create_embedder(self._embeddings, advance), self._batches(samples, targets=False))
+    def embedded(
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance
+    ) -> Iterator[Embedded]:
+        """Yield the features of ``samples``, even where none of them can be read."""
+        return outputs(create_embedder(embeddings, advance), self._batches(samples, targets=False))
 
     def _batches(self, samples: Sequence[Sample], *, targets: bool) -> Iterator[Batch]:
         yield from self._parts.loader(samples, self.bad, self._parts.recipe.data.batch_size, targets)
@@ -101,32 +93,34 @@ class ImageSource:
 
 
 class StoredSource:
-    """A source that reads a store, which was filled from every image once."""
+    """A source that reads the features of ψ₀ from a store, which was filled from every image once."""
 
     def __init__(self, parts: Assembled, store: FeatureStore, images: ImageSource) -> None:
         self.bad = images.bad
+        self.images = images
         self._parts = parts
         self._store = store
-        self._images = images
-
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        return self.decoding(embeddings)
-
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        return self._images.decoding(embeddings)
 
     def stream(
-        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
+        stored = self._parts.embeddings
+        if not set(embeddings) <= set(stored):
+            return self.images.stream(samples, embeddings, advance, targets=targets)
         require_readable(samples, self.bad)
-        embeddings = range(len(self._parts.embeddings)) if embedding is None else (embedding,)
-        return StoredStream(
-            self._store, samples, embeddings, self._parts.recipe.data.batch_size, self._parts.context.device, advance
-        )
+        places = [stored.index(embedding) for embedding in embeddings]
+        batch_size, device = self._parts.recipe.data.batch_size, self._parts.context.device
+        return StoredStream(self._store, samples, places, batch_size, device, advance)
 
 
-def extract_once(images: ImageSource, samples: Sequence[Sample], store: FeatureStore, advance: Advance) -> None:
-    """Add the features of ``samples`` through the embeddings of ``images`` to ``store``."""
+def extract_once(
+    images: ImageSource,
+    samples: Sequence[Sample],
+    embeddings: Sequence[Embedding],
+    store: FeatureStore,
+    advance: Advance,
+) -> None:
+    """Add the features of ``samples`` through ``embeddings`` to ``store``."""
     for image, reason in store.unreadable.items():
         images.bad.add(image, reason)
-    store.fill(images.embedded(samples, advance), images.bad.reasons)
+    store.fill(images.embedded(samples, embeddings, advance), images.bad.reasons)

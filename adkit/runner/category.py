@@ -13,7 +13,8 @@ from PIL import Image
 from adkit.bootstrap import Tested, intervals
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
-from adkit.detector.save import Fitted
+from adkit.detector.fitted import FittedDetector
+from adkit.detector.manifest import ThresholdEntry
 from adkit.inference.assemble import Assembled
 from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
 from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, KindReport, TrainingReport
@@ -22,14 +23,16 @@ from adkit.runner.fit import (
     Calibrated,
     Workspace,
     calibrate,
+    fit,
     fit_and_calibrate,
     folds_of,
-    split,
     together,
     without,
 )
 from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
+from adkit.threshold import Threshold
+from adkit.training.plan import split_of
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
 from adkit.utils.text import counted
 
@@ -49,17 +52,17 @@ class CategoryResult:
     """Pairs of held-out images and their near copies among the training images, if there are any."""
 
 
-def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
+def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, FittedDetector]:
     """Fit on the training images, set the thresholds by the calibration images, and measure on the test images."""
     if place.parts.recipe.run.folds > 1:
         return _run_folds(category, place)
     trial = _trial(category, fit_and_calibrate(category, place), place)
     with place.display.stage("metrics", category.name):
         concluded = conclude(category, [trial], trial, place)
-    return concluded, _kept(category, trial)
+    return concluded, _kept(category, trial, place.parts)
 
 
-def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fitted]:
+def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, FittedDetector]:
     """Run one detector per fold, fitted without the images of that fold.
 
     Those images serve the stopper if there is one or, with ``fold_test``, are the normal test images of that detector.
@@ -71,19 +74,16 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
     for number, fold in enumerate(folds, 1):
         one = _without(category, fold, place) if run.fold_test else category
         subject, folder = f"{category.name}, fold {number} of {len(folds)}", place.of_fold(number)
-        if run.fold_test:
-            fitted = split(subject, one.train, None, one.calibration, one.groups, place, folder)
-        else:
-            train = without(category.train, fold)
-            fitted = split(subject, train, fold, category.calibration, category.groups, place, folder)
-        trial = _trial(one, fitted, place, number)
+        train, stopping = (one.train, None) if run.fold_test else (without(category.train, fold), fold)
+        split = split_of(subject, train, one.calibration, one.groups, place.parts, stopping)
+        trial = _trial(one, fit(split, place, folder), place, number)
         # Only what is saved stays in memory.
-        trials.append(trial if run.fold_members or not trials else replace(trial, fitted=fitted.forgotten()))
+        trials.append(trial if run.fold_members or not trials else replace(trial, fitted=trial.fitted.forgotten()))
         place = place.unwatched()
     kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
     with place.display.stage("metrics", category.name):
         concluded = conclude(category, trials, kept, watched)
-    return concluded, _kept(category, kept)
+    return concluded, _kept(category, kept, place.parts)
 
 
 def _without(category: Category, fold: Sequence[Sample], place: Workspace) -> Category:
@@ -97,10 +97,9 @@ def _without(category: Category, fold: Sequence[Sample], place: Workspace) -> Ca
 
 def _of_folds(category: Category, trials: Sequence[Trial], place: Workspace) -> Calibrated:
     """One detector with the members of all folds, calibrated by the category's calibration images."""
-    embeddings, path = together([trial.fitted for trial in trials], place.parts)
-    members = replace(trials[0].fitted, embeddings=embeddings, path=path, trained=category.train)
-    calibration = calibrate(category.name, path, category.calibration, members.source(place), place)
-    return replace(members, calibration=calibration)
+    pipeline = together([trial.fitted for trial in trials])
+    calibration = calibrate(category.name, pipeline, category.calibration, place)
+    return replace(trials[0].fitted, pipeline=pipeline, trained=category.train, calibration=calibration)
 
 
 def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int | None = None) -> Trial:
@@ -108,10 +107,16 @@ def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int |
     held_out = HeldOut.of(fitted.calibration, category.groups, recipe.threshold, recipe.run.seed)
     subject = category.name if fold is None else f"{category.name}, fold {fold}"
     with place.display.stage("evaluate", subject, len(category.test)) as advance:
-        source, peaks = fitted.source(place), held_out.peaks is not None
         watch = None if place.watch is None else partial(place.watch.watched, "test")
         test = evaluate(
-            fitted.path, category.test, source, place.parts, advance, targets=True, peaks=peaks, watch=watch
+            fitted.pipeline,
+            category.test,
+            place.source,
+            place.parts,
+            advance,
+            targets=True,
+            peaks=held_out.peaks is not None,
+            watch=watch,
         )
     fitted = replace(fitted, trainings=_traced(subject, category, fitted, place))
     return Trial(fitted, held_out, held_out.threshold, held_out.pixel_threshold, test, fold)
@@ -131,10 +136,30 @@ def _traced(subject: str, category: Category, fitted: Calibrated, place: Workspa
     return found
 
 
-def _kept(category: Category, trial: Trial) -> Fitted:
-    fitted, held_out = trial.fitted, trial.held_out
-    return Fitted(
-        category.name, fitted.embeddings, fitted.path, held_out.scores, held_out.groups, trial.threshold, trial.pixel
+def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
+    """The detector of a trial, as it is saved."""
+    table = parts.recipe.threshold
+
+    def stated(threshold: Threshold | None) -> ThresholdEntry | None:
+        if threshold is None:
+            return None
+        return ThresholdEntry(
+            value=threshold.value,
+            method=table.method,
+            per=table.per,
+            asked=threshold.asked,
+            supported=threshold.supported,
+        )
+
+    return FittedDetector(
+        category=category.name,
+        view=parts.view,
+        pipeline=trial.fitted.pipeline,
+        precision=parts.context.precision,
+        calibration=trial.held_out.scores,
+        groups=trial.held_out.groups,
+        threshold=stated(trial.threshold),
+        pixel_threshold=stated(trial.pixel),
     )
 
 

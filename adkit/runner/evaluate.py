@@ -1,4 +1,4 @@
-"""Scores a list of images by a scoring path, and takes the pixel metrics as the images come."""
+"""Scores a list of images by a pipeline, and takes the pixel metrics as the images come."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from adkit.data.samples import Sample, in_order
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import Embedded, outputs
-from adkit.inference.pipeline import ScoringPath
+from adkit.inference.pipeline import Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
 from adkit.utils.progress import Advance
@@ -52,7 +52,7 @@ class Evaluation:
 
 
 def evaluate(
-    path: ScoringPath,
+    pipeline: Pipeline,
     samples: Sequence[Sample],
     source: Source,
     parts: Assembled,
@@ -72,8 +72,8 @@ def evaluate(
     pixel = PixelMetrics()
     unseen: list[str] = []
     located = False
-    evaluator = create_evaluator(path, parts.metric_size, parts.view.size, peaks=peaks)
-    embedded: Iterable[Embedded] = source.stream(samples, advance, targets=targets).embedded()
+    evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks)
+    embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=targets).embedded()
     for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
         if scored.masks is not None:
@@ -90,7 +90,7 @@ def evaluate(
     return Evaluation(
         seen,
         np.concatenate([np.zeros(0, np.float32), *(one.scores.numpy() for one in found)]),
-        np.concatenate([np.zeros((0, len(path.members)), np.float32), *(one.members.numpy() for one in found)]),
+        np.concatenate([np.zeros((0, len(pipeline.members)), np.float32), *(one.members.numpy() for one in found)]),
         np.concatenate(highest) if highest else None,
         pixel.compute() if located else None,
         kinds,
@@ -144,21 +144,21 @@ class Scored:
     """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image; None if all of it does."""
 
 
-def create_evaluator(path: ScoringPath, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
+def create_evaluator(pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
     """An engine that scores one Embedded after the other; its output is a Scored.
 
     Args:
-        path: the whole way from features to scores and maps.
+        pipeline: its members read the features through its embeddings.
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the extractor's input.
         peaks: whether to take the highest value of every map.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
-        scores = path.score(item.features, item.ids)
+        scores = pipeline.score(item.features, item.ids)
         highest = maps = None
         if scores.localizes and (peaks or item.masks is not None):
-            maps = path.localize(scores, size)
+            maps = pipeline.localize(scores, size)
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         members = torch.stack([one.image for one in scores.members], 1).cpu()

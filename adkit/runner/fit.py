@@ -15,18 +15,18 @@ from adkit.data.samples import Category, Sample
 from adkit.data.splits import folded
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.inference.pipeline import Embedding, Member, ScoringPath
+from adkit.inference.pipeline import Embedding, Member, Pipeline
 from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
 from adkit.plugin.guard import check_state
-from adkit.plugin.types import Fuse
+from adkit.plugin.scorer import Scorer
 from adkit.recipe.reader import Recipe
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
 from adkit.runner.near import NearCopyWatch, WatchedStream
 from adkit.runner.synthetic import mean_aurocs, synthetic_aurocs
 from adkit.training.adapt import AdaptationJob, Adapted, adapt
-from adkit.training.plan import snapshot_rule, split_for_scale, split_for_stopping
+from adkit.training.plan import Split, snapshot_rule, split_of
 from adkit.training.trace import Snapshots
 from adkit.utils.progress import Display
 
@@ -38,7 +38,6 @@ class Workspace:
     """What the work on one category needs: where its features come from, the components, and where to write."""
 
     source: Source
-    """The source of the features of ψ₀, the pretrained extractor."""
     parts: Assembled
     display: Display
     folder: Path
@@ -59,8 +58,7 @@ class Workspace:
 class Calibrated:
     """Fitted members, and their scores of normal images that they were not fitted on."""
 
-    embeddings: tuple[Embedding, ...]
-    path: ScoringPath
+    pipeline: Pipeline
     calibration: Evaluation
     trained: Sequence[Sample]
     """The images that the members were fitted on."""
@@ -74,12 +72,7 @@ class Calibrated:
 
     def forgotten(self) -> Calibrated:
         """A copy without what takes memory: no member is left to score with."""
-        return replace(self, embeddings=(), path=self.path.with_members(()), snapshots=())
-
-    def source(self, place: Workspace) -> Source:
-        """The source of the features that the members read."""
-        own = self.embeddings is place.parts.embeddings
-        return place.source if own else place.source.fresh(self.embeddings)
+        return replace(self, pipeline=self.pipeline.with_members(()), snapshots=())
 
 
 def folds_of(category: Category, recipe: Recipe) -> tuple[tuple[Sample, ...], ...]:
@@ -94,118 +87,93 @@ def folds_of(category: Category, recipe: Recipe) -> tuple[tuple[Sample, ...], ..
 
 def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
     """Fit and calibrate the members of a category: on all of its training images, or for each of its folds."""
+    groups, parts = category.groups, place.parts
     if not category.folds:
-        return split(category.name, category.train, None, category.calibration, category.groups, place, place.folder)
+        split = split_of(category.name, category.train, category.calibration, groups, parts)
+        return fit(split, place, place.folder)
     fitted = []
     for number, fold in enumerate(category.folds, 1):
         subject = f"{category.name}, fold {number} of {len(category.folds)}"
-        train = without(category.train, fold)
-        fitted.append(split(subject, train, None, fold, category.groups, place, place.of_fold(number)))
+        split = split_of(subject, without(category.train, fold), fold, groups, parts)
+        fitted.append(fit(split, place, place.of_fold(number)))
         place = place.unwatched()
-    embeddings, path = together(fitted, place.parts)
     calibration = joined([one.calibration for one in fitted])
-    trainings = [training for one in fitted for training in one.trainings]
-    snapshots = tuple(snapshots for one in fitted for snapshots in one.snapshots)
     return Calibrated(
-        embeddings,
-        path,
+        together(fitted),
         calibration,
         calibration.samples,
         fitted[0].stopping,
-        trainings,
-        snapshots,
+        [training for one in fitted for training in one.trainings],
+        tuple(snapshots for one in fitted for snapshots in one.snapshots),
         mean_aurocs([one.synthetic for one in fitted]),
     )
 
 
-def split(
-    subject: str,
-    train: Sequence[Sample],
-    held_out: Sequence[Sample] | None,
-    calibration: Sequence[Sample],
-    groups: Mapping[str, str],
-    place: Workspace,
-    folder: Path,
-) -> Calibrated:
-    """Fit one member per extractor on ``train``, and calibrate them by images that serve nothing else.
+def fit(split: Split, place: Workspace, folder: Path) -> Calibrated:
+    """Adapt, fit, scale and calibrate: one member per extractor, or per snapshot of it.
 
     Args:
-        subject: the name of what is fitted, for the display.
-        train: normal images to fit on.
-        held_out: normal images for the stopper; None: a share of ``train``.
-        calibration: normal images that thresholds are taken from.
-        groups: id → the key of the group that no split separates, as ``Category.groups`` has it.
         folder: the folder for checkpoints.
     """
-    parts = place.parts
-    fuse: Fuse = snapshot_rule(parts) or "mean"
-    adapted: list[Adapted] = []
-    if parts.recipe.adapter is not None:
-        if held_out is None:
-            train, held_out = split_for_stopping(train, groups, parts)
-        adapted = _adapted(subject, train, held_out, place, folder)
-    embeddings = tuple(embedding for one in adapted for embedding in one.embeddings) or parts.embeddings
-    source = place.source.fresh(embeddings) if adapted else place.source
-    scales: Sequence[float | None] = [None] * len(embeddings)
-    if fuse == "max_ratio":
-        scales = _normalizers(subject, train, groups, len(embeddings), source, place)
-    members = _fitted(subject, train, adapted, len(embeddings), source, place)
-    path = parts.scoring_path(members, fuse).scaled(scales)
-    found = calibrate(subject, path, calibration, source, place)
+    parts, bad = place.parts, place.source.bad
+    adapted = _adapted(split, place, folder)
+    read = [(embedding, one.initial) for one in adapted for embedding in one.embeddings]
+    read = read or [(embedding, None) for embedding in parts.embeddings]
+    scales = _normalizers(split, [embedding for embedding, _ in read], place) if split.scale else None
+    pipeline = parts.pipeline(_fitted(split.subject, split.train, read, place), snapshot_rule(parts) or "mean")
+    if scales is not None:
+        pipeline = pipeline.scaled(scales)
+    found = calibrate(split.subject, pipeline, split.calibration, place)
+    if scales is None:
+        pipeline = pipeline.scaled(_medians(found))
     drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
-    with place.display.stage("synthetic", subject, drawings) as advance:
-        synthetic = synthetic_aurocs(path, embeddings, found, parts, source.bad, advance)
+    with place.display.stage("synthetic", split.subject, drawings) as advance:
+        synthetic = synthetic_aurocs(pipeline, found, parts, bad, advance)
     return Calibrated(
-        embeddings,
-        path if fuse == "max_ratio" else path.scaled(_scales(found)),
+        pipeline,
         found,
-        trained=[sample for sample in train if sample.id not in source.bad],
-        stopping=[sample for sample in held_out or () if sample.id not in source.bad],
+        trained=[sample for sample in split.train if sample.id not in bad],
+        stopping=[sample for sample in split.stopping if sample.id not in bad],
         trainings=[one.report for one in adapted],
         # Images that are new to the training: those of the threshold, else of the stopper.
-        snapshots=tuple(replace(one.snapshots, held_out=calibration or held_out or ()) for one in adapted),
+        snapshots=tuple(replace(one.snapshots, held_out=split.calibration or split.stopping) for one in adapted),
         synthetic=synthetic,
     )
 
 
-def _adapted(
-    subject: str, train: Sequence[Sample], held_out: Sequence[Sample], place: Workspace, folder: Path
-) -> list[Adapted]:
-    """Adapt every extractor of the recipe to ``train``."""
+def _adapted(split: Split, place: Workspace, folder: Path) -> list[Adapted]:
+    """Adapt every extractor of the recipe; none without an adapter."""
     parts, found = place.parts, []
-    count = len(parts.embeddings)
+    count = len(parts.trainable)
     for index in range(count):
-        title = f"{subject}, extractor {index + 1} of {count}" if count > 1 else subject
+        title = f"{split.subject}, extractor {index + 1} of {count}" if count > 1 else split.subject
         work = folder / f"extractor-{index}"
-        found.append(adapt(AdaptationJob(index, train, held_out, place.source, parts, place.display, title, work)))
+        job = AdaptationJob(index, split.train, split.stopping, place.source, parts, place.display, title, work)
+        found.append(adapt(job))
     return found
 
 
 def _fitted(
-    subject: str, train: Sequence[Sample], adapted: Sequence[Adapted], count: int, source: Source, place: Workspace
+    subject: str, samples: Sequence[Sample], read: Iterable[tuple[Embedding, Scorer | None]], place: Workspace
 ) -> list[Member]:
-    """One member for each of ``count`` embeddings of ``source``; a scorer that is to stay fitted on ψ₀ is kept."""
-    initial = [one.initial for one in adapted for _ in one.embeddings] or [None] * count
+    """One member for each embedding of ``read``, whose scorer is fitted on ``samples`` unless it is there already."""
     members = []
-    for index, scorer in enumerate(initial):
+    for number, (embedding, scorer) in enumerate(read):
         if scorer is None:
             scorer = place.parts.new_scorer()
-            fitting = place.display.stage("fit", subject, len(train))
-            with fitting as advance:
-                stream = source.stream(train, advance, targets=False, embedding=index)
-                if place.watch is not None and index == 0:
+            with place.display.stage("fit", subject, len(samples)) as advance:
+                stream = place.source.stream(samples, (embedding,), advance, targets=False)
+                if place.watch is not None and number == 0:
                     scorer.fit(WatchedStream(stream, partial(place.watch.see, "training")))
                 else:
                     scorer.fit(stream)
                 check_state(scorer, place.parts.new_scorer(), stream.levels)
-        members.append(Member(index, scorer))
+        members.append(Member(embedding, scorer))
     return members
 
 
-def _normalizers(
-    subject: str, train: Sequence[Sample], groups: Mapping[str, str], count: int, source: Source, place: Workspace
-) -> list[float]:
-    """The mean score that each of ``count`` members gives normal images: a tenth of them, by a scorer of the others.
+def _normalizers(split: Split, embeddings: Iterable[Embedding], place: Workspace) -> list[float]:
+    """The mean score that the member of each embedding gives ``split.scale``, by a scorer of the other images.
 
     The tenth serves this alone: it was trained on, and the scorer that a member ends with is fitted on all images.
 
@@ -214,11 +182,11 @@ def _normalizers(
 
     Source: Reiss et al., PANDA (CVPR 2021), section 3.2 and the supplement's "SES distance normalization".
     """
-    parts = place.parts
-    rest, tenth = split_for_scale(subject, train, groups, parts)
-    path = parts.scoring_path(_fitted(subject, rest, [], count, source, place.unwatched()))
-    with place.display.stage("scale", subject, len(tenth)) as advance:
-        scores = evaluate(path, tenth, source, parts, advance, targets=False, peaks=False).members
+    parts, subject = place.parts, split.subject
+    rest = without(split.train, split.scale)
+    pipeline = parts.pipeline(_fitted(subject, rest, [(one, None) for one in embeddings], place.unwatched()))
+    with place.display.stage("scale", subject, len(split.scale)) as advance:
+        scores = evaluate(pipeline, split.scale, place.source, parts, advance, targets=False, peaks=False).members
     scales = [float(scale) for scale in scores.mean(0, dtype=np.float64)]
     if not all(0 < scale < math.inf for scale in scales):
         raise UserError(
@@ -228,26 +196,18 @@ def _normalizers(
     return scales
 
 
-def calibrate(
-    subject: str, path: ScoringPath, samples: Sequence[Sample], source: Source, place: Workspace
-) -> Evaluation:
-    """Score the images that thresholds are taken from; ``source`` gives the features that ``path`` reads."""
+def calibrate(subject: str, pipeline: Pipeline, samples: Sequence[Sample], place: Workspace) -> Evaluation:
+    """Score the images that thresholds are taken from."""
     parts = place.parts
     with place.display.stage("calibrate", subject, len(samples)) as advance:
         peaks = parts.recipe.threshold.pixel
         watch = None if place.watch is None else partial(place.watch.watched, "calibration")
-        return evaluate(path, samples, source, parts, advance, targets=False, peaks=peaks, watch=watch)
+        return evaluate(pipeline, samples, place.source, parts, advance, targets=False, peaks=peaks, watch=watch)
 
 
-def together(fitted: Sequence[Calibrated], parts: Assembled) -> tuple[tuple[Embedding, ...], ScoringPath]:
-    """The members of several as one scoring path, and the embeddings that they read."""
-    embeddings: tuple[Embedding, ...] = ()
-    members: list[Member] = []
-    for one in fitted:
-        first = 0 if one.embeddings is parts.embeddings else len(embeddings)
-        members += [Member(first + member.embedding, member.scorer, member.scale) for member in one.path.members]
-        embeddings = parts.embeddings if one.embeddings is parts.embeddings else (*embeddings, *one.embeddings)
-    return embeddings, parts.scoring_path(members, fitted[0].path.fuse)
+def together(fitted: Sequence[Calibrated]) -> Pipeline:
+    """The members of several in one pipeline."""
+    return fitted[0].pipeline.with_members(member for one in fitted for member in one.pipeline.members)
 
 
 def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:
@@ -256,7 +216,7 @@ def without(samples: Iterable[Sample], fold: Iterable[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.id not in kept_back]
 
 
-def _scales(calibration: Evaluation) -> list[float | None]:
+def _medians(calibration: Evaluation) -> list[float | None]:
     """The score that each member gives a typical normal image: the median; None without calibration images."""
     if not len(calibration.scores):
         return [None] * calibration.members.shape[1]

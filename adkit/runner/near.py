@@ -13,6 +13,7 @@ from adkit.data.contact_sheet import contact_sheet
 from adkit.data.near_copies import NearCopies, NearCopyCollector, near_copies_warning
 from adkit.data.samples import Category
 from adkit.inference.engines import Embedded
+from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import EmbeddedStream, Source
 from adkit.plugin.types import Features, Level
 from adkit.utils.progress import Display
@@ -95,7 +96,9 @@ class WatchedStream:
             yield item.features[0]
 
 
-def look_for_near_copies(category: Category, source: Source, display: Display, sheet: str) -> NearCopyReport | None:
+def look_for_near_copies(
+    category: Category, source: Source, embedding: Embedding, display: Display, sheet: str
+) -> NearCopyReport | None:
     """Extract the features of as many normal images as are looked at, and report on them; see ``NearCopyWatch``."""
     watch = NearCopyWatch(category, sheet)
     fold = {sample.id for sample in category.folds[0]} if category.folds else set()
@@ -108,6 +111,6 @@ def look_for_near_copies(category: Category, source: Source, display: Display, s
     for side, ids in sides.items():
         chosen = [samples[id] for id in ids[: MOST[side]]]
         with display.stage("features", f"{category.name}, {side}", len(chosen)) as advance:
-            for item in source.stream(chosen, advance, targets=False, embedding=0).embedded() if chosen else ():
+            for item in source.stream(chosen, (embedding,), advance, targets=False).embedded() if chosen else ():
                 watch.see(side, item)
     return watch.report()

@@ -32,7 +32,7 @@ from adkit.runner.near import NearCopyWatch
 from adkit.runner.resume import Finished, Ledger, State
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
-from adkit.training.frozen import Trunks, shared_trunks
+from adkit.training.frozen import Trunks, TrunkSource, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
 from adkit.utils.progress import Display
@@ -257,8 +257,8 @@ def _sources(
     images = list({s.id: s for category in dataset.categories for s in category.samples}.values())
     left = store.missing(images)
     with display.stage("extract", parts.recipe.run.name, len(left)) as advance:
-        extract_once(own if trunks is None else own.decoding(trunks.embeddings), left, store, advance)
-    yield StoredSource(parts, store, own) if trunks is None else trunks.source(store, own)
+        extract_once(own, left, (parts if trunks is None else trunks).embeddings, store, advance)
+    yield StoredSource(parts, store, own) if trunks is None else TrunkSource(trunks, store, own)
     shutil.rmtree(ledger.features)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import numpy as np
 
 from adkit.data.loader import BadImages
 from adkit.inference.assemble import Assembled
-from adkit.inference.pipeline import Embedding, ScoringPath, embed
+from adkit.inference.pipeline import Pipeline
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.metrics import image_metrics
 from adkit.runner.evaluate import Evaluation
@@ -18,8 +18,7 @@ from adkit.utils.progress import Advance
 
 
 def synthetic_aurocs(
-    path: ScoringPath,
-    embeddings: Sequence[Embedding],
+    pipeline: Pipeline,
     normal: Evaluation,
     parts: Assembled,
     bad: BadImages,
@@ -28,7 +27,7 @@ def synthetic_aurocs(
     """Compute the image AUROC of each kind of drawn defect against all held-out normal images.
 
     Args:
-        normal: the held-out normal images with their scores by ``path``.
+        normal: the held-out normal images with their scores by ``pipeline``.
 
     Returns:
         Kind → AUROC; empty without held-out images.
@@ -41,7 +40,7 @@ def synthetic_aurocs(
     scores: dict[str, list[float]] = defaultdict(list)
     for batch in drawn(normal.samples, parts.recipe.run.synthetic, parts, bad):
         names = [f"{id} with a drawn {kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True)]
-        found = path.score(embed(embeddings, batch.images, names), names).image
+        found = pipeline(batch.images, names).image
         for kind, score in zip(batch.kinds, found.tolist(), strict=True):
             scores[kind].append(score)
         advance(len(batch.ids))

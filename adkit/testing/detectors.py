@@ -18,9 +18,10 @@ from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Sample
 from adkit.data.view import to_planes
 from adkit.detector.detector import Detector
+from adkit.detector.fitted import FittedDetector
 from adkit.detector.inputs import ImageLike
-from adkit.detector.load import Loaded, load_detector
-from adkit.detector.save import Fitted, save_detector
+from adkit.detector.load import load_detector
+from adkit.detector.save import save_detector
 from adkit.errors import UserError
 from adkit.export.graph import Graph
 from adkit.inference.assemble import Assembled, assemble
@@ -93,7 +94,7 @@ class _Whole:
 
     registry: Registry
     parts: Assembled
-    fitted: Fitted
+    fitted: FittedDetector
     source: ImageSource
     test: Sequence[Sample]
     folder: Path
@@ -132,18 +133,19 @@ class _Whole:
         """The run's own scores and maps of the test images."""
         found: dict[str, list[Tensor]] = {}
         with running("run(recipe)", inside=True):
-            for item in self.source.embedded(self.test, lambda images: None):
-                scores = self.fitted.path.score(item.features)
+            pipeline = self.fitted.pipeline
+            for item in self.source.embedded(self.test, pipeline.embeddings, lambda images: None):
+                scores = pipeline.score(item.features)
                 found.setdefault("score", []).append(scores.image.cpu())
                 if scores.localizes:
-                    maps = self.fitted.path.localize(scores, self.parts.view.size)
+                    maps = pipeline.localize(scores, self.parts.view.size)
                     found.setdefault("map", []).append(maps.cpu())
         return {name: torch.cat(values) for name, values in found.items()}
 
     def save(self) -> None:
         save_detector(self.fitted, self.parts, self.folder)
 
-    def load(self, device: str) -> Loaded:
+    def load(self, device: str) -> FittedDetector:
         with running("load_detector(folder)", inside=True):
             return load_detector(self.folder, device, self.registry)
 
@@ -194,7 +196,7 @@ def _predicted(detector: Detector, images: ImageLike | Sequence[ImageLike], batc
     return {"score": torch.from_numpy(found.scores)} | maps
 
 
-def _check_saving(loaded: Loaded, whole: _Whole, expected: Mapping[str, Tensor]) -> None:
+def _check_saving(loaded: FittedDetector, whole: _Whole, expected: Mapping[str, Tensor]) -> None:
     again = _predicted(Detector(loaded), whole.paths, BATCH)
     wanted = "a detector that was saved and loaded to give exactly the run's scores and maps"
     require_close("saving", wanted, expected, again, 0.0)
@@ -217,15 +219,15 @@ def _check_ways(detector: Detector, paths: Sequence[Path], tolerance: float) -> 
         )
 
 
-def _instances(loaded: Loaded) -> dict[str, Any]:
+def _instances(loaded: FittedDetector) -> dict[str, Any]:
     return {
-        "extractor": loaded.embeddings[0].extractor,
-        "scorer": loaded.path.members[0].scorer,
-        "localizer": loaded.path.localizer,
+        "extractor": loaded.pipeline.embeddings[0].extractor,
+        "scorer": loaded.pipeline.members[0].scorer,
+        "localizer": loaded.pipeline.localizer,
     }
 
 
-def _check_export(kind: Kind, original: Loaded, whole: _Whole) -> None:
+def _check_export(kind: Kind, original: FittedDetector, whole: _Whole) -> None:
     """Require of a component with ``for_export`` that what is recorded gives the same; no other need be exportable."""
     if not has_own(unguarded(_instances(original)[kind]), base_class(kind), "for_export"):
         return
@@ -243,7 +245,7 @@ def _check_export(kind: Kind, original: Loaded, whole: _Whole) -> None:
         found = dict(zip(graph.outputs, graph(images), strict=True))
     require_close("for_export", "what for_export gives to score and draw alike", expected, found, EXPORTED)
     again = _predicted(Detector(loaded), whole.paths, BATCH)
-    exactly = 0.0 if str(loaded.embeddings[0].context.device) == whole.parts.context.device else EXPORTED
+    exactly = 0.0 if str(loaded.pipeline.embeddings[0].context.device) == whole.parts.context.device else EXPORTED
     require_close("for_export", "the original left as it was", expected, again, exactly)
     with running("export(for_export())", inside=True), torch.no_grad():
         any_number = torch.export.Dim("n", min=1)

@@ -48,7 +48,6 @@ class AdaptationJob:
     held_out: Sequence[Sample]
     """Normal images for the stopper alone."""
     source: Source
-    """Source of the features of ψ₀."""
     parts: Assembled
     display: Display
     subject: str
@@ -181,26 +180,24 @@ def _prepare(job: AdaptationJob, adapter: GuardedAdapter, extractor: Extractor) 
     """Prepare the adapter; return the scorer fitted on ψ₀, if there is one, and the unreadable auxiliary images."""
     parts, samples, display = job.parts, job.samples, job.display
     recipe = parts.recipe
-    initial, source, index = parts.embeddings[job.index], job.source, job.index
-    if adapter.extends:  # ψ₀ has the added levels, too
-        initial = _for_inference(extractor, job)
-        source, index = source.fresh((initial,)), 0
+    # ψ₀ has the levels that an adapter adds, too.
+    initial = _for_inference(extractor, job) if adapter.extends else parts.embeddings[job.index]
     scorer = None
     if adapter.needs_scorer or recipe.scorer_table.fit == "initial":
         scorer = parts.new_scorer()
         title = f"{job.subject}, before adapting"
         with display.stage("fit", title, len(samples)) as advance:
-            stream = source.stream(samples, advance, targets=False, embedding=index)
+            stream = job.source.stream(samples, (initial,), advance, targets=False)
             scorer.fit(stream)
             check_state(scorer, parts.new_scorer(), stream.levels)
     bad = BadImages(1.0)
     with display.stage("prepare", job.subject, len(samples)) as advance:
         normal = _StreamWithImages(
-            source.stream(samples, advance, targets=False, embedding=index),
-            source.decoding((initial,)).stream(samples, advance, targets=False),
+            job.source.stream(samples, (initial,), advance, targets=False),
+            job.source.images.stream(samples, (initial,), advance, targets=False),
         )
-        others = ImageSource(parts, bad, len(parts.auxiliary), (initial,))
-        auxiliary = others.stream(parts.auxiliary, advance, targets=True) if parts.auxiliary else None
+        others = ImageSource(parts, bad, len(parts.auxiliary))
+        auxiliary = others.stream(parts.auxiliary, (initial,), advance, targets=True) if parts.auxiliary else None
         adapter.prepare(See(extractor, normal, auxiliary, scorer if adapter.needs_scorer else None))
     if scorer is None and not normal.walked:
         for _ in normal.batches():  # which images can be read must be known before the first step

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -74,24 +75,14 @@ class Trunks:
             for index, (trunk, shape, choice) in enumerate(parts)
         )
 
-    def tails(self, embeddings: Sequence[Embedding]) -> tuple[Embedding, ...] | None:
-        """Make the ways from rows to the features of each of ``embeddings``; None where one has another trunk."""
-        found = []
-        for whole in embeddings:
-            halves = _halves(whole, self.trained[whole.index])
-            if halves is None or not _equal(halves[0], self.trunks[whole.index]):
-                return None
-            tail = _Tail(halves[1], whole.extractor, self.shapes[whole.index])
-            recipe = self.parts.recipe
-            choice = recipe.extractors[whole.index]
-            found.append(embedding_of(tail, choice, recipe.features, whole.context, whole.index))
-        return tuple(found)
-
-    def source(self, store: FeatureStore, images: ImageSource) -> TrunkSource:
-        """Make a source of the features of ψ₀ from ``store``, which has the rows of every image."""
-        tails = self.tails(self.parts.embeddings)
-        assert tails is not None  # these extractors were cut when the trunks were made
-        return TrunkSource(self, store, images, tails)
+    def tail(self, whole: Embedding) -> Embedding | None:
+        """Make the way from rows to the features of ``whole``; None where it has another trunk."""
+        halves = _halves(whole, self.trained[whole.index])
+        if halves is None or not _equal(halves[0], self.trunks[whole.index]):
+            return None
+        tail = _Tail(halves[1], whole.extractor, self.shapes[whole.index])
+        recipe = self.parts.recipe
+        return embedding_of(tail, recipe.extractors[whole.index], recipe.features, whole.context, whole.index)
 
     def gives_what(self, cut: Cut, index: int) -> bool:
         """Whether the tail of ``cut`` takes what trunk ``index`` gives, because the cut is at the same place."""
@@ -217,7 +208,7 @@ class Frozen:
             needed = bytes_needed([embedding.levels], len(samples))
             raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the free disk space")
         store = FeatureStore(folder, [embedding.levels])
-        extract_once(self._source.decoding((embedding,)), store.missing(samples), store, advance)
+        extract_once(self._source.images, store.missing(samples), (embedding,), store, advance)
         return Rows(store, samples, 0, self._shape)
 
 
@@ -228,34 +219,32 @@ class NoRoomError(Exception):
 class TrunkSource:
     """A source that makes features of rows, which were computed once for every image: implements ``Source``."""
 
-    def __init__(self, trunks: Trunks, store: FeatureStore, images: ImageSource, tails: tuple[Embedding, ...]) -> None:
+    def __init__(self, trunks: Trunks, store: FeatureStore, images: ImageSource) -> None:
         """
         Args:
             store: has the rows of every image.
             images: a source of the images themselves.
-            tails: the ways from rows to features.
         """
         self.bad = images.bad
+        self.images = images
         self.trunks = trunks
         self._store = store
-        self._images = images
-        self._tails = tails
-
-    def fresh(self, embeddings: tuple[Embedding, ...]) -> Source:
-        tails = self.trunks.tails(embeddings)
-        if tails is None:
-            return self._images.fresh(embeddings)
-        return TrunkSource(self.trunks, self._store, self._images, tails)
-
-    def decoding(self, embeddings: tuple[Embedding, ...]) -> ImageSource:
-        return self._images.decoding(embeddings)
+        self._tails: WeakKeyDictionary[Embedding, Embedding | None] = WeakKeyDictionary()
 
     def stream(
-        self, samples: Sequence[Sample], advance: Advance, *, targets: bool, embedding: int | None = None
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
+        tails = [tail for embedding in embeddings if (tail := self._tail(embedding)) is not None]
+        if len(tails) < len(embeddings):
+            return self.images.stream(samples, embeddings, advance, targets=targets)
         require_readable(samples, self.bad)
-        tails = self._tails if embedding is None else (self._tails[embedding],)
         return _TailStream(self._stored(samples, [tail.index for tail in tails], advance), tails)
+
+    def _tail(self, embedding: Embedding) -> Embedding | None:
+        """The way from rows to the features of ``embedding``; None where these cannot be made of rows."""
+        if embedding not in self._tails:
+            self._tails[embedding] = self.trunks.tail(embedding)
+        return self._tails[embedding]
 
     def rows(self, samples: Sequence[Sample], index: int) -> Rows:
         """Give the rows of ``samples`` by trunk ``index``."""

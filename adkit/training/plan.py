@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from adkit.data.samples import Category, Sample
@@ -55,38 +55,66 @@ def read_levels(parts: Assembled) -> list[Mapping[str, Level]]:
     ]
 
 
-def split_for_stopping(
-    samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Split normal images into those to train on and those held out for the stopper."""
-    stopper = new_stopper(parts)
-    share = 0.0 if stopper is None else stopper.validation
-    return hold_out(samples, share, parts.recipe.run.seed, "stopper", groups)
-
-
 def snapshot_rule(parts: Assembled) -> Fuse | None:
     """Find the rule by which the snapshots of a training become one detector; None where they do not."""
     adapter = new_adapter(parts)
     return None if adapter is None else adapter.fuse
 
 
-def split_for_scale(
-    subject: str, samples: Sequence[Sample], groups: Mapping[str, str], parts: Assembled
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """Split normal images into those that scorers are fitted on for the scales of members, and those they score.
+@dataclass(frozen=True)
+class Split:
+    """The normal images of one fitted detector; none serves twice, but that those for the scale are trained on."""
+
+    subject: str
+    """What is fitted, for the display and for errors."""
+    train: Sequence[Sample]
+    """Images to train and to fit on."""
+    stopping: Sequence[Sample]
+    """Images for the stopper alone."""
+    scale: Sequence[Sample]
+    """The tenth of ``train`` that members' scales are taken from, by scorers of the others; none where there are no
+    scales to take.
 
     Source: Reiss et al., PANDA (CVPR 2021), the supplement's "SES distance normalization": 90% and 10%.
+    """
+    calibration: Sequence[Sample]
+    """Images for thresholds alone."""
+
+
+def split_of(
+    subject: str,
+    train: Sequence[Sample],
+    calibration: Sequence[Sample],
+    groups: Mapping[str, str],
+    parts: Assembled,
+    stopping: Sequence[Sample] | None = None,
+) -> Split:
+    """Split the normal images of one detector by what they serve; no group is separated.
+
+    Args:
+        train: normal images to fit on.
+        groups: id → the key of the group, as ``Category.groups`` has it.
+        stopping: normal images for the stopper; None: its share of ``train``.
 
     Raises:
-        UserError: there are too few images to hold any out.
+        UserError: there are too few images to keep any back for the stopper or the scales.
     """
-    rest, tenth = hold_out(samples, SCALE_SHARE, parts.recipe.run.seed, "scale", groups)
-    if not tenth:
-        raise UserError(
-            f"adapter: expected normal training images of {subject} of which a tenth can be told from the others for "
-            f"the scales of its snapshots, found {len(samples)}: add some, or use an adapter of one state"
-        )
-    return rest, tenth
+    seed, stopper = parts.recipe.run.seed, new_stopper(parts)
+    if stopping is None:
+        share = 0.0 if stopper is None else stopper.validation
+        train, stopping = hold_out(train, share, seed, "stopper", groups)
+        if share > 0 and not stopping:
+            assert parts.recipe.stopper is not None
+            raise none_held_out(f"{parts.recipe.stopper.name} in {subject}")
+    scale: Sequence[Sample] = ()
+    if snapshot_rule(parts) == "max_ratio":
+        scale = hold_out(train, SCALE_SHARE, seed, "scale", groups)[1]
+        if not scale:
+            raise UserError(
+                f"adapter: expected normal training images of {subject} of which a tenth can be told from the others "
+                f"for the scales of its snapshots, found {len(train)}: add some, or use an adapter of one state"
+            )
+    return Split(subject, train, stopping, scale, calibration)
 
 
 def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
@@ -122,17 +150,10 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
     if recipe.scorer_table.levels is not None:
         for levels in read_levels(parts):
             require_levels(recipe.scorer_table.levels, levels)
-    stopper = new_stopper(parts)
+    # The fold that was left out serves the stopper, unless it is the fold's test.
+    given: Sequence[Sample] | None = None if recipe.run.folds == 1 or recipe.run.fold_test else ()
     for category in categories:
-        train: Sequence[Sample] = category.train
-        own = recipe.run.folds == 1 or recipe.run.fold_test  # else the fold that was left out serves the stopper
-        if own and stopper is not None and stopper.validation > 0:
-            train, held_out = split_for_stopping(train, category.groups, parts)
-            if not held_out:
-                assert recipe.stopper is not None
-                raise none_held_out(f"{recipe.stopper.name} in {category.name}")
-        if rule == "max_ratio":
-            split_for_scale(category.name, train, category.groups, parts)
+        split_of(category.name, category.train, category.calibration, category.groups, parts, given)
 
 
 def _require_stages(adapter: GuardedAdapter, extractor: Extractor, parts: Assembled) -> None:

@@ -125,7 +125,7 @@ class Snapshots:
             else:
                 load = partial(rows.load, range(len(rows)), self.task.schedule.batch_size)
                 return load, self.task.features
-        return self.source.decoding((embedding,)).stream(samples, advance, targets=False).batches, embedding
+        return self.source.images.stream(samples, (embedding,), advance, targets=False).batches, embedding
 
     def _scores(self, batches: Iterable[Batch], features: Callable[[Tensor], Features]) -> Iterator[Tensor]:
         """Yield the adapter's scores (n,) of each batch, in float64 on the CPU."""

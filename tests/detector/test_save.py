@@ -77,7 +77,7 @@ def test_packaged_weights_come_back_with_their_normalization(small_recipe, strip
     detector = Detector.load(run, "cpu")
     found = detector.predict(paths(run, stripes), batch_size=4)
     assert [str(score) for score in found.scores] == [row["score"] for row in rows(run)]
-    assert load_detector(run, "cpu").embeddings[0].extractor.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert load_detector(run, "cpu").pipeline.embeddings[0].extractor.mean.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
 def test_a_detector_needs_neither_recipe_nor_data_nor_weights(small_recipe, stripes, tmp_path):

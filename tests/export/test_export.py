@@ -22,7 +22,7 @@ from adkit.detector.load import load_detector
 from adkit.export.export import LIMIT, export, warning
 from adkit.export.graph import Graph
 from adkit.export.parity import parity
-from adkit.inference.pipeline import ScoringPath, embed
+from adkit.inference.pipeline import Pipeline
 from tests.plugin.registries import install
 from tests.recipe.small import write_small
 
@@ -198,13 +198,14 @@ def test_a_detector_of_reduced_precision_is_compared_twice(small_recipe, stripes
 @pytest.mark.parametrize("fuse", ["mean", "max_ratio"])
 def test_members_are_fused_as_the_path_does(small_recipe, fuse):
     loaded = load_detector(trained(small_recipe, extractor=ENSEMBLE), "cpu")
-    path = ScoringPath(loaded.path.members, loaded.path.localizer, fuse).scaled([0.5, 2.0])
+    own = loaded.pipeline
+    pipeline = Pipeline(own.members, own.localizer, fuse).scaled([0.5, 2.0])
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    expected = path.score(embed(loaded.embeddings, images))
+    expected = pipeline(images)
     with torch.no_grad():
-        score, located = Graph(replace(loaded, path=path))(images)
+        score, located = Graph(replace(loaded, pipeline=pipeline))(images)
     torch.testing.assert_close(score, expected.image)
-    torch.testing.assert_close(located, path.localize(expected, (64, 64)))
+    torch.testing.assert_close(located, pipeline.localize(expected, (64, 64)))
 
 
 LIAR = """
@@ -263,7 +264,11 @@ LOOP = "Scores(torch.stack([one.mean() for one in features['layer1']]))"
 @pytest.mark.parametrize(
     ("format", "score", "sentence"),
     [
-        ("onnx", NUMPY, r"scorer odd of odd 1\.0: expected torch operations that can be exported, found: \.numpy\(\)"),
+        (
+            "onnx",
+            NUMPY,
+            r"scorer odd of odd 1\.0 \(odd_plugin\): expected torch operations that can be exported, found: \.numpy\(\)",
+        ),
         ("onnx", LOOP, "format onnx: expected components that take any number of images, found one that counts"),
         ("torchscript", NUMPY, r"deviate by at most 0\.001 of their size, found score inf"),
         ("torchscript", LOOP, "expected a file that takes 4 images at once, found: RuntimeError: Expected 2"),
@@ -338,7 +343,7 @@ def test_parity_is_relative_to_the_size_of_a_score(loaded, stripes):
 def test_a_map_deviates_by_its_worst_pixel(loaded, stripes):
     paths = image_files(stripes)[:1]
     largest = float(Detector(loaded).predict(paths).maps.max())
-    size = max(largest, loaded.manifest.pixel_threshold.value)
+    size = max(largest, loaded.pixel_threshold.value)
     found = parity(altered(loaded, drawn=0.1 * largest), loaded, paths)
     assert found.map == pytest.approx(0.1 * largest / size, rel=1e-3)
     assert found.largest == found.map

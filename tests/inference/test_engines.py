@@ -9,7 +9,7 @@ from ignite.engine import Engine
 
 from adkit import UserError
 from adkit.inference.engines import ImageStream, outputs
-from adkit.inference.pipeline import Embedding, Member, ScoringPath
+from adkit.inference.pipeline import Embedding, Member, Pipeline
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
 from adkit.runner.evaluate import Scored, create_evaluator, to_metric_grid, without_padding
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
@@ -121,13 +121,13 @@ def test_nan_feature_names_level_and_image():
 
 
 def test_evaluator_scores_each_image():
-    detector = ScoringPath([Member(0, Red())], Nearest())
+    detector = Pipeline([Member(embedding(), Red())], Nearest())
     judged = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.25, 0.5)]).embedded()))
     assert judged.scores.tolist() == [0.25, 0.5]
 
 
 def test_evaluator_makes_maps_only_for_masks():
-    detector = ScoringPath([Member(0, Red())], Nearest())
+    detector = Pipeline([Member(embedding(), Red())], Nearest())
     plain = next(outputs(create_evaluator(detector, 4, (4, 4), peaks=False), stream([batch(0.5)]).embedded()))
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     images = stream([batch(0.5, masks=masks)])
@@ -141,7 +141,7 @@ def test_score_that_is_not_finite_names_the_image():
         def score(self, features):
             return Scores(torch.tensor([1.0, float("inf")]))
 
-    detector = ScoringPath([Member(0, Broken())], Nearest())
+    detector = Pipeline([Member(embedding(), Broken())], Nearest())
     with pytest.raises(
         UserError, match=r"Broken: the score of image 0\.5\.png: expected finite values, found NaN or inf"
     ):

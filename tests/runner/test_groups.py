@@ -24,7 +24,8 @@ from adkit.data.groups import keys_by
 from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
 from adkit.report.report import Report
-from adkit.training.plan import split_for_scale, split_for_stopping
+from adkit.runner.fit import without
+from adkit.training.plan import split_of
 from tests.cli.commands import adkit as adkit_command
 from tests.recipe.small import write_small
 
@@ -494,14 +495,14 @@ def test_a_threshold_per_image_judges_no_parts(split, grouped):
 
 @pytest.mark.parametrize("what", ["stopper", "scale"])
 def test_what_training_holds_out_separates_no_group(grouped, what):
-    tables = {**grouped, "adapter": {"use": "panda"}, "stopper": {"use": "vicinal", "validation": 0.3}}
-    recipe = read_recipe(tables)
-    parts = assemble(recipe)
+    adapters = {
+        "stopper": {"adapter": {"use": "panda"}, "stopper": {"use": "vicinal", "validation": 0.3}},
+        "scale": {"adapter": {"use": "ses"}, "training": {"snapshot_epochs": 1}},
+    }
+    recipe = read_recipe({**grouped, **adapters[what]})
     (category,) = open_dataset(recipe.data, 0).categories
-    if what == "stopper":
-        sides = split_for_stopping(category.train, category.groups, parts)
-    else:
-        sides = split_for_scale("tile", category.train, category.groups, parts)
+    split = split_of("tile", category.train, (), category.groups, assemble(recipe))
+    sides = (split.train, split.stopping) if what == "stopper" else (without(split.train, split.scale), split.scale)
     keys = [{part_of(sample.id) for sample in side} for side in sides]
     assert not keys[0] & keys[1]
     assert len(keys[1]) == (3 if what == "stopper" else 1)  # of nine parts, three images each: 8.1 and 2.7 images

@@ -14,7 +14,7 @@ from adkit import Detector, Report, UserError
 from adkit.data.samples import Sample
 from adkit.data.splits import folded
 from adkit.detector.load import load_detector
-from adkit.inference.pipeline import Member, ScoringPath
+from adkit.inference.pipeline import Member, Pipeline
 from adkit.plugin import Features, Geometry, Scores
 from adkit.plugin.registry import discover
 from adkit.recipe.reader import read_recipe, resolved
@@ -23,6 +23,8 @@ from tests.recipe.small import write_small
 
 BACKBONES = ["test_byobnet", "test_convnext"]
 GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
+ONE, OTHER = object(), object()
+"""In place of embeddings: features are scored as if they had come through them."""
 
 
 class Multiple:
@@ -55,24 +57,24 @@ def scores(run, split="test"):
 
 
 def test_mean_of_members():
-    path = ScoringPath([Member(0, Multiple(1.0)), Member(1, Multiple(3.0))], Enlarge())
-    found = path.score([features(1.0, 0, 0, 0), features(0, 0, 0, 2.0)])
+    pipeline = Pipeline([Member(ONE, Multiple(1.0)), Member(OTHER, Multiple(3.0))], Enlarge())
+    found = pipeline.score([features(1.0, 0, 0, 0), features(0, 0, 0, 2.0)])
     assert found.image.tolist() == [(1 + 6) / 2]
-    assert path.localize(found, (2, 2)).tolist() == [[[0.5, 0], [0, 3.0]]]
+    assert pipeline.localize(found, (2, 2)).tolist() == [[[0.5, 0], [0, 3.0]]]
 
 
 def test_largest_ratio_of_members():
-    members = [Member(0, Multiple(1.0), scale=0.5), Member(0, Multiple(10.0), scale=20.0)]
-    path = ScoringPath(members, Enlarge(), "max_ratio")
-    found = path.score([features(1.0, 0, 0, 4.0)])
+    members = [Member(ONE, Multiple(1.0), scale=0.5), Member(ONE, Multiple(10.0), scale=20.0)]
+    pipeline = Pipeline(members, Enlarge(), "max_ratio")
+    found = pipeline.score([features(1.0, 0, 0, 4.0)])
     assert found.image.tolist() == [8.0]  # 4 / 0.5, above 40 / 20
-    assert path.localize(found, (2, 2)).tolist() == [[[2.0, 0], [0, 8.0]]]
+    assert pipeline.localize(found, (2, 2)).tolist() == [[[2.0, 0], [0, 8.0]]]
 
 
 def test_the_largest_ratio_needs_scales():
-    path = ScoringPath([Member(0, Multiple(1.0), scale=0.0)], Enlarge(), "max_ratio")
+    pipeline = Pipeline([Member(ONE, Multiple(1.0), scale=0.0)], Enlarge(), "max_ratio")
     with pytest.raises(ValueError, match="scale: expected a number above 0"):
-        path.score([features(1.0, 0, 0, 0)])
+        pipeline.score([features(1.0, 0, 0, 0)])
 
 
 # Ensembles ---------------------------------------------------------------------------------------------
@@ -108,7 +110,10 @@ def test_each_backbone_may_have_levels_of_its_own(ensemble):
     recipe = read_recipe(ensemble)
     assert [choice.params.levels for choice in recipe.extractors] == [("stages.0",), ("stages.1", "stages.2")]
     loaded = load_detector(Path(adkit.run(ensemble).folder), "cpu")
-    assert [list(embedding.levels) for embedding in loaded.embeddings] == [["stages.0"], ["stages.1", "stages.2"]]
+    assert [list(embedding.levels) for embedding in loaded.pipeline.embeddings] == [
+        ["stages.0"],
+        ["stages.1", "stages.2"],
+    ]
 
 
 @pytest.mark.parametrize("levels", [["stages.0"], [["stages.0"], ["stages.1"]]], ids=["shared", "own"])
@@ -170,7 +175,7 @@ def test_an_image_is_calibrated_by_those_of_the_other_folds(crossed, stripes):
     loaded = load_detector(Path(report.folder), "cpu")
     found = scores(report.folder, "calibration")
     detector = Detector(loaded)
-    fit = [member.scorer.state_dict()["bank.pool"] for member in loaded.path.members]
+    fit = [member.scorer.state_dict()["bank.pool"] for member in loaded.pipeline.members]
     every = torch.cat(fit).unique(dim=0)
     assert [len(bank) for bank in fit] == [6, 6, 6, 6]
     assert len(every) == 8
@@ -189,7 +194,7 @@ def own(loaded, path):
 
     image = np.empty((3, *loaded.view.size), np.float32)
     to_planes(loaded.view.input(read_image(path)), image)
-    return loaded.embeddings[0](torch.from_numpy(image)[None])["pool"].flatten(1)
+    return loaded.pipeline.embeddings[0](torch.from_numpy(image)[None])["pool"].flatten(1)
 
 
 def test_the_report_says_how_the_threshold_was_found(crossed_run):
@@ -212,7 +217,7 @@ def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed_run, stripes):
 def test_an_ensemble_crosses_too(crossed):
     crossed["extractor"] |= {"backbone": BACKBONES, "levels": ["stages.0", "stages.1"]}
     loaded = load_detector(Path(adkit.run(crossed).folder), "cpu")
-    assert [member.embedding for member in loaded.path.members] == [0, 1] * 4
+    assert loaded.pipeline.places == (0, 1) * 4
 
 
 def test_folds_are_for_cross_alone(small_recipe):

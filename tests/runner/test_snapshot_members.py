@@ -78,7 +78,9 @@ def test_scales_and_galleries_are_those_of_the_paper(sampled_run):
     def features(samples):
         """(members, images, channels)"""
         batches = parts.loader(samples, BadImages(1), 4, targets=False)
-        found = [[one["pool"].flatten(1) for one in embed(loaded.embeddings, batch.images)] for batch in batches]
+        found = [
+            [one["pool"].flatten(1) for one in embed(loaded.pipeline.embeddings, batch.images)] for batch in batches
+        ]
         return [torch.cat(parts).numpy() for parts in zip(*found, strict=True)]
 
     def distance(image, gallery):
@@ -89,7 +91,7 @@ def test_scales_and_galleries_are_those_of_the_paper(sampled_run):
     test = [sample for sample in category.samples if sample.id in rows(folder, "test")]
     ratios = []
     for gallery, fitted, held, tested, member in zip(
-        features(category.train), features(rest), features(tenth), features(test), loaded.path.members, strict=True
+        features(category.train), features(rest), features(tenth), features(test), loaded.pipeline.members, strict=True
     ):
         scale = np.mean([distance(image, fitted) for image in held])
         assert member.scale == pytest.approx(scale, rel=1e-4)

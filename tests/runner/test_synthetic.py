@@ -18,9 +18,10 @@ from adkit import Report, UserError
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
-from adkit.detector.load import Loaded, load_detector
+from adkit.detector.fitted import FittedDetector
+from adkit.detector.load import load_detector
 from adkit.inference.assemble import assemble
-from adkit.inference.pipeline import Member, ScoringPath, embed
+from adkit.inference.pipeline import Member, Pipeline
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.plugin import Scores
 from adkit.recipe.reader import read_recipe
@@ -34,17 +35,17 @@ TRAINING = {"batch_size": 4, "epochs": 2, "clip_norm": 1.0}
 
 
 def by_hand(
-    recipe: dict[str, Any], loaded: Loaded, held_out: Sequence[Sample], members: Sequence[Member] | None = None
+    recipe: dict[str, Any], loaded: FittedDetector, held_out: Sequence[Sample], members: Sequence[Member] | None = None
 ) -> dict[str, float]:
     """Kind → scikit-learn's AUROC of drawn defects on ``held_out`` against those images, by a loaded detector."""
     parts = assemble(read_recipe(recipe))
-    path = loaded.path if members is None else loaded.path.with_members(members)
+    pipeline = loaded.pipeline if members is None else loaded.pipeline.with_members(members)
     normal: list[float] = []
     for batch in parts.loader(held_out, BadImages(1), 4, targets=False):
-        normal += path.score(embed(loaded.embeddings, batch.images)).image.tolist()
+        normal += pipeline(batch.images).image.tolist()
     defective = defaultdict(list)
     for drawings in drawn(held_out, 128, parts, BadImages(1)):
-        scores = path.score(embed(loaded.embeddings, drawings.images)).image.tolist()
+        scores = pipeline(drawings.images).image.tolist()
         for kind, score in zip(drawings.kinds, scores, strict=True):
             defective[kind].append(score)
     return {
@@ -172,7 +173,7 @@ def test_cross_scores_each_fold_by_the_detector_that_did_not_see_it(small_recipe
     (category,) = open_dataset(table.data, table.run.seed, table.threshold.parts).categories
     expected = [
         by_hand(small_recipe, loaded, fold, [member])
-        for fold, member in zip(category.folds, loaded.path.members, strict=True)
+        for fold, member in zip(category.folds, loaded.pipeline.members, strict=True)
     ]
     assert report.categories["stripes"].synthetic == pytest.approx(mean(expected))
 
@@ -183,7 +184,7 @@ def test_folds_have_their_mean(small_recipe, stripes):
     small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
     loaded = load_detector(Path(report.folder), "cpu")
-    expected = [by_hand(small_recipe, loaded, held_out(small_recipe), [member]) for member in loaded.path.members]
+    expected = [by_hand(small_recipe, loaded, held_out(small_recipe), [member]) for member in loaded.pipeline.members]
     assert len({tuple(one.values()) for one in expected}) == 3  # else the mean could be that of one fold
     assert report.categories["stripes"].synthetic == pytest.approx(mean(expected))
 
@@ -216,8 +217,8 @@ def test_a_score_that_is_not_finite_is_told_with_image_and_kind(small_recipe):
     parts = assemble(read_recipe(small_recipe))
     images = list(held_out(small_recipe))
     normal = Evaluation(images, np.zeros(len(images), np.float32), np.zeros((len(images), 1), np.float32))
-    path = ScoringPath([Member(0, Endless())], parts.localizer)
+    pipeline = Pipeline([Member(parts.embeddings[0], Endless())], parts.localizer)
     with pytest.raises(
         UserError, match=r"Endless: the score of image stripes/train/good/\d+\.png with a drawn \w+: expected fin"
     ):
-        synthetic_aurocs(path, parts.embeddings, normal, parts, BadImages(1), lambda count: None)
+        synthetic_aurocs(pipeline, normal, parts, BadImages(1), lambda count: None)

@@ -123,9 +123,9 @@ def test_neither_adapting_nor_stopping_touches_a_test_image(tuned, tmp_path):
     fitted = fit_and_calibrate(category, place)
     assert not len(place.source.bad)
     evaluate(
-        fitted.path,
+        fitted.pipeline,
         category.train,
-        fitted.source(place),
+        place.source,
         place.parts,
         lambda images: None,
         targets=False,
@@ -133,9 +133,9 @@ def test_neither_adapting_nor_stopping_touches_a_test_image(tuned, tmp_path):
     )
     with pytest.raises(adkit.UserError, match=r"gone\.png"):
         evaluate(
-            fitted.path,
+            fitted.pipeline,
             category.test,
-            fitted.source(place),
+            place.source,
             place.parts,
             lambda images: None,
             targets=True,
@@ -167,15 +167,16 @@ def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_pa
     frozen = {name: table for name, table in recipe.items() if name not in ("adapter", "training", "stopper")}
     frozen |= {"run": recipe["run"] | {"name": "frozen"}, "scorer": {"use": "gaussian"}}
     one, other = (load_detector(Path(folder), "cpu") for folder in (report.folder, adkit.run(frozen).folder))
-    states = [detector.embeddings[0].extractor.state_dict() for detector in (one, other)]
+    states = [detector.pipeline.embeddings[0].extractor.state_dict() for detector in (one, other)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_scorer_fitted_before_adapting_stays_so(tuned, tmp_path):
     tuned["scorer"] = {"use": "center", "fit": "initial", "centers": "level"}
     category, place = workspace(tuned, tmp_path)
-    center = fit_and_calibrate(category, place).path.members[0].scorer.state_dict()["center.pool"]
-    train = [features["pool"] for features in place.source.stream(category.train, lambda images: None, targets=False)]
+    center = fit_and_calibrate(category, place).pipeline.members[0].scorer.state_dict()["center.pool"]
+    stream = place.source.stream(category.train, place.parts.embeddings, lambda images: None, targets=False)
+    train = [features["pool"] for features in stream]
     torch.testing.assert_close(center, torch.cat(train).mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
@@ -254,10 +255,10 @@ def test_scores_of_every_fold_are_written(three_folds):
 
 
 def test_the_detector_is_the_first_folds_unless_all_are_asked_for(three_folds, small_recipe):
-    assert len(load_detector(Path(three_folds.folder), "cpu").path.members) == 1
+    assert len(load_detector(Path(three_folds.folder), "cpu").pipeline.members) == 1
     small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
-    assert len(load_detector(Path(report.folder), "cpu").path.members) == 3
+    assert len(load_detector(Path(report.folder), "cpu").pipeline.members) == 3
 
 
 def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
@@ -266,6 +267,12 @@ def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
     category = adkit.run(tuned).categories["stripes"]
     assert category.images.train == 4  # of 6, in folds of 2
     assert len(category.trainings) == 3
+
+
+def test_the_training_of_every_fold_is_traced(tuned):
+    tuned["run"]["folds"] = 3
+    trainings = adkit.run(tuned).categories["stripes"].trainings
+    assert [bool(one.snapshots) for one in trainings] == [True, True, True]
 
 
 def test_a_length_must_be_said_where_the_adapter_says_none():

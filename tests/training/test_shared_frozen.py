@@ -104,8 +104,8 @@ def test_a_changed_trunk_is_not_taken_for_the_stored_one(classes):
     other = assemble(read_recipe(classes))
     with torch.no_grad():
         next(other.embeddings[0].extractor.parameters()).add_(1)
-    assert trunks.tails(parts.embeddings) is not None
-    assert trunks.tails(other.embeddings) is None
+    assert trunks.tail(parts.embeddings[0]) is not None
+    assert trunks.tail(other.embeddings[0]) is None
 
 
 def test_an_adapter_that_trains_everything_shares_nothing(classes):
