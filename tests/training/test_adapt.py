@@ -271,6 +271,7 @@ def test_a_fold_that_is_left_out_is_the_stoppers(tuned):
 
 def test_the_training_of_every_fold_is_traced(tuned):
     tuned["run"]["folds"] = 3
+    tuned["training"]["snapshot_epochs"] = 1
     trainings = adkit.run(tuned).categories["stripes"].trainings
     assert [bool(one.snapshots) for one in trainings] == [True, True, True]
 
