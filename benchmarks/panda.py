@@ -30,7 +30,7 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Dataset
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.sources import ImageSource, Source, extract_once
+from adkit.inference.sources import ImageSource, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore
 from adkit.metrics import mean_and_sem
 from adkit.recipe.reader import Recipe, read_recipe, resolved
@@ -38,7 +38,7 @@ from adkit.report.report import CategoryReport
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fit import Workspace
 from adkit.training.auxiliary import auxiliary_images
-from adkit.training.frozen import Trunks, TrunkSource, shared_trunks
+from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.atomic import whole_file
 from adkit.utils.progress import Display
@@ -123,7 +123,7 @@ def judge_methods(options: argparse.Namespace) -> None:
         same = Trunks(parts, trunks.trained, trunks.trunks, trunks.shapes)
         for category, path in left(dataset, options.name or method, parts.recipe, options):
             started = time.perf_counter()
-            source = TrunkSource(same, store, ImageSource(parts, BadImages(0), len(category.samples)))
+            source = StoredSource(parts, same, store, ImageSource(parts, BadImages(0), len(category.samples)))
             with workspace(source, parts, options) as place:
                 result = run_category(category, place)[0]
                 timings = place.display.timings

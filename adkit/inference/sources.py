@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample, in_order
@@ -11,7 +13,7 @@ from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import Embedded, ImageStream, create_embedder, outputs
 from adkit.inference.pipeline import Embedding
-from adkit.inference.store import FeatureStore, StoredStream
+from adkit.inference.store import FeatureStore, StoredStream, Tail
 from adkit.plugin.types import Batch, Stream
 from adkit.utils.progress import Advance
 from adkit.utils.text import some
@@ -92,25 +94,61 @@ class ImageSource:
         self.bad.check(self._total)
 
 
-class StoredSource:
-    """A source that reads the features of ψ₀ from a store, which was filled from every image once."""
+class Kept(Protocol):
+    """The contract of what a store keeps of every image: the features of ψ₀, or what frozen blocks give."""
 
-    def __init__(self, parts: Assembled, store: FeatureStore, images: ImageSource) -> None:
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """The ways from images to what is kept, one per extractor of the recipe."""
+        ...
+
+    def tail(self, embedding: Embedding) -> Tail | None:
+        """Find the way from what is kept to the features of ``embedding``; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class InitialFeatures:
+    """The features of ψ₀, which are what is kept where nothing is trained: implements ``Kept``."""
+
+    embeddings: tuple[Embedding, ...]
+
+    def tail(self, embedding: Embedding) -> Tail | None:
+        if embedding not in self.embeddings:
+            return None
+        return Tail(self.embeddings.index(embedding), embedding.levels, lambda features, ids: features)
+
+
+class StoredSource:
+    """A source that reads a store, which was filled from every image once, and images for what it cannot give."""
+
+    def __init__(self, parts: Assembled, kept: Kept, store: FeatureStore, images: ImageSource) -> None:
+        """
+        Args:
+            kept: what ``store`` has of every image.
+            images: a source of the images themselves.
+        """
         self.bad = images.bad
         self.images = images
+        self.kept = kept
+        self.store = store
         self._parts = parts
-        self._store = store
+        self._tails: WeakKeyDictionary[Embedding, Tail | None] = WeakKeyDictionary()
 
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
-        stored = self._parts.embeddings
-        if not set(embeddings) <= set(stored):
+        tails = [tail for embedding in embeddings if (tail := self._tail(embedding)) is not None]
+        if len(tails) < len(embeddings):
             return self.images.stream(samples, embeddings, advance, targets=targets)
         require_readable(samples, self.bad)
-        places = [stored.index(embedding) for embedding in embeddings]
         batch_size, device = self._parts.recipe.data.batch_size, self._parts.context.device
-        return StoredStream(self._store, samples, places, batch_size, device, advance)
+        return StoredStream(self.store, samples, tails, batch_size, device, advance)
+
+    def _tail(self, embedding: Embedding) -> Tail | None:
+        if embedding not in self._tails:
+            self._tails[embedding] = self.kept.tail(embedding)
+        return self._tails[embedding]
 
 
 def extract_once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -222,43 +222,56 @@ def _truncate(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-class StoredStream:
-    """A stream of the stored features of some of the images.
+@dataclass(frozen=True)
+class Tail:
+    """The rest of the way to the features of an embedding, from what a store has of an image."""
 
-    As an ``adkit.plugin.Stream`` it gives the features of the first of its embeddings.
+    place: int
+    """Number of that embedding in the store by which the way begins."""
+    levels: Mapping[str, Level]
+    """The levels at its end."""
+    finish: Callable[[Features, Sequence[str]], Features]
+    """Makes the features of what was read, and of the names of its images."""
+
+
+class StoredStream:
+    """A stream of features by what is stored of some of the images.
+
+    As an ``adkit.plugin.Stream`` it gives the features at the end of the first of its tails.
     """
 
     def __init__(
         self,
         store: FeatureStore,
         samples: Sequence[Sample],
-        embeddings: Sequence[int],
+        tails: Sequence[Tail],
         batch_size: int,
         device: str,
         advance: Advance,
     ) -> None:
         self._store = store
         self._samples = [sample for sample in samples if sample.id in store]
-        self._embeddings = embeddings
+        self._tails = tails
         self._batch_size = batch_size
         self._device = device
         self._advance = advance
 
     @property
     def levels(self) -> Mapping[str, Level]:
-        return self._store.levels[self._embeddings[0]]
+        return self._tails[0].levels
 
     @property
     def count(self) -> int:
         return len(self._samples)
 
     def embedded(self) -> Iterator[Embedded]:
+        places = dict.fromkeys(tail.place for tail in self._tails)
         for start in range(0, len(self._samples), self._batch_size):
             samples = self._samples[start : start + self._batch_size]
             ids = tuple(sample.id for sample in samples)
-            labels = torch.tensor([sample.label for sample in samples])
-            features = tuple(self._store.read(ids, embedding, self._device) for embedding in self._embeddings)
-            yield Embedded(features, ids, groups_of(samples), labels)
+            read = {place: self._store.read(ids, place, self._device) for place in places}
+            features = tuple(tail.finish(read[tail.place], ids) for tail in self._tails)
+            yield Embedded(features, ids, groups_of(samples), torch.tensor([sample.label for sample in samples]))
             self._advance(len(ids))
 
     def __iter__(self) -> Iterator[Features]:

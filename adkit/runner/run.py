@@ -19,7 +19,7 @@ from adkit.data.samples import Category, Dataset
 from adkit.detector.save import detector_folders, save_detector
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.sources import ImageSource, Source, StoredSource, extract_once
+from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
@@ -32,7 +32,7 @@ from adkit.runner.near import NearCopyWatch
 from adkit.runner.resume import Finished, Ledger, State
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
-from adkit.training.frozen import Trunks, TrunkSource, shared_trunks
+from adkit.training.frozen import shared_trunks
 from adkit.training.plan import require_trainable
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
 from adkit.utils.progress import Display
@@ -103,9 +103,9 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         require_groups(recipe, dataset.categories)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
-        trunks = shared_trunks(parts) if shared else None
+        kept = (shared_trunks(parts) if shared else None) or InitialFeatures(parts.embeddings)
     fingerprint = Fingerprint.of(parts, dataset)
-    state = ledger.open(fingerprint, _planned(parts, trunks, dataset, shared, ledger))
+    state = ledger.open(fingerprint, _planned(kept, dataset, shared, ledger))
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if shared and not state.stored:
         warn(
@@ -121,7 +121,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     if finished:
         _add_timings(display, list(finished.values())[-1].timings)
     if len(finished) < len(dataset.categories):
-        with _sources(parts, trunks, dataset, ledger, state, finished.values(), display) as source:
+        with _sources(parts, kept, dataset, ledger, state, finished.values(), display) as source:
             for record in _run_categories(dataset, set(finished), source, parts, ledger, display):
                 finished[record.category] = record
                 for text in record.warnings:
@@ -158,19 +158,18 @@ def _chosen(dataset: Dataset, only: Sequence[str]) -> Dataset:
     return replace(dataset, categories=chosen)
 
 
-def _planned(parts: Assembled, trunks: Trunks | None, dataset: Dataset, shared: bool, ledger: Ledger) -> State:
+def _planned(kept: Kept, dataset: Dataset, shared: bool, ledger: Ledger) -> State:
     """The state of a run that begins: its categories, and whether features are stored for all of them at once."""
     images = len({sample.id for category in dataset.categories for sample in category.samples})
     return State(
         categories=[category.name for category in dataset.categories],
         images=images,
-        stored=shared and fits(ledger.folder, _levels(parts, trunks), images),
+        stored=shared and fits(ledger.folder, _levels(kept), images),
     )
 
 
-def _levels(parts: Assembled, trunks: Trunks | None) -> list[Mapping[str, Level]]:
-    """The levels of what is stored of every image: of its features, or of what the frozen blocks give."""
-    return [embedding.levels for embedding in (parts if trunks is None else trunks).embeddings]
+def _levels(kept: Kept) -> list[Mapping[str, Level]]:
+    return [embedding.levels for embedding in kept.embeddings]
 
 
 def _run_categories(
@@ -236,7 +235,7 @@ def _remarks() -> Iterator[list[str]]:
 @contextmanager
 def _sources(
     parts: Assembled,
-    trunks: Trunks | None,
+    kept: Kept,
     dataset: Dataset,
     ledger: Ledger,
     state: State,
@@ -251,14 +250,14 @@ def _sources(
     if not state.stored:
         yield own
         return
-    store = FeatureStore(ledger.features, _levels(parts, trunks))
+    store = FeatureStore(ledger.features, _levels(kept))
     if not finished:  # whose timings have it
         _add_timings(display, {"extract": store.seconds})
     images = list({s.id: s for category in dataset.categories for s in category.samples}.values())
     left = store.missing(images)
     with display.stage("extract", parts.recipe.run.name, len(left)) as advance:
-        extract_once(own, left, (parts if trunks is None else trunks).embeddings, store, advance)
-    yield StoredSource(parts, store, own) if trunks is None else TrunkSource(trunks, store, own)
+        extract_once(own, left, kept.embeddings, store, advance)
+    yield StoredSource(parts, kept, store, own)
     shutil.rmtree(ledger.features)
 
 

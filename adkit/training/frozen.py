@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Final, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +14,16 @@ from torch import Tensor, nn
 from adkit.data.samples import Sample
 from adkit.inference.assemble import Assembled, embedding_of, who
 from adkit.inference.device import autocast
-from adkit.inference.engines import Embedded
 from adkit.inference.pipeline import Embedding
-from adkit.inference.sources import EmbeddedStream, ImageSource, Source, extract_once, require_readable
-from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, fits, stored_images
+from adkit.inference.sources import Source, StoredSource, extract_once
+from adkit.inference.store import FeatureStore, Tail, bytes_needed, fits, stored_images
 from adkit.plugin.adapter import Stage
 from adkit.plugin.checks import described, fault
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import GuardedAdapter, blaming
-from adkit.plugin.types import Batch, Features, Geometry, Level
+from adkit.plugin.types import Batch, Geometry, Level
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.training.plan import new_adapter
 from adkit.utils.progress import Advance
@@ -56,7 +54,7 @@ class _Tail(Extractor):
 
 @dataclass(frozen=True)
 class Trunks:
-    """The trunk, the frozen part, of each of the recipe's extractors as the run computes it."""
+    """The trunk, the frozen part, of each of the recipe's extractors as the run computes it: implements ``Kept``."""
 
     parts: Assembled
     trained: tuple[frozenset[str], ...]
@@ -75,14 +73,15 @@ class Trunks:
             for index, (trunk, shape, choice) in enumerate(parts)
         )
 
-    def tail(self, whole: Embedding) -> Embedding | None:
-        """Make the way from rows to the features of ``whole``; None where it has another trunk."""
-        halves = _halves(whole, self.trained[whole.index])
-        if halves is None or not _equal(halves[0], self.trunks[whole.index]):
+    def tail(self, embedding: Embedding) -> Tail | None:
+        """Make the way from rows to the features of ``embedding``; None where it has another trunk."""
+        index, recipe = embedding.index, self.parts.recipe
+        halves = _halves(embedding, self.trained[index])
+        if halves is None or not _equal(halves[0], self.trunks[index]):
             return None
-        tail = _Tail(halves[1], whole.extractor, self.shapes[whole.index])
-        recipe = self.parts.recipe
-        return embedding_of(tail, recipe.extractors[whole.index], recipe.features, whole.context, whole.index)
+        behind = _Tail(halves[1], embedding.extractor, self.shapes[index])
+        ending = embedding_of(behind, recipe.extractors[index], recipe.features, embedding.context, index)
+        return Tail(index, ending.levels, lambda rows, ids: ending(rows[TRUNK], ids))
 
     def gives_what(self, cut: Cut, index: int) -> bool:
         """Whether the tail of ``cut`` takes what trunk ``index`` gives, because the cut is at the same place."""
@@ -180,8 +179,9 @@ class Frozen:
         """
         self._cut, self._index, self._source, self._folder = cut, index, source, folder
         self._shape = shape_of(cut.trunk, cut.context)
-        shares = isinstance(source, TrunkSource) and source.trunks.gives_what(cut, index)
-        self._shared = cast(TrunkSource, source) if shares else None
+        self._shared: FeatureStore | None = None
+        if isinstance(source, StoredSource) and isinstance(source.kept, Trunks) and source.kept.gives_what(cut, index):
+            self._shared = source.store
 
     @property
     def shared(self) -> bool:
@@ -200,7 +200,7 @@ class Frozen:
             NoRoomError: the rows would take more than a quarter of the free disk space.
         """
         if self._shared is not None:
-            return self._shared.rows(samples, self._index)
+            return Rows(self._shared, samples, self._index, self._shape)
         cut, folder = self._cut, self._folder / name
         embedding = trunk_embedding(cut.trunk, self._shape, cut.context, cut.who)
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,72 +214,6 @@ class Frozen:
 
 class NoRoomError(Exception):
     """Rows would take too much of the disk; the message says how much."""
-
-
-class TrunkSource:
-    """A source that makes features of rows, which were computed once for every image: implements ``Source``."""
-
-    def __init__(self, trunks: Trunks, store: FeatureStore, images: ImageSource) -> None:
-        """
-        Args:
-            store: has the rows of every image.
-            images: a source of the images themselves.
-        """
-        self.bad = images.bad
-        self.images = images
-        self.trunks = trunks
-        self._store = store
-        self._tails: WeakKeyDictionary[Embedding, Embedding | None] = WeakKeyDictionary()
-
-    def stream(
-        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
-    ) -> EmbeddedStream:
-        tails = [tail for embedding in embeddings if (tail := self._tail(embedding)) is not None]
-        if len(tails) < len(embeddings):
-            return self.images.stream(samples, embeddings, advance, targets=targets)
-        require_readable(samples, self.bad)
-        return _TailStream(self._stored(samples, [tail.index for tail in tails], advance), tails)
-
-    def _tail(self, embedding: Embedding) -> Embedding | None:
-        """The way from rows to the features of ``embedding``; None where these cannot be made of rows."""
-        if embedding not in self._tails:
-            self._tails[embedding] = self.trunks.tail(embedding)
-        return self._tails[embedding]
-
-    def rows(self, samples: Sequence[Sample], index: int) -> Rows:
-        """Give the rows of ``samples`` by trunk ``index``."""
-        return Rows(self._store, samples, index, self.trunks.shapes[index])
-
-    def _stored(self, samples: Sequence[Sample], indices: Sequence[int], advance: Advance) -> StoredStream:
-        parts = self.trunks.parts
-        batch_size, device = parts.recipe.data.batch_size, parts.context.device
-        return StoredStream(self._store, samples, list(dict.fromkeys(indices)), batch_size, device, advance)
-
-
-class _TailStream:
-    """A stream of features made of stored rows; as an ``adkit.plugin.Stream`` it gives those of its first tail."""
-
-    def __init__(self, rows: StoredStream, tails: Sequence[Embedding]) -> None:
-        self._rows = rows
-        self._tails = tails
-
-    @property
-    def levels(self) -> Mapping[str, Level]:
-        return self._tails[0].levels
-
-    @property
-    def count(self) -> int:
-        return self._rows.count
-
-    def embedded(self) -> Iterator[Embedded]:
-        places = {index: place for place, index in enumerate(dict.fromkeys(tail.index for tail in self._tails))}
-        for item in self._rows.embedded():
-            features = tuple(tail(item.features[places[tail.index]][TRUNK], item.ids) for tail in self._tails)
-            yield Embedded(features, item.ids, item.groups, item.labels)
-
-    def __iter__(self) -> Iterator[Features]:
-        for item in self.embedded():
-            yield item.features[0]
 
 
 class TrunkExtractor(Extractor):

@@ -3,13 +3,15 @@ import torch
 
 from adkit.data.samples import Sample
 from adkit.inference.engines import Embedded
-from adkit.inference.store import FeatureStore, StoredStream, bytes_needed, stored_images
+from adkit.inference.store import FeatureStore, StoredStream, Tail, bytes_needed, stored_images
 from adkit.plugin import Features, Geometry, Level
 
 LEVELS = {
     "blocks.1": Level(2, (3, 4), Geometry((0.5, 0.5), (1, 1))),
     "pool": Level(5, (1, 1), Geometry((0.5, 0.5), (1, 1))),
 }
+
+AS_IT_IS = Tail(0, LEVELS, lambda features, ids: features)
 
 
 def embedded(*ids, seed=0):
@@ -38,7 +40,7 @@ def test_features_come_back_bit_for_bit_in_any_order(tmp_path):
 def test_an_image_that_never_came_is_left_out_of_streams(tmp_path):
     store = FeatureStore(tmp_path, [LEVELS])
     store.fill([embedded("a", "c")], {})
-    stream = StoredStream(store, samples("a", "b", "c"), [0], 2, "cpu", lambda images: None)
+    stream = StoredStream(store, samples("a", "b", "c"), [AS_IT_IS], 2, "cpu", lambda images: None)
     assert stream.count == 2
     assert [item.ids for item in stream.embedded()] == [("a", "c")]
 
@@ -46,7 +48,9 @@ def test_an_image_that_never_came_is_left_out_of_streams(tmp_path):
 def test_labels_are_those_of_the_category_that_asks(tmp_path):
     store = FeatureStore(tmp_path, [LEVELS])
     store.fill([embedded("a", "b")], {})
-    stream = StoredStream(store, samples("a", label=0) + samples("b", label=1), [0], 8, "cpu", lambda images: None)
+    stream = StoredStream(
+        store, samples("a", label=0) + samples("b", label=1), [AS_IT_IS], 8, "cpu", lambda images: None
+    )
     assert next(stream.embedded()).labels.tolist() == [0, 1]
 
 
