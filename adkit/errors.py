@@ -13,6 +13,10 @@ class UserError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+class OutOfMemoryError(UserError):
+    """There was too little memory for what was asked, on the machine or its accelerator."""
+
+
 class NotFittedError(RuntimeError):
     """A scorer was asked to score before it was fitted or loaded."""
 

@@ -53,6 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error.__cause__)
         print(f"plugin fault: {error}", file=sys.stderr)
         return EXIT_FAULT
+    except (MemoryError, RuntimeError) as error:
+        from adkit.toolkit.memory import exhausted, out_of_memory
+
+        if not exhausted(error):
+            raise
+        complain(out_of_memory("adkit", error))
+        return EXIT_USER
     except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
         sys.stderr.close()
         return 0

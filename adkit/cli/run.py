@@ -95,5 +95,8 @@ def _show(report: Report) -> None:
             )
             console.print(table)
     if metrics_table(report) is None:
-        print("nothing was measured: see the warnings above, which report.json has too")
+        print(
+            "no AUROC and the like: they take test images of both kinds; see the warnings above, which report.json has "
+            "too"
+        )
     print(f"report: {Path(report.folder) / 'report.json'}")

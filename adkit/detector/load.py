@@ -40,6 +40,7 @@ from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
 from adkit.toolkit.features import FeatureTransform
+from adkit.toolkit.memory import exhausted, out_of_memory
 
 logger = logging.getLogger("adkit")
 
@@ -196,9 +197,9 @@ def _refusing(file: Path, choice: Choice, entry: ComponentEntry) -> Iterator[Non
     """Turn whatever a component raises about the contents of ``file`` into an error that names the file."""
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
+        if exhausted(error):  # the files may be as they were saved
+            raise out_of_memory(who(choice), error) from error
         same = choice.registered.origin.version == entry.version
         reason = one_line((str(error) or type(error).__name__).partition("\n")[0])
         raise UserError(

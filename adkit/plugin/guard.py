@@ -36,6 +36,7 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.stopper import Look, Stopper, Verdict
 from adkit.plugin.types import Batch, Features, Fuse, Level, Scores, Stream
+from adkit.toolkit.memory import exhausted, out_of_memory
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Error numbers of a full or failing disk, which a stream that stores features may meet while a plugin reads it."""
@@ -64,6 +65,8 @@ def blaming(who: str, call: str = "", advice: str = "") -> Iterator[None]:
     except NotFittedError as error:
         raise PluginError(who, str(error)) from error
     except (Exception, SystemExit) as error:
+        if exhausted(error):
+            raise out_of_memory(f"{who}{f': {call}' if call else ''}", error) from error
         raise PluginError(who, f"{where}{type(error).__name__}: {error}{what}") from error
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from adkit.errors import PluginError, UserError
 from adkit.runner.resume import START_OVER, Ledger
+from adkit.toolkit.memory import exhausted, out_of_memory
 from adkit.utils.signals import deferred, undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
@@ -84,6 +85,8 @@ def run_folder(
         except (UserError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
+            if exhausted(error):
+                raise out_of_memory(str(final), error) from error
             raise RunFault(_save_log(ledger, final), error) from error
         finally:
             with undisturbed():  # what a first Ctrl-C left is removed whole

@@ -185,10 +185,12 @@ class Gaussian(Scorer[GaussianParams]):
         variance = float(moments.variances.mean())
         typical = variance if variance > 0 else 1.0
         singular = still = 0
+        # Of two rows Ledoit and Wolf's estimate is 0, whatever they are; that of Chen et al. counts them.
+        rule = "oas" if self.params.shrinkage == "ledoit_wolf" and moments.count == 2 else self.params.shrinkage
 
         def whitening(covariances: Tensor, quartics: Tensor) -> Tensor:
             nonlocal singular, still
-            shares = shrinkage(self.params.shrinkage, covariances, quartics, moments.count)
+            shares = shrinkage(rule, covariances, quartics, moments.count)
             factors, not_regular, zero = factored(shrunk(covariances, shares), typical)
             singular, still = singular + int(not_regular.sum()), still + int(zero.sum())
             if self.params.reduction == "none" or self.params.components is None:
@@ -205,10 +207,12 @@ class Gaussian(Scorer[GaussianParams]):
 
     def _say(self, name: str, covariances: int, singular: int, still: int) -> None:
         if singular:
+            shrinks = self.params.shrinkage not in ("none", 0)
+            advice = "use more normal images" if shrinks else 'use shrinkage = "ledoit_wolf", or more normal images'
             logger.warning(
                 "gaussian: level %s: singular covariances (%d of %d), to whose diagonals %g of the mean variance was "
-                'added: use shrinkage = "ledoit_wolf", or more normal images',
-                *(name, singular, covariances, RIDGE),
+                "added: %s",
+                *(name, singular, covariances, RIDGE, advice),
             )
         if still:
             logger.warning(

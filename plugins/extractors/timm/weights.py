@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.plugin import UserError, did_you_mean
+from adkit.toolkit.memory import exhausted, out_of_memory
 
 from .blocks import classifiers_of
 
@@ -97,7 +98,7 @@ def _load_in_order(model: nn.Module, name: str, file: Path) -> None:
 
 
 def _load_by_name(model: nn.Module, name: str, file: Path) -> None:
-    tensors = read_checkpoint(file)
+    tensors = _unwrapped(read_checkpoint(file), model.state_dict())
     clean = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
     if clean is not None and tensors.keys() != model.state_dict().keys():
         tensors = clean(tensors, model)  # timm's way to read what the network's authors published
@@ -110,6 +111,18 @@ def _load_by_name(model: nn.Module, name: str, file: Path) -> None:
             f"fit ({shown}): name the backbone that the file was saved from"
         )
     model.load_state_dict(tensors, strict=False)
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take away what wrappers put before every name: ``module.`` of DataParallel, ``model.`` or another of Lightning.
+
+    Only where more names are then those of the network, whose own names may begin with such a word.
+    """
+    words = {name.partition(".")[0] for name in tensors if "." in name}
+    if len(words) != 1 or not all("." in name for name in tensors):
+        return tensors
+    inner = _unwrapped({name.partition(".")[2]: tensor for name, tensor in tensors.items()}, own)
+    return inner if len(inner.keys() & own.keys()) > len(tensors.keys() & own.keys()) else tensors
 
 
 def _fit_classifier(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -163,9 +176,9 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         with file.open("rb") as opened:  # of a path, torch would look at the suffix
             found = torch.load(opened, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # broken files make either reader raise nearly anything
+        if exhausted(error):
+            raise out_of_memory(f"extractor.weights: {file}", error) from error
         raise _refusal(file, *_why(head, error)) from error
     return _by_name(file, found)
 
@@ -232,8 +245,7 @@ def _by_name(file: Path, found: object) -> dict[str, Tensor]:
             raise _refusal(file, f"the key {key!r}, which is no name", remedy)
         if not isinstance(value, Tensor):
             raise _refusal(file, f"an object of type {type(value).__name__} named {key!r}", remedy)
-    prefix = "module." if all(key.startswith("module.") for key in found) else ""
-    return {key.removeprefix(prefix): value for key, value in found.items()}
+    return dict(found)
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:

@@ -171,6 +171,20 @@ def test_shrinkage_leaves_nothing_to_fix(caplog, rule):
     assert said(caplog, mixed(8, 0), covariance="local", shrinkage=rule) == []
 
 
+def test_what_is_set_is_not_advised(caplog):
+    flat = stream([[[[0.0, 0.0], [0.0, 0.0]]], [[[1.0, 1.0], [1.0, 1.0]]], [[[2.0, 2.0], [2.0, 2.0]]]])
+    with caplog.at_level(logging.WARNING, "adkit"):
+        fitted(flat, covariance="local", shrinkage=1e-12)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.endswith("was added: use more normal images")
+
+
+def test_two_images_give_scores_of_the_size_that_three_give():
+    """Of two rows Ledoit and Wolf's estimate is 0, and distances were some thousand times those of three images."""
+    medians = {n: fitted(mixed(n, 0), covariance="local").score(QUERIES).image.median() for n in (2, 3)}
+    assert 0.5 < medians[2] / medians[3] < 2
+
+
 def test_a_single_image_is_fixed_and_reported(caplog):
     messages = said(caplog, mixed(1, 0), covariance="local")
     assert [message.split(",")[0] for message in messages] == [

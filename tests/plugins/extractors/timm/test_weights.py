@@ -65,6 +65,14 @@ def test_weights_from_a_file(tmp_path: Path, wrap: str) -> None:
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module.model.", "net.backbone."])
+def test_names_may_have_what_a_wrapper_puts_before_them(tmp_path: Path, prefix: str) -> None:
+    state = timm.create_model(RESNET).state_dict()
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}}, tmp_path / "wrapped.ckpt")
+    loaded = make(RESNET, weights=str(tmp_path / "wrapped.ckpt")).model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
 def test_a_file_may_have_another_number_of_classes(tmp_path: Path) -> None:
     torch.save(timm.create_model(RESNET, num_classes=7).state_dict(), tmp_path / "seven.pth")
     assert make(RESNET, weights=str(tmp_path / "seven.pth")).classify(sample_images(2)).shape == (2, 7)
