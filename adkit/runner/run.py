@@ -104,8 +104,10 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
         trunks = shared_trunks(parts) if shared else None
-    fingerprint = Fingerprint.of(parts, dataset)
-    state = ledger.open(fingerprint, _planned(parts, trunks, dataset, shared, ledger))
+    kept = ledger.summary()
+    state = ledger.open(Fingerprint.of(parts, dataset), _planned(parts, trunks, dataset, shared, ledger))
+    if kept is not None:
+        display.say(f"{final}: going on after {kept}")
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if shared and not state.stored:
         warn(
