@@ -22,8 +22,9 @@ from pydantic import BaseModel
 import adkit.toolkit
 from adkit import metrics, plugin, testing
 from adkit.cli.new_plugin import template
-from adkit.plugin import adapter, extractor, localizer, scorer, stopper, types
-from adkit.plugin.component import KINDS
+from adkit.plugin import adapter, stopper, types
+from adkit.plugin.component import KINDS, base_class
+from adkit.plugin.contract import optional_members
 from adkit.plugin.params import first_sentence
 from adkit.plugin.registry import Registry, discover
 from adkit.recipe.reference import reference_markdown
@@ -65,8 +66,13 @@ def generated() -> dict[Path, str]:
 
 def plugin_reference() -> Iterator[str]:
     """The lines of plugins.md that show the base classes, the records, and a complete example of each kind."""
-    yield from ("## Members", "")
-    for base in (extractor.Extractor, adapter.Adapter, scorer.Scorer, localizer.Localizer, stopper.Stopper):
+    yield from ("## Members", "", "| kind | you write | you may write |", "|---|---|---|")
+    bases = [base_class(kind) for kind in KINDS]
+    for base in bases:
+        members = (", ".join(f"`{name}`" for name in names) for names in (base.required, optional_members(base)))
+        yield f"| {base.kind} | {' | '.join(members)} |"
+    yield ""
+    for base in bases:
         yield from (f"### {base.__name__}", "", *_source(base))
     yield from ("## Records", "")
     for record in RECORDS:

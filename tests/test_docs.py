@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import adkit.plugin
 from adkit.plugin import hooks
 from adkit.recipe.reader import read_recipe
 from adkit.testing import check_component
@@ -20,6 +21,27 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_every_name_that_authors_import_is_public():
+    page = (ROOT / "docs" / "public.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"## For authors: `adkit\.plugin`\n(.*?)\n## ", page, re.DOTALL)
+    names = re.findall(r"^- `(\w+)", section, re.MULTILINE)
+    assert names == adkit.plugin.__all__
+    assert len(names) == 30, "a concept more that every author meets: is there no other way?"
+
+
+def test_the_members_of_each_kind_are_listed():
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| kind \| you write \| you may write \|\n\|---\|---\|---\|\n(.*?)\n\n", page, re.DOTALL)
+    rows = [re.fullmatch(r"\| (\w+) \| (.*) \| (.*) \|", line).groups() for line in table.splitlines()]
+    assert {kind: (written.count("`") // 2, optional.count("`") // 2) for kind, written, optional in rows} == {
+        "extractor": (2, 5),
+        "adapter": (4, 7),
+        "scorer": (4, 2),
+        "localizer": (1, 1),
+        "stopper": (1, 3),
+    }
 
 
 def test_generated_files_are_fresh():

@@ -65,12 +65,18 @@ def misspelt(names: Iterable[str], base: type[Contract]) -> Iterator[str]:
     for name in names:
         if name.startswith("_") or name in members or name in base.required:
             continue
-        near = difflib.get_close_matches(name, members, n=1, cutoff=NEAR)
+        near = next((one for one in members if _abridged(name, one) or _abridged(one, name)), None)
+        near = near or next(iter(difflib.get_close_matches(name, members, n=1, cutoff=NEAR)), None)
         if near:
             yield (
-                f"{name} is no member of {base.__name__} (did you mean {near[0]}?): spell it so, or let the name of a "
+                f"{name} is no member of {base.__name__} (did you mean {near}?): spell it so, or let the name of a "
                 "member of your own begin with _"
             )
+
+
+def _abridged(short: str, name: str) -> bool:
+    """Whether ``short`` is two or more of the words that ``name`` begins or ends with, as ``load_state`` for one."""
+    return "_" in short and (name.startswith(f"{short}_") or name.endswith(f"_{short}"))
 
 
 def missing(component: object, base: type[Contract]) -> list[str]:

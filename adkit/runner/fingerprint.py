@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,18 +15,20 @@ from adkit.data.files import images_under, printable
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding
+from adkit.plugin.registry import Registered
 from adkit.recipe.reader import resolved
 from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
 from adkit.utils.text import some
 
-SCHEMA: Final = "adkit.fingerprint/3"
+SCHEMA: Final = "adkit.fingerprint/4"
 
 
 class Fingerprint(RootModel[dict[str, Any]]):
     """One flat map of all that scores depend on; two runs of equal maps give equal scores.
 
-    Its keys are ``schema``, ``recipe.scorer.k`` (defaults spelled out), ``versions.torch``, ``machine.device``,
+    Its keys are ``schema``, ``recipe.scorer.k`` (defaults spelled out), ``versions.torch``, ``code.adkit_plugins``
+    (digest of the source of a package or module that brings a component), ``machine.device``,
     ``files.data/x.png`` (bytes and time of the last change in nanoseconds of an image, mask or array; null: there
     is no file), ``weights.0`` (digest of an extractor's tensors) and ``splits.tile`` (digest of which image of a
     category is in which split, with which label, mask and group).
@@ -40,11 +43,13 @@ class Fingerprint(RootModel[dict[str, Any]]):
         samples = (sample for of_one in splits.values() for split in of_one.values() for sample in split)
         recipe = resolved(parts.recipe)
         del recipe["run"]["output"]  # where the result lies, which another working directory may call otherwise
-        origins = [choice.registered.origin for _, choice in parts.recipe.choices]
+        components = [choice.registered for _, choice in parts.recipe.choices]
+        origins = [component.origin for component in components]
         tables = {
             "schema": SCHEMA,
             "recipe": recipe,
             "versions": versions() | {origin.distribution: origin.version for origin in origins},
+            "code": dict(item for component in components for item in _code(component)),
             "machine": {"device": parts.context.device, "precision": parts.context.precision},
             "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
             "weights": {str(number): _weights(embedding) for number, embedding in enumerate(parts.embeddings)},
@@ -68,6 +73,8 @@ class Fingerprint(RootModel[dict[str, Any]]):
         for part, subject in (("recipe.", "the recipe"), ("versions.", "versions"), ("machine.", "the machine")):
             shown = [f"{name} was {_said(before)} and is {_said(after)}" for name, before, after in changed(part)]
             found += [f"{subject} changed: {some(shown, 3)}"] * bool(shown)
+        if rewritten := [name for name, *_ in changed("code.")]:
+            found.append(f"the code of {some(rewritten, 3)} changed")
         files: dict[str, list[str]] = {"changed": [], "left the data": [], "joined the data": []}
         for name, before, after in changed("files."):
             files["joined the data" if before is ... else "left the data" if after is ... else "changed"].append(name)
@@ -91,6 +98,27 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _code(component: Registered) -> Iterator[tuple[str, str]]:
+    """The packages or modules that a component is written in, each with a digest of its source files.
+
+    A version does not tell: a plugin that is being written keeps its own.
+    """
+    for module in (component.origin.module, getattr(component.component.build, "__module__", "")):
+        parts = module.partition(":")[0].split(".")
+        names = (".".join(parts[: number + 1]) for number in range(len(parts)))
+        # A namespace package has no file, and belongs to several distributions.
+        home = next((name for name in names if getattr(sys.modules.get(name), "__file__", None)), None)
+        if home is not None:
+            path = Path(str(sys.modules[home].__file__))
+            folder = path.parent
+            files = sorted(folder.rglob("*.py")) if hasattr(sys.modules[home], "__path__") else [path]
+            digest = hashlib.sha256()
+            for file in files:
+                source = file.read_bytes() if file.is_file() else b""
+                digest.update(f"{file.relative_to(folder).as_posix()}\0{len(source)}\0".encode() + source)
+            yield home, digest.hexdigest()
 
 
 def _splits(category: Category) -> dict[str, Sequence[Sample]]:

@@ -60,7 +60,7 @@ def run_folder(
     Args:
         final: the folder that the run leaves.
         interrupted: what to do about an unfinished run of this name.
-        say: called with a sentence on what is resumed and what is kept.
+        say: called with a sentence on what is kept.
 
     Raises:
         UserError: there is an unfinished run and ``interrupted`` is ``ask``, another process is carrying out the run,
@@ -139,7 +139,7 @@ def _ledger(final: Path) -> Ledger:
 
 
 def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callable[[str], None]) -> None:
-    """Resume, refuse or remove what an interrupted run left."""
+    """Leave to be resumed, refuse or remove what an interrupted run left."""
     kept = None if interrupted == "fresh" else ledger.summary()
     if kept is None:
         if ledger.run.exists() and interrupted != "fresh":
@@ -147,8 +147,6 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
         ledger.clear()
     elif interrupted == "ask":
         refuse_interrupted(final)
-    else:
-        say(f"{final}: going on after {kept}")
 
 
 def _inside(partial: Path, error: OSError) -> bool:

@@ -104,8 +104,10 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
         kept = (shared_trunks(parts) if shared else None) or InitialFeatures(parts.embeddings)
-    fingerprint = Fingerprint.of(parts, dataset)
-    state = ledger.open(fingerprint, _planned(kept, dataset, shared, ledger))
+    earlier = ledger.summary()
+    state = ledger.open(Fingerprint.of(parts, dataset), _planned(kept, dataset, shared, ledger))
+    if earlier is not None:
+        display.say(f"{final}: going on after {earlier}")
     (ledger.run / "recipe.toml").write_text(tomli_w.dumps(resolved(recipe)), encoding="utf-8")
     if shared and not state.stored:
         warn(

@@ -71,6 +71,7 @@ def check_adapter(
         checks.loss,
         checks.generators,
         checks.seed,
+        checks.resumed,
         checks.images_unread,
         checks.after_step,
         checks.score,
@@ -290,6 +291,29 @@ class _Checks:
             for given in (self.prepared(), self.prepared())
         )
         require_close("seed", "two adapters of one seed to give equal losses", one, other, 0.0)
+
+    def resumed(self) -> None:
+        self.each_stage(self._check_resumed)
+
+    def _check_resumed(self, number: int) -> None:
+        """A step does not depend on those before, but by the weights: a killed run goes on with a new adapter."""
+
+        def loss(given: _Prepared, minibatch: int) -> float:
+            generator = torch.Generator().manual_seed(minibatch)
+            step = replace(self.step(given, number), minibatch=minibatch, generator=generator)
+            return float(given.loss(given.batch(step))[0].detach())
+
+        used = self.prepared()
+        loss(used, 0)
+        after, alone, again = loss(used, 1), loss(self.prepared(), 1), loss(self.prepared(), 1)
+        if repr(alone) != repr(again):  # which the check of the seed reports
+            return
+        wanted = "a loss of prepare, extractor and step alone, since a killed run goes on with a new adapter"
+        found = (
+            f"{after:g} after another step and {alone:g} without: make what it depends on in prepare or of "
+            "step.minibatch"
+        )
+        require(repr(after) == repr(alone), "resumed", wanted, found)
 
     def images_unread(self) -> None:
         """Without ``reads_images`` a step has what blocks that are not trained gave in place of the images."""

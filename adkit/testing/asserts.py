@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,6 +21,7 @@ from adkit.errors import PluginError
 from adkit.plugin.adapter import Schedule
 from adkit.plugin.component import Kind
 from adkit.plugin.guard import guarded
+from adkit.toolkit.cache import add_tensor
 from adkit.utils.text import counted
 
 Tensors = Mapping[str, Tensor]
@@ -251,6 +254,28 @@ def _global_states() -> dict[str, object]:
         "numpy.random": (numpy["key"].tolist(), numpy["pos"]),
         "random": random.getstate(),
     }
+
+
+def held(component: object) -> dict[str, object]:
+    """The attributes of a component that can be compared: numbers, words and tensors, and lists and dicts of them."""
+    return {name: _comparable(value) for name, value in getattr(component, "__dict__", {}).items()}
+
+
+def _comparable(value: object) -> object:
+    """A value that is equal for equal values; an ellipsis for what is none of those that ``held`` compares."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        digest = hashlib.sha256()
+        add_tensor(digest, "", value)
+        return digest.digest()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _comparable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | deque):
+        return [_comparable(one) for one in value]
+    return ...
 
 
 def through_bytes(state: Tensors) -> dict[str, Tensor]:

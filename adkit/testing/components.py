@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +16,8 @@ from adkit.plugin.extractor import Extractor
 from adkit.plugin.params import Params
 from adkit.plugin.registry import component_fault
 from adkit.plugin.scorer import Scorer
+from adkit.recipe.problems import Fault
+from adkit.recipe.problems import check as check_table
 from adkit.testing.adapters import check_adapter
 from adkit.testing.asserts import CallFailure, Failures, made, require, require_type, run_checks, running
 from adkit.testing.detectors import check_detector
@@ -147,9 +148,26 @@ class _Built:
     def __call__(self) -> Any:
         _require_params(self.component)
         with running(f"params({dict(self.params)})"):
-            validated = self.component.params.model_validate_json(json.dumps(self.params))
+            validated, faults = check_table(self.component.params, self.params, str(self.component.name))
+        if validated is None:
+            raise Failures([self.refused(fault) for fault in faults])
         with running("build(params, context)"):
             return self.component.build(validated, self.context)
+
+    def refused(self, fault: Fault) -> CallFailure:
+        """The failure of a parameter that was given to ``check_component``, or was not."""
+        name = ".".join(map(str, fault.path))
+        where, line = f"params: {name}" if name else "params", fault.sentence
+        if fault.missing:
+            field = self.component.params.model_fields.get(name)
+            value = (field.examples or [...])[0] if field else ...
+            written = "…" if value is ... else repr(value)
+            _, _, wanted = line.partition("; ")
+            line = f"{wanted}, found none: give it, as in check_component(component, {{{name!r}: {written}}})"
+        else:
+            line = line if line.startswith("expected ") else f"expected what {self.component.name} takes, found {line}"
+            line += ": correct what check_component is given"
+        return CallFailure(f"{where}: {line}", where, where)
 
     def check(self) -> None:
         """Require that it can be built, without which no other check can run."""

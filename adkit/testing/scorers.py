@@ -50,6 +50,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
         checks.inputs_of_score,
         checks.generators,
         checks.seed,
+        checks.again,
         checks.refit,
         checks.stream_of_any_batches,
         checks.unreadable,
@@ -167,6 +168,9 @@ class _Checks:
 
     def seed(self) -> None:
         self.same("seed", "two scorers of one seed to give equal scores", self.fitted(self.stream))
+
+    def again(self) -> None:
+        self.same("again", "score to give equal scores at a second call", self.scorer)
 
     def refit(self) -> None:
         scorer = self.fitted(feature_stream(self.stream.levels, seed=2, device=self.stream.device))

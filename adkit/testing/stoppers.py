@@ -17,6 +17,7 @@ from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.testing.asserts import (
     generators_untouched,
+    held,
     made,
     require,
     require_contract,
@@ -83,6 +84,15 @@ class _Shown:
 
 
 @dataclass(frozen=True)
+class _Trained:
+    """What a stopper said in a training, and what it was left with."""
+
+    said: list[Verdict]
+    state: dict[str, float]
+    attributes: dict[str, object]
+
+
+@dataclass(frozen=True)
 class _Checks:
     make: Callable[[], Stopper]
     make_extractor: Callable[[], Extractor]
@@ -103,17 +113,17 @@ class _Checks:
         held_out = sample_images(12, self.size, seed=1, device=self.device, batch_size=4)
         return _Shown(extractor, adapter, held_out if self.made().validation else [])
 
-    def training(self, shown: _Shown, interrupted: bool = False) -> tuple[list[Verdict], dict[str, float]]:
-        """The verdicts of a training and the state at its end; if ``interrupted``, it is resumed after every check."""
+    def training(self, shown: _Shown, interrupted: bool = False) -> _Trained:
+        """A training; if ``interrupted``, it is resumed after every check but the last."""
         stopper, verdicts = self.made(), []
         for progress in CHECKS:
             with running("check(look)"), torch.no_grad():
                 verdicts.append(stopper.check(shown.look(progress)))
-            if interrupted:
+            if interrupted and progress is not CHECKS[-1]:
                 stopper = self.resumed(stopper)
-        return verdicts, _state(stopper)
+        return _Trained(verdicts, _state(stopper), held(stopper.inner))
 
-    def resumed(self, stopper: Stopper) -> GuardedStopper:
+    def resumed(self, stopper: GuardedStopper) -> GuardedStopper:
         """A fresh stopper with the state of ``stopper``."""
         fresh, state = self.made(), _state(stopper)
         with running("load_state_dict(state)"):
@@ -124,7 +134,7 @@ class _Checks:
         require_contract("stopper", self.make)
 
     def reason(self) -> None:
-        for verdict in self.training(self.shown())[0]:
+        for verdict in self.training(self.shown()).said:
             require(bool(verdict.reason.strip()), "reason", "a sentence", repr(verdict.reason))
 
     def generators(self) -> None:
@@ -144,13 +154,19 @@ class _Checks:
             self.training(shown)
 
     def seed(self) -> None:
-        (first, _), (second, _) = self.training(self.shown()), self.training(self.shown())
+        first, second = (self.training(self.shown()).said for _ in range(2))
         require(first == second, "seed", f"two stoppers of one seed to say {first}", second)
 
     def state(self) -> None:
-        (said, left), (resumed, remembered) = (self.training(self.shown(), one) for one in (False, True))
-        require(said == resumed, "state", f"a stopper that goes on from its state to say {said}", resumed)
-        require(repr(left) == repr(remembered), "state", f"it to remember {left}", remembered)
+        whole, again, resumed = (self.training(self.shown(), one) for one in (False, False, True))
+        for name, value in whole.attributes.items():
+            varies = again.attributes.get(name) != value  # such as the time, which no state has to give back
+            lost = resumed.attributes.get(name) != value and not varies
+            found = f"another {name}: give it by state_dict, and take it over in load_state_dict"
+            require(not lost, "state", f"a stopper that goes on from its state to have the same {name}", found)
+        said = f"a stopper that goes on from its state to say {whole.said}"
+        require(whole.said == resumed.said, "state", said, resumed.said)
+        require(repr(whole.state) == repr(resumed.state), "state", f"it to remember {whole.state}", resumed.state)
 
 
 def _state(stopper: Stopper) -> dict[str, float]:

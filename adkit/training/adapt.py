@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
-from adkit.errors import UserError
+from adkit.errors import PluginError, UserError
 from adkit.inference.assemble import Assembled, embedding_of, for_inference
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import ImageSource, Source
@@ -26,7 +27,7 @@ from adkit.recipe.reader import Choice
 from adkit.report.report import TrainingReport
 from adkit.toolkit.blocks import TunesBlocks
 from adkit.toolkit.memory import check_memory
-from adkit.training.checkpoints import TrainingState
+from adkit.training.checkpoints import TrainingState, has_checkpoint
 from adkit.training.frozen import Frozen, NoRoomError, cut_for
 from adkit.training.plan import new_adapter, new_stopper, scheduled
 from adkit.training.trace import COLLAPSED, Snapshots
@@ -109,6 +110,26 @@ def adapt(job: AdaptationJob) -> Adapted:
     Raises:
         UserError: what adapter, stopper or scorer refuse, or a training that diverged.
     """
+    with _leaving_nothing_untrained(job.folder):
+        return _adapt(job)
+
+
+@contextmanager
+def _leaving_nothing_untrained(folder: Path) -> Iterator[None]:
+    """Empty the folder of a training that an error ends before its first checkpoint.
+
+    What is stored by then, such as what frozen blocks give, would be taken for a part of the training, and no run could
+    go on from it once the user or the author has changed what was wrong.
+    """
+    try:
+        yield
+    except (UserError, PluginError):
+        if not has_checkpoint(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _adapt(job: AdaptationJob) -> Adapted:
     parts, adapter = job.parts, new_adapter(job.parts)
     assert adapter is not None
     extractor = adapter.extend(copy.deepcopy(parts.trainable[job.index]))

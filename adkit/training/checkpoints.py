@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -97,9 +97,14 @@ def _snapshot(folder: Path, minibatches: int) -> Path:
     return folder / f"snapshot-{minibatches:09}.safetensors"
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training has left a checkpoint in ``folder``."""
+    return any(_checkpoints(folder))
+
+
 def latest(folder: Path) -> dict[str, Any] | None:
     """Read the last checkpoint in ``folder``; what a killed process left half-written has another name."""
-    found = sorted(folder.glob(f"{CHECKPOINT}_checkpoint_*.pt"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    found = sorted(_checkpoints(folder), key=lambda path: int(path.stem.rpartition("_")[2]))
     for path in reversed(found):
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -108,3 +113,7 @@ def latest(folder: Path) -> dict[str, Any] | None:
             continue
         return saved
     return None
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    return folder.glob(f"{CHECKPOINT}_checkpoint_*.pt")

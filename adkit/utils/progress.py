@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,7 +77,8 @@ class Display:
         Args:
             name: what is done, such as ``fit``; the report lists its seconds under this name.
             subject: what it is done to, such as the category ``tile``.
-            total: number of images to process; None where it is not known.
+            total: number of images to process; None where it is not known. Where they are walked more than once, as a
+                scorer's ``fit`` may, each further walk that begins adds as many.
 
         Yields:
             A function to call with the number of images that have just been processed.
@@ -84,12 +86,17 @@ class Display:
         started = time.perf_counter()
         title = f"{subject}: {name}"
         task = self._bars.add_task(title, total=total)
-        plain = _PlainStage(self, title, total) if not self.console.is_terminal else None
+        plain = _PlainStage(self, title) if not self.console.is_terminal else None
+
+        done = 0
 
         def advance(images: int) -> None:
-            self._bars.advance(task, images)
+            nonlocal done
+            done += images
+            expected = total * max(math.ceil(done / total), 1) if total else None
+            self._bars.update(task, total=expected, advance=images)
             if plain is not None:
-                plain.advance(images)
+                plain.advance(images, expected)
 
         try:
             yield advance
@@ -106,14 +113,13 @@ class Display:
 class _PlainStage:
     """A stage shown as lines for logs and pipes: one every few seconds and one at the end."""
 
-    def __init__(self, display: Display, title: str, total: int | None) -> None:
+    def __init__(self, display: Display, title: str) -> None:
         self._display = display
         self._title = title
-        self._total = total
         self._done = 0
         self._started = self._reported = time.perf_counter()
 
-    def advance(self, images: int) -> None:
+    def advance(self, images: int, total: int | None) -> None:
         self._done += images
         now = time.perf_counter()
         if now - self._reported < PLAIN_INTERVAL:
@@ -121,10 +127,10 @@ class _PlainStage:
         self._reported = now
         rate = self._done / (now - self._started)
         text = f"{self._title}: {counted(self._done, 'image')}, {_as_text(rate)}"
-        if self._total:
-            text = f"{self._title}: {self._done:,} of {counted(self._total, 'image')}, {_as_text(rate)}"
+        if total:
+            text = f"{self._title}: {self._done:,} of {counted(total, 'image')}, {_as_text(rate)}"
             if rate > 0:
-                text += f", {max(self._total - self._done, 0) / rate:.0f} s left"
+                text += f", {(total - self._done) / rate:.0f} s left"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:

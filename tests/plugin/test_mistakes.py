@@ -534,8 +534,19 @@ def test_a_class_that_lacks_a_member_is_found_at_discovery(kind, build, sentence
         (Scorer, "for_exports", "for_export"),
         (Stopper, "validations", "validation"),
         (Extractor, "for_inferences", "for_inference"),
+        (Stopper, "load_state", "load_state_dict"),
+        (Stopper, "get_state_dict", "state_dict"),
+        (Scorer, "make_for_export", "for_export"),
     ],
 )
 def test_a_misspelt_member_is_refused_when_the_class_is_made(base, name, meant):
     with pytest.raises(TypeError, match=rf"{name} is no member of {base.__name__} \(did you mean {meant}\?\)"):
         type("Mine", (base,), {name: True})
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [(Stopper, "state"), (Stopper, "dict"), (Adapter, "batch_size"), (Extractor, "split_at"), (Stopper, "load")],
+)
+def test_a_name_that_shares_one_word_with_a_member_is_the_authors_own(base, name):
+    assert getattr(type("Mine", (base,), {name: 1}), name) == 1

@@ -91,6 +91,7 @@ def test_an_empty_workplace_is_nothing_to_go_on_from(ledger):
         ({"recipe.scorer.k": ...}, "the recipe changed: scorer.k was 1 and is absent"),
         ({"recipe.scorer.p": None}, "the recipe changed: scorer.p was absent and is None"),
         ({"versions.torch": "2.5"}, "versions changed: torch was '2.4' and is '2.5'"),
+        ({"code.acme": "cd"}, "the code of acme changed"),
         ({"machine.device": "cuda"}, "the machine changed: device was 'cpu' and is 'cuda'"),
         ({"files.x.png": [1, 2]}, "1 image joined the data (x.png)"),
         ({"files.x.png": None}, "1 image joined the data (x.png)"),

@@ -168,7 +168,7 @@ def test_warnings_of_finished_categories_are_told_again(three):
 def test_what_is_gone_on_with_is_told(three):
     interrupt(three, "fit", "b")
     _, watch = go_on(three)
-    assert watch.said[0].endswith("small: going on after 1 of 3 categories")
+    assert f"{Path(three['run']['output']) / 'small'}: going on after 1 of 3 categories" in watch.said
 
 
 def test_unreadable_images_of_finished_categories_still_count(three, tmp_path):

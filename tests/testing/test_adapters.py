@@ -1,5 +1,7 @@
 """Each check of an adapter passes an honest one and is tripped by one that breaks just that promise."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -208,6 +210,14 @@ class CountedLoss(TinyAdapter):
     def loss(self, step, features):
         type(self).calls += 1
         return super().loss(step, features) * self.calls
+
+
+class MovingCenter(TinyAdapter):
+    """Follows the features from step to step, which a new adapter in its place could not go on with."""
+
+    def loss(self, step, features):
+        self._center = 0.9 * self._center + 0.1 * features[POOL].detach().mean(0)
+        return super().loss(step, features)
 
 
 class DropsGlobally(TinyAdapter):
@@ -432,3 +442,15 @@ def test_all_that_the_guard_refuses_is_reported_and_hides_no_other_fault():
 def test_the_stage_that_trains_nothing_is_named():
     (line,) = failures(lambda: check_adapter(SecondStageInVain))
     assert line == "gradient: expected one that is not 0 in some parameter of stage others, found none"
+
+
+def test_a_loss_that_depends_on_earlier_steps_is_told_with_what_to_do():
+    (line,) = failures(lambda: check_adapter(MovingCenter))
+    told = re.fullmatch(
+        r"resumed: expected a loss of prepare, extractor and step alone, since a killed run goes on with a new "
+        r"adapter, found (\S+) after another step and (\S+) without: make what it depends on in prepare or of "
+        r"step\.minibatch",
+        line,
+    )
+    assert told, line
+    assert told[1] != told[2]

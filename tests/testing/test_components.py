@@ -146,9 +146,10 @@ def test_component_without_methods_trips(kind):
     trips("build", lambda: check_component(component(lambda params, context: object(), kind)))
 
 
-@pytest.mark.parametrize("params", [{"k": 0}, {"neighbors": 3}, {"k": torch}])
-def test_parameters_that_the_component_does_not_take_trip(params):
-    trips("params", lambda: check_component(component(lambda params, context: Nearest()), params))
+@pytest.mark.parametrize(("name", "value"), [("k", 0), ("neighbors", 3), ("k", torch)])
+def test_parameters_that_the_component_does_not_take_trip(name, value):
+    mine = component(lambda params, context: Nearest())
+    trips(f"params: {name}", lambda: check_component(mine, {name: value}))
 
 
 def test_what_is_no_component_trips():
@@ -184,3 +185,47 @@ def test_component_is_built_with_its_parameters_and_context():
 
     check_component(component(build), {"k": 3}, context=Context(seed=7))
     assert set(seen) == {(3, 7)}
+
+
+class Required(Params):
+    strength: float = Field(gt=0, examples=[1.0], description="weight of the penalty")
+    k: int = Field(2, ge=1, description="neighbors")
+
+
+@pytest.mark.parametrize(
+    ("params", "lines"),
+    [
+        (
+            None,
+            [
+                "params: strength: expected a number above 0: weight of the penalty, found none: give it, as in "
+                "check_component(component, {'strength': 1.0})"
+            ],
+        ),
+        (
+            {"strength": -1.0},
+            ["params: strength: expected a number above 0, found -1.0: correct what check_component is given"],
+        ),
+        (
+            {"strength": 1.0, "kk": 2},
+            [
+                "params: kk: expected what mine takes, found unknown key; mine takes strength, k (did you mean k?): "
+                "correct what check_component is given"
+            ],
+        ),
+        (
+            {"strength": "high", "k": 0},
+            [
+                'params: strength: expected a number above 0, found "high": correct what check_component is given',
+                "params: k: expected an integer of at least 1, found 0: correct what check_component is given",
+            ],
+        ),
+    ],
+)
+def test_parameters_that_do_not_fit_are_told_in_sentences(params, lines):
+    mine = component(lambda params, context: Nearest(), params=Required)
+    assert failures(lambda: check_component(mine, params)) == lines
+
+
+def test_a_required_parameter_that_is_given_passes():
+    check_component(component(lambda params, context: Nearest(), params=Required), {"strength": 1.0})

@@ -1,6 +1,7 @@
 """Each check of a scorer passes an honest one and is tripped by one that breaks just that promise."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,16 @@ class MapOfItsOwn(Rescored):
 class NanMaps(Rescored):
     def changed(self, scores, features):
         return replace(scores, maps={name: values * torch.nan for name, values in scores.maps.items()})
+
+
+class Drifts(Rescored):
+    """Adds 1 to its scores at every call."""
+
+    calls = 0
+
+    def changed(self, scores, features):
+        self.calls += 1
+        return Scores(scores.image + self.calls, {}, {})
 
 
 class NanOfOne(Rescored):
@@ -510,3 +521,9 @@ def test_states_that_are_taken_are_told_in_one_line():
         "junk: expected UserError from load_state_dict of every state that is not the scorer's own, "
         "found one whose normal has one dimension more accepted"
     )
+
+
+def test_scores_that_depend_on_earlier_calls_are_told():
+    lines = failures(lambda: check_scorer(Drifts))
+    wanted = r"again: expected score to give equal scores at a second call, found image that differ by \S+ where the "
+    assert [line for line in lines if re.match(wanted, line)], lines

@@ -1,10 +1,13 @@
 """What ``check_stopper`` asks of held-out images, of the first check and of a stopper's memory."""
 
+import time
+
 import pytest
+import torch
 
 from adkit.plugin import Verdict
 from adkit.testing import check_stopper
-from tests.testing.components import Fixed, trips
+from tests.testing.components import Fixed, failures, trips
 
 
 class Counting(Fixed):
@@ -41,6 +44,36 @@ class ForgetsInSilence(Counting):
 
     def load_state_dict(self, state):
         self.checks = 0
+
+
+class KeepsWithoutState(Fixed):
+    """Remembers the best loss, which no verdict of a short training shows, and gives no state."""
+
+    def __init__(self):
+        self.losses = []
+
+    def check(self, look):
+        self.losses.append(look.progress.loss)
+        return super().check(look)
+
+
+class ForgetsOneOfTwo(Counting):
+    def __init__(self):
+        super().__init__()
+        self.bests = torch.zeros(2)
+
+    def check(self, look):
+        self.bests = self.bests + 1
+        return super().check(look)
+
+
+class KeepsTheLast(Fixed):
+    """Honest: what it keeps is made anew at every check, or is no part of what it says."""
+
+    def check(self, look):
+        self.last, self.asked = look.progress.loss, time.perf_counter()
+        self.shown = look
+        return super().check(look)
 
 
 class RemembersText(Counting):
@@ -112,8 +145,20 @@ def test_broken_memory_trips(checks, broken):
     trips(checks, lambda: check_stopper(broken))
 
 
-def test_stopper_that_remembers_passes():
-    check_stopper(Counting)
+@pytest.mark.parametrize("honest", [Counting, KeepsTheLast])
+def test_stopper_that_remembers_passes(honest):
+    check_stopper(honest)
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [(Forgetful, "checks"), (ForgetsInSilence, "checks"), (KeepsWithoutState, "losses"), (ForgetsOneOfTwo, "bests")],
+)
+def test_what_is_lost_is_named_with_what_to_do(broken, name):
+    assert failures(lambda: check_stopper(broken)) == [
+        f"state: expected a stopper that goes on from its state to have the same {name}, found another {name}: give it "
+        "by state_dict, and take it over in load_state_dict"
+    ]
 
 
 def test_held_out_images_can_be_walked_twice():

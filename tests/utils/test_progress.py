@@ -4,6 +4,7 @@ import time
 
 from rich.console import Console
 
+import adkit.utils.progress
 from adkit.utils.progress import Display
 
 
@@ -47,3 +48,24 @@ def test_bars_on_a_terminal_show_rate_and_count():
     text = console.file.getvalue()
     assert "tile: fit" in text
     assert "3/3" in text
+
+
+def test_a_second_walk_over_the_images_adds_to_their_number(monkeypatch):
+    monkeypatch.setattr(adkit.utils.progress, "PLAIN_INTERVAL", 0.0)
+    console = shown()
+    with Display(console) as display, display.stage("fit", "tile", 80) as advance:
+        for images in (40, 40, 40, 40):
+            advance(images)
+    counts = re.findall(r"^tile: fit: (\d+ of \d+) images, \d", console.file.getvalue(), re.MULTILINE)
+    assert counts == ["40 of 80", "80 of 80", "120 of 160", "160 of 160"]
+
+
+def test_a_second_walk_moves_the_bar_on():
+    console = shown(force_terminal=True)
+    with Display(console) as display, display.stage("fit", "tile", 80) as advance:
+        advance(80)
+        advance(40)
+        display._bars.refresh()
+    text = console.file.getvalue()
+    assert "120/160" in text
+    assert "120/80" not in text
