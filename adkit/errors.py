@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
+
+_EXHAUSTED: Final = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
 class UserError(Exception):
@@ -29,3 +33,31 @@ class PluginError(RuntimeError):
 
     def __init__(self, who: str, what: str) -> None:
         super().__init__(f"{who}: {what}")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, by whichever library it was raised, or was caused by one that does."""
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    # torch raises RuntimeErrors, each device in its own words, and so does what C++ raises beneath other libraries.
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED):
+        return True
+    return error.__cause__ is not None and exhausted(error.__cause__)
+
+
+def out_of_memory(what: str, error: BaseException) -> OutOfMemoryError:
+    """Make the error that tells a user that memory ran out.
+
+    Args:
+        what: what was being done, as the subject of the sentence.
+        error: the error for which ``exhausted`` holds.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error
+    bytes_asked = re.search(r"allocate (\d+) bytes", str(error))
+    asked = re.search(r"allocate ([\d.]+ [KMGTPE]iB)", str(error))
+    more = f" for {int(bytes_asked[1]) / 1e9:,.1f} GB" if bytes_asked else f" for {asked[1]}" if asked else ""
+    return OutOfMemoryError(
+        f"{what}: expected enough memory, found too little{more}: lower data.batch_size, data.image_size or the number "
+        "of levels, or end other programs"
+    )

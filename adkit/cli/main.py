@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"plugin fault: {error}", file=sys.stderr)
         return EXIT_FAULT
     except (MemoryError, RuntimeError) as error:
-        from adkit.toolkit.memory import exhausted, out_of_memory
+        from adkit.errors import exhausted, out_of_memory
 
         if not exhausted(error):
             raise

@@ -27,7 +27,7 @@ from adkit.detector.manifest import (
     refusal,
 )
 from adkit.detector.tensors import check_alike, read_tensors
-from adkit.errors import UserError
+from adkit.errors import UserError, exhausted, out_of_memory
 from adkit.inference.assemble import build, inference_extractor, new_scorer, who
 from adkit.inference.device import resolve_device
 from adkit.inference.pipeline import Embedding, Member, Pipeline, embed
@@ -40,7 +40,6 @@ from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
 from adkit.toolkit.features import FeatureTransform
-from adkit.toolkit.memory import exhausted, out_of_memory
 
 logger = logging.getLogger("adkit")
 

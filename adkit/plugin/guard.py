@@ -16,7 +16,7 @@ from typing import Any, Final, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from adkit.errors import NotFittedError, PluginError, UserError
+from adkit.errors import NotFittedError, PluginError, UserError, exhausted, out_of_memory
 from adkit.plugin.adapter import Adapter, See, Stage, Step
 from adkit.plugin.checks import (
     check_batch,
@@ -36,7 +36,6 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.stopper import Look, Stopper, Verdict
 from adkit.plugin.types import Batch, Features, Fuse, Level, Scores, Stream
-from adkit.toolkit.memory import exhausted, out_of_memory
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Error numbers of a full or failing disk, which a stream that stores features may meet while a plugin reads it."""

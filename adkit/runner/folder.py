@@ -12,9 +12,8 @@ from typing import Final, Literal
 
 from filelock import FileLock, Timeout
 
-from adkit.errors import PluginError, UserError
+from adkit.errors import PluginError, UserError, exhausted, out_of_memory
 from adkit.runner.resume import START_OVER, Ledger
-from adkit.toolkit.memory import exhausted, out_of_memory
 from adkit.utils.signals import deferred, undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]

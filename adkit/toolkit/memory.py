@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 import psutil
 import torch
 
-from adkit.errors import OutOfMemoryError, UserError
+from adkit.errors import UserError, exhausted, out_of_memory
 
-_EXHAUSTED: Final = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
+__all__ = ["check_memory", "exhausted", "out_of_memory"]
 
 
 def check_memory(need: int, device: str, what: str, advice: str) -> None:
@@ -32,31 +29,3 @@ def check_memory(need: int, device: str, what: str, advice: str) -> None:
     if need > free:
         gigabytes = f"needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB is free on {device}"
         raise UserError(f"{what} {gigabytes}: {advice}")
-
-
-def exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, by whichever library it was raised, or was caused by one that does."""
-    if isinstance(error, MemoryError | OutOfMemoryError | torch.OutOfMemoryError):
-        return True
-    # On the CPU torch raises a plain RuntimeError, and C++ beneath other libraries its own words.
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED):
-        return True
-    return error.__cause__ is not None and exhausted(error.__cause__)
-
-
-def out_of_memory(what: str, error: BaseException) -> OutOfMemoryError:
-    """Make the error that tells a user that memory ran out.
-
-    Args:
-        what: what was being done, as the subject of the sentence.
-        error: the error for which ``exhausted`` holds.
-    """
-    if isinstance(error, OutOfMemoryError):
-        return error
-    bytes_asked = re.search(r"allocate (\d+) bytes", str(error))
-    asked = re.search(r"allocate ([\d.]+ [KMGTPE]iB)", str(error))
-    more = f" for {int(bytes_asked[1]) / 1e9:,.1f} GB" if bytes_asked else f" for {asked[1]}" if asked else ""
-    return OutOfMemoryError(
-        f"{what}: expected enough memory, found too little{more}: lower data.batch_size, data.image_size or the number "
-        "of levels, or end other programs"
-    )

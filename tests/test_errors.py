@@ -6,9 +6,8 @@ import torch
 
 import adkit
 from adkit import UserError
-from adkit.errors import OutOfMemoryError
+from adkit.errors import OutOfMemoryError, exhausted, out_of_memory
 from adkit.plugin.guard import blaming
-from adkit.toolkit.memory import exhausted, out_of_memory
 from tests.plugin.registries import install
 
 SENTENCE = (
