@@ -62,7 +62,7 @@ def check(
     from adkit.recipe.reader import read_recipe
     from adkit.runner.thresholds import require_groups
     from adkit.training.auxiliary import auxiliary_images
-    from adkit.training.plan import new_adapter, new_stopper, read_levels, require_trainable, scheduled
+    from adkit.training.plan import new_adapter, new_stopper, read_levels, require_trainable, scheduled, unlocalized
 
     read = read_recipe(recipe, overrides)
     with read.document.locating("data", type(read.data).model_fields):
@@ -73,6 +73,8 @@ def check(
         adapter, stopper = new_adapter(parts), new_stopper(parts)
         require_trainable(parts, dataset.categories)
         require_groups(read, dataset.categories)
+        if text := unlocalized(parts):
+            remarks.append(text)
     lines = [f"{read.path or 'recipe'}: in order"]
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")

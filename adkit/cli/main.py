@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from adkit import __version__
 from adkit.cli import check, export, plugins, predict, recipes, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
-from adkit.errors import PluginError, UserError
+from adkit.errors import PluginError, UserError, exhausted, out_of_memory
 from adkit.utils.signals import handling
 
 EXAMPLES = """examples:
@@ -54,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"plugin fault: {error}", file=sys.stderr)
         return EXIT_FAULT
     except (MemoryError, RuntimeError) as error:
-        from adkit.errors import exhausted, out_of_memory
-
         if not exhausted(error):
             raise
         complain(out_of_memory("adkit", error))

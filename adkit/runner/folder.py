@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from filelock import FileLock, Timeout
 
-from adkit.errors import PluginError, UserError, exhausted, out_of_memory
+from adkit.errors import OutOfMemoryError, PluginError, UserError, exhausted, out_of_memory
 from adkit.runner.resume import START_OVER, Ledger
 from adkit.utils.signals import deferred, undisturbed
 
@@ -69,6 +69,7 @@ def run_folder(
     with _alone(final):
         ledger = _ledger(final)
         _take_up(ledger, final, interrupted, say)
+        again = ""
         try:
             ledger.run.mkdir(parents=True, exist_ok=True)
             with _log_to(ledger.log):
@@ -81,7 +82,12 @@ def run_folder(
             if error.errno not in _DISK or not _inside(ledger.folder, error):
                 raise RunFault(_save_log(ledger, final), error) from error
             raise _disk_error(final, error) from error
-        except (UserError, KeyboardInterrupt, GeneratorExit):
+        except OutOfMemoryError:
+            raise
+        except UserError:
+            again = ", and with the same recipe and data ends in the same way"
+            raise
+        except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             if exhausted(error):
@@ -90,7 +96,7 @@ def run_folder(
         finally:
             with undisturbed():  # what a first Ctrl-C left is removed whole
                 if kept := ledger.summary():
-                    say(f"{final}: kept {kept}; adkit run --resume goes on from there")
+                    say(f"{final}: kept {kept}; adkit run --resume goes on from there{again}")
                 else:
                     ledger.clear()
 

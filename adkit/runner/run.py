@@ -33,7 +33,7 @@ from adkit.runner.resume import Finished, Ledger, State
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import shared_trunks
-from adkit.training.plan import require_trainable
+from adkit.training.plan import require_trainable, unlocalized
 from adkit.utils.environment import git_state, peak_memory_bytes, versions
 from adkit.utils.progress import Display
 from adkit.utils.text import counted, did_you_mean, some
@@ -101,6 +101,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         parts = assemble(recipe, auxiliary_images(recipe, whole, warn))
         require_trainable(parts, dataset.categories)
         require_groups(recipe, dataset.categories)
+        if (pointless := unlocalized(parts)) is not None:
+            warn(pointless)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
         kept = (shared_trunks(parts) if shared else None) or InitialFeatures(parts.embeddings)

@@ -29,9 +29,9 @@ from adkit.toolkit.blocks import TunesBlocks
 from adkit.toolkit.memory import check_memory
 from adkit.training.checkpoints import TrainingState, has_checkpoint
 from adkit.training.frozen import Frozen, NoRoomError, cut_for
-from adkit.training.plan import new_adapter, new_stopper, scheduled
+from adkit.training.plan import members_of, new_adapter, new_stopper, scheduled
 from adkit.training.trace import COLLAPSED, Snapshots
-from adkit.training.trainer import Minibatches, TrainingTask, interval_of, train, training_context
+from adkit.training.trainer import Minibatches, TrainingTask, train, training_context
 from adkit.utils.progress import Display
 from adkit.utils.text import counted
 
@@ -155,16 +155,9 @@ def _check_members(task: TrainingTask) -> None:
         UserError: the training ends before its first snapshot, or the members' networks would take more memory than
             is free.
     """
-    every, per_epoch = task.schedule.snapshot_epochs, task.normal.epoch_length
-    assert every is not None  # require_trainable has checked it
     length = sum(task.length_of(number) for number in range(len(task.stages)))
-    count = length // interval_of(every, per_epoch)
-    if not count:
-        raise UserError(
-            f"training.snapshot_epochs: expected an interval within the training, which has "
-            f"{counted(length, 'minibatch', 'minibatches')}, found one of {interval_of(every, per_epoch)}: shorten it, "
-            "or train for longer"
-        )
+    count = members_of(task.schedule, length, task.normal.epoch_length)
+    every = task.schedule.snapshot_epochs
     size = sum(tensor.numel() * tensor.element_size() for tensor in task.extractor.state_dict().values())
     check_memory(
         count * size,

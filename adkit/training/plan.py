@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -12,13 +13,14 @@ from adkit.data.splits import hold_out
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, build, embedding_of
 from adkit.inference.levels import require_levels
-from adkit.plugin.adapter import Adapter, Schedule
+from adkit.plugin.adapter import Adapter, Schedule, Stage
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import GuardedAdapter, named
 from adkit.plugin.stopper import Stopper
 from adkit.plugin.types import Fuse, Level
 from adkit.recipe.tables import TrainingTable
 from adkit.toolkit.patience import none_held_out
+from adkit.utils.text import counted
 
 SCALE_SHARE: Final = 0.1
 """Share of the normal training images whose scores are the scales of members that are fused by their largest ratio."""
@@ -79,6 +81,24 @@ class Split:
     """
     calibration: Sequence[Sample]
     """Images for thresholds alone."""
+
+
+def unlocalized(parts: Assembled) -> str | None:
+    """Say which keys of the recipe are about maps where no level that the scorer reads has any; None where one has."""
+    recipe, values = parts.recipe, parts.recipe.document.values
+    asked = ["[localizer]"] if "localizer" in values else []
+    if values.get("threshold", {}).get("pixel"):
+        asked.append("threshold.pixel")
+    if not asked:
+        return None
+    offered = {name: level for one in read_levels(parts) for name, level in one.items()}
+    read = {name: offered[name] for name in recipe.scorer_table.levels or offered}
+    if any(level.spatial for level in read.values()):
+        return None
+    return (
+        f"{' and '.join(asked)}: expected a level with cells, found {', '.join(read)} alone, so there are no maps: "
+        "name a module of the backbone in extractor.levels, or remove this"
+    )
 
 
 def split_of(
@@ -145,15 +165,20 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
             f'scorer.fit: expected "adapted" with adapter {recipe.adapter.name}, each of whose snapshots has a scorer '
             'of its own, found "initial": remove this key'
         )
-    for trainable in parts.trainable:
-        _require_stages(adapter, adapter.extend(copy.deepcopy(trainable)), parts)
+    extended = [adapter.extend(copy.deepcopy(trainable)) for trainable in parts.trainable]
+    for extractor in extended:
+        _require_stages(adapter, extractor, parts)
     if recipe.scorer_table.levels is not None:
         for levels in read_levels(parts):
             require_levels(recipe.scorer_table.levels, levels)
     # The fold that was left out serves the stopper, unless it is the fold's test.
     given: Sequence[Sample] | None = None if recipe.run.folds == 1 or recipe.run.fold_test else ()
     for category in categories:
-        split_of(category.name, category.train, category.calibration, category.groups, parts, given)
+        split = split_of(category.name, category.train, category.calibration, category.groups, parts, given)
+        if rule is not None:
+            for extractor in extended:
+                lengths = [_length(stage, schedule, len(split.train), parts) for stage in adapter.stages(extractor)]
+                members_of(schedule, sum(lengths), math.ceil(len(split.train) / schedule.batch_size))
 
 
 def _require_stages(adapter: GuardedAdapter, extractor: Extractor, parts: Assembled) -> None:
@@ -163,6 +188,48 @@ def _require_stages(adapter: GuardedAdapter, extractor: Extractor, parts: Assemb
                 f"adapter.use: expected an [auxiliary] table, on whose images {named(adapter)} trains its stage "
                 f"{stage.name}, found none: add it"
             )
+
+
+def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
+    """Compute the number of minibatches of a stage."""
+    if stage.minibatches is not None:
+        return stage.minibatches
+    if schedule.minibatches is not None:
+        return schedule.minibatches
+    if schedule.epochs is None:
+        raise ValueError("schedule: expected minibatches or epochs, found neither")
+    return max(1, round(schedule.epochs * epoch_length))
+
+
+def interval_of(epochs: float, epoch_length: int) -> int:
+    """Compute the number of minibatches from one snapshot to the next."""
+    return max(1, round(epochs * epoch_length))
+
+
+def members_of(schedule: Schedule, length: int, epoch_length: int) -> int:
+    """Compute the number of snapshots that a training leaves at its interval.
+
+    Args:
+        length: minibatches of the training.
+        epoch_length: minibatches of an epoch.
+
+    Raises:
+        UserError: it ends before the first of them.
+    """
+    assert schedule.snapshot_epochs is not None  # require_trainable has checked it
+    every = interval_of(schedule.snapshot_epochs, epoch_length)
+    if length < every:
+        raise UserError(
+            f"training.snapshot_epochs: expected an interval within the training, which has "
+            f"{counted(length, 'minibatch', 'minibatches')}, found one of {every}: shorten it, or train for longer"
+        )
+    return length // every
+
+
+def _length(stage: Stage, schedule: Schedule, images: int, parts: Assembled) -> int:
+    """The minibatches of a stage, where all ``images`` that it trains on can be read."""
+    count = len(parts.auxiliary) if stage.images == "auxiliary" else images
+    return length_of(schedule, stage, math.ceil(count / (stage.batch_size or schedule.batch_size)))
 
 
 def scheduled(adapter: Adapter, table: TrainingTable | None) -> Schedule:

@@ -21,7 +21,8 @@ from adkit.plugin.types import Batch, Features
 from adkit.report.report import SnapshotReport, TrainingReport
 from adkit.training.checkpoints import TrainingState, put_back, read_snapshot, trained_parameters
 from adkit.training.frozen import Frozen, NoRoomError
-from adkit.training.trainer import TrainingTask, interval_of
+from adkit.training.plan import interval_of
+from adkit.training.trainer import TrainingTask
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
 

@@ -28,6 +28,7 @@ from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import CheckReport
 from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_back, trained_parameters, write_snapshot
+from adkit.training.plan import interval_of, length_of
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
 
@@ -360,22 +361,6 @@ def _describe(check: CheckReport) -> str:
 def training_context(context: Context) -> Context:
     """Make the context of a training: float32 on the CPU, where mixed precision gains little and costs exactness."""
     return replace(context, precision="float32") if torch.device(context.device).type == "cpu" else context
-
-
-def length_of(schedule: Schedule, stage: Stage, epoch_length: int) -> int:
-    """Compute the number of minibatches of a stage."""
-    if stage.minibatches is not None:
-        return stage.minibatches
-    if schedule.minibatches is not None:
-        return schedule.minibatches
-    if schedule.epochs is None:
-        raise ValueError("schedule: expected minibatches or epochs, found neither")
-    return max(1, round(schedule.epochs * epoch_length))
-
-
-def interval_of(epochs: float, epoch_length: int) -> int:
-    """Compute the number of minibatches from one snapshot to the next."""
-    return max(1, round(epochs * epoch_length))
 
 
 def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:

@@ -20,3 +20,26 @@ def test_a_shipped_recipe_is_checked_on_other_images(name, tmp_path):
     if "[auxiliary]" in (RECIPES / f"{name}.toml").read_text(encoding="utf-8"):
         overrides.append(f"auxiliary={{format='textures', root='{tmp_path / 'textures'}'}}")
     assert "stripes: " in check(RECIPES / f"{name}.toml", overrides)
+
+
+def test_tables_about_maps_are_told_to_be_without_one(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool"]
+    small_recipe["localizer"] = {"smoothing": 2.0}
+    small_recipe["threshold"] = {"pixel": True}
+    told = (
+        "warning: [localizer] and threshold.pixel: expected a level with cells, found pool alone, so there are no "
+        "maps: name a module of the backbone in extractor.levels, or remove this"
+    )
+    assert told in check(small_recipe).splitlines()
+
+
+def test_tables_about_maps_that_there_are_need_no_word(small_recipe):
+    small_recipe["localizer"] = {"smoothing": 2.0}
+    assert "so there are no maps" not in check(small_recipe)
+
+
+def test_levels_that_the_scorer_does_not_read_are_no_maps(small_recipe):
+    small_recipe["extractor"]["levels"] = ["pool", "layer1"]
+    small_recipe["scorer"]["levels"] = ["pool"]
+    small_recipe["localizer"] = {"smoothing": 2.0}
+    assert "[localizer]: expected a level with cells, found pool alone" in check(small_recipe)

@@ -129,6 +129,14 @@ def test_what_is_kept_is_told(tmp_path):
     assert told == [f"{tmp_path / 'tile'}: kept 1 of 3 categories; adkit run --resume goes on from there"]
 
 
+def test_a_refusal_is_told_to_come_again(tmp_path):
+    told = []
+    with pytest.raises(UserError), run_folder(tmp_path / "tile", say=told.append) as ledger:
+        work(ledger, UserError("wrong"))
+    (sentence,) = told
+    assert sentence.endswith("--resume goes on from there, and with the same recipe and data ends in the same way")
+
+
 def test_a_fault_of_a_run_that_is_kept_leaves_its_log_twice(tmp_path):
     with pytest.raises(RunFault) as fault, run_folder(tmp_path / "tile") as ledger:
         work(ledger, RuntimeError("broken"))

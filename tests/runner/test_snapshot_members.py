@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import adkit
 from adkit import Detector, UserError
+from adkit.cli.check import check
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.splits import hold_out
@@ -113,6 +114,12 @@ def test_a_training_that_ends_before_its_first_snapshot_is_refused(sampled):
     sampled["training"] |= {"epochs": 4, "snapshot_epochs": 5}
     with pytest.raises(UserError, match="has 8 minibatches, found one of 10: shorten it"):
         adkit.run(sampled)
+
+
+def test_so_does_the_check_of_its_recipe(sampled):
+    sampled["training"] |= {"epochs": 4, "snapshot_epochs": 5}
+    with pytest.raises(UserError, match="has 8 minibatches, found one of 10: shorten it"):
+        check(sampled)
 
 
 def test_a_scorer_that_stays_fitted_on_the_first_state_is_refused(sampled):
