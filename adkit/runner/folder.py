@@ -95,10 +95,10 @@ def run_folder(
             raise RunFault(_save_log(ledger, final), error) from error
         finally:
             with undisturbed():  # what a first Ctrl-C left is removed whole
-                if kept := ledger.summary():
-                    say(f"{final}: kept {kept}; adkit run --resume goes on from there{again}")
-                else:
+                if not (kept := ledger.summary()):
                     ledger.clear()
+                elif not ledger.refused:
+                    say(f"{final}: kept {kept}; adkit run --resume goes on from there{again}")
 
 
 @contextmanager

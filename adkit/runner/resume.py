@@ -65,6 +65,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.refused = False
+        """Whether what is finished turned out to belong to a run of another fingerprint."""
         self.run = folder / "run"
         self.log = self.run / "log.txt"
         self.features = folder / "features"
@@ -103,6 +105,7 @@ class Ledger:
             if begun.categories != state.categories:
                 differences.append(f"it was of {_named(begun.categories)}, and this is of {_named(state.categories)}")
             if differences:
+                self.refused = True
                 found = "; ".join(differences)
                 raise UserError(
                     f"{self.folder}: expected to go on with the run that was interrupted, found that {found}: undo "

@@ -8,6 +8,10 @@ import pytest
 
 import adkit
 from adkit import UserError
+from adkit.data.dataset import open_dataset
+from adkit.inference.assemble import assemble
+from adkit.recipe.reader import read_recipe
+from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.folder import RunFault
 from tests.plugin.registries import install
 from tests.recipe.small import write_small
@@ -134,7 +138,7 @@ class Begun:
         watch = Watch()
         with pytest.raises(UserError) as refused:
             adkit.run(recipe, display=watch, interrupted="resume")
-        assert not [text for text in watch.said if "going on" in text]
+        assert not [text for text in watch.said if "going on" in text or "goes on" in text]
         partial = self.folder / "runs" / ".small.partial"
         begin = f"{partial}: expected to go on with the run that was interrupted, found that "
         end = ": undo that, or start over with --fresh"
@@ -295,3 +299,30 @@ def test_a_fault_after_a_checkpoint_keeps_it(faulty, tmp_path):
         adkit.run(faulty, display=watch)
     kept = f"{tmp_path / 'runs' / 'small'}: kept part of the training; adkit run --resume goes on from there"
     assert watch.said[-1] == kept
+
+
+def test_a_package_within_a_namespace_is_told_from_its_neighbors(tmp_path, monkeypatch):
+    """``acme`` belongs to several distributions: what lies beside ``acme.vision`` is none of its code."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    vision, beside = tmp_path / "acme" / "vision", tmp_path / "acme" / "beside.py"
+    vision.mkdir(parents=True)
+    beside.write_text("ONE = 1\n")
+    (vision / "__init__.py").write_text(SOURCE)
+    (vision / "helper.py").write_text("ONE = 1\n")
+    install(tmp_path, "acme-vision", None, entry="it = acme.vision")
+    recipe = write_small(tmp_path, scorer={"use": "acme-vision:mine"}, extractor={"use": "acme-vision:mine"})
+    recipe["localizer"] = {"use": "acme-vision:mine"}
+
+    def code():
+        parts = assemble(read_recipe(recipe))
+        found = Fingerprint.of(parts, open_dataset(parts.recipe.data, 0)).root
+        return {key: value for key, value in found.items() if key.startswith("code.")}
+
+    before = code()
+    assert list(before) == ["code.acme.vision"]
+    beside.write_text("ONE = 2\n")
+    assert code() == before
+    (vision / "helper.py").write_text("ONE = 2\n")
+    assert code() != before
+    for name in ("acme.vision", "acme"):
+        sys.modules.pop(name, None)
