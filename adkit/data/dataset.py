@@ -74,7 +74,10 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
             categories.append(_category(one, table.calibration, seed, folds, groups))
         if pairs := shared_images(normal, members[0].test, equal):
             notes.warnings.append(shared_warning(name, pairs))
-        if keys := on_both_sides(normal, members[0].test, groups):
+        # A copy is to be removed, so that whatever it alone connects is separate: one remedy for each pair.
+        copies = {copy.id for _, copy in pairs}
+        others = [sample for sample in members[0].test if sample.id not in copies]
+        if keys := on_both_sides(normal, others, linked((*normal, *others), equal)):
             notes.warnings.append(separated_warning(name, keys))
     return Dataset(tuple(categories), tuple(map(writable, notes.warnings)), table.shares_images, dict(passed_over))
 

@@ -218,10 +218,10 @@ class _Judged:
     def warnings(self) -> Iterator[str]:
         yield from (f"left out, the mask of a good image: {reason}" for reason in self._unread_good)
         if self.unread:
-            one, shown = len(self.unread) == 1, some([f"{id}: {reason}" for id, reason in self.unread.items()], 3)
+            lone, shown = len(self.unread) == 1, some([f"{id}: {reason}" for id, reason in self.unread.items()], 3)
             yield (
-                f"{counted(len(self.unread), 'anomalous image')} {'has a mask' if one else 'have masks'} that cannot be "
-                f"read, and {'counts' if one else 'count'} in the image metrics alone: {shown}"
+                f"{counted(len(self.unread), 'anomalous image')} {'has a mask' if lone else 'have masks'} that cannot "
+                f"be read, and {'counts' if lone else 'count'} in the image metrics alone: {shown}"
             )
         found = self._measured
         if empty := [mask for mask, one in found.items() if not one.share]:

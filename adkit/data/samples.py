@@ -70,8 +70,8 @@ class Sample:
     kind: str
     """What the image shows: ``good``, a kind of defect such as ``crack``, or the name of a class."""
     mask: Path | None = None
-    """An image file whose values above ``[data] mask_threshold`` (default: 0) mark anomalous pixels, or a folder of such
-    files, whose union counts."""
+    """An image file whose values above ``mask_threshold`` mark anomalous pixels, or a folder of such files, whose union
+    counts."""
     group: str | None = None
     """The key of the part that the image shows, as ``[data] group`` or the data says; None: nobody says."""
 
