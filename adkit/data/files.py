@@ -91,7 +91,7 @@ def walk(
         for parent, folders, names in os.walk(start, onerror=fail):
             done.add(real + parent[len(start) :])
             kept = []
-            for name in folders:
+            for name in sorted(folders):
                 path = os.path.join(parent, name)
                 if path == without:
                     continue

@@ -198,6 +198,6 @@ def test_folder_of_masks_that_is_that_of_the_images_and_has_none(tmp_path: Path)
         save(tmp_path / f"good/{number}.png", photograph(number))
         save(tmp_path / f"bad/{number}.png", photograph(9 + number))
     assert problems(tmp_path, "bad") == (
-        f"masks: expected x.png, x_mask.png or mask_x.png in {tmp_path}/bad for bad/x.png, found 4 images, named 0.png, "
-        "1.png, 2.png and 1 more; rename the masks after their images",
+        f"masks: expected x.png, x_mask.png or mask_x.png in {tmp_path}/bad for bad/x.png, found 4 images, named "
+        "0.png, 1.png, 2.png and 1 more; rename the masks after their images",
     )

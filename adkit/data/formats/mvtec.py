@@ -101,23 +101,25 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
     samples = [sample for kind in folders_in(test) for sample in _samples(kind, root, notes)]
     if truth is None:
         return samples
-    places: dict[Path, PurePath] = {}
-    for kind in folders_in(test):
-        place = PurePath((child(truth, kind.name) or kind).name)
-        places |= {path: place / path.relative_to(kind) for path in images_under(kind)}
+    kinds = {kind.name: (child(truth, kind.name) or kind).name for kind in folders_in(test)}
+    places: dict[int, dict[Path, PurePath]] = {1: {}, 0: {}}
+    for sample in samples:
+        assert isinstance(sample.source, Path)
+        kind, *below = sample.source.relative_to(test).parts
+        places[sample.label][sample.source] = PurePath(kinds[kind], *below)
     masks = images_under(truth, notes.passed_over)
-    pairs = pair(places, masks, truth)
-    notes.problems.extend(pairs.problems)
-    notes.passed_over.update({str(mask): "mask of no image" for mask in pairs.unpaired})
-    if masks and not pairs.masks and not pairs.problems:
+    anomalous = pair(places[1], masks, truth)
+    normal = pair(places[0], anomalous.unpaired, truth)
+    problems = [*anomalous.problems, *normal.problems]
+    paired = anomalous.masks | normal.masks
+    notes.problems.extend(problems)
+    notes.passed_over.update({str(mask): "mask of no image" for mask in normal.unpaired})
+    if masks and not paired and not problems:
         notes.warnings.append(
             f"{name}: none of the images in {truth} is the mask of a test image: for test/crack/x.png "
             "it is ground_truth/crack/x.png or x_mask.png"
         )
-    return [
-        replace(sample, mask=pairs.masks.get(sample.source)) if isinstance(sample.source, Path) else sample
-        for sample in samples
-    ]
+    return [replace(sample, mask=paired.get(sample.source)) for sample in samples]  # type: ignore[arg-type]
 
 
 def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
