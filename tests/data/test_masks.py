@@ -227,7 +227,8 @@ def test_gray_map_is_refused_unless_its_threshold_is_set(tmp_path: Path) -> None
     slope = np.linspace(0, 255, 1024).astype(np.uint8).reshape(32, 32)
     assert refused(tmp_path / "a", [slope]) == (
         f"{tmp_path}/a/masks/0.png: expected a mask of two values, or of a few for classes, found many between black "
-        "and white: save it in black and white, or set data.mask_threshold to the value above which a pixel is anomalous",
+        "and white: save it in black and white, or set data.mask_threshold to the value above which a pixel is "
+        "anomalous",
     )
     assert not inspected(tmp_path / "b", [slope], mask_threshold=200).warnings
 

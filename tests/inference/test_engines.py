@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from adkit import UserError
 from adkit.inference.engines import ImageStream, outputs
 from adkit.inference.pipeline import Embedding, Member, ScoringPath
+from adkit.metrics import PixelMetrics
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
 from adkit.runner.evaluate import Scored, create_evaluator, shown_pixels, to_metric_grid
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
@@ -160,6 +161,19 @@ def test_padding_is_left_out_of_a_finer_grid():
     maps = torch.zeros(1, 8, 8)
     judged = Scored(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
     assert next(shown_pixels(judged, (4, 4), [False]))[0].shape == (1, 8, 4)
+
+
+def test_an_image_without_its_mask_adds_no_pixels():
+    maps = torch.arange(32.0).reshape(2, 4, 4)
+    judged = Scored(("a", "b"), torch.ones(2), torch.ones(2, 1), None, maps, maps > 20, None)
+    shown = list(shown_pixels(judged, (8, 8), [True, False]))
+    assert [(tuple(one.shape), tuple(mask.shape)) for one, mask in shown] == [((1, 0, 0),) * 2, ((1, 4, 4),) * 2]
+    pixels, alone = PixelMetrics(), PixelMetrics()
+    for one, mask in shown:
+        pixels.add(one.numpy(), mask.numpy())
+    alone.add(maps[1:].numpy(), (maps[1:] > 20).numpy())
+    assert pixels.counts().normal[:, 0].tolist() == [0, 5]
+    assert pixels.compute() == alone.compute()
 
 
 def test_maps_shrink_by_area():
