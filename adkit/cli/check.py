@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adkit.cli.options import RECIPE, add_set, parse_first
-from adkit.utils.text import counted
+from adkit.utils.text import counted, some
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -90,6 +90,10 @@ def check(
         cells = f"{level.grid[0]} × {level.grid[1]} {'cells' if level.spatial else 'cell'}"
         lines.append(f"  level      {name:<12} {cells} of {counted(level.channels, 'channel')}")
     lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
+    if dataset.passed_over:
+        lines.append(
+            f"  passed over {some([f'{n:,} × {kind}' for kind, n in sorted(dataset.passed_over.items())], 20)}"
+        )
     largest = max(len(category.train) for category in dataset.categories)
     scorer = parts.new_scorer()
     folds = max(len(category.folds) for category in dataset.categories)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
+from adkit.data.beside import masks_beside
 from adkit.data.duplicates import (
     equal_images,
     moved_warning,
@@ -15,19 +19,22 @@ from adkit.data.duplicates import (
     shared_images,
     shared_warning,
 )
+from adkit.data.file_types import PAGED
 from adkit.data.files import writable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
+from adkit.data.images import ImageError, decoding_threads, pages
 from adkit.data.masks import check_masks
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
 from adkit.errors import UserError
+from adkit.utils.text import counted, some
 
 Samples = TypeVar("Samples", bound=Sequence[Sample] | None)
 
 
 def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
-    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks of normal images.
+    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks.
 
     Images of one group, and images of equal content, are on the same side of every split. Where the layout itself puts
     them on both sides, calibration images are moved to training, because the promise on false alarms rests on images
@@ -43,7 +50,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     """
     notes = Notes()
     try:
-        found = [_checked(_grouped(one, table, notes), notes) for one in table.find(seed, notes)]
+        found = [_checked(_grouped(one, table, notes), table, notes) for one in _found(table, seed, notes)]
     except OSError as error:
         if error.filename is None:
             raise
@@ -53,7 +60,11 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
     # Where categories share their images, each has normal images of its own, and all have the same test images.
     together = [(table.root, found)] if table.shares_images else [(one.name, [one]) for one in found]
     categories: list[Category] = []
+    passed_over = Counter(notes.passed_over.values())
     for name, members in together:
+        if further := _further_pages(sample for one in members for sample in (*one.normal, *one.test)):
+            notes.warnings.append(_pages_warning(name, further))
+            passed_over["further page or frame"] += sum(further.values())
         normal = [sample for one in members for sample in (*one.normal, *(one.calibration or ()))]
         equal = equal_images((*normal, *members[0].test))
         groups = linked((*normal, *members[0].test), equal)
@@ -63,9 +74,12 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
             categories.append(_category(one, table.calibration, seed, folds, groups))
         if pairs := shared_images(normal, members[0].test, equal):
             notes.warnings.append(shared_warning(name, pairs))
-        if keys := on_both_sides(normal, members[0].test, groups):
+        # A copy is to be removed, so that whatever it alone connects is separate: one remedy for each pair.
+        copies = {copy.id for _, copy in pairs}
+        others = [sample for sample in members[0].test if sample.id not in copies]
+        if keys := on_both_sides(normal, others, linked((*normal, *others), equal)):
             notes.warnings.append(separated_warning(name, keys))
-    return Dataset(tuple(categories), tuple(map(writable, notes.warnings)), table.shares_images)
+    return Dataset(tuple(categories), tuple(map(writable, notes.warnings)), table.shares_images, dict(passed_over))
 
 
 def _unreadable(error: OSError) -> str:
@@ -76,10 +90,46 @@ def _unreadable(error: OSError) -> str:
     )
 
 
-def _checked(found: Found, notes: Notes) -> Found:
+def _found(table: DataTable, seed: int, notes: Notes) -> list[Found]:
+    return [masks_beside(one, notes, paired=table.has_masks) for one in table.find(seed, notes)]
+
+
+def _checked(found: Found, table: DataTable, notes: Notes) -> Found:
     if not found.normal:
         notes.problems.append(f"{found.name}: expected normal training images {found.expected}")
-    return replace(found, test=check_masks(found.name, found.test, notes))
+    anomalous = [sample for sample in found.test if sample.label]
+    if found.without_masks is not None and anomalous and all(sample.mask is None for sample in anomalous):
+        notes.problems.append(found.without_masks)
+
+    def checked(samples: Sequence[Sample]) -> list[Sample]:
+        return check_masks(found.name, samples, table.mask_threshold, notes)
+
+    calibration = None if found.calibration is None else checked(found.calibration)
+    return replace(found, normal=checked(found.normal), test=checked(found.test), calibration=calibration)
+
+
+def _further_pages(samples: Iterable[Sample]) -> dict[str, int]:
+    """Id of each image whose file has several pages or frames → how many there are behind the first."""
+    files = {one.source: one.id for one in samples if isinstance(one.source, Path)}
+    paged = [path for path in files if path.suffix.lower() in PAGED]
+    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-pages") as pool:
+        return {files[path]: count - 1 for path, count in zip(paged, pool.map(_pages, paged), strict=True) if count > 1}
+
+
+def _pages(path: Path) -> int:
+    try:
+        return pages(path)
+    except ImageError:
+        return 1  # the loader reports it
+
+
+def _pages_warning(name: str, further: Mapping[str, int]) -> str:
+    one = len(further) == 1
+    shown = some([f"{id}: {count + 1:,}" for id, count in further.items()], 3)
+    return (
+        f"{name}: {counted(len(further), 'image')} {'has' if one else 'have'} several pages or frames, of which the "
+        f"first alone is read ({shown}): save each that shows a part as a file of its own"
+    )
 
 
 def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:

@@ -1,19 +1,21 @@
-"""Finding images, subfolders and masks on disk, always in one order."""
+"""Finding images and subfolders on disk, always in one order; what is no image is passed over and counted."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
-from adkit.utils.text import counted
+from adkit.data.file_types import EXTENSIONS, NAMES
+from adkit.utils.text import counted, some
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
-"""What may follow ``000`` in the name of the mask of ``000.png``, the clearest first."""
 NORMAL_NAMES = ("good", "ok", "normal")
 _UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f\\]|\xc2[\x80-\x9f]")  # control characters, and what escapes begin with
+
+PassedOver = dict[str, str]
+"""Path of a file or folder → the kind of thing that it is instead of an image."""
 
 
 def printable(path: PurePath | str) -> str:
@@ -32,7 +34,7 @@ def writable(sentence: str) -> str:
     return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: PurePath) -> bool:
     """Whether a file's name is that of an image: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
     return not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
 
@@ -42,20 +44,81 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
-def images_under(folder: Path) -> list[Path]:
-    """Images in a folder and its subfolders, sorted by path, hidden folders left out.
+def images_under(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
+    """Images in a folder and its subfolders, sorted by path; links are followed, hidden folders left out.
+
+    Args:
+        passed_over: takes everything else that is there.
 
     Raises:
         OSError: one of the folders is there and cannot be read.
     """
-    return sorted(_walk(folder), key=lambda path: path.relative_to(folder).as_posix())
+    found = []
+    other = {} if passed_over is None else passed_over
+    for parent, names in walk(os.fspath(folder), _raise, other):
+        for name in names:
+            path = Path(parent, name)
+            if (kind := _kind(path)) is None:
+                found.append(path)
+            else:
+                other[os.fspath(path)] = kind
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in files)
-        yield from (path for path in paths if is_image(path) and path.is_file())
+def walk(
+    folder: str, fail: Callable[[OSError], None], passed_over: PassedOver | None = None, without: str | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder below ``folder``, itself included, with the names of its files; hidden ones are left out.
+
+    Links to folders are followed when all that lies below ``folder`` itself is done. A folder that several links lead
+    to is read once, and one that holds the link itself, or ``folder``, never: it would be read without end.
+
+    Args:
+        fail: called with the error where a folder cannot be listed.
+        passed_over: takes the folders that are left out.
+        without: a folder that is left out and not counted.
+    """
+    other = {} if passed_over is None else passed_over
+    top = os.path.realpath(folder)
+    done: set[str] = set()
+    starts = deque([folder])
+    while starts:
+        start = starts.popleft()
+        real = os.path.realpath(start)
+        if done and (real in done or _holds(real, top) or _holds(real, os.path.realpath(os.path.dirname(start)))):
+            other[start] = "link to a folder that is read already"
+            continue
+        for parent, folders, names in os.walk(start, onerror=fail):
+            done.add(real + parent[len(start) :])
+            kept = []
+            for name in sorted(folders):
+                path = os.path.join(parent, name)
+                if path == without:
+                    continue
+                if name.startswith("."):
+                    other[path] = "hidden"
+                elif os.path.islink(path):
+                    starts.append(path)
+                elif real + path[len(start) :] not in done:
+                    kept.append(name)
+                    if is_image(PurePath(name)):
+                        other[path] = "folder named like an image"
+            folders[:] = kept
+            yield parent, names
+
+
+def _holds(folder: str, other: str) -> bool:
+    """Whether ``other`` is ``folder`` or lies below it."""
+    return other == folder or other.startswith(os.path.join(folder, ""))
+
+
+def _kind(path: Path) -> str | None:
+    """What a file is instead of an image; None: it is one."""
+    if path.name.startswith("."):
+        return "hidden"
+    if not path.is_file():
+        return "link to nothing" if path.is_symlink() and not path.exists() else "neither file nor folder"
+    return None if is_image(path) else printable(path.suffix.lower()) or "file without extension"
 
 
 def _raise(error: OSError) -> None:
@@ -78,40 +141,22 @@ def child(folder: Path, *names: str) -> Path | None:
 
 
 def contents(folder: Path) -> str:
-    """The end of a sentence that says what was found in place of a folder of images."""
+    """The end of a sentence that says what was found in place of what was expected in a folder."""
     if not folder.exists():
         return "found no such folder"
     if not folder.is_dir():
         return "found a file of that name"
-    files = sum(1 for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    others: PassedOver = {}
+    if images := images_under(folder, others):
+        names = some([printable(image.relative_to(folder)) for image in images], 3)
+        return f"found {counted(len(images), 'image')}, named {names}"
+    files = [kind for kind in others.values() if kind != "hidden" and not kind.startswith("folder")]
     if not files:
         return "found an empty folder"
-    kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
-    none = "which is not an image" if files == 1 else "none of which is an image"
-    return f"found {counted(files, 'file')}, {none} ({kinds})"
+    none = "which is not an image" if len(files) == 1 else "none of which is an image"
+    return f"found {counted(len(files), 'file')} ({some(sorted({*files}), 3)}), {none} ({', '.join(NAMES)})"
 
 
 def named(root: str) -> str:
     """A root as the user wrote it, with the folder that it was looked up in where that matters."""
     return root if Path(root).expanduser().is_absolute() else f"{root} (below {Path.cwd()})"
-
-
-class MaskFolder:
-    """The masks of the images of one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._masks = {_stem(path.relative_to(folder)): path for path in images_under(folder)}
-
-    def of(self, image: Path) -> Path | None:
-        """The mask of an image, given by its path below the folder of images."""
-        stem = _stem(image)
-        names = (stem + suffix for suffix in MASK_SUFFIXES)
-        mask = next((self._masks[name] for name in names if name in self._masks), None)
-        if mask is None and (self._folder / stem).is_dir():
-            return self._folder / stem  # MVTec LOCO: a folder of masks for one image
-        return mask
-
-
-def _stem(path: Path) -> str:
-    return path.with_suffix("").as_posix()

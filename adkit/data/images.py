@@ -2,7 +2,7 @@
 
 Pillow's ``Image.open`` is avoided on purpose. It warns of large images through process-wide filters,
 which threads cannot change safely, its limit is a global that others may lift, and it tries every format that
-it knows, some of which start other programs. Here the first bytes choose among seven formats.
+it knows, some of which start other programs. Here the first bytes choose among the types of ``file_types``.
 """
 
 from __future__ import annotations
@@ -18,37 +18,22 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
+from adkit.data.file_types import HEAD, NAMES, reader_of
 from adkit.data.samples import ArrayItem, Source
+from adkit.utils.text import joined
 
 PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
 
-_READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"\xff\xd8\xff", JpegImageFile),
-    (b"BM", BmpImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),
-    (b"MM\0+", TiffImageFile),
-    (b"RIFF", WebPImageFile),
-    (b"GIF8", GifImageFile),
-    *((b"P%d" % kind, PpmImageFile) for kind in range(1, 7)),
-)
 _ORIENTATION = 0x0112
 
 
 class ImageError(Exception):
-    """A file that cannot be read as an image; ``reason`` ends the sentence "PATH: …"."""
+    """A file that cannot be read as an image; ``reason`` is a clause, which ends the sentence "PATH: …"."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -94,26 +79,32 @@ def image_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def pages(path: Path) -> int:
+    """Count the pages or frames of a file, of which ``read_image`` reads the first; raises ImageError."""
+    with _opened(path) as image:
+        return int(getattr(image, "n_frames", 1))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile]:
     """Open an image, not decoded yet; whatever fails until the end of the block is raised as ImageError."""
     try:
         with path.open("rb") as file:
-            yield _open(file)
+            yield _open(file, path.suffix)
     except ImageError:
         raise
     except Exception as error:  # decoders of broken files, and parsers of their headers, raise nearly anything
         raise ImageError(_reason(error)) from error
 
 
-def _open(file: BinaryIO) -> ImageFile:
-    head = file.read(16)
+def _open(file: BinaryIO, extension: str) -> ImageFile:
+    head = file.read(HEAD)
     file.seek(0)
     if not head:
         raise ImageError("the file is empty (0 bytes)")
-    reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
+    reader = reader_of(head, extension)
     if reader is None:
-        raise ImageError(f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with {head[:8]!r}")
+        raise ImageError(f"the file is not a {joined(NAMES, 'or')} image: it begins with {head[:8]!r}")
     image = reader(file)
     width, height = image.size
     if width * height > PIXEL_LIMIT:
@@ -172,3 +163,13 @@ def _from_floats(values: npt.NDArray[np.floating]) -> Image.Image:
     if not (low >= 0 and high <= 1):  # false for nan, too
         raise ImageError(f"a float image has values from {low:g} to {high:g}: expected 0 to 1")
     return Image.fromarray(values.astype(np.float32) * np.float32(255))
+
+
+def decoding_threads() -> int:
+    """The number of threads that decode at a time: one per core that this process may use, and at most eight.
+
+    More than eight would only wait for the disk.
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
+        return min(len(os.sched_getaffinity(0)), 8)
+    return min(os.cpu_count() or 1, 8)

@@ -7,7 +7,6 @@ address space to another, need everything pickled, and leave orphans behind when
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ import torch
 
 from adkit.data.files import writable
 from adkit.data.formats.base import MaskResize
-from adkit.data.images import ImageError, read_image
+from adkit.data.images import ImageError, decoding_threads, read_image
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
@@ -77,6 +76,7 @@ class Loader:
         targets: bool = False,
         metric_size: int | None = None,
         mask_resize: MaskResize = "nearest",
+        mask_threshold: float = 0,
     ) -> None:
         """
         Args:
@@ -84,6 +84,7 @@ class Loader:
             targets: whether batches carry labels, and masks where any of the samples has one.
             metric_size: side of the masks; default: that of the input.
             mask_resize: how masks come to that side, as ``View.mask`` has it.
+            mask_threshold: the value of a mask above which a pixel is anomalous.
         """
         self.samples = tuple(samples)
         self._view = view
@@ -92,6 +93,7 @@ class Loader:
         self._targets = targets
         self._metric_size = metric_size or view.size[0]
         self._mask_resize: MaskResize = mask_resize
+        self._mask_threshold = mask_threshold
         self._masks = targets and any(sample.mask is not None for sample in self.samples)
 
     def __len__(self) -> int:
@@ -104,7 +106,7 @@ class Loader:
         Raises:
             UserError: a mask does not fit its image.
         """
-        pool = ThreadPoolExecutor(_workers(), thread_name_prefix="adkit-decode")
+        pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-decode")
         try:
             window = _Window(pool, self._load, self.samples, self._batch_size)
             while len(window):
@@ -135,7 +137,7 @@ class Loader:
         size = (image.height, image.width)
         mask = None
         if self._masks and sample.label and sample.mask is not None:
-            drawn = read_mask(sample.mask)
+            drawn = read_mask(sample.mask, self._mask_threshold)
             if drawn.shape != size:
                 raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
             mask = self._view.mask(drawn, self._metric_size, self._mask_resize)
@@ -233,13 +235,3 @@ def groups_of(samples: Sequence[Sample]) -> tuple[str, ...] | None:
     if all(sample.group is None for sample in samples):
         return None
     return tuple(sample.id if sample.group is None else sample.group for sample in samples)
-
-
-def _workers() -> int:
-    """The number of decoding threads: one per core that this process may use, and at most eight.
-
-    More than eight would only wait for the disk.
-    """
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
-        return min(len(os.sched_getaffinity(0)), 8)
-    return min(os.cpu_count() or 1, 8)

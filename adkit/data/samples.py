@@ -70,7 +70,8 @@ class Sample:
     kind: str
     """What the image shows: ``good``, a kind of defect such as ``crack``, or the name of a class."""
     mask: Path | None = None
-    """An image file whose values above 0 mark anomalous pixels, or a folder of such files, whose union counts."""
+    """An image file whose values above ``mask_threshold`` mark anomalous pixels, or a folder of such files, whose union
+    counts."""
     group: str | None = None
     """The key of the part that the image shows, as ``[data] group`` or the data says; None: nobody says."""
 
@@ -117,3 +118,5 @@ class Dataset:
     warnings: tuple[str, ...]
     shared: bool
     """Whether the categories are classes of the same images, so that features of one serve all."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Kind of thing that lies among the images and is none, such as ``.txt`` → how many there are."""

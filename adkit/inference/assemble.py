@@ -90,8 +90,17 @@ class Assembled:
     def loader(self, samples: Sequence[Sample], bad: BadImages, batch_size: int, targets: bool) -> Loader:
         """Load ``samples`` in batches as the extractor takes them; with labels and masks if ``targets``."""
         size = self.metric_size if targets else None
-        how = self.recipe.data.mask_resize
-        return Loader(samples, self.view, batch_size, bad, targets=targets, metric_size=size, mask_resize=how)
+        data = self.recipe.data
+        return Loader(
+            samples,
+            self.view,
+            batch_size,
+            bad,
+            targets=targets,
+            metric_size=size,
+            mask_resize=data.mask_resize,
+            mask_threshold=data.mask_threshold or 0,
+        )
 
     def new_scorer(self) -> Scorer:
         """Build a scorer that is not fitted."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adkit.data.files import EXTENSIONS, writable
+from adkit.data.file_types import EXTENSIONS
+from adkit.data.files import walk, writable
 from adkit.errors import UserError
 
 PATIENCE = 10.0
@@ -138,8 +139,7 @@ class Watcher:
                 what = "there is no such folder" if missing else f"it cannot be read: {error.strerror}"
                 self._troubles[folder or error.filename] = what
 
-        for folder, folders, names in os.walk(root, onerror=fail):
-            folders[:] = [n for n in folders if not n.startswith(".") and os.path.join(folder, n) != self._without]
+        for folder, names in walk(root, fail, without=self._without):
             for name in names:
                 if name.lower().endswith(_ENDINGS) and not name.startswith("."):
                     path = os.path.join(folder, name)

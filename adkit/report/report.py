@@ -189,6 +189,8 @@ class Report(_Part):
     components: list[ComponentReport]
     images: ImageCounts
     unreadable: list[Unreadable]
+    passed_over: dict[str, int] = {}
+    """Kind of thing that lies among the images and is none, such as ``.txt`` or ``hidden`` → how many there are."""
     warnings: list[str]
 
     @classmethod

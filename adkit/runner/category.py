@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adkit.bootstrap import Tested, intervals
+from adkit.data.masks import read_mask
 from adkit.data.samples import Category, Sample
 from adkit.data.splits import hold_out
 from adkit.detector.fitted import FittedDetector
@@ -34,7 +35,7 @@ from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.threshold import Threshold
 from adkit.training.plan import split_of
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
-from adkit.utils.text import counted
+from adkit.utils.text import counted, some
 
 COLUMNS = ("category", "split", "id", "group", "kind", "label", "score", "p_value", "anomalous", "fold")
 """The columns of ``scores.csv``."""
@@ -246,11 +247,13 @@ def _doubts(category: Category, parts: Assembled, kept: Trial) -> Iterator[str]:
         yield f"no {kind} test images, so it has no image metrics and is left out of their mean"
     if test.pixel is None and any(sample.mask is not None for sample in category.test):
         yield "there are masks but no map, so there are no pixel metrics: name a spatial level in extractor.levels"
-    if test.unseen:
-        named = ", ".join(test.unseen[:3]) + ", …" * (len(test.unseen) > 3)
+    # What is empty as a whole has been said when the masks were checked.
+    masks, level = {sample.id: sample.mask for sample in category.test}, parts.recipe.data.mask_threshold or 0
+    cut = [id for id in test.unseen if (mask := masks[id]) is not None and read_mask(mask, level).any()]
+    if cut:
         yield (
             f"no anomalous pixel where the extractor looks (see data.crop, data.resize, data.metric_size) in "
-            f"{counted(len(test.unseen), 'anomalous image')}, counted as anomalous all the same: {named}"
+            f"{counted(len(cut), 'anomalous image')}, counted as anomalous all the same: {some(cut, 3)}"
         )
 
 

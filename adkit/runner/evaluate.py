@@ -64,6 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
+    An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
+
     ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them.
     """
     by_id = {sample.id: sample for sample in samples}
@@ -78,9 +80,10 @@ def evaluate(
         seen += (by_id[image] for image in scored.ids)
         if scored.masks is not None:
             empty = ~scored.masks.flatten(1).any(1)
-            unseen += (p for p, none in zip(scored.ids, empty.tolist(), strict=True) if none and by_id[p].label)
+            unseen += (p for p, none in zip(scored.ids, empty.tolist(), strict=True) if none and by_id[p].mask)
         if scored.maps is not None:
-            for maps, masks in without_padding(scored, parts.view.size):
+            maskless = [by_id[p].label == 1 and by_id[p].mask is None for p in scored.ids]
+            for maps, masks in shown_pixels(scored, parts.view.size, maskless):
                 pixel.add(maps.numpy(), masks.numpy())
             located = True
         found.append(replace(scored, maps=None, masks=None, regions=None))
@@ -191,14 +194,23 @@ def to_metric_grid(maps: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(maps[:, None], (size, size), mode=mode)[:, 0]
 
 
-def without_padding(scored: Scored, image_size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps and masks, (n, h, w) each, of what shows an image: the padding around it is neither right nor wrong."""
+def shown_pixels(
+    scored: Scored, image_size: tuple[int, int], maskless: Sequence[bool]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and masks, (n, h, w) each, of what shows an image: the padding around it is neither right nor wrong.
+
+    Args:
+        image_size: (height, width) of the extractor's input.
+        maskless: (b,) whether an image's mask is missing, so that it has no pixels: h = w = 0.
+    """
     assert scored.maps is not None and scored.masks is not None
-    if scored.regions is None:
+    height, width = scored.maps.shape[1:]
+    if scored.regions is None and not any(maskless):
         yield scored.maps, scored.masks
         return
-    height, width = scored.maps.shape[1:]
-    for one, mask, region in zip(scored.maps, scored.masks, scored.regions.tolist(), strict=True):
-        top, bottom = (round(edge * height / image_size[0]) for edge in region[::2])
-        left, right = (round(edge * width / image_size[1]) for edge in region[1::2])
+    whole = [(0, 0, *image_size)] * len(scored.ids)
+    regions = whole if scored.regions is None else scored.regions.tolist()
+    for one, mask, region, none in zip(scored.maps, scored.masks, regions, maskless, strict=True):
+        top, bottom = (0, 0) if none else (round(edge * height / image_size[0]) for edge in region[::2])
+        left, right = (0, 0) if none else (round(edge * width / image_size[1]) for edge in region[1::2])
         yield one[None, top:bottom, left:right], mask[None, top:bottom, left:right]

@@ -141,6 +141,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         warn(f"{counted(len(unreadable), 'image')} could not be read and {left_out}: {named}")
     _write_scores(ledger.run / "scores.csv", records)
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
+    report.passed_over.update(dataset.passed_over)
     report.write(ledger.run / "report.json")
     return report
 

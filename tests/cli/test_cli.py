@@ -85,6 +85,20 @@ def test_check_counts_images_and_memory(recipe, tmp_path):
     assert f"the fitted scorer holds {6 * 4 * (16 * 16 * 32 + 8 * 8 * 48) / 1000:.3g} kB" in done.stdout
 
 
+def test_check_counts_what_is_passed_over(recipe, stripes, tmp_path):
+    for name in ("notes.txt", "more.txt", ".DS_Store"):
+        (stripes / "stripes/train/good" / name).touch()
+    assert "  passed over 2 × .txt, 1 × hidden\n" in adkit("check", recipe, cwd=tmp_path).stdout
+
+
+def test_check_finds_a_truncated_mask(recipe, stripes, tmp_path):
+    mask = stripes / "stripes/ground_truth/square/001_mask.png"
+    mask.write_bytes(mask.read_bytes()[:-40])
+    done = adkit("check", recipe, cwd=tmp_path)
+    assert "warning: stripes: 1 anomalous image has a mask that cannot be read" in done.stdout
+    assert "6 to test (3 anomalous, 2 with a mask)" in done.stdout
+
+
 FAULTY = """
 from adkit.plugin import Component, Params, Scorer, hookimpl
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adkit.data.dataset import open_dataset
 from adkit.data.duplicates import equal_images
@@ -182,3 +183,37 @@ def test_seventy_thousand_small_images_within_seconds() -> None:
     start = time.process_time()
     assert equal_images(samples) == {"train#17": 0, "test#5000": 0}
     assert time.process_time() - start < 3  # 0.6 s when measured
+
+
+def test_further_pages_are_counted_and_told(tmp_path: Path) -> None:
+    for number in range(3):
+        black, gray = (Image.new("L", (8, 8), value) for value in (0, 50 + number))
+        (tmp_path / "good").mkdir(exist_ok=True)
+        black.save(tmp_path / f"good/{number}.tif", save_all=True, append_images=[gray, gray])
+    save(tmp_path / "good/3.png")
+    dataset = open_dataset(FolderTable(root=str(tmp_path), calibration=0), 0)
+    assert dataset.warnings == (
+        f"{tmp_path.name}: 3 images have several pages or frames, of which the first alone is read (good/0.tif: 3, "
+        "good/1.tif: 3, good/2.tif: 3): save each that shows a part as a file of its own",
+    )
+    assert dataset.passed_over == {"further page or frame": 6}
+
+
+def test_what_is_passed_over_is_counted_once(tmp_path: Path) -> None:
+    category = mvtec(tmp_path)
+    for folder in ("train/good", "test/crack", "ground_truth/crack"):
+        (category / folder / "notes.txt").touch()
+    assert open_dataset(MvtecTable(root=str(tmp_path)), 0).passed_over == {".txt": 3}
+
+
+def test_a_pair_of_copies_of_two_groups_has_one_remedy(tmp_path: Path) -> None:
+    category = mvtec(tmp_path)
+    for number in range(3):
+        (category / f"train/good/{number}.png").rename(category / f"train/good/a{number}.png")
+    shutil.copy(category / "train/good/a1.png", category / "test/good/b1.png")
+    save(category / "test/good/b2.png", 90)
+    table = MvtecTable(root=str(tmp_path), group="/([ab]?)\\d", group_missing="own")
+    assert open_dataset(table, 0).warnings == (
+        "tile: 1 test image is among the training images too, which inflates the metrics; remove one of each pair: "
+        "tile/test/good/b1.png = tile/train/good/a1.png",
+    )

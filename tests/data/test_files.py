@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adkit.data.dataset import open_dataset
-from adkit.data.files import printable, writable
+from adkit.data.files import contents, images_under, printable, writable
 from adkit.data.formats.arrays import ArraysTable
 from adkit.data.formats.base import DataTable
 from adkit.data.formats.classes import ClassesTable
@@ -160,3 +161,94 @@ def test_class_whose_name_is_not_utf8(tmp_path: Path) -> None:
         r"\xe9",
         [(r"test/\xe9/0.png", 0)],
     )
+
+
+links = pytest.mark.skipif(os.name == "nt", reason="links need privileges there")
+
+
+def passed_over(folder: Path) -> tuple[list[str], dict[str, int]]:
+    other: dict[str, str] = {}
+    images = [path.relative_to(folder).as_posix() for path in images_under(folder, other)]
+    return images, dict(Counter(other.values()))
+
+
+@links
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    save(tmp_path / "batches/monday/deep/0.png")
+    save(tmp_path / "good/1.png")
+    (tmp_path / "good/monday").symlink_to(tmp_path / "batches/monday")
+    assert passed_over(tmp_path / "good") == (["1.png", "monday/deep/0.png"], {})
+
+
+@links
+def test_link_in_a_folder_that_is_itself_a_link(tmp_path: Path) -> None:
+    save(tmp_path / "batches/monday/0.png")
+    (tmp_path / "week").mkdir()
+    (tmp_path / "week/day").symlink_to(Path("../batches/monday"))
+    (tmp_path / "good").symlink_to("week")
+    assert passed_over(tmp_path / "good") == (["day/0.png"], {})
+
+
+@links
+@pytest.mark.parametrize("target", [".", "..", "../..", "../sub", "sub"])
+def test_links_that_lead_back_are_not_followed(tmp_path: Path, target: str) -> None:
+    save(tmp_path / "bad/9.png")
+    save(tmp_path / "good/sub/0.png")
+    (tmp_path / "good/sub/again").symlink_to(target if target != "sub" else tmp_path / "good/sub")
+    assert passed_over(tmp_path / "good") == (["sub/0.png"], {"link to a folder that is read already": 1})
+
+
+@links
+def test_a_folder_that_two_links_lead_to_is_read_once(tmp_path: Path) -> None:
+    save(tmp_path / "other/0.png")
+    (tmp_path / "good").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "good" / name).symlink_to(tmp_path / "other")
+    assert passed_over(tmp_path / "good") == (["a/0.png"], {"link to a folder that is read already": 1})
+
+
+@links
+def test_folders_that_link_to_one_another_are_read_once(tmp_path: Path) -> None:
+    for one in range(12):
+        save(tmp_path / f"good/{one}/0.png")
+    for one in range(12):
+        for other in range(12):
+            (tmp_path / f"good/{one}/to{other}").symlink_to(tmp_path / f"good/{other}")
+    images, other_things = passed_over(tmp_path / "good")
+    assert (len(images), other_things) == (12, {"link to a folder that is read already": 144})
+
+
+@posix
+def test_everything_that_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
+    save(tmp_path / "0.png")
+    save(tmp_path / "x.png/1.png")
+    for name in (".hidden.png", "notes.txt", "more.TXT", "Thumbs.db", "scan.dcm", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert passed_over(tmp_path) == (
+        ["0.png", "x.png/1.png"],
+        {
+            "hidden": 2,
+            ".txt": 2,
+            ".db": 1,
+            ".dcm": 1,
+            "file without extension": 1,
+            "link to nothing": 1,
+            "neither file nor folder": 1,
+            "folder named like an image": 1,
+        },
+    )
+
+
+def test_what_lies_in_place_of_images(tmp_path: Path) -> None:
+    assert contents(tmp_path) == "found an empty folder"
+    (tmp_path / "scan.dcm").touch()
+    assert contents(tmp_path) == (
+        "found 1 file (.dcm), which is not an image (PNG, JPEG, TIFF, BMP, WebP, GIF, PPM, JPEG 2000, AVIF, QOI, PCX, "
+        "SGI, Sun, PSD, TGA)"
+    )
+    for name in "abcd":
+        save(tmp_path / "deep" / f"{name}.png")
+    assert contents(tmp_path) == "found 4 images, named deep/a.png, deep/b.png, deep/c.png and 1 more"

@@ -186,7 +186,8 @@ def test_zero_bytes(tmp_path: Path) -> None:
 def test_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html><body>404")
     assert reason(tmp_path / "a.png") == (
-        "not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with b'<html><b'"
+        "the file is not a PNG, JPEG, TIFF, BMP, WebP, GIF, PPM, JPEG 2000, AVIF, QOI, PCX, SGI, Sun, PSD or TGA "
+        "image: it begins with b'<html><b'"
     )
 
 

@@ -93,6 +93,17 @@ def test_threads_may_share_a_detector(detector, stripes):
     assert found == [[score] * 5 for score in expected]
 
 
+def test_a_file_that_is_no_image_is_said_to_be_none(detector, tmp_path):
+    (tmp_path / "a.png").write_text("<html>")
+    with pytest.raises(UserError) as caught:
+        detector.predict([tmp_path / "a.png"])
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.png'}: expected an image that can be read, found that the file is not a PNG, JPEG, TIFF, BMP, "
+        "WebP, GIF, PPM, JPEG 2000, AVIF, QOI, PCX, SGI, Sun, PSD or TGA image: it begins with b'<html>'; fix it or "
+        "leave it out"
+    )
+
+
 def test_an_unreadable_image_is_named(detector, image, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(image.read_bytes()[:200])

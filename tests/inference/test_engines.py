@@ -10,8 +10,9 @@ from ignite.engine import Engine
 from adkit import UserError
 from adkit.inference.engines import ImageStream, outputs
 from adkit.inference.pipeline import Embedding, Member, Pipeline
+from adkit.metrics import PixelMetrics
 from adkit.plugin import Batch, Context, Features, Geometry, Level, Scores
-from adkit.runner.evaluate import Scored, create_evaluator, to_metric_grid, without_padding
+from adkit.runner.evaluate import Scored, create_evaluator, shown_pixels, to_metric_grid
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
 
 LEVEL = Level(3, (2, 2), Geometry.covering((2, 2), (4, 4)))
@@ -151,7 +152,7 @@ def test_score_that_is_not_finite_names_the_image():
 def test_padding_is_left_out():
     maps = torch.tensor([[[9.0, 1, 1, 9], [9, 2, 2, 9]]]).repeat_interleave(2, 1)  # (1, 4, 4), sides are padding
     judged = Scored(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
-    ((shown, mask),) = without_padding(judged, (4, 4))
+    ((shown, mask),) = shown_pixels(judged, (4, 4), [False])
     assert shown.tolist() == [[[1, 1], [1, 1], [2, 2], [2, 2]]]
     assert mask.tolist() == [[[False, False], [False, False], [True, True], [True, True]]]
 
@@ -159,7 +160,20 @@ def test_padding_is_left_out():
 def test_padding_is_left_out_of_a_finer_grid():
     maps = torch.zeros(1, 8, 8)
     judged = Scored(("a",), torch.ones(1), torch.ones(1, 1), None, maps, maps > 1, torch.tensor([[0, 1, 4, 3]]))
-    assert next(without_padding(judged, (4, 4)))[0].shape == (1, 8, 4)
+    assert next(shown_pixels(judged, (4, 4), [False]))[0].shape == (1, 8, 4)
+
+
+def test_an_image_without_its_mask_adds_no_pixels():
+    maps = torch.arange(32.0).reshape(2, 4, 4)
+    judged = Scored(("a", "b"), torch.ones(2), torch.ones(2, 1), None, maps, maps > 20, None)
+    shown = list(shown_pixels(judged, (8, 8), [True, False]))
+    assert [(tuple(one.shape), tuple(mask.shape)) for one, mask in shown] == [((1, 0, 0),) * 2, ((1, 4, 4),) * 2]
+    pixels, alone = PixelMetrics(), PixelMetrics()
+    for one, mask in shown:
+        pixels.add(one.numpy(), mask.numpy())
+    alone.add(maps[1:].numpy(), (maps[1:] > 20).numpy())
+    assert pixels.counts().normal[:, 0].tolist() == [0, 5]
+    assert pixels.compute() == alone.compute()
 
 
 def test_maps_shrink_by_area():

@@ -68,6 +68,14 @@ def test_a_file_is_given_once_when_two_looks_agree(folder):
     assert watched.look(5) == [("a.png", True)]
 
 
+def test_links_to_folders_are_followed(folder, tmp_path):
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera/a.jfif").write_bytes(encoded(0, "JPEG"))
+    (folder / "link").symlink_to(tmp_path / "camera")
+    (folder / "back").symlink_to(folder)
+    assert Watch(folder).look() == [("a.jfif", True)]
+
+
 def test_a_file_that_still_grows_is_waited_for(folder):
     data, watched = encoded(0), Watch(folder)
     for end in range(100, len(data), 1000):

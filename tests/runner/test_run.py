@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import adkit
@@ -152,6 +153,40 @@ def test_defects_outside_the_crop_are_warned_of(small_recipe):
     small_recipe["data"]["metric_size"] = 8
     warnings = adkit.run(small_recipe).warnings
     assert any("no anomalous pixel where the extractor looks" in text for text in warnings)
+
+
+def test_an_empty_mask_is_not_blamed_on_the_crop(small_recipe, stripes):
+    mask = stripes / "stripes/ground_truth/square/001_mask.png"
+    Image.new("L", (48, 48)).save(mask)
+    warnings = adkit.run(small_recipe).warnings
+    assert (
+        f"stripes: 1 mask of anomalous images is empty: no value is above 0 ({mask}): draw the defects, or name other "
+        "masks" in warnings
+    )
+    assert not any("where the extractor looks" in text for text in warnings)
+
+
+def test_an_image_with_a_truncated_mask_counts_in_the_image_metrics_alone(small_recipe, stripes):
+    whole = adkit.run(small_recipe)
+    mask = stripes / "stripes/ground_truth/square/001_mask.png"
+    mask.write_bytes(mask.read_bytes()[:-40])
+    truncated = adkit.run(small_recipe)
+    mask.unlink()
+    (stripes / "stripes/test/square/001.png").unlink()
+    without = adkit.run(small_recipe)
+    of_whole, found, rest = (run.categories["stripes"] for run in (whole, truncated, without))
+    assert found.images == of_whole.images
+    assert found.metrics["image_auroc"] == of_whole.metrics["image_auroc"]
+    assert found.metrics["pixel_auroc"] == rest.metrics["pixel_auroc"] != of_whole.metrics["pixel_auroc"]
+    assert found.metrics["pixel_aupro"] == rest.metrics["pixel_aupro"]
+    (warning,) = (text for text in truncated.warnings if "001_mask.png" in text)
+    assert f"stripes/test/square/001.png: its mask {mask}: the file is truncated (" in warning
+
+
+def test_what_is_passed_over_is_in_the_report(small_recipe, stripes):
+    for name in ("notes.txt", "more.txt", ".DS_Store"):
+        (stripes / "stripes/train/good" / name).touch()
+    assert adkit.run(small_recipe).passed_over == {".txt": 2, "hidden": 1}
 
 
 def test_a_single_override_may_be_a_string(small_recipe):

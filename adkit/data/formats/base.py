@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from adkit.data.files import PassedOver
 from adkit.data.groups import is_expression, keys_by
 from adkit.data.samples import Sample
 from adkit.plugin.params import Params
@@ -47,6 +48,13 @@ class DataTable(Params, ABC):
         default="nearest",
         description="when a pixel of that grid is anomalous. nearest: where the mask's pixel nearest to its center is; "
         "area: where any pixel that it covers is",
+    )
+    mask_threshold: float | None = Field(
+        default=None,
+        ge=0,
+        lt=65535,
+        description="value of a mask above which a pixel is anomalous; default: 0, with a warning where masks have "
+        "many values",
     )
     batch_size: int = Field(default=32, ge=1, le=65536, description="images in memory at a time")
     calibration: float = Field(
@@ -88,6 +96,8 @@ class DataTable(Params, ABC):
 
     has_columns: ClassVar[bool] = False
     """Whether ``group`` may name a column of the data."""
+    has_masks: ClassVar[bool] = True
+    """Whether anomalous images may have masks."""
 
     @abstractmethod
     def find(self, seed: int, notes: Notes) -> list[Found]:
@@ -114,6 +124,8 @@ class Found:
     """Images that the layout itself sets apart for calibration; None where it sets none apart."""
     test_share: float = 0.0
     """Share of the normal images to test on instead, where the layout sets none of them apart for the test."""
+    without_masks: str | None = None
+    """The problem where no anomalous image has a mask, though the recipe names masks."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +134,5 @@ class Notes:
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=dict)
+    """Everything that lies among the images and is none."""

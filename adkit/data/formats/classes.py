@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ from adkit.utils.text import missing
 
 class ClassesTable(DataTable):
     """``<root>/train/<class>/…`` and ``<root>/test/<class>/…``."""
+
+    has_masks: ClassVar[bool] = False
 
     format: Literal["classes"] = Field(default="classes", description="a folder per class")
     normal: str | tuple[str, ...] = Field(
@@ -60,8 +62,8 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
         ]
         notes.problems.extend(problems)
         wanted = [] if problems else [names]
-    trained = {name: _samples(classes[name], root) for names in wanted for name in names}
-    normal = [sample for folder in folders_in(test) for sample in _samples(folder, root)]
+    trained = {name: _samples(classes[name], root, notes) for names in wanted for name in names}
+    normal = [sample for folder in folders_in(test) for sample in _samples(folder, root, notes)]
     anomalous = [replace(sample, label=1) for sample in normal]  # made once, however many categories
     return [
         Found(
@@ -74,6 +76,6 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
     ]
 
 
-def _samples(folder: Path, root: Path) -> list[Sample]:
-    kind = printable(folder.name)
-    return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in images_under(folder)]
+def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
+    kind, images = printable(folder.name), images_under(folder, notes.passed_over)
+    return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in images]

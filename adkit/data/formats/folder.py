@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from adkit.data.files import MaskFolder, contents, images_under, named, printable
+from adkit.data.files import contents, images_under, named, printable
 from adkit.data.formats.base import DataTable, Found, Notes
+from adkit.data.pairing import pair
 from adkit.data.samples import NORMAL_KIND, Sample
 
 
@@ -47,19 +48,29 @@ def find_folder(table: FolderTable, notes: Notes) -> list[Found]:
             f"root: expected a folder of images at {named(table.root)}, {contents(root)}; check the path"
         )
         return []
-    train = _normal(table, table.normal, root)
+    train = _normal(table, table.normal, root, notes)
     anomalous = _anomalous(table, root, notes)
     good: list[Sample] = []
     if table.test_normal is not None:
         _expect_images(root / table.test_normal, "test_normal", notes)
-        good = _normal(table, table.test_normal, root)
+        good = _normal(table, table.test_normal, root, notes)
     share = table.test_share if anomalous and table.test_normal is None else 0.0
     expected = f"in {root / table.normal}, {contents(root / table.normal)}"
-    return [Found(printable(root.resolve().name), train, [*good, *anomalous], expected, test_share=share)]
+    without_masks = None
+    if table.masks is not None:
+        drawn = root / table.masks
+        without_masks = (
+            f"masks: expected x.png, x_mask.png or mask_x.png in {drawn} for {table.anomalous}/x.png, "
+            f"{contents(drawn)}; rename the masks after their images"
+        )
+    name = printable(root.resolve().name)
+    test = [*good, *anomalous]
+    return [Found(name, train, test, expected, test_share=share, without_masks=without_masks)]
 
 
-def _normal(table: FolderTable, name: str, root: Path) -> list[Sample]:
-    return [Sample(printable(path.relative_to(root)), path, 0, NORMAL_KIND) for path in _images(table, name, root)]
+def _normal(table: FolderTable, name: str, root: Path, notes: Notes) -> list[Sample]:
+    images = _images(table, name, root, notes)
+    return [Sample(printable(path.relative_to(root)), path, 0, NORMAL_KIND) for path in images]
 
 
 def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
@@ -69,32 +80,39 @@ def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
         return []
     folder = root / table.anomalous
     _expect_images(folder, "anomalous", notes)
-    masks = drawn = None
+    images = _images(table, table.anomalous, root, notes)
+    masks: dict[Path, Path] = {}
     if table.masks is not None:
         drawn = root / table.masks
         _expect_images(drawn, "masks", notes)
-        masks = MaskFolder(drawn)
+        masks = _masks(images, folder, drawn, notes)
     samples = []
-    for path in _images(table, table.anomalous, root):
+    for path in images:
         below = path.relative_to(folder)
         kind = below.parts[0] if len(below.parts) > 1 else folder.resolve().name
-        mask = masks.of(below) if masks else None
-        samples.append(Sample(printable(path.relative_to(root)), path, 1, printable(kind), mask))
-    if drawn is not None and samples and all(sample.mask is None for sample in samples):
-        notes.problems.append(
-            f"masks: expected x.png or x_mask.png in {drawn} for {table.anomalous}/x.png, {contents(drawn)}; "
-            "rename the masks after their images"
-        )
+        samples.append(Sample(printable(path.relative_to(root)), path, 1, printable(kind), masks.get(path)))
     return samples
 
 
-def _images(table: FolderTable, name: str, root: Path) -> list[Path]:
+def _masks(images: list[Path], folder: Path, drawn: Path, notes: Notes) -> dict[Path, Path]:
+    """Find the masks of images below ``folder`` in the folder ``drawn``."""
+    if drawn.resolve() == folder.resolve():
+        return {}  # they lie beside their images, and are found there whatever the format
+    there = [mask for mask in images_under(drawn, notes.passed_over) if mask not in set(images)]
+    pairs = pair({image: image.relative_to(folder) for image in images}, there, drawn)
+    notes.problems.extend(pairs.problems)
+    notes.passed_over.update({str(mask): "mask of no image" for mask in pairs.unpaired})
+    return pairs.masks
+
+
+def _images(table: FolderTable, name: str, root: Path, notes: Notes) -> list[Path]:
     """Find the images below a subfolder, without those in another of the table's folders inside it."""
     folder = root / name
     names = (table.normal, table.anomalous, table.masks, table.test_normal)
     others = [root / other for other in names if other is not None and root / other != folder]
     inside = [other for other in others if other.is_relative_to(folder)]
-    return [path for path in images_under(folder) if not any(map(path.is_relative_to, inside))]
+    found = images_under(folder, notes.passed_over)
+    return [path for path in found if not any(map(path.is_relative_to, inside))]
 
 
 def _expect_images(folder: Path, key: str, notes: Notes) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import Field
 
 from adkit.data.files import (
     NORMAL_NAMES,
-    MaskFolder,
     child,
     contents,
     folders_in,
@@ -19,6 +19,7 @@ from adkit.data.files import (
     printable,
 )
 from adkit.data.formats.base import DataTable, Found, Notes
+from adkit.data.pairing import pair
 from adkit.data.samples import NORMAL_KIND, Sample
 from adkit.utils.text import missing, some
 
@@ -80,10 +81,10 @@ def _category(folder: Path, root: Path, notes: Notes) -> Found:
     kept = child(validation, *NORMAL_NAMES) if validation else None  # as MVTec LOCO has it
     return Found(
         name=name,
-        normal=_samples(normal, root) if normal.is_dir() else [],
+        normal=_samples(normal, root, notes) if normal.is_dir() else [],
         test=_test(name, folder, root, notes),
         expected=f"in {normal} (or ok, normal), {contents(normal)}",
-        calibration=_samples(kept, root) if kept else None,
+        calibration=_samples(kept, root, notes) if kept else None,
     )
 
 
@@ -97,28 +98,38 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
             f"(good, crack, …): {some([path.name for path in loose])}"
         )
     truth = child(folder, "ground_truth", "groundtruth", "masks")
-    samples: list[Sample] = []
-    for kind in folders_in(test):
-        masks = child(truth, kind.name) if truth else None
-        samples += _samples(kind, root, masks)
-    if truth and images_under(truth) and all(sample.mask is None for sample in samples):
+    samples = [sample for kind in folders_in(test) for sample in _samples(kind, root, notes)]
+    if truth is None:
+        return samples
+    kinds = {kind.name: (child(truth, kind.name) or kind).name for kind in folders_in(test)}
+    places: dict[int, dict[Path, PurePath]] = {1: {}, 0: {}}
+    for sample in samples:
+        assert isinstance(sample.source, Path)
+        kind, *below = sample.source.relative_to(test).parts
+        places[sample.label][sample.source] = PurePath(kinds[kind], *below)
+    masks = images_under(truth, notes.passed_over)
+    anomalous = pair(places[1], masks, truth)
+    normal = pair(places[0], anomalous.unpaired, truth)
+    problems = [*anomalous.problems, *normal.problems]
+    paired = anomalous.masks | normal.masks
+    notes.problems.extend(problems)
+    notes.passed_over.update({str(mask): "mask of no image" for mask in normal.unpaired})
+    if masks and not paired and not problems:
         notes.warnings.append(
             f"{name}: none of the images in {truth} is the mask of a test image: for test/crack/x.png "
             "it is ground_truth/crack/x.png or x_mask.png"
         )
-    return samples
+    return [replace(sample, mask=paired.get(sample.source)) for sample in samples]  # type: ignore[arg-type]
 
 
-def _samples(folder: Path, root: Path, masks: Path | None = None) -> list[Sample]:
+def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
     normal = folder.name.casefold() in NORMAL_NAMES
-    lookup = MaskFolder(masks) if masks else None
     return [
         Sample(
             id=printable(path.relative_to(root)),
             source=path,
             label=0 if normal else 1,
             kind=NORMAL_KIND if normal else printable(folder.name),
-            mask=lookup.of(path.relative_to(folder)) if lookup else None,
         )
-        for path in images_under(folder)
+        for path in images_under(folder, notes.passed_over)
     ]

@@ -112,7 +112,38 @@ def test_masks_without_anomalous_images(tmp_path: Path) -> None:
 def test_masks_of_which_none_has_the_name_of_an_image(tmp_path: Path) -> None:
     parts(tmp_path)
     for mask in (tmp_path / "masks").iterdir():
+        mask.rename(mask.with_name(f"defect{mask.name}"))
+    assert problems(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks")) == (
+        f"masks: expected x.png, x_mask.png or mask_x.png in {tmp_path / 'masks'} for bad/x.png, found 2 images, named "
+        "defect0.png, defect1.png; rename the masks after their images",
+    )
+
+
+def test_masks_named_before_their_images(tmp_path: Path) -> None:
+    parts(tmp_path)
+    for mask in (tmp_path / "masks").iterdir():
         mask.rename(mask.with_name(f"mask_{mask.name}"))
-    (problem,) = problems(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
-    assert problem.startswith(f"masks: expected x.png or x_mask.png in {tmp_path / 'masks'} for bad/x.png, ")
-    assert problem.endswith("rename the masks after their images")
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"))
+    assert [s.mask for s in category.test if s.label] == [tmp_path / f"masks/mask_{number}.png" for number in range(2)]
+
+
+def test_masks_in_the_root_among_everything(tmp_path: Path) -> None:
+    parts(tmp_path)
+    for number in range(2):
+        (tmp_path / f"masks/{number}.png").rename(tmp_path / f"{number}_mask.png")
+    category = only(FolderTable(root=str(tmp_path), anomalous="bad", masks="."))
+    assert [s.mask for s in category.test if s.label] == [tmp_path / f"{number}_mask.png" for number in range(2)]
+
+
+def test_masks_of_no_image_are_counted(tmp_path: Path) -> None:
+    parts(tmp_path)
+    save(tmp_path / "masks/7.png", 0)
+    dataset = open_dataset(FolderTable(root=str(tmp_path), anomalous="bad", masks="masks"), 0)
+    assert dataset.passed_over == {"mask of no image": 1}
+
+
+@pytest.mark.parametrize("extension", ["jfif", "jpe", "dib", "pnm"])
+def test_images_of_every_extension_are_fitted_on(tmp_path: Path, extension: str) -> None:
+    for number in range(4):
+        save(tmp_path / "good" / f"{number}.{'png' if number < 2 else extension}", 10 + number)
+    assert len(only(FolderTable(root=str(tmp_path), calibration=0)).train) == 4

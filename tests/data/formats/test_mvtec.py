@@ -80,6 +80,13 @@ def test_names_of_masks(tmp_path: Path, suffix: str) -> None:
     assert only(tmp_path).test[1].mask == tmp_path / f"tile/ground_truth/crack/1{suffix}.png"
 
 
+def test_masks_of_all_kinds_in_one_folder(tmp_path: Path) -> None:
+    truth = mvtec(tmp_path) / "ground_truth"
+    for number in range(2):
+        (truth / f"crack/{number}_mask.png").rename(truth / f"{number}_mask.png")
+    assert [s.mask for s in only(tmp_path).test if s.label] == [truth / f"{number}_mask.png" for number in range(2)]
+
+
 def test_mask_of_another_extension(tmp_path: Path) -> None:
     truth = mvtec(tmp_path) / "ground_truth" / "crack"
     (truth / "0_mask.png").unlink()
@@ -198,7 +205,8 @@ def test_folder_of_files_that_are_no_images(tmp_path: Path) -> None:
     for path in good.iterdir():
         path.rename(path.with_suffix(".dcm"))
     assert problems(tmp_path)[0].endswith(
-        "found 3 files, none of which is an image (bmp, gif, jpeg, jpg, pgm, png, ppm, tif, tiff, webp)"
+        "found 3 files (.dcm), none of which is an image (PNG, JPEG, TIFF, BMP, WebP, GIF, PPM, JPEG 2000, AVIF, QOI, "
+        "PCX, SGI, Sun, PSD, TGA)"
     )
 
 
