@@ -34,8 +34,9 @@ from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import Trunks, TrunkSource, shared_trunks
 from adkit.training.plan import require_trainable
-from adkit.utils.environment import git_state, peak_memory_bytes, versions
+from adkit.utils.environment import peak_memory_bytes, versions
 from adkit.utils.progress import Display
+from adkit.utils.revision import revision
 from adkit.utils.text import counted, did_you_mean, some
 
 logger = logging.getLogger("adkit")
@@ -308,7 +309,7 @@ def _report(
         timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
         peak_memory_bytes=peak_memory_bytes(),
         versions=versions(),
-        git=git_state(),
+        git=revision(Path()),
         seed=recipe.run.seed,
         device=parts.context.device,
         precision=parts.context.precision,
