@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from adkit.utils.text import counted
 
@@ -13,23 +12,6 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp
 MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
 """What may follow ``000`` in the name of the mask of ``000.png``, the clearest first."""
 NORMAL_NAMES = ("good", "ok", "normal")
-_UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f\\]|\xc2[\x80-\x9f]")  # control characters, and what escapes begin with
-
-
-def printable(path: PurePath | str) -> str:
-    r"""A path or name as text that can be printed and written to any file, with forward slashes.
-
-    A name may be any bytes on Linux: those that are not UTF-8, control characters and the backslash become ``\xe9``
-    and the like, so that two names never become one.
-    """
-    name = os.fsencode(path if isinstance(path, str) else path.as_posix())
-    escaped = _UNPRINTABLE.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), name)
-    return escaped.decode("utf-8", "backslashreplace")
-
-
-def writable(sentence: str) -> str:
-    """A sentence that may quote paths, as text that can be written to any file."""
-    return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_image(path: Path) -> bool:

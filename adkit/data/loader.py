@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adkit.data.files import writable
 from adkit.data.formats.base import MaskResize
 from adkit.data.images import ImageError, read_image
 from adkit.data.masks import read_mask, size_problem
@@ -26,6 +25,7 @@ from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
 from adkit.plugin.types import Batch
+from adkit.utils.escapes import harmless
 from adkit.utils.text import counted, some
 
 
@@ -37,7 +37,7 @@ class BadImages:
         self._reasons: dict[str, str] = {}
 
     def add(self, id: str, reason: str) -> None:
-        self._reasons[id] = writable(reason)
+        self._reasons[id] = harmless(reason)
 
     @property
     def reasons(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
 from adkit.predict.rows import Row
 from adkit.predict.watch import Watcher
+from adkit.utils.escapes import harmless, printable
 from adkit.utils.text import counted, some
 
 T = TypeVar("T")
@@ -78,8 +79,8 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
 
 
 def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
-    """Map each image to the key of its part, which ``expression`` finds in its path, as ``[data] group`` does in its
-    id.
+    """Map each image to the key of its part, which ``expression`` finds in its path as rows have it, as
+    ``[data] group`` does in its id.
 
     Raises:
         UserError: the expression is not one, or does not find a part in some of the paths.
@@ -88,7 +89,7 @@ def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
         key = keys_by(expression)
     except ValueError as error:
         raise UserError(f"--group: {error}") from error
-    found = {path: key(path.as_posix()) for path in paths}
+    found = {path: key(printable(path)) for path in paths}
     if missing := [str(path) for path, group in found.items() if group is None]:
         raise UserError(
             f"--group: expected a part in every path by {expression!r}, found none in {counted(len(missing), 'path')} "
@@ -160,10 +161,10 @@ def _rows(detector: Detector, paths: Sequence[Path], heatmaps: Heatmaps | None) 
 
     def row(number: int, path: Path) -> Row:
         if number in reasons:
-            return Row(str(path), error=reasons[number])
+            return Row(printable(path), error=harmless(reasons[number]))
         place = next(places)
         return Row(
-            path=str(path),
+            path=printable(path),
             score=float(found.scores[place]),
             p_value=None if found.p_values is None else float(found.p_values[place]),
             anomalous=None if found.anomalous is None else bool(found.anomalous[place]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from adkit.training.plan import require_trainable
 from adkit.utils.environment import peak_memory_bytes, versions
 from adkit.utils.progress import Display
 from adkit.utils.revision import revision
+from adkit.utils.table import row_writer
 from adkit.utils.text import counted, did_you_mean, some
 
 logger = logging.getLogger("adkit")
@@ -281,10 +281,11 @@ def _unreadable(records: Iterable[Finished]) -> list[Unreadable]:
 
 def _write_scores(path: Path, records: Iterable[Finished]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        write = row_writer(file)
+        write(COLUMNS)
         for record in records:
-            writer.writerows(record.rows)
+            for row in record.rows:
+                write(row)
 
 
 def _report(
