@@ -145,8 +145,8 @@ class Heatmaps:
     """Draws overlays into ``output/heatmaps``, one per image, in folders like those of the images.
 
     ``a/b.png`` below the base becomes ``a/b.png.png``, so that it and ``a/b.jpg`` keep a heatmap each; an image from
-    elsewhere lies in the folder ``_`` by its absolute path. A name that would be too long is cut and ends in a digest of
-    the whole, and a path that would be too long is a digest in the folder ``_``.
+    elsewhere lies in the folder ``_`` by its absolute path. A name that would be too long is cut and ends in a digest
+    of all of it, and where the path would be too long, the name is its digest alone, in the folder ``_``.
     """
 
     def __init__(self, output: Path, base: Path, view: View, threshold: float | None) -> None:
