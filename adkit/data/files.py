@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adkit.utils.text import counted
@@ -24,26 +24,37 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
-def images_under(folder: Path) -> list[Path]:
+def images_under(folder: Path, closed: Callable[[OSError], None] | None = None) -> list[Path]:
     """Images in a folder and its subfolders, sorted by path, hidden folders left out.
+
+    Args:
+        closed: called with the error of each folder or file that is there and cannot be looked at, and of which
+            ``filename`` is the path; by default, it is raised.
 
     Raises:
         OSError: one of the folders is there and cannot be read.
     """
-    return sorted(_walk(folder), key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in files)
-        yield from (path for path in paths if is_image(path) and path.is_file())
+    return sorted(_walk(folder, closed or _raise), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _raise(error: OSError) -> None:
-    """Raise what ``os.walk`` would ignore: a missing folder counts as empty, but one that cannot be read does not."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+    raise error
+
+
+def _walk(folder: Path, closed: Callable[[OSError], None]) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        """Tell what ``os.walk`` would ignore: a missing folder counts as empty, one that cannot be read does not."""
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            closed(error)
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in files):
+            try:
+                if is_image(path) and path.is_file():
+                    yield path
+            except OSError as error:
+                fail(error)
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from adkit.data.formats.base import MaskResize
-from adkit.data.images import ImageError, read_image
+from adkit.data.images import ImageError, read_image, within_memory
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
@@ -131,6 +131,10 @@ class Loader:
 
     def _load(self, sample: Sample) -> _Loaded:
         """Read a sample and bring it to the size of the input; this runs in a thread."""
+        with within_memory():
+            return self._loaded(sample)
+
+    def _loaded(self, sample: Sample) -> _Loaded:
         image = read_image(sample.source)
         size = (image.height, image.width)
         mask = None

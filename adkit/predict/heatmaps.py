@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ LONGEST_NAME = 255
 """Bytes of a name above which usual file systems refuse a file."""
 LONGEST_PATH = 4000
 """Bytes of an absolute path above which a heatmap goes by a digest alone; Linux refuses more than 4,095."""
+_OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL}
+"""What the system says of a name that a heatmap cannot have, where another one could be written."""
 
 
 def overlay(
@@ -174,7 +177,8 @@ class Heatmaps:
         """Write the heatmap of an image of ``size`` (height, width), whole or not at all.
 
         Returns:
-            Why the image cannot be drawn on: it went away or changed after it was scored. None where it was drawn.
+            Why there is no heatmap: the image went away or changed after it was scored, there is no memory to draw, or
+            its heatmap's name is taken by a folder or is none here. None where it was drawn.
 
         Raises:
             UserError: the folder cannot be written.
@@ -185,15 +189,21 @@ class Heatmaps:
             return error.reason
         if (read.height, read.width) != size:
             return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
-        self._write(overlay(read, values, self._view, self._threshold, regions), self.path_of(image))
-        return None
+        try:
+            drawn = overlay(read, values, self._view, self._threshold, regions)
+        except MemoryError:
+            return "drawing it takes more memory than is left"
+        return self._write(drawn, self.path_of(image))
 
-    def _write(self, drawn: Image.Image, path: Path) -> None:
+    def _write(self, drawn: Image.Image, path: Path) -> str | None:
         try:
             with whole_file(path) as draft:
                 drawn.save(draft, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
         except OSError as error:
+            if error.errno in _OF_THE_NAME and self.folder.is_dir():
+                return f"{path} cannot be written: {error.strerror}"
             raise UserError(
                 f"{path}: expected a heatmap that can be written, found: {error.strerror or error}; choose another "
                 "--output"
             ) from error
+        return None

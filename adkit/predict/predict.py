@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import time
@@ -33,7 +34,7 @@ SHARE = 0.2
 
 
 def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
-    """The images that ``paths`` name, in their order.
+    """The images that ``paths`` name, in their order, and what cannot be looked at, for reading it says why.
 
     Args:
         paths: files, folders with images below them, globs, and ``-`` for the files and folders named on ``lines``.
@@ -45,17 +46,19 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
     """
 
     def below(folder: Path) -> list[Path]:
-        found = images_under(folder)
+        closed: list[Path] = []
+        found = images_under(folder, lambda error: closed.append(Path(os.fsdecode(error.filename))))
+        found += sorted(closed)
         if without is None:
             return found
         return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
 
     def matching(text: str) -> Iterator[Path]:
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
-            if match.is_dir() and "**" not in text:  # ** names what is below folders itself
+            if not os.path.isdir(match):
+                yield from (match,) * is_image(match)
+            elif "**" not in text:  # which names what is below folders itself
                 yield from below(match)
-            elif match.is_file() and is_image(match):
-                yield match
 
     for text in paths:
         path = Path(text)
@@ -63,19 +66,28 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
             for line in lines:
                 if line.strip():
                     listed = Path(line.rstrip("\r\n"))
-                    yield from below(listed) if listed.is_dir() else (listed,)
-        elif path.is_dir():
+                    yield from below(listed) if os.path.isdir(listed) else (listed,)
+        elif os.path.isdir(path):
             found = below(path)
             if not found:
                 raise UserError(f"{text}: expected a folder with images in it, found none; check the path")
             yield from found
-        elif path.exists():
+        elif _is_there(path):
             yield path
         else:
             matches = list(matching(text))
             if not matches:
                 raise UserError(f"{text}: expected an image, a folder or a glob that matches some, found nothing there")
             yield from matches
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at ``path``, be it something that cannot be looked at."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+    return True
 
 
 def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
