@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adkit.cli.options import RECIPE, add_set, parse_first
+from adkit.cli.streams import show
 from adkit.utils.text import counted, some
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_parser(commands: Commands) -> None:
 def check_recipe(options: argparse.Namespace) -> int:
     parse_first(options.recipe)
     sheet = options.contact_sheet if options.features else None
-    print(check(Path(options.recipe), options.overrides, sheet))
+    show(check(Path(options.recipe), options.overrides, sheet))
     return 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from adkit.cli.streams import say
 from adkit.errors import UserError
 
 EXIT_FAULT, EXIT_USER, EXIT_ANOMALY, EXIT_UNREADABLE = 1, 2, 3, 4
@@ -14,4 +13,4 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 def complain(error: UserError) -> None:
     """Write each problem on a line of its own to standard error."""
     for problem in error.problems:
-        print(problem, file=sys.stderr)
+        say(problem)

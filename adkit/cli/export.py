@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from adkit.cli.streams import say, show
+
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
 
@@ -36,6 +38,6 @@ def export_detector(options: argparse.Namespace) -> int:
     images = list(find_images(options.images, sys.stdin))
     done = export(options.detector, options.format, options.output, images, options.device)
     if text := warning(done):
-        print(f"warning: {text}", file=sys.stderr)
-    print(summary(done))
+        say(f"warning: {text}")
+    show(summary(done))
     return 0

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from adkit import __version__
 from adkit.cli import check, export, plugins, predict, recipes, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
+from adkit.cli.streams import Parser, finish, flush, prepare, say, say_lines
 from adkit.errors import PluginError, UserError, exhausted, out_of_memory
 from adkit.utils.signals import handling
 
@@ -38,20 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if others:  # recipes that stand behind an option
         options.recipes += others
     try:
+        _check_folder()
         status: int = options.command(options)
+        flush()
     except UserError as error:
         complain(error)
         return EXIT_USER
     except Terminated:
-        print("adkit: terminated", file=sys.stderr)
+        say("adkit: terminated")
         return EXIT_TERMINATED
     except KeyboardInterrupt:
-        print("adkit: interrupted", file=sys.stderr)
+        say("adkit: interrupted")
         return EXIT_INTERRUPTED
     except PluginError as error:
         if error.__cause__ is not None:  # there is no run whose log could keep it
-            traceback.print_exception(error.__cause__)
-        print(f"plugin fault: {error}", file=sys.stderr)
+            say_lines("".join(traceback.format_exception(error.__cause__)).rstrip())
+        say(f"plugin fault: {error}")
         return EXIT_FAULT
     except (MemoryError, RuntimeError) as error:
         if not exhausted(error):
@@ -61,7 +64,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `adkit plugins | head` does
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno is None:  # no word of the system's
+            raise
+        complain(_refused(error))
+        return EXIT_USER
     return status
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the working folder: expected one that is there, found that it was removed; change to another one"
+        ) from error
+
+
+def _refused(error: OSError) -> UserError:
+    """The sentence on what the system refused, whichever file it was."""
+    where = "a file" if error.filename is None else os.fsdecode(error.filename)
+    return UserError(
+        f"{where}: expected that it can be read and written, found: {error.strerror}; fix that, or name another place"
+    )
 
 
 class Terminated(KeyboardInterrupt):
@@ -75,18 +100,18 @@ def command() -> None:
         raise Terminated
 
     with handling(terminate, signal.SIGTERM):
+        prepare()
         status = main()
+    finish()
     if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         # CPython remembers an interrupt that passed through exec of a string (dataclasses, pydantic) as unhandled
         # and would die of the signal at exit, whatever status was asked for.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="adkit",
         description="Image anomaly detection from one short recipe.",
         epilog=EXAMPLES,

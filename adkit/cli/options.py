@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from adkit.cli.streams import say
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -37,7 +38,4 @@ def parse_first(recipe: str) -> None:
     parse_toml(recipe)
     found = find_recipe(Path(recipe))
     if isinstance(found, ShippedRecipe):
-        print(
-            f"{found.name}: the recipe that ships with adkit; adkit recipes {found.name} prints it, --set changes it",
-            file=sys.stderr,
-        )
+        say(f"{found.name}: the recipe that ships with adkit; adkit recipes {found.name} prints it, --set changes it")

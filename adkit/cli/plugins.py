@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_FAULT
+from adkit.cli.streams import say, show
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ def show_plugins(options: argparse.Namespace) -> int:
     registry = discover()
     asked = (registry, options.kind, options.name)
     if options.json:
-        print(json.dumps(plugins_json(*asked, third_party=options.third_party), indent=2, ensure_ascii=False))
+        show(json.dumps(plugins_json(*asked, third_party=options.third_party), indent=2, ensure_ascii=True))
     else:
-        print(plugins_text(*asked, third_party=options.third_party))
+        show(plugins_text(*asked, third_party=options.third_party))
     broken = [] if options.name is not None else failures_of(registry, third_party=options.third_party)
     if not broken:
         return 0
-    print(f"adkit: broken: {', '.join(dict.fromkeys(str(failure.origin) for failure in broken))}", file=sys.stderr)
+    say(f"adkit: broken: {', '.join(dict.fromkeys(str(failure.origin) for failure in broken))}")
     return EXIT_FAULT
 
 
@@ -71,5 +71,5 @@ def _new(options: argparse.Namespace) -> int:
         )
     from adkit.cli.new_plugin import new_plugin
 
-    print(new_plugin(options.name, options.new_name, options.dir or Path()))
+    show(new_plugin(options.name, options.new_name, options.dir or Path()))
     return 0

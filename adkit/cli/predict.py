@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_ANOMALY, EXIT_UNREADABLE
+from adkit.cli.streams import say
 from adkit.errors import UserError
+from adkit.utils.escapes import unescaped
 from adkit.utils.text import counted
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def predict_images(options: argparse.Namespace) -> int:
             # What is listed is not kept here, too, for as long as the watch runs.
             watcher = Watcher(
                 options.paths,
-                _say,
+                say,
                 listed=listed_rows(options.output, jsonl=options.jsonl) if options.output else None,
                 without=without,
             )
@@ -118,24 +120,20 @@ def predict_images(options: argparse.Namespace) -> int:
             if write is not None:
                 write(row)
             if options.group is not None:
-                parts.setdefault(groups[Path(row.path)], []).append(row)
+                parts.setdefault(groups[Path(unescaped(row.path))], []).append(row)
             total += 1
             anomalous += bool(row.anomalous)
             unreadable += row.score is None
             if row.error is not None:
-                _say(row.error if row.score is None else f"{row.path}: {row.error}")
+                say(row.error if row.score is None else f"{row.path}: {row.error}")
         if options.group is not None:
             write_part = stack.enter_context(writing(options.output, jsonl=options.jsonl, parts=True))
             for part in of_parts(parts):
                 write_part(part)
-    _say(f"{counted(total, 'image')}, {anomalous:,} anomalous, {unreadable:,} unreadable")
+    say(f"{counted(total, 'image')}, {anomalous:,} anomalous, {unreadable:,} unreadable")
     if options.group is not None:
         called = sum(any(row.anomalous for row in rows) for rows in parts.values())
-        _say(f"{counted(len(parts), 'part')}, {called:,} anomalous")
+        say(f"{counted(len(parts), 'part')}, {called:,} anomalous")
     if not options.fail_on_anomaly:
         return 0
     return EXIT_ANOMALY if anomalous else EXIT_UNREADABLE if unreadable else 0
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from adkit.cli.streams import show
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,9 +24,9 @@ def show_recipes(options: argparse.Namespace) -> int:
     from adkit.recipe.shipped import shipped_recipe
 
     if options.name is None:
-        print("\n".join(_overview()))
+        show("\n".join(_overview()))
     else:
-        print(shipped_recipe(options.name).read_text(), end="")
+        show(shipped_recipe(options.name).read_text().rstrip("\n"))
     return 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_FAULT, EXIT_USER, complain
 from adkit.cli.options import RECIPE, add_set, parse_first
+from adkit.cli.streams import say, show
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run_recipes(options: argparse.Namespace) -> int:
             complain(error)
             status = status or EXIT_USER
         except RunFault as fault:
-            print(f"{fault}; the traceback is in {fault.log}", file=sys.stderr)
+            say(f"{fault}; the traceback is in {fault.log}")
             status = EXIT_FAULT
         else:
             _show(report)
@@ -95,8 +95,8 @@ def _show(report: Report) -> None:
             )
             console.print(table)
     if metrics_table(report) is None:
-        print(
+        show(
             "no AUROC and the like: they take test images of both kinds; see the warnings above, which report.json has "
             "too"
         )
-    print(f"report: {Path(report.folder) / 'report.json'}")
+    show(f"report: {Path(report.folder) / 'report.json'}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from adkit.cli.streams import show
+
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
 
@@ -21,5 +23,5 @@ def print_schema(options: argparse.Namespace) -> int:
     from adkit.plugin.registry import discover
     from adkit.recipe.schema import recipe_schema
 
-    print(json.dumps(recipe_schema(discover()), indent=2))
+    show(json.dumps(recipe_schema(discover()), indent=2))
     return 0

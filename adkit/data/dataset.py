@@ -20,7 +20,6 @@ from adkit.data.duplicates import (
     shared_warning,
 )
 from adkit.data.file_types import PAGED
-from adkit.data.files import writable
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
 from adkit.data.images import ImageError, decoding_threads, pages
@@ -28,6 +27,7 @@ from adkit.data.masks import check_masks
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
 from adkit.errors import UserError
+from adkit.utils.escapes import harmless
 from adkit.utils.text import counted, some
 
 Samples = TypeVar("Samples", bound=Sequence[Sample] | None)
@@ -56,7 +56,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
             raise
         raise UserError(_unreadable(error)) from error
     if notes.problems:
-        raise UserError(map(writable, notes.problems))
+        raise UserError(map(harmless, notes.problems))
     # Where categories share their images, each has normal images of its own, and all have the same test images.
     together = [(table.root, found)] if table.shares_images else [(one.name, [one]) for one in found]
     categories: list[Category] = []
@@ -79,13 +79,13 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
         others = [sample for sample in members[0].test if sample.id not in copies]
         if keys := on_both_sides(normal, others, linked((*normal, *others), equal)):
             notes.warnings.append(separated_warning(name, keys))
-    return Dataset(tuple(categories), tuple(map(writable, notes.warnings)), table.shares_images, dict(passed_over))
+    return Dataset(tuple(categories), tuple(map(harmless, notes.warnings)), table.shares_images, dict(passed_over))
 
 
 def _unreadable(error: OSError) -> str:
     path = os.fsdecode(error.filename)
     kind = "folder" if os.path.isdir(path) else "path"
-    return writable(
+    return harmless(
         f"{path}: expected a {kind} that can be read, found: {error.strerror}; fix its permissions, or name another"
     )
 

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
 from adkit.data.file_types import EXTENSIONS, NAMES
+from adkit.utils.escapes import printable
 from adkit.utils.text import counted, some
 
 NORMAL_NAMES = ("good", "ok", "normal")
-_UNPRINTABLE = re.compile(rb"[\x00-\x1f\x7f\\]|\xc2[\x80-\x9f]")  # control characters, and what escapes begin with
-
 PassedOver = dict[str, str]
 """Path of a file or folder → the kind of thing that it is instead of an image."""
-
-
-def printable(path: PurePath | str) -> str:
-    r"""A path or name as text that can be printed and written to any file, with forward slashes.
-
-    A name may be any bytes on Linux: those that are not UTF-8, control characters and the backslash become ``\xe9``
-    and the like, so that two names never become one.
-    """
-    name = os.fsencode(path if isinstance(path, str) else path.as_posix())
-    escaped = _UNPRINTABLE.sub(lambda found: b"".join(b"\\x%02x" % byte for byte in found[0]), name)
-    return escaped.decode("utf-8", "backslashreplace")
-
-
-def writable(sentence: str) -> str:
-    """A sentence that may quote paths, as text that can be written to any file."""
-    return sentence.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_image(path: PurePath) -> bool:
@@ -44,21 +26,39 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
-def images_under(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
+def images_under(
+    folder: Path, passed_over: PassedOver | None = None, closed: Callable[[OSError], None] | None = None
+) -> list[Path]:
     """Images in a folder and its subfolders, sorted by path; links are followed, hidden folders left out.
 
     Args:
         passed_over: takes everything else that is there.
+        closed: called with the error of each folder or file that is there and cannot be looked at, and of which
+            ``filename`` is the path; by default, it is raised.
 
     Raises:
         OSError: one of the folders is there and cannot be read.
     """
     found = []
     other = {} if passed_over is None else passed_over
-    for parent, names in walk(os.fspath(folder), _raise, other):
+
+    def fail(error: OSError) -> None:
+        """Tell what ``os.walk`` would ignore: a missing folder counts as empty, one that cannot be read does not."""
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return
+        if closed is None:
+            raise error
+        closed(error)
+
+    for parent, names in walk(os.fspath(folder), fail, other):
         for name in names:
             path = Path(parent, name)
-            if (kind := _kind(path)) is None:
+            try:
+                kind = _kind(path)
+            except OSError as error:
+                fail(error)
+                continue
+            if kind is None:
                 found.append(path)
             else:
                 other[os.fspath(path)] = kind
@@ -119,12 +119,6 @@ def _kind(path: Path) -> str | None:
     if not path.is_file():
         return "link to nothing" if path.is_symlink() and not path.exists() else "neither file nor folder"
     return None if is_image(path) else printable(path.suffix.lower()) or "file without extension"
-
-
-def _raise(error: OSError) -> None:
-    """Raise what ``os.walk`` would ignore: a missing folder counts as empty, but one that cannot be read does not."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
 
 
 def folders_in(folder: Path) -> list[Path]:

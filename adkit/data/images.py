@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,14 @@ PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
 
 _ORIENTATION = 0x0112
+_NO_MEMORY = "decoding it takes more memory than is left"
+_OTHER_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class ImageError(Exception):
@@ -51,11 +60,22 @@ def read_image(source: Source) -> Image.Image:
         with fractions: 16-bit values are divided by 65535 / 255, floats must lie in [0, 1].
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, too large, or values outside their range.
+        ImageError: missing, empty, truncated, not a file or no image in it, too large for adkit or the memory that is
+            left, or values outside their range.
     """
     if isinstance(source, ArrayItem):
         return Image.fromarray(source.pixels)
-    return flatten(read_raw(source))
+    with within_memory():
+        return flatten(read_raw(source))
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Raise what there is no memory for in the block, around an image that is too large for it, as ImageError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ImageError(_NO_MEMORY) from error
 
 
 def read_raw(path: Path) -> Image.Image:
@@ -89,12 +109,26 @@ def pages(path: Path) -> int:
 def _opened(path: Path) -> Iterator[ImageFile]:
     """Open an image, not decoded yet; whatever fails until the end of the block is raised as ImageError."""
     try:
+        _check_kind(path)  # a pipe is never opened, for who opens one waits, perhaps for ever
         with path.open("rb") as file:
             yield _open(file, path.suffix)
     except ImageError:
         raise
     except Exception as error:  # decoders of broken files, and parsers of their headers, raise nearly anything
         raise ImageError(_reason(error)) from error
+
+
+def _check_kind(path: Path) -> None:
+    """Raise ImageError unless ``path`` is that of a file."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            raise ImageError(f"the folder cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_kind, kind in _OTHER_KINDS if is_kind(mode)), "something else")
+        raise ImageError(f"it is not a file but {kind}")
 
 
 def _open(file: BinaryIO, extension: str) -> ImageFile:
@@ -128,6 +162,8 @@ def _reason(error: Exception) -> str:
         if error.errno == errno.ENOENT:
             return "the file is not there"
         return f"the file cannot be read: {os.strerror(error.errno)}"
+    if isinstance(error, MemoryError):
+        return _NO_MEMORY
     text = str(error) or type(error).__name__
     truncated = isinstance(error, EOFError) or "truncated" in text.lower() or "eof" in text.lower()
     return f"the file is truncated ({text})" if truncated else f"the image is damaged ({text})"

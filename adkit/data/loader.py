@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adkit.data.files import writable
 from adkit.data.formats.base import MaskResize
-from adkit.data.images import ImageError, decoding_threads, read_image
+from adkit.data.images import ImageError, decoding_threads, read_image, within_memory
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
 from adkit.plugin.types import Batch
+from adkit.utils.escapes import harmless
 from adkit.utils.text import counted, some
 
 
@@ -36,7 +36,7 @@ class BadImages:
         self._reasons: dict[str, str] = {}
 
     def add(self, id: str, reason: str) -> None:
-        self._reasons[id] = writable(reason)
+        self._reasons[id] = harmless(reason)
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -133,6 +133,10 @@ class Loader:
 
     def _load(self, sample: Sample) -> _Loaded:
         """Read a sample and bring it to the size of the input; this runs in a thread."""
+        with within_memory():
+            return self._loaded(sample)
+
+    def _loaded(self, sample: Sample) -> _Loaded:
         image = read_image(sample.source)
         size = (image.height, image.width)
         mask = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from adkit.data.images import ImageError, flatten, read_image
+from adkit.data.images import ImageError, flatten, read_image, within_memory
 from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
@@ -80,8 +80,9 @@ def _item(one: object, index: int, view: View) -> InputItem:
 def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputImage:
     """Bring a decoded image to the size of the input, as the loader of a run does."""
     try:
-        image = decode()
-        pixels = view.input(image)
+        with within_memory():
+            image = decode()
+            pixels = view.input(image)
     except ImageError as error:
         raise _unreadable(name, error.reason) from error
     planes = np.empty((3, *view.size), np.float32)

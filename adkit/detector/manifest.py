@@ -16,6 +16,7 @@ from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
 from adkit.recipe.tables import Method, Per
 from adkit.toolkit.features import FeaturesTable
+from adkit.utils.escapes import harmless
 
 FOLDER: Final = "detector"
 """Name of the subfolder of a run's folder that holds its detectors."""
@@ -215,8 +216,7 @@ def refusal(file: Path, expected: str, found: str, remedy: str = REMEDY) -> User
 
 def one_line(text: str) -> str:
     """Make text from a file fit for a sentence: short, and without characters that a terminal would act on."""
-    text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return harmless(text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…")
 
 
 def _json(file: Path) -> Any:

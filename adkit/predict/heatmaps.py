@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -19,12 +21,20 @@ from adkit.utils.atomic import whole_file
 
 FOLDER = "heatmaps"
 """The folder of the output in which the heatmaps lie."""
+SUFFIX = ".png"
+"""What the names of heatmaps add to those of their images."""
 LONGEST = 2048
 """The longer side in pixels above which an overlay is drawn smaller than its image."""
 STRENGTH = 0.8
 """The opacity of the strongest color, in [0, 1]; the defect must still be seen below it."""
 OUTSIDE = "_"
 """The folder for heatmaps of images from outside the base, which lie there by their absolute paths."""
+LONGEST_NAME = 255
+"""Bytes of a name above which usual file systems refuse a file."""
+LONGEST_PATH = 4000
+"""Bytes of an absolute path above which a heatmap goes by a digest alone; Linux refuses more than 4,095."""
+_OF_THE_NAME = {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL}
+"""What the system says of a name that a heatmap cannot have, where another one could be written."""
 
 
 def overlay(
@@ -116,11 +126,30 @@ def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, floa
                 pen.rectangle((left, top, right, bottom), outline=color, width=thick)
 
 
+def file_name(name: str) -> str:
+    """The name of the heatmap of an image of that name: ``name.png``, where file systems take that.
+
+    A longer one is the beginning of the name and a digest of all of it, of ``LONGEST_NAME`` bytes, which no other
+    heatmap's name has: no two names give one.
+    """
+    if len(os.fsencode(name + SUFFIX)) < LONGEST_NAME:
+        return name + SUFFIX
+    end = f"-{_digest(name)}{SUFFIX}"
+    while len(os.fsencode(name + end)) > LONGEST_NAME:
+        name = name[:-1]
+    return name.ljust(len(name) + LONGEST_NAME - len(os.fsencode(name + end)), "_") + end
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
 class Heatmaps:
     """Draws overlays into ``output/heatmaps``, one per image, in folders like those of the images.
 
     ``a/b.png`` below the base becomes ``a/b.png.png``, so that it and ``a/b.jpg`` keep a heatmap each; an image from
-    elsewhere lies in the folder ``_`` by its absolute path.
+    elsewhere lies in the folder ``_`` by its absolute path. A name that would be too long is cut and ends in a digest
+    of all of it, and where the path would be too long, the name is its digest alone, in the folder ``_``.
     """
 
     def __init__(self, output: Path, base: Path, view: View, threshold: float | None) -> None:
@@ -137,7 +166,10 @@ class Heatmaps:
         if not below or below[0] == OUTSIDE:
             drive = absolute.drive.strip(":\\/").replace("\\", "/")
             below = (OUTSIDE, *filter(None, drive.split("/")), *absolute.parts[1:])
-        return self.folder.joinpath(*below[:-1], below[-1] + ".png")
+        path = self.folder.joinpath(*below[:-1], file_name(below[-1]))
+        if len(os.fsencode(os.path.abspath(path))) > LONGEST_PATH:
+            return self.folder / OUTSIDE / (_digest(str(absolute)) + SUFFIX)
+        return path
 
     def draw(
         self, image: Path, size: tuple[int, int], values: NDArray[np.float32], regions: Sequence[Region] = ()
@@ -145,7 +177,8 @@ class Heatmaps:
         """Write the heatmap of an image of ``size`` (height, width), whole or not at all.
 
         Returns:
-            Why the image cannot be drawn on: it went away or changed after it was scored. None where it was drawn.
+            Why there is no heatmap: the image went away or changed after it was scored, there is no memory to draw, or
+            its heatmap's name is taken by a folder or is none here. None where it was drawn.
 
         Raises:
             UserError: the folder cannot be written.
@@ -156,15 +189,21 @@ class Heatmaps:
             return error.reason
         if (read.height, read.width) != size:
             return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
-        self._write(overlay(read, values, self._view, self._threshold, regions), self.path_of(image))
-        return None
+        try:
+            drawn = overlay(read, values, self._view, self._threshold, regions)
+        except MemoryError:
+            return "drawing it takes more memory than is left"
+        return self._write(drawn, self.path_of(image))
 
-    def _write(self, drawn: Image.Image, path: Path) -> None:
+    def _write(self, drawn: Image.Image, path: Path) -> str | None:
         try:
             with whole_file(path) as draft:
                 drawn.save(draft, "PNG", compress_level=1)  # half to a fifth of the time for a tenth more bytes
         except OSError as error:
+            if error.errno in _OF_THE_NAME and self.folder.is_dir():
+                return f"{path} cannot be written: {error.strerror}"
             raise UserError(
                 f"{path}: expected a heatmap that can be written, found: {error.strerror or error}; choose another "
                 "--output"
             ) from error
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import time
@@ -18,6 +19,7 @@ from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
 from adkit.predict.rows import Row
 from adkit.predict.watch import Watcher
+from adkit.utils.escapes import harmless, printable
 from adkit.utils.text import counted, some
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ SHARE = 0.2
 
 
 def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
-    """The images that ``paths`` name, in their order.
+    """The images that ``paths`` name, in their order, and what cannot be looked at, for reading it says why.
 
     Args:
         paths: files, folders with images below them, globs, and ``-`` for the files and folders named on ``lines``.
@@ -44,17 +46,19 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
     """
 
     def below(folder: Path) -> list[Path]:
-        found = images_under(folder)
+        closed: list[Path] = []
+        found = images_under(folder, closed=lambda error: closed.append(Path(os.fsdecode(error.filename))))
+        found += sorted(closed)
         if without is None:
             return found
         return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
 
     def matching(text: str) -> Iterator[Path]:
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
-            if match.is_dir() and "**" not in text:  # ** names what is below folders itself
+            if not os.path.isdir(match):
+                yield from (match,) * is_image(match)
+            elif "**" not in text:  # which names what is below folders itself
                 yield from below(match)
-            elif match.is_file() and is_image(match):
-                yield match
 
     for text in paths:
         path = Path(text)
@@ -62,13 +66,13 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
             for line in lines:
                 if line.strip():
                     listed = Path(line.rstrip("\r\n"))
-                    yield from below(listed) if listed.is_dir() else (listed,)
-        elif path.is_dir():
+                    yield from below(listed) if os.path.isdir(listed) else (listed,)
+        elif os.path.isdir(path):
             found = below(path)
             if not found:
                 raise UserError(f"{text}: expected a folder with images in it, found none; check the path")
             yield from found
-        elif path.exists():
+        elif _is_there(path):
             yield path
         else:
             matches = list(matching(text))
@@ -77,9 +81,18 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
             yield from matches
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is something at ``path``, be it something that cannot be looked at."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+    return True
+
+
 def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
-    """Map each image to the key of its part, which ``expression`` finds in its path, as ``[data] group`` does in its
-    id.
+    """Map each image to the key of its part, which ``expression`` finds in its path as rows have it, as
+    ``[data] group`` does in its id.
 
     Raises:
         UserError: the expression is not one, or does not find a part in some of the paths.
@@ -88,7 +101,7 @@ def grouped(paths: Iterable[Path], expression: str) -> dict[Path, str]:
         key = keys_by(expression)
     except ValueError as error:
         raise UserError(f"--group: {error}") from error
-    found = {path: key(path.as_posix()) for path in paths}
+    found = {path: key(printable(path)) for path in paths}
     if missing := [str(path) for path, group in found.items() if group is None]:
         raise UserError(
             f"--group: expected a part in every path by {expression!r}, found none in {counted(len(missing), 'path')} "
@@ -160,10 +173,10 @@ def _rows(detector: Detector, paths: Sequence[Path], heatmaps: Heatmaps | None) 
 
     def row(number: int, path: Path) -> Row:
         if number in reasons:
-            return Row(str(path), error=reasons[number])
+            return Row(printable(path), error=harmless(reasons[number]))
         place = next(places)
         return Row(
-            path=str(path),
+            path=printable(path),
             score=float(found.scores[place]),
             p_value=None if found.p_values is None else float(found.p_values[place]),
             anomalous=None if found.anomalous is None else bool(found.anomalous[place]),

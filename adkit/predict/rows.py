@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Protocol
 
 from adkit.detector.regions import Region
 from adkit.errors import UserError
+from adkit.utils.escapes import unescaped
+from adkit.utils.table import content, row_writer
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Row:
     """The row of one image; that of a file that cannot be read has its path, an error and nothing else."""
 
     path: str
+    """The path as ``printable`` writes it: letter by letter, but for characters that no file of rows could hold."""
     score: float | None = None
     p_value: float | None = None
     anomalous: bool | None = None
@@ -92,8 +94,9 @@ def writing(output: str | None, *, jsonl: bool, append: bool = False, parts: boo
     if output is None:
 
         def show(text: str) -> None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            with _unwritable("standard output"):
+                sys.stdout.write(text)
+                sys.stdout.flush()
 
         yield _writer(show, PartRow if parts else Row, jsonl=jsonl, header=True)
         return
@@ -113,9 +116,11 @@ def writing(output: str | None, *, jsonl: bool, append: bool = False, parts: boo
 
 
 @contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
+def _unwritable(path: Path | str) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # who reads standard output has seen enough
+        raise
     except OSError as error:
         raise UserError(
             f"{path}: expected a file that can be written, found: {error.strerror}; choose another --output"
@@ -129,32 +134,17 @@ def _writer(put: Callable[[str], None], kind: type[Row | PartRow], *, jsonl: boo
             put(json.dumps({key: value for key, value in asdict(row).items() if value is not None}) + "\n")
 
         return write
-    table = csv.writer(_Sink(put), lineterminator="\n")
+    write_cells = row_writer(_Sink(put))
     if header:
-        table.writerow([field.name for field in fields(kind)])
-
-    def write_csv(row: Row | PartRow) -> None:
-        table.writerow([_cell(value) for value in asdict(row).values()])
-
-    return write_csv
+        write_cells(field.name for field in fields(kind))
+    return lambda row: write_cells(asdict(row).values())
 
 
 @dataclass(frozen=True)
 class _Sink:
-    """A stand-in for the file that ``csv.writer`` writes to, one whole row at a time."""
+    """A stand-in for the file that rows are written to."""
 
     write: Callable[[str], None]
-
-
-def _cell(value: Any) -> str:
-    """The text of a value in a CSV file: regions as JSON, and nothing for what is not there."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    return json.dumps(value) if isinstance(value, tuple | list) else str(value)
 
 
 def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
@@ -172,7 +162,7 @@ def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
             return listed
         with path.open("r+b") as file:
             whole = 0
-            for number, record in enumerate(_records(file, quoted=not jsonl)):
+            for number, record in enumerate(file):
                 if not record.endswith(b"\n"):
                     file.truncate(whole)
                     break
@@ -189,28 +179,16 @@ def listed_rows(output: str, *, jsonl: bool) -> dict[str, bool]:
     return listed
 
 
-def _records(file: BinaryIO, *, quoted: bool) -> Iterator[bytes]:
-    """The records of a file: its lines; where ``quoted``, lines that are cut by a line feed in quotes are joined."""
-    record = b""
-    for line in file:
-        record += line
-        if not quoted or record.count(b'"') % 2 == 0:
-            yield record
-            record = b""
-    if record:
-        yield record.rstrip(b"\n")
-
-
 def _from_json(record: str, number: int) -> tuple[str, bool]:
     row = json.loads(record)
-    return str(row["path"]), "score" not in row
+    return unescaped(str(row["path"])), "score" not in row
 
 
 def _from_csv(record: str, number: int) -> tuple[str | None, bool]:
-    (cells,) = csv.reader(io.StringIO(record, newline=""), strict=True)
+    (cells,) = csv.reader([record], strict=True)
     if number == 0:
         if tuple(cells) != COLUMNS:
             raise ValueError("other columns")
         return None, False
     path, score, *_ = (cell for cell, _ in zip(cells, COLUMNS, strict=True))
-    return path, not score
+    return unescaped(content(path)), not score

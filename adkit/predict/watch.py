@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adkit.data.file_types import EXTENSIONS
-from adkit.data.files import walk, writable
+from adkit.data.files import walk
 from adkit.errors import UserError
+from adkit.utils.escapes import printable
 
 PATIENCE = 10.0
 """Seconds for which a file that cannot be decoded must stay unchanged until it counts as unreadable."""
@@ -30,7 +31,7 @@ class Arrival:
 
     path: Path
     key: str
-    """The file's absolute path, as text that can be written to any file."""
+    """The file's absolute path, as ``printable`` writes it."""
     stamp: Stamp
     since: float
     """When a look found it as it is now, in seconds of ``time.monotonic``."""
@@ -79,7 +80,7 @@ class Watcher:
         self._patience = patience
         # Key → the stamp with which a file was read or, of an earlier watch, whether its row is an error.
         self._known: dict[str, Stamp | bool] = {
-            writable(os.path.abspath(path)): error for path, error in (listed or {}).items()
+            printable(os.path.abspath(path)): error for path, error in (listed or {}).items()
         }
         self._waiting: dict[str, Arrival] = {}
         self._troubles: dict[str, str] = {}
@@ -93,7 +94,7 @@ class Watcher:
         for root, text in self._roots.items():
             others = len(there)
             for path, stamp in self._images(root):
-                key = writable(path)
+                key = printable(path)
                 there.add(key)
                 known, file = self._known.get(key), before.get(key)
                 if known is False:
@@ -163,7 +164,7 @@ class Watcher:
     def _forget(self, there: set[str], away: list[str]) -> None:
         """Forget all but ``GONE`` of the files that are neither ``there`` nor in a watched folder that is ``away``."""
         if len(self._known) - len(there) > GONE:
-            kept = tuple(writable(os.path.join(root, "")) for root in away)
+            kept = tuple(printable(os.path.join(root, "")) for root in away)
             for key in [key for key in self._known if key not in there and not key.startswith(kept)][:-GONE]:
                 del self._known[key]
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from adkit.metrics import METRICS
 from adkit.report.report import Report
+from adkit.utils.escapes import harmless
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 
 MOST_KINDS = 20
@@ -22,7 +24,7 @@ def metrics_table(report: Report) -> Table | None:
         return None
     result = _table(report.name, "category", *(METRICS[metric].title for metric in shown))
     for name, category in report.categories.items():
-        result.add_row(name, *(_value(category.metrics[metric]) for metric in shown))
+        result.add_row(_plain(name), *(_value(category.metrics[metric]) for metric in shown))
     only = next(iter(report.categories.values()))
     if len(report.categories) == 1:
         if only.intervals:
@@ -47,7 +49,7 @@ def kinds_table(report: Report) -> Table | None:
     shown = [metric for metric in METRICS if any(kind.metrics[metric] is not None for kind in only.kinds.values())]
     result = _table("by kind", "kind", "images", *(METRICS[metric].title for metric in shown))
     for name, kind in only.kinds.items():
-        result.add_row(name, f"{kind.images:,}", *(_value(kind.metrics[metric]) for metric in shown))
+        result.add_row(_plain(name), f"{kind.images:,}", *(_value(kind.metrics[metric]) for metric in shown))
     return result
 
 
@@ -61,7 +63,7 @@ def thresholds_table(report: Report) -> Table | None:
     for name, threshold in rows.items():
         promised = max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked)
         result.add_row(
-            name,
+            _plain(name),
             f"{threshold.value:.4g}",
             f"{'≈' if threshold.approximate else '≤'} {promised:.3f}{' a part' if threshold.per == 'part' else ''}",
             _value(threshold.test_false_positive_rate),
@@ -73,11 +75,18 @@ def thresholds_table(report: Report) -> Table | None:
 def _table(title: str, first: str, *others: str) -> Table:
     from rich.table import Table
 
-    result = Table(title=title, title_justify="left")
+    result = Table(title=_plain(title), title_justify="left")
     result.add_column(first, no_wrap=True)
     for head in others:
         result.add_column(head, justify="right", no_wrap=True)
     return result
+
+
+def _plain(name: str) -> Text:
+    """A name as it is shown: without harm to the terminal, and without markup, which rich would find in brackets."""
+    from rich.text import Text
+
+    return Text(harmless(name))
 
 
 def _end(interval: tuple[float, float] | None, end: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from pydantic import RootModel
 from torch import nn
 
-from adkit.data.files import images_under, printable
+from adkit.data.files import images_under
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding
@@ -19,6 +19,7 @@ from adkit.plugin.registry import Registered
 from adkit.recipe.reader import resolved
 from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
+from adkit.utils.escapes import printable
 from adkit.utils.text import some
 
 SCHEMA: Final = "adkit.fingerprint/4"

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from adkit.errors import OutOfMemoryError, PluginError, UserError, exhausted, out_of_memory
 from adkit.runner.resume import START_OVER, Ledger
+from adkit.utils.escapes import HarmlessFormatter
 from adkit.utils.signals import deferred, undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
@@ -192,8 +193,8 @@ class _FileHandler(logging.FileHandler):
 
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    handler = _FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [logger.level for logger in loggers]
     logging.captureWarnings(True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -34,8 +33,10 @@ from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import shared_trunks
 from adkit.training.plan import require_trainable, unlocalized
-from adkit.utils.environment import git_state, peak_memory_bytes, versions
+from adkit.utils.environment import peak_memory_bytes, versions
 from adkit.utils.progress import Display
+from adkit.utils.revision import revision
+from adkit.utils.table import row_writer
 from adkit.utils.text import counted, did_you_mean, some
 
 logger = logging.getLogger("adkit")
@@ -284,10 +285,11 @@ def _unreadable(records: Iterable[Finished]) -> list[Unreadable]:
 
 def _write_scores(path: Path, records: Iterable[Finished]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        write = row_writer(file)
+        write(COLUMNS)
         for record in records:
-            writer.writerows(record.rows)
+            for row in record.rows:
+                write(row)
 
 
 def _report(
@@ -312,7 +314,7 @@ def _report(
         timings={stage: round(seconds, 3) for stage, seconds in timings.items()},
         peak_memory_bytes=peak_memory_bytes(),
         versions=versions(),
-        git=git_state(),
+        git=revision(Path()),
         seed=recipe.run.seed,
         device=parts.context.device,
         precision=parts.context.precision,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from typing import Final
@@ -27,20 +26,6 @@ PACKAGES = (
 def versions() -> dict[str, str]:
     """Name → version, of Python and of each package that takes part in computing a score."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
-
-
-def git_state() -> str | None:
-    """The commit of the working directory, with ``-dirty`` for uncommitted changes; None outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def peak_memory_bytes() -> int:

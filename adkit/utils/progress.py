@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from adkit.utils.escapes import harmless, harmless_lines
 from adkit.utils.text import counted
 
 Advance = Callable[[int], None]
@@ -47,7 +48,7 @@ class Display:
         self.timings: dict[str, float] = {}
         self._quiet = quiet
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -68,7 +69,7 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         if not self._quiet:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(harmless_lines(text), highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, subject: str, total: int | None = None) -> Iterator[Advance]:
@@ -84,7 +85,7 @@ class Display:
             A function to call with the number of images that have just been processed.
         """
         started = time.perf_counter()
-        title = f"{subject}: {name}"
+        title = harmless(f"{subject}: {name}")
         task = self._bars.add_task(title, total=total)
         plain = _PlainStage(self, title) if not self.console.is_terminal else None
 

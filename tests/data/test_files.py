@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adkit.data.dataset import open_dataset
-from adkit.data.files import contents, images_under, printable, writable
+from adkit.data.files import contents, images_under
 from adkit.data.formats.arrays import ArraysTable
 from adkit.data.formats.base import DataTable
 from adkit.data.formats.classes import ClassesTable
@@ -95,30 +95,6 @@ def test_list_that_cannot_be_read(here: Path) -> None:
     assert refusal(CsvTable(root="list.csv")) == (
         "list.csv: expected a path that can be read, found: Permission denied; fix its permissions, or name another"
     )
-
-
-def test_usual_names_stay_as_they_are() -> None:
-    assert printable(Path("tile/Größe 5µm – 写真.png")) == "tile/Größe 5µm – 写真.png"
-
-
-@posix
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        (b"caf\xe9.png", r"caf\xe9.png"),
-        (rb"caf\xe9.png", r"caf\x5cxe9.png"),
-        (b"a\nb\x1b.png", r"a\x0ab\x1b.png"),
-        ("\x9b.png".encode(), r"\xc2\x9b.png"),
-        (b"\xc2.png", r"\xc2.png"),
-    ],
-)
-def test_names_that_cannot_be_printed_are_escaped(name: bytes, shown: str) -> None:
-    assert printable(Path(os.fsdecode(name))) == shown
-
-
-def test_sentences_can_be_written() -> None:
-    assert writable("café …") == "café …"
-    assert writable("caf\udce9") == r"caf\udce9"
 
 
 @posix

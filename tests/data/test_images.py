@@ -196,7 +196,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_folder_of_that_name(tmp_path: Path) -> None:
-    assert reason(tmp_path) == "the file cannot be read: Is a directory"
+    assert reason(tmp_path) == "it is not a file but a folder"
 
 
 def test_gigapixel_is_refused_from_its_header(tmp_path: Path) -> None:

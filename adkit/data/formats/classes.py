@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adkit.data.files import child, contents, folders_in, images_under, named, printable
+from adkit.data.files import child, contents, folders_in, images_under, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import Sample
+from adkit.utils.escapes import printable
 from adkit.utils.text import missing
 
 

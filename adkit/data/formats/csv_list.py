@@ -10,10 +10,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adkit.data.files import contents, named, printable
+from adkit.data.files import contents, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression
 from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.utils.escapes import harmless, printable
 from adkit.utils.text import counted, did_you_mean, missing, some
 
 _REQUIRED = ("path", "label", "split")
@@ -101,11 +102,12 @@ def _read(reader: csv.DictReader[str], path: Path, group: str | None, problems: 
     for row in reader:
         empty = False
         values = {name: (row.get(name) or "").strip() for name in (*_REQUIRED, *_OPTIONAL)}
-        rows = categories.setdefault(values["category"] or printable(path.stem), _Rows())
+        rows = categories.setdefault(harmless(values["category"]) or printable(path.stem), _Rows())
         try:
             if None in row:
                 raise _RowError(f"expected {counted(len(columns), 'value')}, found more; put commas in double quotes")
-            _add(values, path.parent, (row.get(group) or "").strip() or None if group else None, rows, reader.line_num)
+            key = harmless((row.get(group) or "").strip()) or None if group else None
+            _add(values, path.parent, key, rows, reader.line_num)
         except _RowError as error:
             problems.append(f"{path}:{reader.line_num}: {error}")
     if empty:
@@ -134,7 +136,7 @@ def _add(values: dict[str, str], folder: Path, group: str | None, rows: _Rows, l
     id = _id(image, folder)
     if (first := rows.lines.setdefault(id, line)) != line:
         raise _RowError(f"path: {id} is on line {first} already; list each image once")
-    kind = NORMAL_KIND if normal else values["label"]
+    kind = NORMAL_KIND if normal else harmless(values["label"])
     rows.samples[split].append(Sample(id, image, 0 if normal else 1, kind, mask, group))
 
 

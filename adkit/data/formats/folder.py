@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from adkit.data.files import contents, images_under, named, printable
+from adkit.data.files import contents, images_under, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.pairing import pair
 from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.utils.escapes import printable
 
 
 class FolderTable(DataTable):

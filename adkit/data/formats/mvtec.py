@@ -16,11 +16,11 @@ from adkit.data.files import (
     images_in,
     images_under,
     named,
-    printable,
 )
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.pairing import pair
 from adkit.data.samples import NORMAL_KIND, Sample
+from adkit.utils.escapes import printable
 from adkit.utils.text import missing, some
 
 

@@ -1,0 +1,91 @@
+"""What commands print: no name acts on a terminal, and no locale and no full disk ends a command with a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from adkit.errors import UserError
+from adkit.utils.escapes import HarmlessFormatter, harmless, harmless_lines
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+
+def prepare() -> None:
+    """Let this process's streams take every text there is, and give every name there is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale without the letter has its number
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files, which are bytes
+    if logging.lastResort is not None:  # what prints warnings where nothing else takes them
+        logging.lastResort.setFormatter(HarmlessFormatter())
+
+
+def say(sentence: str) -> None:
+    """Write a sentence on a line of standard error."""
+    _tell(harmless(sentence))
+
+
+def say_lines(text: str) -> None:
+    """Write text of several lines, such as a traceback, to standard error."""
+    _tell(harmless_lines(text))
+
+
+def show(text: str) -> None:
+    """Write lines to standard output.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        print(harmless_lines(text), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def flush() -> None:
+    """Write what waits to be written to standard output; raises UserError."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def finish() -> None:
+    """Drop what can be written to nobody, at which Python would complain when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a full disk, or a stream that was closed
+            with suppress(OSError, ValueError):  # it has no file: then there is nothing that Python could try again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints quote arguments, which a shell may have made of names of files, without harm."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        super()._print_message(harmless_lines(message), file)
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # there is no other place to say it, and the work goes on without
+        print(text, file=sys.stderr, flush=True)
+
+
+def _unwritable(error: OSError) -> UserError:
+    return UserError(
+        f"standard output: expected that it can be written to, found: {error.strerror}; free some space, or send it "
+        "elsewhere"
+    )
