@@ -70,6 +70,22 @@ def test_a_row_is_at_distance_zero_from_itself(metric, index):
     assert found[:, 0].tolist() == list(range(200))
 
 
+FAR = 10_000.0 + torch.arange(40.0)[:, None]
+"""Whole numbers whose squares float32 does not hold, so that only differences give their distances exactly."""
+
+
+@pytest.mark.parametrize("count", [25, 26, 40])  # above 25 rows torch.cdist would expand by itself
+def test_distances_of_pairs_are_those_of_differences(count):
+    numbers = torch.arange(float(count))
+    assert torch.equal(pairwise(FAR[:count], FAR[:count]), (numbers[:, None] - numbers).abs())
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("k", [17, 18, 32])  # with the spare ones, 25 candidates and more
+def test_many_neighbors_are_measured_by_differences(index, k):
+    assert nearest(FAR[:1], FAR, k, index)[0].tolist() == [[float(number) for number in range(k)]]
+
+
 @pytest.mark.parametrize("index", INDEXES)
 def test_neighbors_that_float32_expansion_confuses_are_found(index):
     rows, queries = near_duplicates()
