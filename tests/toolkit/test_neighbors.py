@@ -174,6 +174,13 @@ def test_recordable_search_finds_a_row_at_distance_zero_from_itself():
     assert RecordableBank(rows, "l2").distances(rows[:5], 1).tolist() == [[0.0]] * 5
 
 
+def test_recordable_searches_propose_more_than_they_measure():
+    """To the expansion some of these look 4 away that are 3 away; among the spare ones they are found."""
+    expected = [[0.0, 1, 2, 3, 4], [0.0, 1, 1, 2, 3], [0.0, 1, 1, 2, 2]]
+    assert RecordableBank(FAR, "l2").distances(FAR[:3], 5).tolist() == expected
+    assert recordable_among(FAR[None, :3], FAR[None], torch.tensor([[0]]), 5).tolist() == [expected]
+
+
 PEAK = """
 import torch
 from adkit.plugin import Context, Features, Geometry, Level
