@@ -65,9 +65,15 @@ def test_no_scores_to_calibrate_on():
         conformal(np.array([]), 0.05)
 
 
-def test_calibration_scores_that_are_not_finite():
-    with pytest.raises(UserError, match="expected finite scores of held-out normal images, found nan"):
-        conformal(np.array([0.0, math.nan]), 0.05)
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_calibration_score_that_is_not_finite_is_found_among_others(place, value):
+    scores = np.arange(5.0)
+    scores[place] = value
+    with pytest.raises(UserError, match=f"the threshold: expected finite scores of held-out .* images, found {value}"):
+        conformal(scores, 0.05)
+    with pytest.raises(UserError, match=f"p-values: expected finite scores of held-out normal images, found {value}"):
+        p_values(np.zeros(1), scores)
 
 
 def test_p_values_count_ties_as_at_least_as_high():
@@ -85,7 +91,7 @@ def test_anomalous_is_where_the_p_value_is_at_most_the_rate(rate):
 
 def test_p_values_of_scores_that_are_not_finite():
     with pytest.raises(UserError, match="p-values: expected finite scores, found inf"):
-        p_values(np.array([math.inf]), np.array([1.0]))
+        p_values(np.array([0.0, math.inf, 1.0]), np.array([1.0]))
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 7), (7, 7), (15, 300), (1, 1)])
@@ -93,6 +99,13 @@ def test_p_values_of_scores_that_are_not_finite():
 def test_wilson_equals_scipy(successes, n, confidence):
     expected = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     assert wilson_interval(successes, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_is_at_95_percent_unless_said_otherwise():
+    # z = 1.959964: the center of 1 of 2 is its share, and half = z / √(2 + z²) / 2 = 0.405469.
+    low, high = wilson_interval(1, 2)
+    assert (low, high) == pytest.approx((0.5 - 0.4054688, 0.5 + 0.4054688), abs=1e-7)
+    assert (low, high) == wilson_interval(1, 2, 0.95)
 
 
 def test_wilson_of_nothing_knows_nothing():

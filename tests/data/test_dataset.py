@@ -33,10 +33,16 @@ def test_calibration_is_held_out_of_training(tmp_path: Path) -> None:
     assert not set(category.train) & set(category.calibration)
 
 
-def test_same_seed_same_dataset(tmp_path: Path) -> None:
-    mvtec(tmp_path)
-    table = MvtecTable(root=str(tmp_path))
-    assert open_dataset(table, 3) == open_dataset(table, 3)
+def test_the_seed_alone_decides_what_is_held_out(tmp_path: Path) -> None:
+    for number in range(10):
+        save(tmp_path / "good" / f"{number}.png", number)
+    table = FolderTable(root=str(tmp_path), calibration=0.3)
+
+    def held(seed: int) -> list[str]:
+        return [sample.id for sample in open_dataset(table, seed).categories[0].calibration]
+
+    assert held(3) == held(3) == ["good/2.png", "good/6.png", "good/7.png"]  # for ever
+    assert held(4) != held(3)
 
 
 def test_samples_can_be_keys(tmp_path: Path) -> None:
@@ -92,19 +98,17 @@ def test_same_image_in_classes_is_reported_once(tmp_path: Path) -> None:
     )
 
 
-def test_copies_among_the_normal_images_stay_together(tmp_path: Path) -> None:
+def test_copies_among_the_normal_images_are_trained_on_or_held_out_together(tmp_path: Path) -> None:
     for number in range(10):
         save(tmp_path / "good" / f"{number}.png", number)
-    table = FolderTable(root=str(tmp_path), calibration=0.5)
-    apart = open_dataset(table, 0).categories[0]
-    copied = apart.calibration[0].source
-    assert isinstance(copied, Path)
-    shutil.copy(copied, tmp_path / "good" / "copy.png")
-    (category,) = open_dataset(table, 0).categories
-    together = {f"good/{copied.name}", "good/copy.png"}
-    held = {sample.id for sample in category.calibration}
-    assert held & together in (set(), together)
-    assert len(category.train) + len(category.calibration) == 11
+    shutil.copy(tmp_path / "good" / "3.png", tmp_path / "good" / "copy.png")
+    pair, found = {"good/3.png", "good/copy.png"}, []
+    for seed in range(20):
+        (category,) = open_dataset(FolderTable(root=str(tmp_path), calibration=0.5), seed).categories
+        held = {sample.id for sample in category.calibration}
+        assert len(category.train) + len(held) == 11
+        found.append(len(held & pair))
+    assert set(found) == {0, 2}  # of 20 draws at a half, some hold both out and some neither
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -113,6 +117,7 @@ def test_no_split_has_an_image_on_both_sides(tmp_path: Path, seed: int) -> None:
         save(tmp_path / "good" / f"{number}.png", (0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3)[number])
     (category,) = open_dataset(FolderTable(root=str(tmp_path), calibration=0.5), seed).categories
     contents = [{Path(str(s.source)).read_bytes() for s in part} for part in (category.train, category.calibration)]
+    assert all(contents)
     assert not contents[0] & contents[1]
     assert len({sample.id for sample in (*category.train, *category.calibration)}) == 12
 

@@ -31,6 +31,19 @@ def as_palette() -> Image.Image:
     return mask
 
 
+def as_transparent_palette() -> Image.Image:
+    """Index 2, red, where it is anomalous; elsewhere index 1, red as well, which is transparent."""
+    mask = Image.fromarray(1 + SQUARE // 255)
+    mask.putpalette([0, 0, 0, 255, 0, 0, 255, 0, 0])
+    mask.info["transparency"] = 1
+    return mask
+
+
+def as_opaque_black() -> Image.Image:
+    """Opaque everywhere, gray where it is anomalous and black elsewhere."""
+    return Image.merge("LA", [Image.fromarray(SQUARE), Image.new("L", (8, 8), 255)])
+
+
 def as_rgba() -> Image.Image:
     """Red where it is anomalous, and transparent red elsewhere."""
     red = np.zeros((8, 8, 4), np.uint8)
@@ -47,9 +60,11 @@ def as_rgba() -> Image.Image:
         Image.fromarray(SQUARE.astype(np.uint16)),
         Image.fromarray(np.stack([SQUARE, 0 * SQUARE, 0 * SQUARE], axis=-1)),
         as_palette(),
+        as_transparent_palette(),
+        as_opaque_black(),
         as_rgba(),
     ],
-    ids=["gray", "ones", "one bit", "sixteen bits", "rgb", "palette", "rgba"],
+    ids=["gray", "ones", "one bit", "sixteen bits", "rgb", "palette", "transparent index", "gray and alpha", "rgba"],
 )
 def test_anomalous_where_above_zero(tmp_path: Path, mask: Image.Image) -> None:
     mask.save(tmp_path / "mask.png")

@@ -53,6 +53,28 @@ def test_pad_centers_the_image() -> None:
     assert view.region((100, 25)) == (0, 24, 64, 40)
 
 
+@pytest.mark.parametrize(
+    ("size", "rows"),
+    [
+        ((54, 100), (14, 49)),  # 54 · 64 / 100 = 34.56 is 35 rows; 29 are left, 14 of them above
+        ((53, 100), (15, 49)),  # 33.92: 34 rows
+        ((52, 100), (15, 48)),  # 33.28: 33 rows; 31 are left, 15 of them above
+        ((1, 100), (31, 32)),  # 0.64: 1 row
+        ((1, 200), (31, 32)),  # 0.32: a row is left of anything
+    ],
+)
+def test_pad_rounds_to_whole_rows_and_the_odd_one_is_below(size: tuple[int, int], rows: tuple[int, int]) -> None:
+    view = View("pad", 64, 64)
+    assert view.region(size) == (rows[0], 0, rows[1], 64)
+    assert view.region(size[::-1]) == (0, rows[0], 64, rows[1])
+
+
+def test_pad_fills_with_the_nearest_whole_color() -> None:
+    pixels = np.zeros((2, 4), np.uint8)
+    pixels[0, 0], pixels[0, 1], pixels[1, 0] = 3, 2, 2  # a mean of 7/8
+    assert View("pad", 4, 4).input(Image.fromarray(pixels))[0].tolist() == [1, 1, 1, 1]
+
+
 def test_pad_fills_with_the_mean_color() -> None:
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, :32] = (200, 100, 0)

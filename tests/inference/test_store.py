@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -96,7 +98,37 @@ def test_a_torn_batch_does_not_count(tmp_path, file, lost):
     store = FeatureStore(tmp_path, [LEVELS])
     assert [image in store for image in "abcd"] == [True, True, False, False]
     store.fill([embedded("c", "d", seed=1)], {})
-    assert same(store, two_batches(tmp_path / "whole"), "a", "b", "c", "d")
+    whole = two_batches(tmp_path / "whole")
+    assert same(store, whole, "a", "b", "c", "d")
+    again = FeatureStore(tmp_path, [LEVELS])  # what is filled after a torn line is read as a line of its own
+    assert [image in again for image in "abcd"] == [True] * 4
+    assert same(again, whole, "a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("torn", [b"", b"\n"], ids=["the end", "a line"])
+def test_no_batch_after_a_torn_line_counts(tmp_path, torn):
+    two_batches(tmp_path)
+    first, second = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_bytes(first + second[:20] + torn + second)
+    store = FeatureStore(tmp_path, [LEVELS])
+    assert [image in store for image in "abcd"] == [True, True, False, False]
+    assert (tmp_path / "journal.jsonl").read_bytes() == first
+
+
+def test_seconds_of_all_batches_count(tmp_path):
+    two_batches(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    for line, seconds in zip(lines, (1.5, 2.25), strict=True):
+        line["seconds"] = seconds
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert FeatureStore(tmp_path, [LEVELS]).seconds == 3.75
+
+
+def test_what_is_missing_begins_after_the_last_image_that_is_there(tmp_path):
+    store = FeatureStore(tmp_path, [LEVELS])
+    assert [sample.id for sample in store.missing(samples("a", "b"))] == ["a", "b"]
+    store.fill([embedded("a", "c")], {"b": "unreadable"})
+    assert [sample.id for sample in store.missing(samples("a", "b", "c", "d", "e"))] == ["d", "e"]
 
 
 def test_a_batch_without_its_line_does_not_count(tmp_path):
@@ -112,7 +144,8 @@ def test_features_that_never_reached_the_disk_do_not_count(tmp_path):
     two_batches(tmp_path)
     with (tmp_path / "0.0.float32").open("rb+") as file:  # what a power cut may leave of the first batch
         file.write(bytes(8))
-    assert "a" not in FeatureStore(tmp_path, [LEVELS])
+    store = FeatureStore(tmp_path, [LEVELS])
+    assert not any(image in store for image in "abcd")  # the second batch would lie where the first one did
 
 
 def test_unreadable_images_are_remembered_with_the_batch_that_met_them(tmp_path):

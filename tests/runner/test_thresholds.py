@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adkit.data.samples import Sample
+from adkit.data.samples import Category, Sample
+from adkit.inference.pipeline import Pipeline
+from adkit.recipe.reader import read_recipe
 from adkit.recipe.tables import ThresholdTable
 from adkit.runner.evaluate import Evaluation
-from adkit.runner.thresholds import HeldOut, promise
+from adkit.runner.fit import Calibrated
+from adkit.runner.thresholds import HeldOut, Trial, promise, too_few
 
 # Three parts of one, two and three images. Peaks rank the images of a part in another order than scores do.
 GROUPS = {"1.png": "b", "2.png": "b", "3.png": "c", "4.png": "c", "5.png": "c"}  # 0.png is a part of its own
@@ -98,3 +101,69 @@ def test_without_held_out_images_there_is_no_threshold(method):
 )
 def test_the_promise_in_words(per, approximate, grouped, pixel, sentence):
     assert promise(per, 0.05, approximate=approximate, grouped=grouped, pixel=pixel) == sentence
+
+
+def told(images: int, *, parts: int | None = None, folds: int = 1, **threshold: object) -> list[str]:
+    """What is said of a threshold by so many calibration images, of so many parts if the data says which."""
+    of = images if parts is None else parts
+    samples = [
+        Sample(f"{n}.png", Path(f"{n}.png"), 0, "good", group=None if parts is None else f"{n % of}")
+        for n in range(images)
+    ]
+    groups = {} if parts is None else {sample.id: str(sample.group) for sample in samples}
+    recipe = read_recipe(
+        {
+            "data": {"format": "folder", "root": "."},
+            "scorer": {"use": "knn"},
+            "threshold": threshold,
+            "run": {"folds": folds},
+        }
+    )
+    scores = np.arange(images, dtype=np.float32)
+    found = Evaluation(samples, scores, scores[:, None])
+    held_out = HeldOut.of(found, groups, recipe.threshold, 0)
+    fitted = Calibrated(Pipeline([], None), found, [], [], [])
+    trial = Trial(fitted, held_out, held_out.threshold, None, Evaluation([], scores[:0], scores[:0, None]))
+    return list(too_few(Category("a", (), tuple(samples), (), groups=groups), trial, recipe))
+
+
+def test_18_images_cannot_promise_one_in_twenty_and_19_can() -> None:
+    assert told(18, false_positive_rate=0.05) == [
+        "18 calibration images cannot promise a false-positive rate of 0.05; the threshold keeps 0.0526, the smallest "
+        "that so few support. It takes 19 images: add normal images, raise data.calibration or set threshold.method = "
+        '"cross"'
+    ]
+    assert told(19, false_positive_rate=0.05) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "needed"), [(0.5, 1), (0.34, 2), (1 / 3, 2), (0.3, 3), (0.25, 3), (0.1, 9), (0.07, 14), (0.01, 99)]
+)
+def test_it_takes_the_fewest_images_that_support_the_rate(rate: float, needed: int) -> None:
+    # m images support 1 / (m + 1).
+    assert told(needed, false_positive_rate=rate) == []
+    if needed > 1:
+        (sentence,) = told(needed - 1, false_positive_rate=rate)
+        assert f"It takes {needed} images: " in sentence
+
+
+def test_parts_count_where_the_data_names_them() -> None:
+    (sentence,) = told(36, parts=18, false_positive_rate=0.05)
+    assert sentence.startswith(
+        "18 calibration groups cannot promise a false-positive rate of 0.05; the threshold keeps"
+    )
+    assert "It takes 19 groups: add normal parts, raise data.calibration or set" in sentence
+    assert told(38, parts=19, false_positive_rate=0.05) == []
+
+
+def test_pooled_images_are_more_than_their_parts() -> None:
+    (sentence,) = told(36, parts=18, method="pooled", false_positive_rate=0.05)
+    assert sentence.startswith("18 calibration groups cannot support a false-positive rate of 0.05, only 0.0526; the ")
+    assert "It takes 19 groups: " in sentence
+
+
+def test_what_cannot_be_changed_is_not_advised() -> None:
+    (sentence,) = told(18, method="cross")
+    assert sentence.endswith("It takes 19 images: add normal images")
+    (sentence,) = told(18, folds=3)
+    assert sentence.endswith("It takes 19 images: add normal images, raise data.calibration")

@@ -79,6 +79,14 @@ def test_many_locations_are_taken_in_parts_in_their_order():
         np.testing.assert_allclose(whitening.distances(values), expected.expand(2, -1, -1), rtol=1e-6)
 
 
+def test_one_mean_is_shared_by_all_parts():
+    """2,000 locations of 32 channels are two parts; each is 3 from the mean in 4 channels and in the others 0."""
+    mean, row = torch.full((1, 1, 32), 5.0).double(), torch.eye(32).double()[None, None]
+    values = torch.full((1, 50, 40, 32), 5.0)
+    values[..., :4] = 8.0
+    assert Whitening(mean, row).distances(values).unique().tolist() == [6.0]
+
+
 def test_the_gradient_is_that_of_the_formula_and_0_at_the_mean():
     values = features()
     whitening = whitening_of(values)
@@ -150,6 +158,20 @@ def test_a_channel_that_follows_from_others_is_singular_whatever_its_scale():
     values[:, 3] = 1e-6 * (values[:, 0] - values[:, 7])
     _, singular, _ = factored(moments_of(values).covariances(), 1.0)
     assert singular.tolist() == [True]
+
+
+@pytest.mark.parametrize(("unlike", "found"), [(1e-9, False), (1e-11, True)])
+def test_a_near_copy_of_a_channel_is_singular(unlike, found):
+    # The second channel is the first plus noise: 1 + unlike varies, of which the first one leaves unlike unexplained.
+    covariance = torch.tensor([[[1.0, 1.0], [1.0, 1.0 + unlike]]], dtype=torch.float64)
+    factors, singular, _ = factored(covariance, 1.0)
+    assert singular.tolist() == [found]
+    ridge = 1e-6 if found else 0.0
+    product = factors @ factors.mT
+    np.testing.assert_allclose(product[0], [[1 + ridge, 1], [1, 1 + unlike + ridge]], rtol=0, atol=1e-13)
+    if found:  # along (1, -1) the ridge alone varies: two copies that differ by √2 · 1e-3 are √2 away, and no further
+        apart = torch.tensor([1e-3, -1e-3], dtype=torch.float64)
+        assert (whitenings(factors)[0] @ apart).norm().item() == pytest.approx(2**0.5, rel=1e-4)
 
 
 def test_unlike_scales_alone_are_not_singular():

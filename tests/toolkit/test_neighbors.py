@@ -70,6 +70,22 @@ def test_a_row_is_at_distance_zero_from_itself(metric, index):
     assert found[:, 0].tolist() == list(range(200))
 
 
+FAR = 10_000.0 + torch.arange(40.0)[:, None]
+"""Whole numbers whose squares float32 does not hold, so that only differences give their distances exactly."""
+
+
+@pytest.mark.parametrize("count", [25, 26, 40])  # above 25 rows torch.cdist would expand by itself
+def test_distances_of_pairs_are_those_of_differences(count):
+    numbers = torch.arange(float(count))
+    assert torch.equal(pairwise(FAR[:count], FAR[:count]), (numbers[:, None] - numbers).abs())
+
+
+@pytest.mark.parametrize("index", INDEXES)
+@pytest.mark.parametrize("k", [17, 18, 32])  # with the spare ones, 25 candidates and more
+def test_many_neighbors_are_measured_by_differences(index, k):
+    assert nearest(FAR[:1], FAR, k, index)[0].tolist() == [[float(number) for number in range(k)]]
+
+
 @pytest.mark.parametrize("index", INDEXES)
 def test_neighbors_that_float32_expansion_confuses_are_found(index):
     rows, queries = near_duplicates()
@@ -156,6 +172,13 @@ def test_recordable_search_over_several_blocks_finds_the_same(metric, monkeypatc
 def test_recordable_search_finds_a_row_at_distance_zero_from_itself():
     rows = 100 + normal(300, 20)
     assert RecordableBank(rows, "l2").distances(rows[:5], 1).tolist() == [[0.0]] * 5
+
+
+def test_recordable_searches_propose_more_than_they_measure():
+    """To the expansion some of these look 4 away that are 3 away; among the spare ones they are found."""
+    expected = [[0.0, 1, 2, 3, 4], [0.0, 1, 1, 2, 3], [0.0, 1, 1, 2, 2]]
+    assert RecordableBank(FAR, "l2").distances(FAR[:3], 5).tolist() == expected
+    assert recordable_among(FAR[None, :3], FAR[None], torch.tensor([[0]]), 5).tolist() == [expected]
 
 
 PEAK = """

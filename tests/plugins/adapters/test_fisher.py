@@ -269,6 +269,28 @@ def test_gradients_that_are_not_finite():
     )
 
 
+class Roots(Softmax):
+    """A classifier whose first class has √s₁ + √s₂ more: the gradient by s is ½/√s, infinite where s is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.roots = nn.Parameter(torch.tensor([1.0, 0.0]))
+
+    def classify(self, images):
+        return super().classify(images) + torch.eye(4)[0] * self.roots.sqrt().sum()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_gradient_that_is_not_finite_is_enough(order):
+    model = Roots()
+    shown = stream(Batch(torch.full((1, 3, 1, 1), 0.5), ("image",)))
+    assert computed(model, [model.weight], shown, "predicted")[0].isfinite().all()
+    parameters = [model.weight, model.roots][::order]
+    assert "expected a classifier whose gradients are finite, found NaN or inf" in refused(
+        model, parameters, shown, "predicted"
+    )
+
+
 def test_no_image_that_can_be_read():
     extractor = TinyExtractor()
     assert refused(extractor, trained(extractor), stream(), "predicted") == (

@@ -99,6 +99,8 @@ def test_pooled_levels_are_the_same_whatever_the_covariance():
     scores = [fitted(pooled, covariance=kind).score(QUERIES).image for kind in ("global", "tied", "local")]
     assert torch.equal(scores[0], scores[1])
     assert torch.equal(scores[0], scores[2])
+    assert scores[0].unique().shape == (6,)
+    assert torch.equal(scores[0], scores[2])
 
 
 @pytest.mark.parametrize(("aggregation", "expected"), [("max", 4.0), ("mean", 2.5)])

@@ -103,6 +103,15 @@ def test_centroids_of_separated_groups_are_their_means():
     assert np.array(sorted(centroids.tolist())) == pytest.approx(np.array(expected), abs=1e-6)
 
 
+def test_cosine_centroids_have_length_1():
+    """Two features at a right angle have one centroid between them, 1 − cos 45° from each, whatever their lengths."""
+    stream = pooled([[3.0, 0.0], [0.0, 0.5]])
+    knn = fitted(stream, metric="cosine", k=1, centroids=1)
+    (centroid,) = knn.state_dict()["bank.pool"].tolist()
+    assert centroid == pytest.approx([0.5**0.5, 0.5**0.5], rel=1e-6)
+    assert knn.score(stream.features).image.tolist() == pytest.approx([1 - 0.5**0.5] * 2, rel=1e-5)
+
+
 def test_as_few_features_as_centroids_are_kept_as_they_are():
     stream = pooled([[0.0, 1.0], [2.0, 3.0]])
     assert torch.equal(fitted(stream, centroids=5).state_dict()["bank.pool"], stream.features[POOL][:, 0, 0])

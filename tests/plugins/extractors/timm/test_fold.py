@@ -116,7 +116,8 @@ def test_a_wrong_fold_shows_on_redrawn_weights():
 def test_inference_copy_leaves_the_original_alone():
     extractor = TimmExtractor(TimmParams(backbone="test_resnet", weights="none"), Context(image_size=(64, 64)))
     before = {name: value.clone() for name, value in extractor.state_dict().items()}
-    extractor.for_inference()
+    folded = extractor.for_inference()
+    assert "model.conv1.1.running_mean" in before.keys() - folded.state_dict().keys()
     assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
 
 
