@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from adkit.data.beside import masks_beside
+from adkit.data.contents import contents_warning
 from adkit.data.duplicates import (
     equal_images,
     moved_warning,
@@ -34,7 +35,7 @@ Samples = TypeVar("Samples", bound=Sequence[Sample] | None)
 
 
 def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
-    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks.
+    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks and a few normal images.
 
     Images of one group, and images of equal content, are on the same side of every split. Where the layout itself puts
     them on both sides, calibration images are moved to training, because the promise on false alarms rests on images
@@ -66,6 +67,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
             notes.warnings.append(_pages_warning(name, further))
             passed_over["further page or frame"] += sum(further.values())
         normal = [sample for one in members for sample in (*one.normal, *(one.calibration or ()))]
+        notes.warnings.extend(text for one in members if (text := contents_warning(one.name, one.normal)))
         equal = equal_images((*normal, *members[0].test))
         groups = linked((*normal, *members[0].test), equal)
         for one in members:

@@ -136,9 +136,9 @@ class Detector:
         """Score one image or many; any number of threads may call it.
 
         Args:
-            images: a path, a PIL image, a uint8 array of 0 to 255, (h, w) gray, (h, w, 3) or (n, h, w, 3) RGB, a
-                float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
-                any of these kinds.
+            images: a path, a PIL image, a uint8 array of 0 to 255 or a uint16 array of 0 to 65535, (h, w) or (h, w, 1)
+                gray, (h, w, 3) RGB, (h, w, 4) RGBA or (n, h, w, c) several of these, a float tensor (3, H, W) or
+                (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of any of these kinds.
             batch_size: images computed on, and in memory, at a time; it moves scores by rounding alone.
             groups: the key of the part that each image shows, a text for one image; with them there is a verdict on
                 each part.

@@ -16,7 +16,7 @@ from adkit.data.images import ImageError, flatten, read_image, within_memory
 from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
-ImageLike = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+ImageLike = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16] | Tensor
 """One image, or several in an array or tensor, as ``Detector.predict`` takes them."""
 
 
@@ -68,7 +68,7 @@ def _item(one: object, index: int, view: View) -> InputItem:
         return lambda: itself
     if isinstance(one, np.ndarray):
         pixels = _checked_array(one, name)
-        return lambda: _image(lambda: Image.fromarray(pixels), name, view)
+        return lambda: _image(lambda: flatten(Image.fromarray(pixels)), name, view)
     if isinstance(one, Image.Image):
         image = _decoded(one, name)
         return lambda: _image(lambda: _seen(image), name, view)
@@ -108,14 +108,20 @@ def _unreadable(name: str, reason: str) -> UserError:
     return UserError(f"{name}: expected an image that can be read, found that {reason}; fix it or leave it out")
 
 
-def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    shape = array.shape
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)) or 0 in shape:
+def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The same pixels as Pillow takes them: what a file may hold, an array may, too."""
+    shape, kind = array.shape, array.dtype
+    if array.ndim == 3 and shape[2] == 1:
+        array = array[..., 0]
+    colored = array.ndim == 3 and shape[2] in (3, 4)
+    if kind not in (np.uint8, np.uint16) or not (array.ndim == 2 or colored) or 0 in shape:
         raise UserError(
-            f"{name}: expected a uint8 array of shape (h, w) or (h, w, 3), found {array.dtype} of shape {shape}: "
-            "convert it, channels last"
+            f"{name}: expected a uint8 or uint16 array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), found "
+            f"{kind} of shape {shape}: convert it, channels last"
         )
-    return cast(NDArray[np.uint8], array)
+    if colored and kind == np.uint16:  # Pillow has no such image; 65535 / 257 is 255
+        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return array
 
 
 def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32]:

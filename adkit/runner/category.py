@@ -230,7 +230,13 @@ def _counts(category: Category, kept: Trial, tested: Sequence[Trial], place: Wor
 def _doubts(category: Category, parts: Assembled, kept: Trial) -> Iterator[str]:
     """Warnings of what a reader of the metrics should know and would not see in them."""
     test, threshold = kept.test, kept.threshold
-    if threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
+    if kept.held_out.alike:
+        yield (
+            f"the {counted(len(kept.held_out.scores), 'normal image')} kept back for a threshold have all the same "
+            f"score, {kept.held_out.scores[0]:g}, so there is none: they look all alike to the extractor; look at the "
+            "images, and at extractor.levels and data.image_size"
+        )
+    elif threshold is None and (parts.recipe.data.calibration or parts.recipe.threshold.parts):
         if category.grouped:
             yield (
                 "no group of normal images could be kept back for a threshold, so there is none: it takes one "

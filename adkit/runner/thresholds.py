@@ -66,7 +66,7 @@ class HeldOut:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The threshold on scores; None without calibration images."""
+        """The threshold on scores; None without calibration images, and where all of them have the same score."""
         return self._above(self.scores)
 
     @property
@@ -74,12 +74,19 @@ class HeldOut:
         """The threshold on the values of maps; None without maps or calibration images."""
         return None if self.peaks is None else self._above(self.peaks)
 
+    @property
+    def alike(self) -> bool:
+        """Whether several images have all the same score: what cannot tell images apart has no threshold."""
+        return len(self.scores) > 1 and float(np.ptp(self.scores)) == 0
+
     def p_values(self, scores: Scores) -> NDArray[np.float64]:
         """Compute the p-values of ``scores`` (n,)."""
         return p_values(scores, self.scores, self.groups)
 
     def _above(self, values: FloatArray) -> Threshold | None:
-        return conformal(values, self.table.false_positive_rate, self.groups) if len(values) else None
+        if not len(values) or self.alike:
+            return None
+        return conformal(values, self.table.false_positive_rate, self.groups)
 
 
 @dataclass(frozen=True, eq=False)

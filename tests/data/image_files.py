@@ -27,8 +27,8 @@ def mvtec(root: Path, name: str = "tile", kind: str = "crack", suffix: str = "_m
     """A category of three normal training, one good and two anomalous test images with masks."""
     category = root / name
     for number in range(3):
-        save(category / "train" / "good" / f"{number}.png", 10 + number)
-    save(category / "test" / "good" / "0.png", 20)
+        save(category / "train" / "good" / f"{number}.png", 10 + 33 * number)
+    save(category / "test" / "good" / "0.png", 25)
     for number in range(2):
         save(category / "test" / kind / f"{number}.png", 30 + number)
         save(category / "ground_truth" / kind / f"{number}{suffix}.png", square((8, 8), number, 0, 2))

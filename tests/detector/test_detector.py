@@ -10,6 +10,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.detector.inputs import _checked_array
 from adkit.detector.regions import find_regions
 
 
@@ -43,6 +44,35 @@ def test_gray_is_taken_as_three_equal_channels(detector):
     gray = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
     expected = detector.predict(np.repeat(gray[..., None], 3, 2))
     np.testing.assert_array_equal(detector.predict(gray).scores, expected.scores)
+
+
+RANDOM = np.random.default_rng(0)
+COLORS = RANDOM.integers(0, 256, (48, 40, 4), np.uint8)
+DEPTH = RANDOM.integers(0, 65536, (48, 40), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("array", "in_file"),
+    [
+        (COLORS[..., :1], Image.fromarray(COLORS[..., 0])),
+        (COLORS, Image.fromarray(COLORS)),
+        (DEPTH, Image.fromarray(DEPTH)),
+        (DEPTH[..., None], Image.fromarray(DEPTH)),
+        (COLORS[:, :, :3].astype(np.uint16) * 257, Image.fromarray(COLORS[:, :, :3])),
+        (COLORS[::-1, ::2, 2::-1], Image.fromarray(COLORS[::-1, ::2, 2::-1].copy())),
+        (np.asfortranarray(COLORS[..., :3]), Image.fromarray(COLORS[..., :3].copy())),
+    ],
+    ids=["one channel", "with alpha", "16 bits", "16 bits, one channel", "16 bits, colors", "turned view", "Fortran"],
+)
+def test_arrays_are_what_cameras_give(detector, tmp_path, array, in_file):
+    in_file.save(tmp_path / "file.png")
+    array.setflags(write=False)
+    np.testing.assert_array_equal(detector.predict(array).scores, detector.predict(tmp_path / "file.png").scores)
+
+
+def test_16_bits_of_a_color_are_rounded_to_8():
+    values = np.array([[[0, 128, 129], [257, 385, 386]]], np.uint16)  # 385 / 257 is 1.498, 386 / 257 is 1.502
+    assert _checked_array(values, "it").tolist() == [[[0, 0, 1], [1, 1, 2]]]
 
 
 def test_a_list_may_mix(detector, image):
@@ -111,7 +141,7 @@ def test_an_unreadable_image_is_named(detector, image, tmp_path):
         detector.predict([image, broken])
     with pytest.raises(UserError, match=r"not there: expected an image .* the file is not there"):
         detector.predict(tmp_path / "not there")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="it is not a file but a folder"):
         detector.predict(Path(tmp_path))
     with Image.open(broken) as pillow, pytest.raises(UserError, match=r"image 0: .* damaged"):
         detector.predict(pillow)
@@ -123,7 +153,8 @@ def test_an_unreadable_image_is_named(detector, image, tmp_path):
         (3, "found int"),
         ([None], "found NoneType"),
         (np.zeros((8, 8, 3)), "found float64 of shape"),
-        (np.zeros((8, 8, 4), np.uint8), r"found uint8 of shape \(8, 8, 4\)"),
+        (np.zeros((8, 8, 2), np.uint8), r"found uint8 of shape \(8, 8, 2\)"),
+        (np.zeros((8, 8), np.int32), r"found int32 of shape \(8, 8\): convert it, channels last"),
         (np.zeros((0, 8), np.uint8), r"found uint8 of shape \(0, 8\)"),
         (torch.zeros(3, 32, 32), r"expected a float tensor of shape \(3, 64, 64\), found torch.float32 of shape"),
         (torch.zeros(3, 64, 64, dtype=torch.uint8), "found torch.uint8"),

@@ -1,0 +1,67 @@
+"""What images are filled with: those in which nothing is to be seen are told before a detector learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from adkit.data.images import ImageError, decoding_threads, read_image
+from adkit.data.samples import Sample
+from adkit.utils.text import counted
+
+LOOKED_AT: Final = 12
+"""The number of normal images that are decoded, evenly spread over a category's."""
+NARROW: Final = 0.05
+"""Share of the range of values below which what images show is nearly nothing."""
+FULL: Final = 255.0
+"""The highest value of a decoded image."""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is remembered of a decoded image."""
+
+    low: float
+    high: float
+    pixels: int
+    """A hash of the size and of every pixel."""
+
+
+def contents_warning(name: str, normal: Sequence[Sample]) -> str | None:
+    """Warn of a category whose normal images show nothing or all the same; None where they differ.
+
+    Images that cannot be read, which the loader reports, are left out.
+    """
+    step = max(1, len(normal) // LOOKED_AT)
+    chosen = normal[::step][:LOOKED_AT]
+    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-contents") as pool:
+        found = [content for content in pool.map(_content, chosen) if content is not None]
+    if not found:
+        return None
+    low, high = min(one.low for one in found), max(one.high for one in found)
+    every = f"{counted(len(found), 'normal image')} that {'was' if len(found) == 1 else 'were'} looked at"
+    if low == high:
+        plain = f"{'is' if len(found) == 1 else 'are'} of one color ({low:g} of {FULL:g})"
+        why = ", as transparent pixels are" if low == FULL else ""
+        return f"{name}: the {every} {plain}{why}: nothing is to be learned from them; look at how they were written"
+    if len(found) > 1 and len({one.pixels for one in found}) == 1:
+        return f"{name}: the {every} have all the same pixels: a detector of them knows one image; look at the files"
+    if high - low < NARROW * FULL:
+        return (
+            f"{name}: the {every} have values from {low:.3g} to {high:.3g} of {FULL:g}, {(high - low) / FULL:.1%} of "
+            "the range, in which little is to be seen: stretch them before, all in the same way"
+        )
+    return None
+
+
+def _content(sample: Sample) -> _Content | None:
+    try:
+        image = read_image(sample.source)
+    except ImageError:
+        return None
+    values = np.asarray(image)
+    return _Content(float(values.min()), float(values.max()), hash((values.shape, values.tobytes())))
