@@ -7,6 +7,7 @@ without the zeros before a number.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,11 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from adkit.data.file_types import EXTENSIONS
 from adkit.data.files import is_image
 from adkit.utils.text import joined
 
 _WORD = r"(?:masks?|gt|labels?|seg|segmentation|ground[ _-]?truth)"
 _AFTER = re.compile(rf"[ _.-]{_WORD}[ _-]?\d*$", re.IGNORECASE)
+_SAYS_SO = re.compile(_WORD, re.IGNORECASE)
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.IGNORECASE)
 
 Key = tuple[str, str]
@@ -55,6 +59,8 @@ def pair(images: Mapping[Path, PurePath], masks: Sequence[Path], folder: Path) -
     open_images = dict(images)
 
     def settle(keys_of_image: Keys, keys_of_mask: Keys) -> None:
+        if not (free and open_images):
+            return
         found = _candidates(open_images, {mask: below[mask] for mask in free}, keys_of_image, keys_of_mask)
         wanted: dict[Path, list[Path]] = defaultdict(list)
         for image, candidates in found.items():
@@ -123,17 +129,15 @@ class Neighbors:
 
 def neighbors(paths: Iterable[Path]) -> Iterator[Neighbors]:
     """Find the files among ``paths`` that have the name of a mask of another one in the same folder."""
-    folders: dict[Path, list[Path]] = defaultdict(list)
+    alike: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        folders[path.parent].append(path)
-    for files in folders.values():
-        names = {path: PurePath(path.name) for path in files}
-        marked = _candidates(names, names, _loosely(_as_named), _loosely(_marked))
-        plain = _candidates(names, names, _loosely(_as_named), _loosely(_plain))
-        for image in files:
-            yield from (Neighbors(mask, image, either=False) for mask in marked.get(image, ()) if mask != image)
-            for mask in plain.get(image, ()):
-                if mask != image and mask not in marked.get(image, ()):
+        alike[os.path.dirname(path), _loose(path.stem)].append(path)
+    for (folder, _), files in list(alike.items()):
+        for mask in files:
+            marked = {_loose(stem) for _, stem in _marked(PurePath(mask.name))}
+            yield from (Neighbors(mask, image, False) for stem in marked for image in alike.get((folder, stem), ()))
+            for image in files:
+                if image != mask:
                     longer = is_image(PurePath(mask.stem)) and not is_image(PurePath(image.stem))  # x.jpg.png
                     yield Neighbors(mask, image, either=not longer)
 
@@ -165,6 +169,8 @@ def _plain(name: PurePath) -> set[Key]:
 
 def _marked(name: PurePath) -> set[Key]:
     """What a mask is of that says so before or behind: ``mask_x``, ``x_mask``, ``x_mask.jpg``, ``x_label2``."""
+    if not _SAYS_SO.search(name.stem):  # quicker than all that follows
+        return set()
     stems = {name.stem, PurePath(name.stem).stem if is_image(PurePath(name.stem)) else name.stem}
     left = {word.sub("", stem) for word in (_AFTER, _BEFORE) for stem in stems} - stems
     return {(name.parent.as_posix(), stem) for stem in left if stem}
@@ -176,9 +182,14 @@ def _loosely(keys: Keys) -> Keys:
 
 
 def _loose(name: str) -> str:
-    stem = PurePath(name).stem if is_image(PurePath(name)) else name
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
-    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", folded)
+    stem, extension = os.path.splitext(name)
+    stem = stem if extension.lower() in EXTENSIONS else name
+    if not stem.isascii():
+        stem = unicodedata.normalize("NFC", stem)
+    folded = stem.casefold()
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFC", folded)
+    return _ZEROS.sub("", folded)
 
 
 def _anywhere(keys: Keys) -> Keys:
