@@ -83,9 +83,11 @@ class Measured:
     """Whether black or white occurs in it."""
 
     @property
-    def masklike(self) -> bool:
-        """Whether this is what a mask looks like, and hardly any photograph does."""
-        return self.black_or_white and (self.drawn or self.ends > 0.95)
+    def masklike(self) -> int:
+        """How much this looks like a mask: 2 with few values, 1 where most are nearly black or white, 0 otherwise."""
+        if not self.black_or_white:
+            return 0
+        return 2 if self.drawn else int(self.ends > 0.95)
 
 
 def measure(path: Path, threshold: float = 0) -> Measured:

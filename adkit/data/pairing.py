@@ -21,6 +21,8 @@ from adkit.utils.text import joined
 
 _WORD = r"(?:masks?|gt|labels?|seg|segmentation|ground[ _-]?truth)"
 _AFTER = re.compile(rf"[ _.-]{_WORD}[ _-]?\d*$", re.IGNORECASE)
+_MASKS = re.compile(_WORD, re.IGNORECASE)
+_IMAGES = re.compile(r"im(?:age|g)s?", re.IGNORECASE)
 _SAYS_SO = re.compile(_WORD, re.IGNORECASE)
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.IGNORECASE)
@@ -119,7 +121,7 @@ def several_images(mask: Path, images: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Two files of one folder, one of which has the name of a mask of the other."""
+    """Two files that lie beside one another, one of which has the name of a mask of the other."""
 
     mask: Path
     image: Path
@@ -128,18 +130,29 @@ class Neighbors:
 
 
 def neighbors(paths: Iterable[Path]) -> Iterator[Neighbors]:
-    """Find the files among ``paths`` that have the name of a mask of another one in the same folder."""
+    """Find the files among ``paths`` that have the name of a mask of another one that lies beside them.
+
+    That is in the same folder, or where one or both lie in subfolders of it that say so: ``masks`` and ``images``.
+    """
     alike: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    among_masks: set[Path] = set()
     for path in dict.fromkeys(paths):
-        alike[os.path.dirname(path), _loose(path.stem)].append(path)
+        folder, name = os.path.split(path)
+        above, own = os.path.split(folder)
+        if _MASKS.fullmatch(own):
+            among_masks.add(path)
+        elif not _IMAGES.fullmatch(own):
+            above = folder
+        alike[above, _loose(os.path.splitext(name)[0])].append(path)
     for (folder, _), files in list(alike.items()):
         for mask in files:
-            marked = {_loose(stem) for _, stem in _marked(PurePath(mask.name))}
-            yield from (Neighbors(mask, image, False) for stem in marked for image in alike.get((folder, stem), ()))
+            stems = {_loose(stem) for _, stem in _marked(PurePath(mask.name))}
+            yield from (Neighbors(mask, image, False) for stem in stems for image in alike.get((folder, stem), ()))
             for image in files:
-                if image != mask:
+                if image != mask and not (image in among_masks and mask not in among_masks):
                     longer = is_image(PurePath(mask.stem)) and not is_image(PurePath(image.stem))  # x.jpg.png
-                    yield Neighbors(mask, image, either=not longer)
+                    apart = mask in among_masks and image not in among_masks
+                    yield Neighbors(mask, image, either=not (longer or apart))
 
 
 def _candidates(
