@@ -93,7 +93,9 @@ def _unreadable(error: OSError) -> str:
 
 
 def _found(table: DataTable, seed: int, notes: Notes) -> list[Found]:
-    return [masks_beside(one, notes, paired=table.has_masks) for one in table.find(seed, notes)]
+    found = table.find(seed, notes)
+    together = [(table.root, found)] if table.shares_images else [(one.name, [one]) for one in found]
+    return [one for name, few in together for one in masks_beside(name, few, notes, paired=table.has_masks)]
 
 
 def _checked(found: Found, table: DataTable, notes: Notes) -> Found:

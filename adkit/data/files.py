@@ -62,7 +62,7 @@ def images_under(
                 found.append(path)
             else:
                 other[os.fspath(path)] = kind
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(found, key=Path.as_posix)
 
 
 def walk(

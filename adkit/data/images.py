@@ -102,7 +102,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def pages(path: Path) -> int:
     """Count the pages or frames of a file, of which ``read_image`` reads the first; raises ImageError."""
     with _opened(path) as image:
-        return int(getattr(image, "n_frames", 1))
+        return max(int(getattr(image, "n_frames", 1)), 1)  # a PSD without layers says 0
 
 
 @contextmanager

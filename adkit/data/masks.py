@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from adkit.data.files import images_under
 from adkit.data.formats.base import Notes
@@ -82,9 +83,11 @@ class Measured:
     """Whether black or white occurs in it."""
 
     @property
-    def masklike(self) -> bool:
-        """Whether this is what a mask looks like, and hardly any photograph does."""
-        return self.black_or_white and (self.drawn or self.ends > 0.95)
+    def masklike(self) -> int:
+        """How much this looks like a mask: 2 with few values, 1 where most are nearly black or white, 0 otherwise."""
+        if not self.black_or_white:
+            return 0
+        return 2 if self.drawn else int(self.ends > 0.95)
 
 
 def measure(path: Path, threshold: float = 0) -> Measured:
@@ -95,27 +98,33 @@ def measure(path: Path, threshold: float = 0) -> Measured:
         half, scaled = 127.0, values
     else:
         top = max(float(values.max()), 1e-6)
-        half, scaled = top / 2, np.ceil(values * np.float32(255 / top)).clip(0, 255)
-    counts = np.bincount(scaled.astype(np.uint8).ravel(), minlength=256)
+        half, scaled = top / 2, np.ceil(values * np.float32(255 / top)).clip(0, 255).astype(np.uint8)
+    counts = np.array(Image.fromarray(scaled).histogram())  # ten times as fast as bincount
     levels, white = int(np.count_nonzero(counts)), int(np.flatnonzero(counts)[-1])
     drawn = levels <= 2 or (levels <= FEW and not mask.lossy)
     near = np.arange(256)
     ends = counts[(near <= NEAR) | (near >= max(white - NEAR, 0))].sum() / values.size
-    marked = values > threshold
-    border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]]) > threshold
     low = threshold if drawn or threshold else NEAR
     return Measured(
         size=(values.shape[0], values.shape[1]),
         levels=levels,
         ends=float(ends),
-        share=float(marked.mean()),
+        share=_share(values, counts, threshold),
         half=half,
-        above_half=float((values > half).mean()),
+        above_half=_share(values, counts, half),
         border=bool(border.mean() > 0.95),
-        ground=mask.plain or bool((values <= low).any()),
+        ground=mask.plain or _share(values, counts, low) < 1,
         drawn=drawn,
         black_or_white=bool(counts[0] or counts[255]),
     )
+
+
+def _share(values: Values, counts: npt.NDArray[np.int_], level: float) -> float:
+    """The share of the pixels above ``level``; of bytes, their ``counts`` say it at once."""
+    if values.dtype == np.uint8:
+        return float(counts[int(level) + 1 :].sum() / values.size)
+    return float((values > level).mean())
 
 
 def size_problem(sample: Sample, size: tuple[int, int], mask_size: tuple[int, int]) -> str:
@@ -331,21 +340,20 @@ def _read_file(path: Path) -> _Mask:
         if not shown.all() and _one_color(bands[shown][:, :3]):
             return _Mask(bands[..., 3], not shown.any(), lossy)
         return _Mask(np.where(shown, bands[..., :3].max(axis=-1), np.uint8(0)), _one_color(bands, lossy), lossy)
-    if image.mode in ("L", "F") or image.mode.startswith("I"):
-        values = np.asarray(image)
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        values = np.asarray(image.convert("L") if image.mode == "1" else image)
         gray: Values = values if values.dtype == np.uint8 else values.astype(np.float32)
         return _Mask(gray, _one_color(values[..., None], lossy), lossy)
-    bands = np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
-    bands = bands.reshape(*bands.shape[:2], -1)  # (h, w, 1 or 3)
+    bands = np.asarray(image.convert("RGB"))  # (h, w, 3)
     return _Mask(bands.max(axis=-1), _one_color(bands, lossy), lossy)
 
 
 def _one_color(pixels: npt.NDArray[Any], roughly: bool = True) -> bool:
     """Whether all ``pixels`` (…, bands) have one color, or roughly one; also where there are none."""
-    flat = pixels.reshape(-1, pixels.shape[-1])
-    if not len(flat):
+    if not pixels.size:
         return True
-    return bool((flat.max(axis=0).astype(float) - flat.min(axis=0) <= (NEAR if roughly else 0)).all())
+    bands = (pixels[..., band] for band in range(pixels.shape[-1]))
+    return all(float(one.max()) - float(one.min()) <= (NEAR if roughly else 0) for one in bands)
 
 
 def _path(source: Source) -> Path:

@@ -7,6 +7,7 @@ without the zeros before a number.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,11 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from adkit.data.file_types import EXTENSIONS
 from adkit.data.files import is_image
 from adkit.utils.text import joined
 
 _WORD = r"(?:masks?|gt|labels?|seg|segmentation|ground[ _-]?truth)"
 _AFTER = re.compile(rf"[ _.-]{_WORD}[ _-]?\d*$", re.IGNORECASE)
+_MASKS = re.compile(_WORD, re.IGNORECASE)
+_IMAGES = re.compile(r"im(?:age|g)s?", re.IGNORECASE)
+_SAYS_SO = re.compile(_WORD, re.IGNORECASE)
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.IGNORECASE)
 
 Key = tuple[str, str]
@@ -55,6 +61,8 @@ def pair(images: Mapping[Path, PurePath], masks: Sequence[Path], folder: Path) -
     open_images = dict(images)
 
     def settle(keys_of_image: Keys, keys_of_mask: Keys) -> None:
+        if not (free and open_images):
+            return
         found = _candidates(open_images, {mask: below[mask] for mask in free}, keys_of_image, keys_of_mask)
         wanted: dict[Path, list[Path]] = defaultdict(list)
         for image, candidates in found.items():
@@ -113,7 +121,7 @@ def several_images(mask: Path, images: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Two files of one folder, one of which has the name of a mask of the other."""
+    """Two files that lie beside one another, one of which has the name of a mask of the other."""
 
     mask: Path
     image: Path
@@ -122,20 +130,29 @@ class Neighbors:
 
 
 def neighbors(paths: Iterable[Path]) -> Iterator[Neighbors]:
-    """Find the files among ``paths`` that have the name of a mask of another one in the same folder."""
-    folders: dict[Path, list[Path]] = defaultdict(list)
+    """Find the files among ``paths`` that have the name of a mask of another one that lies beside them.
+
+    That is in the same folder, or where one or both lie in subfolders of it that say so: ``masks`` and ``images``.
+    """
+    alike: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    among_masks: set[Path] = set()
     for path in dict.fromkeys(paths):
-        folders[path.parent].append(path)
-    for files in folders.values():
-        names = {path: PurePath(path.name) for path in files}
-        marked = _candidates(names, names, _loosely(_as_named), _loosely(_marked))
-        plain = _candidates(names, names, _loosely(_as_named), _loosely(_plain))
-        for image in files:
-            yield from (Neighbors(mask, image, either=False) for mask in marked.get(image, ()) if mask != image)
-            for mask in plain.get(image, ()):
-                if mask != image and mask not in marked.get(image, ()):
+        folder, name = os.path.split(path)
+        above, own = os.path.split(folder)
+        if _MASKS.fullmatch(own):
+            among_masks.add(path)
+        elif not _IMAGES.fullmatch(own):
+            above = folder
+        alike[above, _loose(os.path.splitext(name)[0])].append(path)
+    for (folder, _), files in list(alike.items()):
+        for mask in files:
+            stems = {_loose(stem) for _, stem in _marked(PurePath(mask.name))}
+            yield from (Neighbors(mask, image, False) for stem in stems for image in alike.get((folder, stem), ()))
+            for image in files:
+                if image != mask and not (image in among_masks and mask not in among_masks):
                     longer = is_image(PurePath(mask.stem)) and not is_image(PurePath(image.stem))  # x.jpg.png
-                    yield Neighbors(mask, image, either=not longer)
+                    apart = mask in among_masks and image not in among_masks
+                    yield Neighbors(mask, image, either=not (longer or apart))
 
 
 def _candidates(
@@ -165,6 +182,8 @@ def _plain(name: PurePath) -> set[Key]:
 
 def _marked(name: PurePath) -> set[Key]:
     """What a mask is of that says so before or behind: ``mask_x``, ``x_mask``, ``x_mask.jpg``, ``x_label2``."""
+    if not _SAYS_SO.search(name.stem):  # quicker than all that follows
+        return set()
     stems = {name.stem, PurePath(name.stem).stem if is_image(PurePath(name.stem)) else name.stem}
     left = {word.sub("", stem) for word in (_AFTER, _BEFORE) for stem in stems} - stems
     return {(name.parent.as_posix(), stem) for stem in left if stem}
@@ -176,9 +195,14 @@ def _loosely(keys: Keys) -> Keys:
 
 
 def _loose(name: str) -> str:
-    stem = PurePath(name).stem if is_image(PurePath(name)) else name
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
-    return re.sub(r"\d+", lambda number: number[0].lstrip("0") or "0", folded)
+    stem, extension = os.path.splitext(name)
+    stem = stem if extension.lower() in EXTENSIONS else name
+    if not stem.isascii():
+        stem = unicodedata.normalize("NFC", stem)
+    folded = stem.casefold()
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFC", folded)
+    return _ZEROS.sub("", folded)
 
 
 def _anywhere(keys: Keys) -> Keys:

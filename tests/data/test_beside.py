@@ -201,3 +201,47 @@ def test_folder_of_masks_that_is_that_of_the_images_and_has_none(tmp_path: Path)
         f"masks: expected x.png, x_mask.png or mask_x.png in {tmp_path}/bad for bad/x.png, found 4 images, named "
         "0.png, 1.png, 2.png and 1 more; rename the masks after their images",
     )
+
+
+@pytest.mark.parametrize("layout", [("{}.png", "masks/{}.png"), ("images/{}.png", "masks/{}_mask.png")], ids=str)
+def test_masks_in_a_subfolder_of_the_images(tmp_path: Path, layout: tuple[str, str]) -> None:
+    image, mask = layout
+    for number in range(3):
+        save(tmp_path / "good" / f"{number}.png", photograph(number))
+        save(tmp_path / "bad" / image.format(number), photograph(9 + number))
+        save(tmp_path / "bad" / mask.format(number), square((16, 16), 2, number, 3))
+    (category,) = opened(tmp_path).categories
+    assert [(s.source, s.mask) for s in category.test] == [
+        (tmp_path / "bad" / image.format(number), tmp_path / "bad" / mask.format(number)) for number in range(3)
+    ]
+
+
+def test_masks_of_dark_images(tmp_path: Path) -> None:
+    kolektor(tmp_path, "{}.png", "bmp")
+    for path in tmp_path.rglob("*.bmp"):
+        save(path, (photograph(int(path.stem)) - 60) // 5)  # 0 to 25: nearly black throughout
+    assert len(opened(tmp_path).categories[0].samples) == 13
+
+
+def test_truncated_mask_beside_its_image(tmp_path: Path) -> None:
+    kolektor(tmp_path, "{}_mask.png")
+    mask = tmp_path / "bad/1_mask.png"
+    mask.write_bytes(mask.read_bytes()[:50])
+    dataset = opened(tmp_path)
+    assert [(s.id, s.mask is None) for s in dataset.categories[0].test] == [
+        ("bad/0.jpg", False),
+        ("bad/1.jpg", True),
+        ("bad/2.jpg", False),
+    ]
+    assert "1 anomalous image has a mask that cannot be read" in dataset.warnings[1]
+
+
+def test_masks_beside_images_of_classes_are_told_of_once(tmp_path: Path) -> None:
+    kolektor(tmp_path)
+    for half in ("train", "test"):
+        for name in ("good", "bad"):
+            shutil.copytree(tmp_path / name, tmp_path / "classes" / half / name)
+    dataset = open_dataset(ClassesTable(root=str(tmp_path / "classes"), normal="*", calibration=0), 0)
+    assert [len(category.test) for category in dataset.categories] == [13, 13]
+    (warning,) = (text for text in dataset.warnings if "masks lie" in text)
+    assert warning.startswith(f"{tmp_path / 'classes'}: 26 masks lie beside the images and are left out, as ")

@@ -33,6 +33,17 @@ def test_bits_and_floats_of_netpbm(tmp_path: Path) -> None:
     assert (first, second) == ([[0, 255]], [[0, 127.5]])
 
 
+def test_photoshop_and_sun(tmp_path: Path) -> None:
+    sixteen, planes = (16).to_bytes(4, "big"), BLOCK.transpose(2, 0, 1).tobytes()
+    head = b"8BPS\0\1" + bytes(6) + b"\0\3" + sixteen * 2 + b"\0\x08\0\3"  # 3 channels of 8 bits, RGB
+    (tmp_path / "a.psd").write_bytes(head + bytes(14) + planes)
+    fields = (16, 16, 24, 16 * 16 * 3, 1, 0, 0)
+    sun = b"\x59\xa6\x6a\x95" + b"".join(field.to_bytes(4, "big") for field in fields)
+    (tmp_path / "b.ras").write_bytes(sun + BLOCK[..., ::-1].tobytes())
+    assert [read_image(path).getpixel((8, 8)) for path in images_under(tmp_path)] == [(200, 40, 10)] * 2
+    assert pages(tmp_path / "a.psd") == 1
+
+
 def test_what_a_file_is_says_its_beginning(tmp_path: Path) -> None:
     Image.fromarray(BLOCK).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.tga")

@@ -86,3 +86,13 @@ def test_check_without_near_copies_or_with_named_parts(parts, tmp_path):
     parts["data"]["group"] = r"(part\d+)_"
     assert "stripes: the parts are named, so near copies were not looked for" in check(parts, contact_sheet=sheet)
     assert not sheet.exists()
+
+
+def test_copies_have_one_remedy(parts, tmp_path):
+    stripes = tmp_path / "data" / "stripes"
+    for path in (stripes / "train" / "good").glob("*_1.png"):
+        shutil.copy(path.with_name(path.name.replace("_1", "_0")), stripes / "test" / "good" / path.name)
+        path.unlink()
+    report = adkit.run(parts)
+    assert [text for text in report.warnings if "60 test images are among the training images too" in text]
+    assert not warnings(report)

@@ -23,7 +23,8 @@ class FolderTable(DataTable):
     masks: str | None = Field(
         default=None,
         min_length=1,
-        description="subfolder of masks with the stems of the anomalous images, if any",
+        description="subfolder of masks named after the anomalous images (x.png, x_mask.png, mask_x.png), if any; may "
+        "be that of the images",
     )
     test_normal: str | None = Field(
         default=None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,13 @@ def test_images_of_every_extension_are_fitted_on(tmp_path: Path, extension: str)
     for number in range(4):
         save(tmp_path / "good" / f"{number}.{'png' if number < 2 else extension}", 10 + number)
     assert len(only(FolderTable(root=str(tmp_path), calibration=0)).train) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need privileges there")
+def test_folder_of_images_that_is_linked_into_that_of_normal_images(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / f"batches/monday/{number}.png", number)
+    (tmp_path / "parts/good").mkdir(parents=True)
+    (tmp_path / "parts/good/monday").symlink_to("../../batches/monday")
+    category = only(FolderTable(root=str(tmp_path / "parts"), calibration=0))
+    assert [sample.id for sample in category.train] == [f"good/monday/{number}.png" for number in range(4)]
