@@ -68,6 +68,15 @@ def test_the_largest_ratio_needs_scales():
         pipeline.score([features(1.0, 0, 0, 0)])
 
 
+def test_the_scale_of_a_member_is_the_median_score_of_calibration_images(small_recipe):
+    small_recipe["data"]["calibration"] = 0.4  # three of eight
+    report = adkit.run(small_recipe)
+    low, median, high = sorted(scores(report, "calibration").values())
+    (member,) = load_detector(Path(report.folder), "cpu").pipeline.members
+    assert low < median < high
+    assert member.scale == median
+
+
 # Ensembles ---------------------------------------------------------------------------------------------
 
 
