@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.recipe.small import write_small
+from tests.recipe.small import write_small, write_small_classes
 
 if TYPE_CHECKING:
     from adkit import Report
@@ -24,6 +24,12 @@ def small_recipe(tmp_path: Path) -> dict[str, Any]:
 def stripes(small_recipe: dict[str, Any], tmp_path: Path) -> Path:
     """The data root of the smallest recipe, with the category ``stripes``."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> dict[str, Any]:
+    """The smallest recipe of classes of the same images: blue, green and red."""
+    return write_small_classes(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,13 @@ def as_palette() -> Image.Image:
     return mask
 
 
+def as_palette_that_begins_with_red() -> Image.Image:
+    """Index 0, red, where it is anomalous, and index 1, black, elsewhere: colors count, not numbers."""
+    mask = Image.fromarray(1 - SQUARE // 255)
+    mask.putpalette([255, 0, 0, 0, 0, 0])
+    return mask
+
+
 def as_transparent_palette() -> Image.Image:
     """Index 2, red, where it is anomalous; elsewhere index 1, red as well, which is transparent."""
     mask = Image.fromarray(1 + SQUARE // 255)
@@ -60,11 +67,23 @@ def as_rgba() -> Image.Image:
         Image.fromarray(SQUARE.astype(np.uint16)),
         Image.fromarray(np.stack([SQUARE, 0 * SQUARE, 0 * SQUARE], axis=-1)),
         as_palette(),
+        as_palette_that_begins_with_red(),
         as_transparent_palette(),
         as_opaque_black(),
         as_rgba(),
     ],
-    ids=["gray", "ones", "one bit", "sixteen bits", "rgb", "palette", "transparent index", "gray and alpha", "rgba"],
+    ids=[
+        "gray",
+        "ones",
+        "one bit",
+        "sixteen bits",
+        "rgb",
+        "palette",
+        "palette of colors",
+        "transparent index",
+        "gray and alpha",
+        "rgba",
+    ],
 )
 def test_anomalous_where_above_zero(tmp_path: Path, mask: Image.Image) -> None:
     mask.save(tmp_path / "mask.png")

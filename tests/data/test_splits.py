@@ -16,7 +16,8 @@ def samples(count: int) -> list[Sample]:
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "held"), [(10, 0.2, 2), (10, 0, 0), (3, 0.2, 1), (1, 0.9, 0), (2, 0.9, 1), (0, 0.5, 0)]
+    ("count", "share", "held"),
+    [(10, 0.2, 2), (10, 0, 0), (3, 0.2, 1), (3, 0.1, 1), (100, 0.001, 1), (1, 0.9, 0), (2, 0.9, 1), (0, 0.5, 0)],
 )
 def test_how_many_are_held_out(count: int, share: float, held: int) -> None:
     assert len(hold_out(samples(count), share, 0, "calibration")[1]) == held
@@ -72,7 +73,7 @@ def test_no_group_is_separated(seed: int) -> None:
     assert (len(kept), len(held)) == (14, 6)
 
 
-@pytest.mark.parametrize(("share", "held"), [(0.05, 4), (0.3, 4), (0.45, 4), (0.6, 8), (0.9, 8)])
+@pytest.mark.parametrize(("share", "held"), [(0.05, 4), (0.3, 4), (0.45, 4), (0.5, 8), (0.6, 8), (0.9, 8)])
 def test_shares_are_met_as_nearly_as_groups_allow(share: float, held: int) -> None:
     whole = samples(12)  # three groups of four
     groups = {sample.id: str(number // 4) for number, sample in enumerate(whole)}

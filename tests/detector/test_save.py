@@ -1,6 +1,5 @@
 """A run's detector, saved and loaded: the same scores, on a machine that has nothing but its folder."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ import adkit
 from adkit import Detector, UserError
 from adkit.detector.load import load_detector
 from adkit.detector.save import detector_folders
+from tests.runner import score_rows
 
 SCORERS = {
     "knn": {"use": "knn", "k": 1},
@@ -26,8 +26,7 @@ SCORERS = {
 
 
 def rows(run, split="test"):
-    with (run / "scores.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["split"] == split]
+    return score_rows.rows(run, split=split)
 
 
 def paths(run, root, split="test"):

@@ -1,11 +1,12 @@
 import json
+import shutil
 
 import pytest
 import torch
 
 from adkit.data.samples import Sample
 from adkit.inference.engines import Embedded
-from adkit.inference.store import FeatureStore, StoredStream, Tail, bytes_needed, stored_images
+from adkit.inference.store import FeatureStore, StoredStream, Tail, bytes_needed, fits, stored_images
 from adkit.plugin import Features, Geometry, Level
 
 LEVELS = {
@@ -58,6 +59,12 @@ def test_labels_are_those_of_the_category_that_asks(tmp_path):
 
 def test_bytes_needed_by_hand():
     assert bytes_needed([LEVELS], 10) == 4 * 10 * (3 * 4 * 2 + 5)
+
+
+def test_a_quarter_of_the_free_disk_may_be_taken(tmp_path):
+    images = shutil.disk_usage(tmp_path).free / bytes_needed([LEVELS], 1)
+    assert fits(tmp_path, [LEVELS], int(0.22 * images))  # others write meanwhile
+    assert not fits(tmp_path, [LEVELS], int(0.28 * images))
 
 
 def two_batches(folder):

@@ -18,6 +18,7 @@ from adkit.predict.rows import Row, writing
 from tests.cli.commands import BOTH
 from tests.cli.commands import adkit as adkit_command
 from tests.recipe.small import write_small
+from tests.runner.score_rows import scores
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,12 @@ def predicted(*arguments, **options):
     return read(adkit_command("predict", *arguments, **options))
 
 
-def expected(fitted):
-    with (fitted / "scores.csv").open(newline="") as file:
-        return {row["id"]: float(row["score"]) for row in csv.DictReader(file) if row["split"] == "test"}
-
-
 @BOTH
 def test_a_folder_gives_the_scores_of_the_run(command, fitted, stripes):
     done, rows = read(command("predict", fitted, stripes / "stripes" / "test"))
     assert done.returncode == 0, done.stderr
     found = {Path(row["path"]).relative_to(stripes).as_posix(): float(row["score"]) for row in rows}
-    assert found == pytest.approx(expected(fitted), rel=1e-5)
+    assert found == pytest.approx(scores(fitted), rel=1e-5)
 
 
 def test_an_unreadable_image_has_a_row_and_stops_nobody(fitted, stripes):

@@ -28,6 +28,7 @@ from adkit.runner.fit import without
 from adkit.training.plan import split_of
 from tests.cli.commands import adkit as adkit_command
 from tests.recipe.small import write_small
+from tests.runner.score_rows import rows
 
 GROUP = r"(t\d+)_"
 
@@ -63,8 +64,7 @@ def run(recipe, name, **tables):
     merged = {**recipe, **{table: {**recipe.get(table, {}), **keys} for table, keys in tables.items()}}
     merged["run"] = {**merged["run"], "name": name}
     report = adkit.run(merged)
-    with Path(report.folder, "scores.csv").open(newline="") as file:
-        return report, list(csv.DictReader(file))
+    return report, rows(report)
 
 
 def part_of(id: str) -> str:

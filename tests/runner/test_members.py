@@ -1,6 +1,5 @@
 """Detectors of several members: ensembles of backbones and folds of the normal images."""
 
-import csv
 import json
 import tomllib
 from pathlib import Path
@@ -20,6 +19,7 @@ from adkit.plugin.registry import discover
 from adkit.recipe.reader import read_recipe, resolved
 from adkit.recipe.schema import recipe_schema
 from tests.recipe.small import write_small
+from tests.runner.score_rows import rows, scores
 
 BACKBONES = ["test_byobnet", "test_convnext"]
 GEOMETRY = {"layer": Geometry.covering((2, 2), (4, 4))}
@@ -47,15 +47,6 @@ def features(*values):
     return Features({"layer": torch.tensor(values).view(1, 2, 2, 1)}, GEOMETRY)
 
 
-def rows(run, split="test"):
-    with (Path(run) / "scores.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["split"] == split]
-
-
-def scores(run, split="test"):
-    return {row["id"]: np.float32(row["score"]) for row in rows(run, split)}
-
-
 def test_mean_of_members():
     pipeline = Pipeline([Member(ONE, Multiple(1.0)), Member(OTHER, Multiple(3.0))], Enlarge())
     found = pipeline.score([features(1.0, 0, 0, 0), features(0, 0, 0, 2.0)])
@@ -75,6 +66,15 @@ def test_the_largest_ratio_needs_scales():
     pipeline = Pipeline([Member(ONE, Multiple(1.0), scale=0.0)], Enlarge(), "max_ratio")
     with pytest.raises(ValueError, match="scale: expected a number above 0"):
         pipeline.score([features(1.0, 0, 0, 0)])
+
+
+def test_the_scale_of_a_member_is_the_median_score_of_calibration_images(small_recipe):
+    small_recipe["data"]["calibration"] = 0.4  # three of eight
+    report = adkit.run(small_recipe)
+    low, median, high = sorted(scores(report, "calibration").values())
+    (member,) = load_detector(Path(report.folder), "cpu").pipeline.members
+    assert low < median < high
+    assert member.scale == median
 
 
 # Ensembles ---------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_detector_of_folds_gives_the_scores_of_the_run(crossed_run, stripes):
     expected = scores(run)
     found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
-    assert [f"{p:.6g}" for p in found.p_values] == [row["p_value"] for row in rows(run)]
+    assert [f"{p:.6g}" for p in found.p_values] == [row["p_value"] for row in rows(run, split="test")]
     manifest = json.loads((run / "detector" / "manifest.json").read_text())
     assert len(manifest["members"]) == 4
     assert manifest["threshold"]["method"] == "cross"

@@ -1,8 +1,5 @@
 """``adkit run --only``: some of the categories, each with what it has in the whole run."""
 
-import csv
-from pathlib import Path
-
 import pytest
 import tomli_w
 
@@ -10,7 +7,7 @@ import adkit
 from adkit import UserError
 from adkit.cli.main import main
 from adkit.utils.progress import Display
-from tests.data.categories import write_classes
+from tests.runner.score_rows import scores
 
 
 class Interrupting(Display):
@@ -22,26 +19,14 @@ class Interrupting(Display):
         return super().stage(name, subject, total)
 
 
-@pytest.fixture
-def classes(small_recipe, tmp_path):
-    write_classes(tmp_path / "classes")
-    small_recipe["data"] = {"format": "classes", "root": str(tmp_path / "classes"), "normal": "*", "image_size": 32}
-    small_recipe["extractor"]["levels"] = ["pool"]
-    return small_recipe
-
-
-def scores(report, category):
-    with (Path(report.folder) / "scores.csv").open(newline="") as file:
-        return {row["id"]: float(row["score"]) for row in csv.DictReader(file) if row["category"] == category}
-
-
 def test_only_the_named_ones_are_run_in_the_order_of_the_data(classes):
     assert list(adkit.run(classes, only=["red", "blue"]).categories) == ["blue", "red"]
 
 
 def test_a_class_has_the_scores_of_the_whole_run(classes):
-    whole = scores(adkit.run(classes), "green")
-    assert scores(adkit.run(classes, only=["green"]), "green") == pytest.approx(whole, rel=1e-5)  # in other batches
+    whole = scores(adkit.run(classes), category="green")
+    found = scores(adkit.run(classes, only=["green"]), category="green")
+    assert found == pytest.approx(whole, rel=1e-5)  # in other batches
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -49,8 +34,8 @@ def test_an_adapted_class_has_the_scores_of_the_whole_run(classes, precision):
     classes["run"]["precision"] = precision
     classes["adapter"] = {"use": "panda", "blocks": ["layer4"]}
     classes["training"] = {"batch_size": 2, "epochs": 3, "clip_norm": 1.0}
-    whole = scores(adkit.run(classes), "green")
-    assert scores(adkit.run(classes, only=["green"]), "green") == pytest.approx(whole, rel=1e-4)
+    whole = scores(adkit.run(classes), category="green")
+    assert scores(adkit.run(classes, only=["green"]), category="green") == pytest.approx(whole, rel=1e-4)
 
 
 def test_the_command_takes_it_more_than_once(classes, tmp_path, capsys):

@@ -14,7 +14,7 @@ from PIL import Image
 import adkit
 from adkit import UserError
 from adkit.utils.progress import Display
-from tests.data.categories import write_category, write_classes
+from tests.data.categories import write_category
 
 
 class Watch(Display):
@@ -87,10 +87,10 @@ def three(tmp_path):
 
 
 @pytest.fixture
-def classes(tmp_path):
-    """A recipe with the classes blue, green and red of 21 images together, extracted in batches of 4."""
-    write_classes(tmp_path / "classes")
-    return recipe(tmp_path, format="classes", root=str(tmp_path / "classes"), normal="*")
+def classes(classes):
+    """The 21 images are extracted in batches of 4."""
+    classes["data"]["batch_size"] = 4
+    return classes
 
 
 @pytest.mark.parametrize(

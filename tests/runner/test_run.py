@@ -1,6 +1,5 @@
 """Whole runs on small images with a real backbone of random weights."""
 
-import csv
 import json
 import tomllib
 from pathlib import Path
@@ -14,12 +13,9 @@ import adkit
 from adkit import UserError
 from adkit.metrics import METRICS
 from adkit.report.report import Report
-from tests.data.categories import write_category, write_classes
-
-
-def rows(report):
-    with (Path(report.folder) / "scores.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+from tests.data.categories import write_category
+from tests.recipe.small import write_small_classes
+from tests.runner.score_rows import rows
 
 
 def test_a_run_leaves_its_files(small_run):
@@ -59,7 +55,7 @@ def test_images_are_counted(small_run):
 
 
 def test_metrics_are_those_of_the_scores_in_the_file(small_run):
-    test = [row for row in rows(small_run) if row["split"] == "test"]
+    test = rows(small_run, split="test")
     expected = roc_auc_score([int(row["label"]) for row in test], [float(row["score"]) for row in test])
     assert small_run.categories["stripes"].metrics["image_auroc"] == pytest.approx(expected, abs=1e-12)
 
@@ -134,10 +130,10 @@ def test_a_broken_image_is_reported_and_left_out(small_recipe, stripes):
     assert all(row["id"] != "stripes/test/good/001.png" for row in rows(report))
 
 
-def test_a_broken_image_of_many_classes_is_listed_once(small_recipe, digits):
-    (digits / "test" / "red" / "0.png").write_bytes(b"")
-    small_recipe["data"] = {"max_bad_share": 0.2}
-    report = one_class(small_recipe, digits, "*")
+def test_a_broken_image_of_many_classes_is_listed_once(classes):
+    (Path(classes["data"]["root"]) / "test" / "red" / "0.png").write_bytes(b"")
+    classes["data"]["max_bad_share"] = 0.2
+    report = adkit.run(classes)
     assert report.images.unreadable == 1
     assert [item.categories for item in report.unreadable] == [["blue", "green", "red"]]
 
@@ -242,43 +238,27 @@ def test_the_same_file_in_training_and_test_is_warned_of(small_recipe, stripes):
     assert any("copy.png" in warning for warning in adkit.run(small_recipe).warnings)
 
 
-@pytest.fixture
-def digits(tmp_path):
-    """Images of three classes, told apart by color."""
-    write_classes(tmp_path / "classes")
-    return tmp_path / "classes"
+@pytest.fixture(scope="module")
+def classes_run(tmp_path_factory):
+    """One run of three classes for the tests that only look at it."""
+    return adkit.run(write_small_classes(tmp_path_factory.mktemp("classes")))
 
 
-def one_class(small_recipe, root, normal):
-    small_recipe["data"] = {
-        "format": "classes",
-        "root": str(root),
-        "normal": normal,
-        "image_size": 32,
-        "batch_size": 4,
-        "calibration": 0.2,
-        **{key: value for key, value in small_recipe["data"].items() if key == "max_bad_share"},
-    }
-    small_recipe["extractor"]["levels"] = ["pool"]
-    return adkit.run(small_recipe)
+def test_every_class_against_the_rest_is_a_row(classes_run):
+    assert list(classes_run.categories) == ["blue", "green", "red"]
+    assert classes_run.categories["red"].images.test_anomalous == 4
 
 
-def test_every_class_against_the_rest_is_a_row(small_recipe, digits):
-    report = one_class(small_recipe, digits, "*")
-    assert list(report.categories) == ["blue", "green", "red"]
-    assert report.categories["red"].images.test_anomalous == 4
+def test_every_class_extracts_each_image_once(classes_run):
+    assert "extract" in classes_run.timings
+    assert not (Path(classes_run.folder) / "features").exists()
 
 
-def test_every_class_extracts_each_image_once(small_recipe, digits):
-    report = one_class(small_recipe, digits, "*")
-    assert "extract" in report.timings
-    assert not (Path(report.folder) / "features").exists()
-
-
-def test_shared_features_give_the_scores_of_a_single_class(small_recipe, digits):
-    together = [row for row in rows(one_class(small_recipe, digits, "*")) if row["category"] == "red"]
-    alone = rows(one_class(small_recipe, digits, "red"))
-    assert [row["id"] for row in together] == [row["id"] for row in alone]
+def test_shared_features_give_the_scores_of_a_single_class(classes_run, classes):
+    together = rows(classes_run, category="red")
+    classes["data"]["normal"] = "red"
+    alone = rows(adkit.run(classes))
+    assert [row["id"] for row in together] == [row["id"] for row in alone] != []
     np.testing.assert_allclose(
         [float(row["score"]) for row in together], [float(row["score"]) for row in alone], rtol=1e-5
     )

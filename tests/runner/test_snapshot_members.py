@@ -1,6 +1,5 @@
 """Detectors whose members are the snapshots of a training, fused by the largest ratio."""
 
-import csv
 import json
 import tomllib
 from pathlib import Path
@@ -23,6 +22,7 @@ from adkit.inference.assemble import assemble
 from adkit.inference.pipeline import embed
 from adkit.recipe.reader import read_recipe
 from tests.recipe.small import write_small
+from tests.runner.score_rows import scores
 
 
 def trained(recipe):
@@ -46,11 +46,6 @@ def sampled_run(tmp_path_factory):
 
 def manifest(run):
     return json.loads((Path(run) / "detector" / "manifest.json").read_text())
-
-
-def rows(run, split):
-    with (Path(run) / "scores.csv").open(newline="") as file:
-        return {row["id"]: np.float32(row["score"]) for row in csv.DictReader(file) if row["split"] == split}
 
 
 def test_there_is_a_member_a_snapshot_and_none_of_the_first_state(sampled_run):
@@ -89,7 +84,7 @@ def test_scales_and_galleries_are_those_of_the_paper(sampled_run):
 
     rest, tenth = hold_out(category.train, 0.1, recipe.run.seed, "scale")
     assert (len(rest), len(tenth)) == (5, 1)
-    test = [sample for sample in category.samples if sample.id in rows(folder, "test")]
+    test = [sample for sample in category.samples if sample.id in scores(folder)]
     ratios = []
     for gallery, fitted, held, tested, member in zip(
         features(category.train), features(rest), features(tenth), features(test), loaded.pipeline.members, strict=True
@@ -98,7 +93,7 @@ def test_scales_and_galleries_are_those_of_the_paper(sampled_run):
         assert member.scale == pytest.approx(scale, rel=1e-4)
         ratios.append([distance(image, gallery) / scale for image in tested])
     expected = np.max(ratios, axis=0)
-    assert [rows(folder, "test")[sample.id] for sample in test] == pytest.approx(expected, rel=1e-4)
+    assert [scores(folder)[sample.id] for sample in test] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(("epochs", "members"), [(4, [4, 8]), (5, [4, 8]), (6, [4, 8, 12])])
@@ -130,7 +125,7 @@ def test_a_scorer_that_stays_fitted_on_the_first_state_is_refused(sampled):
 
 def test_a_saved_detector_gives_the_scores_of_the_run(sampled_run, stripes):
     run = sampled_run.folder
-    expected = rows(run, "test")
+    expected = scores(run)
     found = Detector.load(run, "cpu").predict([stripes / image for image in expected], batch_size=4)
     assert found.scores.tolist() == list(expected.values())
 

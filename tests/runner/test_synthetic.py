@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ from adkit.recipe.reader import read_recipe
 from adkit.runner.evaluate import Evaluation
 from adkit.runner.synthetic import synthetic_aurocs
 from adkit.testing import TinyScorer
-from tests.data.categories import write_category, write_classes
+from tests.data.categories import write_category
+from tests.runner.score_rows import scores
 
 ADAPTER = {"use": "panda", "blocks": ["layer4"]}
 TRAINING = {"batch_size": 4, "epochs": 2, "clip_norm": 1.0}
@@ -148,20 +148,13 @@ def test_padded_images_too(small_recipe):
     assert report.categories["stripes"].synthetic == pytest.approx(expected)
 
 
-def test_classes_that_share_stored_features_too(small_recipe, tmp_path):
-    write_classes(tmp_path / "classes")
-    small_recipe["data"] = {
-        "format": "classes",
-        "root": str(tmp_path / "classes"),
-        "normal": "*",
-        "image_size": 32,
-        "batch_size": 4,
-        "calibration": 0.4,
-    }
-    report = adkit.run(small_recipe)
+def test_classes_that_share_stored_features_too(classes):
+    classes["data"] |= {"batch_size": 4, "calibration": 0.4}
+    classes["extractor"]["levels"] = ["layer1", "layer2"]
+    report = adkit.run(classes)
     for name in ("red", "green", "blue"):
         loaded = load_detector(Path(report.folder) / "detector" / name, "cpu")
-        expected = by_hand(small_recipe, loaded, held_out(small_recipe, name))
+        expected = by_hand(classes, loaded, held_out(classes, name))
         assert report.categories[name].synthetic == pytest.approx(expected)
 
 
@@ -196,9 +189,7 @@ def test_an_unreadable_image_is_left_out_of_both_sides(small_recipe, stripes):
     path.write_bytes(path.read_bytes()[:200])
     report = adkit.run(small_recipe)
     rest = [sample for sample in held_out(small_recipe) if sample.id != broken.id]
-    with Path(report.folder, "scores.csv").open(newline="") as file:
-        ids = [row["id"] for row in csv.DictReader(file) if row["split"] == "calibration"]
-    assert ids == [sample.id for sample in rest]
+    assert list(scores(report, "calibration")) == [sample.id for sample in rest]
     expected = by_hand(small_recipe, load_detector(Path(report.folder), "cpu"), rest)
     assert report.categories["stripes"].synthetic == pytest.approx(expected)
 

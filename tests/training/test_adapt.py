@@ -1,6 +1,5 @@
 """Runs that adapt their extractor: what is trained on what, what the detector then is, and folds."""
 
-import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from adkit.testing import TinyAdapter
 from adkit.training.plan import scheduled
 from adkit.utils.progress import Display
 from tests.recipe.small import write_small
+from tests.runner.score_rows import rows, scores
 
 
 def trained(recipe):
@@ -55,11 +55,6 @@ def three_folds(tmp_path_factory):
     recipe = write_small(tmp_path_factory.mktemp("folds"))
     recipe["run"]["folds"] = 3
     return adkit.run(recipe)
-
-
-def scores(run, split="test"):
-    with (Path(run) / "scores.csv").open(newline="") as file:
-        return {row["id"]: np.float32(row["score"]) for row in csv.DictReader(file) if row["split"] == split}
 
 
 def training(report):
@@ -250,8 +245,7 @@ def test_folds_give_means_and_standard_errors(three_folds):
 
 
 def test_scores_of_every_fold_are_written(three_folds):
-    with (Path(three_folds.folder) / "scores.csv").open(newline="") as file:
-        folds = [row["fold"] for row in csv.DictReader(file) if row["split"] == "test"]
+    folds = [row["fold"] for row in rows(three_folds, split="test")]
     assert sorted(folds) == ["1"] * 6 + ["2"] * 6 + ["3"] * 6
 
 
@@ -310,10 +304,9 @@ def test_check_tells_of_a_training_in_minibatches(tuned):
 def test_the_detector_of_all_folds_is_judged_too(small_recipe, stripes):
     small_recipe["run"] |= {"folds": 3, "fold_members": True}
     report = adkit.run(small_recipe)
-    with (Path(report.folder) / "scores.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["fold"] == "all"]
-    found = Detector.load(report.folder, "cpu").predict([stripes / row["id"] for row in rows], batch_size=4)
-    assert [str(score) for score in found.scores] == [row["score"] for row in rows]
+    told = rows(report, split="test", fold="all")
+    found = Detector.load(report.folder, "cpu").predict([stripes / row["id"] for row in told], batch_size=4)
+    assert [str(score) for score in found.scores] == [row["score"] for row in told]
     assert report.categories["stripes"].fold_members["image_auroc"] is not None
 
 

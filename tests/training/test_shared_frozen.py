@@ -1,6 +1,5 @@
 """Classes of the same images: what the frozen blocks give is computed once for all of them."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,13 @@ from adkit import Detector
 from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
 from adkit.training.frozen import shared_trunks
-from tests.data.categories import write_classes
-from tests.recipe.small import write_small
+from tests.recipe.small import write_small_classes
+from tests.runner.score_rows import rows
 
 
 def of_classes(folder):
     """Three classes, for each of which the last block is trained; random weights."""
-    recipe = write_small(folder)
-    write_classes(folder / "classes")
-    recipe["data"] = {"format": "classes", "root": str(folder / "classes"), "normal": "*", "image_size": 32}
-    recipe["extractor"]["levels"] = ["pool"]
+    recipe = write_small_classes(folder)
     recipe["adapter"] = {"use": "panda", "blocks": ["layer4"]}
     recipe["training"] = {"batch_size": 2, "epochs": 3, "snapshot_epochs": 1, "clip_norm": 1.0}
     recipe["scorer"] = {"use": "center"}
@@ -40,8 +36,7 @@ def classes_run(tmp_path_factory):
 
 
 def scores(report):
-    with (Path(report.folder) / "scores.csv").open(newline="") as file:
-        return {(row["category"], row["id"]): float(row["score"]) for row in csv.DictReader(file)}
+    return {(row["category"], row["id"]): float(row["score"]) for row in rows(report)}
 
 
 def trainings(report):

@@ -2,12 +2,10 @@
 
 import torch
 
-from adkit.plugin import Batch, Features, Geometry, See, Step
+from adkit.plugin import Batch, See, Step
 from adkit.plugin.checks import check_features
 from adkit.testing import TinyExtractor, sample_images
 from adkit.testing.samples import SIZE, stream_of
-
-GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 
 
 class ThreeBlocks(TinyExtractor):
@@ -16,11 +14,6 @@ class ThreeBlocks(TinyExtractor):
     def blocks(self):
         weight, bias = self.layer1.parameters()
         return {"first": [weight], "second": [bias]} | {n: b for n, b in super().blocks().items() if n != "layer1"}
-
-
-def features_of(**levels):
-    """Features (n, h, w, c) written out."""
-    return Features({n: torch.tensor(v) for n, v in levels.items()}, dict.fromkeys(levels, GEOMETRY))
 
 
 def through(extractor, images):

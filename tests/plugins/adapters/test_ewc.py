@@ -13,19 +13,14 @@ from adkit.plugin import Context, Features, Schedule, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
 from adkit.training.trainer import train
-from tests.plugins.adapters.descents import features_of, nothing, step_of, through
+from tests.plugins.adapters.descents import nothing, step_of, through
+from tests.plugins.written import features_of
 from tests.training.trainings import BATCH, minibatches, quiet, task
 
 CONTEXT = Context(image_size=SIZE)
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it
 KINDS = ("ant", "bee", "cat", "dog", "elk")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ADKIT_CACHE", str(tmp_path))
-    return tmp_path / "fisher"
 
 
 def adapter(**params):

@@ -16,12 +16,6 @@ CONTEXT = Context(image_size=SIZE)
 KINDS = ("ant", "bee", "cat", "dog", "elk")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ADKIT_CACHE", str(tmp_path))
-    return tmp_path / "fisher"
-
-
 class Counting(TinyExtractor):
     """Counts how many images it classified."""
 

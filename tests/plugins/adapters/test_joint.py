@@ -9,7 +9,8 @@ from adkit import UserError
 from adkit.plugin import Batch, Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, ImagedStream, stream_of
-from tests.plugins.adapters.descents import features_of, step_of, through
+from tests.plugins.adapters.descents import step_of, through
+from tests.plugins.written import features_of
 
 CONTEXT = Context(image_size=SIZE)
 KINDS = ("ant", "bee", "cat", "dog", "elk")

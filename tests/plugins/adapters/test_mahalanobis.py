@@ -9,7 +9,8 @@ from adkit import UserError
 from adkit.plugin import POOL, Context, NotFittedError, Scores, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.adapters.descents import losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.written import features_of
 
 
 def gaussian(**params):

@@ -5,15 +5,8 @@ from adkit_plugins.adapters.panda import Panda, PandaParams, adkit_adapters
 from adkit.plugin import Adapter, Context, See
 from adkit.plugin.contract import has_own
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
-from tests.plugins.adapters.descents import (
-    ThreeBlocks,
-    features_of,
-    losses_of_descent,
-    nothing,
-    prepared,
-    step_of,
-    through,
-)
+from tests.plugins.adapters.descents import ThreeBlocks, losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.written import features_of
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it

@@ -6,7 +6,8 @@ from adkit_plugins.adapters.ses import Ses, SesParams, adkit_adapters
 from adkit.plugin import Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import ThreeBlocks, features_of, nothing, step_of, through
+from tests.plugins.adapters.descents import ThreeBlocks, nothing, step_of, through
+from tests.plugins.written import features_of
 
 NORMAL = features_of(pool=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]])  # a center of (1, 2)
 FOUND = features_of(pool=[[[[4.0, 6.0]]], [[[1.0, 3.0]]]])  # 25 and 1 away from it

@@ -6,7 +6,8 @@ from adkit_plugins.scorers.center import Center, CenterParams
 from adkit.plugin import Context, See
 from adkit.testing import FeatureStream, TinyExtractor, check_component, sample_images
 from adkit.testing.samples import SIZE, stream_of
-from tests.plugins.adapters.descents import features_of, losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.adapters.descents import losses_of_descent, nothing, prepared, step_of, through
+from tests.plugins.written import features_of
 
 NORMAL = features_of(
     a=[[[[0.0, 0.0]]], [[[2.0, 4.0]]]],  # a center of (1, 2)

@@ -4,14 +4,9 @@ import torch
 from adkit_plugins.scorers.center import Center, CenterParams, adkit_scorers
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, Features, Geometry
+from adkit.plugin import Context, Features
 from adkit.testing import FeatureStream, check_component, feature_stream
-
-GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
-
-
-def stream(name, values):
-    return FeatureStream(Features({name: torch.tensor(values)}, {name: GEOMETRY}), batch_size=1)
+from tests.plugins.written import GEOMETRY, stream
 
 
 def fitted(normal, **params):
@@ -29,28 +24,28 @@ def test_contract(params):
 
 @pytest.mark.parametrize(("metric", "expected"), [("squared_l2", 25.0), ("l2", 5.0), ("l1", 7.0)])
 def test_distance_of_a_pooled_feature_by_hand(metric, expected):
-    center = fitted(stream(POOL, [[[[0.0, 0.0]]], [[[2.0, 4.0]]]]), metric=metric)  # c = (1, 2)
-    scores = center.score(stream(POOL, [[[[4.0, 6.0]]]]).features)
+    center = fitted(stream([[[[0.0, 0.0]]], [[[2.0, 4.0]]]]), metric=metric)  # c = (1, 2)
+    scores = center.score(stream([[[[4.0, 6.0]]]]).features)
     assert scores.image.tolist() == [expected]
     assert scores.maps == {}
 
 
 def test_one_center_for_all_locations_by_hand():
-    center = fitted(stream("a", [[[[0.0], [2.0]]], [[[4.0], [6.0]]]]))
+    center = fitted(stream([[[[0.0], [2.0]]], [[[4.0], [6.0]]]], "a"))
     assert center.state_dict()["center.a"].tolist() == [3.0]
-    assert center.score(stream("a", [[[[3.0], [5.0]]]]).features).maps["a"].tolist() == [[[0.0, 4.0]]]
+    assert center.score(stream([[[[3.0], [5.0]]]], "a").features).maps["a"].tolist() == [[[0.0, 4.0]]]
 
 
 def test_a_center_a_location_by_hand():
-    center = fitted(stream("a", [[[[0.0], [2.0]]], [[[4.0], [6.0]]]]), centers="location")
+    center = fitted(stream([[[[0.0], [2.0]]], [[[4.0], [6.0]]]], "a"), centers="location")
     assert center.state_dict()["center.a"].tolist() == [[[2.0], [4.0]]]
-    assert center.score(stream("a", [[[[3.0], [4.0]]]]).features).maps["a"].tolist() == [[[1.0, 0.0]]]
+    assert center.score(stream([[[[3.0], [4.0]]]], "a").features).maps["a"].tolist() == [[[1.0, 0.0]]]
 
 
 @pytest.mark.parametrize(("aggregation", "expected"), [("max", 4.0), ("mean", 2.0)])
 def test_map_becomes_a_score_by_hand(aggregation, expected):
-    center = fitted(stream("a", [[[[0.0], [6.0]]]]), aggregation=aggregation)
-    assert center.score(stream("a", [[[[3.0], [5.0]]]]).features).image.tolist() == [expected]
+    center = fitted(stream([[[[0.0], [6.0]]]], "a"), aggregation=aggregation)
+    assert center.score(stream([[[[3.0], [5.0]]]], "a").features).image.tolist() == [expected]
 
 
 def test_levels_are_averaged():

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from sklearn.covariance import empirical_covariance, ledoit_wolf, oas
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, Features, Geometry, Level
+from adkit.plugin import POOL, Context, Features, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
+from tests.plugins.written import GEOMETRY, stream
 
-GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 LEVELS = {
     POOL: Level(9, (1, 1), GEOMETRY),
     "a": Level(7, (5, 4), GEOMETRY),
@@ -34,10 +34,6 @@ def mixed(images, seed):
 
 
 NORMAL, QUERIES = mixed(23, 0), mixed(6, 1).features
-
-
-def stream(values, name="a"):
-    return FeatureStream(Features({name: torch.tensor(values)}, {name: GEOMETRY}), batch_size=1)
 
 
 def fitted(normal=NORMAL, **params):
@@ -106,8 +102,8 @@ def test_pooled_levels_are_the_same_whatever_the_covariance():
 @pytest.mark.parametrize(("aggregation", "expected"), [("max", 4.0), ("mean", 2.5)])
 def test_tied_by_hand(aggregation, expected):
     """Means 1 and 10; deviations ∓1, ∓3 and so a variance of (1 + 1 + 9 + 9) / 4 = 5."""
-    gaussian = fitted(stream([[[[0.0], [7.0]]], [[[2.0], [13.0]]]]), aggregation=aggregation)
-    scores = gaussian.score(stream([[[[1 + 5**0.5], [10 - 4 * 5**0.5]]]]).features)
+    gaussian = fitted(stream([[[[0.0], [7.0]]], [[[2.0], [13.0]]]], "a"), aggregation=aggregation)
+    scores = gaussian.score(stream([[[[1 + 5**0.5], [10 - 4 * 5**0.5]]]], "a").features)
     np.testing.assert_allclose(scores.maps["a"], [[[1.0, 4.0]]], rtol=1e-6)
     np.testing.assert_allclose(scores.image, [expected], rtol=1e-6)
 
@@ -115,9 +111,9 @@ def test_tied_by_hand(aggregation, expected):
 @pytest.mark.parametrize(("covariance", "expected"), [("global", [9.5, 0.5]), ("local", [2.0, 1.0])])
 def test_global_and_local_by_hand(covariance, expected):
     """All four: mean 5.5, variance 25.25. Each place: means 1 and 10, deviations 1 and 3."""
-    gaussian = fitted(stream([[[[0.0], [7.0]]], [[[2.0], [13.0]]]]), covariance=covariance)
+    gaussian = fitted(stream([[[[0.0], [7.0]]], [[[2.0], [13.0]]]], "a"), covariance=covariance)
     query = [-1.0, 7.0] if covariance == "local" else [5.5 - 9.5 * 25.25**0.5, 5.5 + 0.5 * 25.25**0.5]
-    found = gaussian.score(stream([[[[query[0]], [query[1]]]]]).features).maps["a"]
+    found = gaussian.score(stream([[[[query[0]], [query[1]]]]], "a").features).maps["a"]
     np.testing.assert_allclose(found, [[expected]], rtol=1e-6)
 
 
@@ -198,14 +194,14 @@ def test_a_single_image_is_fixed_and_reported(caplog):
 
 def test_where_nothing_varies_the_distance_is_in_units_of_the_levels_mean_variance():
     """Variances 0 and 9, mean 4.5."""
-    gaussian = fitted(stream([[[[5.0], [7.0]]], [[[5.0], [13.0]]]]), covariance="local")
-    found = gaussian.score(stream([[[[5 + 2 * 4.5**0.5], [4.0]]]]).features).maps["a"]
+    gaussian = fitted(stream([[[[5.0], [7.0]]], [[[5.0], [13.0]]]], "a"), covariance="local")
+    found = gaussian.score(stream([[[[5 + 2 * 4.5**0.5], [4.0]]]], "a").features).maps["a"]
     np.testing.assert_allclose(found, [[[2.0, 2.0]]], rtol=1e-6)
 
 
 def test_where_no_level_varies_it_is_the_plain_distance():
-    gaussian = fitted(stream([[[[5.0, 1.0]]], [[[5.0, 1.0]]]]), shrinkage="none")
-    np.testing.assert_allclose(gaussian.score(stream([[[[8.0, 5.0]]]]).features).image, [5.0])
+    gaussian = fitted(stream([[[[5.0, 1.0]]], [[[5.0, 1.0]]]], "a"), shrinkage="none")
+    np.testing.assert_allclose(gaussian.score(stream([[[[8.0, 5.0]]]], "a").features).image, [5.0])
 
 
 class Alone(torch.nn.Module):

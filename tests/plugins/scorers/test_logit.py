@@ -5,7 +5,7 @@ from adkit_plugins.scorers.logit import Logit, LogitParams, adkit_scorers
 from adkit import UserError
 from adkit.plugin import Context, Geometry, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
-from tests.plugins.adapters.descents import features_of
+from tests.plugins.written import features_of
 
 GEOMETRY = Geometry.covering((2, 3), (24, 20))
 LEVELS = {"fcdd.a": Level(1, (2, 3), GEOMETRY), "deep": Level(5, (2, 3), GEOMETRY), "logit": Level(1, (1, 1), GEOMETRY)}

@@ -9,11 +9,11 @@ from adkit_plugins.scorers.ocsvm import Ocsvm, OcsvmParams, adkit_scorers
 from sklearn.svm import OneClassSVM
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, Features, Geometry, Level
+from adkit.plugin import POOL, Context, Features, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
 from adkit.testing.asserts import through_bytes
+from tests.plugins.written import GEOMETRY, stream
 
-GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 FAR = {POOL: Level(40, (1, 1), GEOMETRY), "a": Level(7, (5, 4), GEOMETRY)}
 
 
@@ -21,10 +21,6 @@ def fitted(normal, **params):
     scorer = Ocsvm(OcsvmParams(**params), Context())
     scorer.fit(normal)
     return scorer
-
-
-def stream(values, name=POOL):
-    return FeatureStream(Features({name: torch.tensor(values)}, {name: GEOMETRY}), batch_size=1)
 
 
 def pooled(features, name):

@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from adkit import UserError
-from adkit.plugin import POOL, Context, Features, Geometry, Level
+from adkit.plugin import POOL, Context, Features, Level
 from adkit.testing import FeatureStream, check_component, feature_stream
+from tests.plugins.written import GEOMETRY, stream
 
-GEOMETRY = Geometry((0.5, 0.5), (1.0, 1.0))
 SIDE = sqrt(1.5)
 CROSS = [[[[2 * SIDE, 0.0]]], [[[-2 * SIDE, 0.0]]], [[[0.0, SIDE]]], [[[0.0, -SIDE]]]]
 """Four pooled features with variances of 4 and 1, by the divisor 4 − 1."""
@@ -43,10 +43,6 @@ def fitted(normal, **params):
 
 def rows(stream, name=POOL):
     return stream.features[name].double().flatten(0, 2).numpy()
-
-
-def stream(values, name=POOL):
-    return FeatureStream(Features({name: torch.tensor(values)}, {name: GEOMETRY}), batch_size=1)
 
 
 @pytest.mark.parametrize(
