@@ -77,8 +77,9 @@ def predict_images(options: argparse.Namespace) -> int:
 
     from adkit.detector.detector import Detector
     from adkit.predict.predict import find_images, grouped, heatmaps_of, predict, watch
-    from adkit.predict.rows import Row, listed_rows, of_parts, writing
+    from adkit.predict.rows import Row, listed_rows, occupying, of_parts, writing
     from adkit.predict.watch import Watcher
+    from adkit.utils.atomic import sweep_files
     from adkit.utils.signals import stopping
 
     detector = Detector.load(options.detector, options.device)
@@ -95,6 +96,10 @@ def predict_images(options: argparse.Namespace) -> int:
     groups: dict[Path, str] = {}
     parts: dict[str, list[Row]] = {}
     with ExitStack() as stack:
+        if options.output is not None:
+            stack.enter_context(occupying(options.output))
+        if heatmaps is not None:
+            sweep_files(heatmaps.folder)
         if options.watch:
             stop = stack.enter_context(stopping())
             # What is listed is not kept here, too, for as long as the watch runs.
