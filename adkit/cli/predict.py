@@ -53,6 +53,20 @@ def add_parser(commands: Commands) -> None:
         help="judge parts: an expression whose parentheses find the part in an image's path, folder, or folder:N for a "
         "level of it; with --output, rows of parts are written to a file of their own",
     )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="call images above this score anomalous, instead of by the detector's threshold; nothing is promised then",
+    )
+    other.add_argument(
+        "--false-positive-rate",
+        type=float,
+        metavar="RATE",
+        help="call images anomalous above the threshold that promises this rate of false alarms, by the detector's "
+        "calibration images; what it keeps is told",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--fail-on-anomaly",
@@ -83,10 +97,16 @@ def predict_images(options: argparse.Namespace) -> int:
     from adkit.utils.signals import stopping
 
     detector = Detector.load(options.detector, options.device)
+    if options.threshold is not None:
+        detector = detector.with_threshold(options.threshold)
+    if options.false_positive_rate is not None:
+        detector = detector.with_false_positive_rate(options.false_positive_rate)
+    if (options.threshold, options.false_positive_rate) != (None, None):
+        say(f"threshold {detector.threshold:.6g}: {detector.promise}")
     if options.fail_on_anomaly and detector.threshold is None:
         raise UserError(
             f"{options.detector}: --fail-on-anomaly expects a detector with a threshold, found one without: run its "
-            "recipe with data.calibration above 0"
+            "recipe with data.calibration above 0, or give one with --threshold"
         )
     if options.group is not None:
         detector.require_parts("--group")

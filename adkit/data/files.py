@@ -9,6 +9,9 @@ from pathlib import Path
 from adkit.utils.text import counted
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+VIDEOS = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
+)
 MASK_SUFFIXES = ("_mask", "", "_gt", "_GT", "_label")
 """What may follow ``000`` in the name of the mask of ``000.png``, the clearest first."""
 NORMAL_NAMES = ("good", "ok", "normal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import struct
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"GIF8", GifImageFile),
     *((b"P%d" % kind, PpmImageFile) for kind in range(1, 7)),
 )
+_VIDEOS = (
+    *((4, b"ftyp" + brand) for brand in (b"isom", b"iso", b"mp4", b"avc1", b"M4V", b"qt  ", b"3gp", b"dash", b"MSNV")),
+    (8, b"AVI "),
+    (0, b"\x1aE\xdf\xa3"),  # Matroska and WebM
+    (0, b"FLV\x01"),
+    (0, b"\0\0\x01\xba"),  # MPEG
+    (0, b"\0\0\x01\xb3"),
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # WMV
+)
+"""The place and the first bytes of what videos begin with."""
 _ORIENTATION = 0x0112
 _NO_MEMORY = "decoding it takes more memory than is left"
 _OTHER_KINDS = (
@@ -100,6 +111,11 @@ def read_raw(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
+def frames_of(video: Path) -> str:
+    """The line that writes the frames of a video as images, for a shell."""
+    return f"mkdir frames && ffmpeg -i {shlex.quote(str(video))} frames/%06d.png"
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Read an image's (height, width), as it is meant to be seen, from its header alone.
 
@@ -146,6 +162,8 @@ def _open(file: BinaryIO) -> ImageFile:
     if not head:
         raise ImageError("the file is empty (0 bytes)")
     reader = next((reader for magic, reader in _READERS if head.startswith(magic)), None)
+    if any(head[at:].startswith(magic) for at, magic in _VIDEOS):
+        raise ImageError(f"it is a video, from which {frames_of(Path(file.name))} takes the frames")
     if reader is None:
         raise ImageError(f"not a PNG, JPEG, TIFF, BMP, WebP, GIF or PPM image: it begins with {head[:8]!r}")
     image = reader(file)

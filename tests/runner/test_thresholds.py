@@ -10,7 +10,8 @@ import pytest
 from adkit.data.samples import Sample
 from adkit.recipe.tables import ThresholdTable
 from adkit.runner.evaluate import Evaluation
-from adkit.runner.thresholds import HeldOut, promise
+from adkit.runner.thresholds import HeldOut
+from adkit.threshold import Threshold, promise
 
 # Three parts of one, two and three images. Peaks rank the images of a part in another order than scores do.
 GROUPS = {"1.png": "b", "2.png": "b", "3.png": "c", "4.png": "c", "5.png": "c"}  # 0.png is a part of its own
@@ -97,4 +98,19 @@ def test_without_held_out_images_there_is_no_threshold(method):
     ],
 )
 def test_the_promise_in_words(per, approximate, grouped, pixel, sentence):
-    assert promise(per, 0.05, approximate=approximate, grouped=grouped, pixel=pixel) == sentence
+    threshold = Threshold(1.0, 19, 0.05, 0.05)
+    assert promise(threshold, per, approximate=approximate, grouped=grouped, pixel=pixel) == sentence
+
+
+def test_a_value_set_by_hand_is_the_threshold_of_scores_alone():
+    found = held_out(method="pooled", value=4.5, false_positive_rate=0.3)
+    # Of six scores, 5 and 6 are above it: (1 + 2) / (6 + 1).
+    assert found.threshold == Threshold(4.5, 6, None, 3 / 7)
+    assert found.pixel_threshold is not None
+    assert (found.pixel_threshold.value, found.pixel_threshold.asked) == (60, 0.3)
+
+
+def test_a_value_set_by_hand_needs_no_calibration_images():
+    none = Evaluation([], np.zeros(0, np.float32), np.zeros((0, 1), np.float32))
+    found = HeldOut.of(none, {}, ThresholdTable(value=13.6), 0)
+    assert found.threshold == Threshold(13.6, 0, None, None)
