@@ -13,7 +13,7 @@ import shlex
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from adkit.data.budget import LARGE_IMAGES, SMALL
 from adkit.data.samples import ArrayItem, Source
+from adkit.utils.container import available_memory
 
 PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
@@ -57,6 +59,8 @@ _VIDEOS = (
 )
 """The place and the first bytes of what videos begin with."""
 _ORIENTATION = 0x0112
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Mode → bytes that a decoded pixel takes; 4 in all others."""
 _NO_MEMORY = "decoding it takes more memory than is left"
 _OTHER_KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -89,10 +93,18 @@ def read_image(source: Source) -> Image.Image:
         ImageError: missing, empty, truncated, not a file or no image in it, too large for adkit or the memory that is
             left, or values outside their range.
     """
-    if isinstance(source, ArrayItem):
-        return Image.fromarray(source.pixels)
-    with within_memory():
-        return flatten(read_raw(source))
+    with reading(source) as image:
+        return image
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[Image.Image]:
+    """Decode an image as ``read_image`` does, for the block, which may not read another one.
+
+    Large ones wait for others to end, so that together they take no more memory than they may.
+    """
+    with within_memory(), ExitStack() as held:
+        yield Image.fromarray(source.pixels) if isinstance(source, ArrayItem) else flatten(_decoded(source, held))
 
 
 @contextmanager
@@ -106,9 +118,37 @@ def within_memory() -> Iterator[None]:
 
 def read_raw(path: Path) -> Image.Image:
     """Decode a file in its own mode, turned as it is meant to be seen; raises ImageError."""
+    with ExitStack() as held:
+        return _decoded(path, held)
+
+
+def _decoded(path: Path, held: ExitStack) -> Image.Image:
+    """As ``read_raw``; ``held`` gives the memory back that the image is allowed."""
     with _opened(path) as image:
+        need = memory_of(image)
+        if need > SMALL:
+            held.enter_context(LARGE_IMAGES.taken(need))
+            if need > (free := available_memory()):
+                raise ImageError(
+                    f"decoding it takes {need / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free: cut it into "
+                    "tiles or make it smaller"
+                )
         image.load()
         return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def memory_of(image: ImageFile) -> int:
+    """Estimate the bytes that an image takes at most from its file to what ``read_image`` gives, by its header."""
+    width, height = image.size
+    decoded = _BYTES.get(image.mode, 4)
+    if image.mode in ("L", "RGB", "1") and "transparency" not in image.info:
+        turned = 2 if "exif" in image.info else 1
+        each = decoded * turned + 6 * ("progressive" in image.info)  # a progressive JPEG's coefficients
+    elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV") and "transparency" not in image.info:
+        each = decoded + 4
+    else:  # laid over white, or brought to other numbers
+        each = decoded + 16
+    return width * height * each
 
 
 def frames_of(video: Path) -> str:

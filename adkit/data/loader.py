@@ -7,7 +7,6 @@ address space to another, need everything pickled, and leave orphans behind when
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,12 +18,13 @@ import numpy.typing as npt
 import torch
 
 from adkit.data.formats.base import MaskResize
-from adkit.data.images import ImageError, read_image, within_memory
+from adkit.data.images import ImageError, reading, within_memory
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
 from adkit.errors import UserError
 from adkit.plugin.types import Batch
+from adkit.utils.container import cores
 from adkit.utils.escapes import harmless
 from adkit.utils.text import counted, some
 
@@ -135,15 +135,16 @@ class Loader:
             return self._loaded(sample)
 
     def _loaded(self, sample: Sample) -> _Loaded:
-        image = read_image(sample.source)
-        size = (image.height, image.width)
+        with reading(sample.source) as image:
+            size = (image.height, image.width)
+            pixels = self._view.input(image)
         mask = None
         if self._masks and sample.label and sample.mask is not None:
             drawn = read_mask(sample.mask)
             if drawn.shape != size:
                 raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
             mask = self._view.mask(drawn, self._metric_size, self._mask_resize)
-        return _Loaded(sample, self._view.input(image), self._view.region(size), mask)
+        return _Loaded(sample, pixels, self._view.region(size), mask)
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,4 @@ def _workers() -> int:
 
     More than eight would only wait for the disk.
     """
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
-        return min(len(os.sched_getaffinity(0)), 8)
-    return min(os.cpu_count() or 1, 8)
+    return min(cores(), 8)
