@@ -101,7 +101,7 @@ def test_an_unreadable_image_is_named(detector, image, tmp_path):
         detector.predict([image, broken])
     with pytest.raises(UserError, match=r"not there: expected an image .* the file is not there"):
         detector.predict(tmp_path / "not there")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="it is not a file but a folder"):
         detector.predict(Path(tmp_path))
     with Image.open(broken) as pillow, pytest.raises(UserError, match=r"image 0: .* damaged"):
         detector.predict(pillow)
