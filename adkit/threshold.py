@@ -33,12 +33,13 @@ from fractions import Fraction
 from itertools import accumulate
 from math import lcm, sqrt
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adkit.errors import UserError
+from adkit.utils.text import counted
 
 Scores = NDArray[np.floating[Any]]
 Groups = NDArray[np.int64]
@@ -51,11 +52,14 @@ class Threshold:
     value: float
     groups: int
     """Number G of groups among the held-out normal images; without groups, the number of images."""
-    asked: float
-    """The false-alarm rate α that was asked for."""
-    supported: float
+    asked: float | None
+    """The false-alarm rate α that was asked for; None where the value was set by hand."""
+    supported: float | None
     """The false-alarm rate that it keeps: j / (G + 1) for the largest whole j that is at most α·(G + 1); α where
-    groups weigh in with several images; and ``smallest``, which is above ``asked``, where G is too small for α."""
+    groups weigh in with several images; and ``smallest``, which is above ``asked``, where G is too small for α.
+
+    Of a value set by hand, which keeps none, the rate that the held-out images let expect; None where there are none.
+    """
 
     @property
     def smallest(self) -> float:
@@ -64,8 +68,8 @@ class Threshold:
 
     @property
     def kept(self) -> bool:
-        """Whether there were enough held-out groups for the rate asked for."""
-        return self.supported <= self.asked
+        """Whether there were enough held-out groups for the rate asked for; False where none was."""
+        return self.asked is not None and self.supported is not None and self.supported <= self.asked
 
 
 def conformal(scores: Scores, false_positive_rate: float, groups: Groups | None = None) -> Threshold:
@@ -101,6 +105,56 @@ def conformal(scores: Scores, false_positive_rate: float, groups: Groups | None 
         return Threshold(float(weighed.scores[-1]), count, float(false_positive_rate), 1 / (count + 1))
     supported = int(alpha * (count + 1)) / (count + 1) if count == len(held_out) else float(false_positive_rate)
     return Threshold(value, count, float(false_positive_rate), supported)
+
+
+def by_hand(value: float, scores: Scores, groups: Groups | None = None) -> Threshold:
+    """The threshold ``value``, which somebody set, with the rate of false alarms that held-out images let expect.
+
+    Of m of them without groups, that is (1 + those above) / (m + 1): more than was seen, since m images say little.
+
+    Args:
+        scores: (m,) raw scores of the held-out normal images; none will do.
+        groups: (m,) equal numbers for images of one group; None: each is its own.
+
+    Raises:
+        UserError: a score that is not finite.
+    """
+    if not len(scores):
+        return Threshold(value, 0, None, None)
+    weighed = _weighed(_checked(scores, "the threshold"), groups)
+    # In the precision of scores, as they are compared with it.
+    above = np.searchsorted(weighed.scores, np.asarray(value, weighed.scores.dtype), side="right")
+    return Threshold(value, weighed.groups, None, weighed.at_least[int(above)] / weighed.total)
+
+
+def promise(
+    threshold: Threshold,
+    per: Literal["image", "part"],
+    *,
+    approximate: bool = False,
+    grouped: bool = False,
+    pixel: bool = False,
+) -> str:
+    """What a threshold promises, as a sentence.
+
+    Args:
+        per: what is promised few false alarms: an image drawn from a new part, or a new part as a whole.
+        approximate: whether no theorem covers it.
+        grouped: whether the data says which images show one part; otherwise each image is a part of its own.
+        pixel: whether the threshold is one on the values of maps.
+    """
+    subject = "of a new normal part, one image drawn at random" if grouped else "a new normal image"
+    if per == "part":
+        subject = "a new normal part"
+    called = "has a pixel that is called anomalous" if pixel else "is called anomalous"
+    if threshold.asked is None or threshold.supported is None:
+        found = "there are no calibration images to say how often that is"
+        if threshold.supported is not None:
+            scores = counted(threshold.groups, "calibration score")
+            found = f"by {scores}, expect a chance of about {threshold.supported:.3g}"
+        return f"nothing is promised about how often {subject} {called}, for the value was set by hand; {found}"
+    rate = max(threshold.supported, threshold.asked)
+    return f"{subject} {called} with a chance of {'approximately' if approximate else 'at most'} {rate:.3g}"
 
 
 def p_values(scores: Scores, calibration: Scores, groups: Groups | None = None) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from adkit.errors import UserError
-from adkit.threshold import Threshold, conformal, highest_per_group, p_values, wilson_interval
+from adkit.threshold import Threshold, by_hand, conformal, highest_per_group, p_values, promise, wilson_interval
 
 
 def test_19_scores_support_one_in_twenty():
@@ -215,3 +215,45 @@ def test_of_new_groups_no_more_are_called_than_promised(how):
     assert mean < promised + 3 * error
     if how != "hierarchical":
         assert mean > promised - 3 * error
+
+
+def test_a_value_set_by_hand_lets_expect_what_was_above_it_and_one_more():
+    scores = np.arange(1, 20, dtype=np.float32)
+    assert by_hand(19.0, scores) == Threshold(19.0, 19, None, 1 / 20)
+    assert by_hand(16.0, scores) == Threshold(16.0, 19, None, 4 / 20)
+    assert by_hand(-1.0, scores) == Threshold(-1.0, 19, None, 1.0)
+    assert by_hand(1.0, np.zeros(0)) == Threshold(1.0, 0, None, None)
+
+
+def test_a_value_set_by_hand_is_compared_as_scores_are():
+    """13.6 is no float32, and the nearest one is above it; a score of that is not above the threshold."""
+    scores = np.array([13.6], np.float32)
+    assert float(scores[0]) > 13.6
+    assert not (scores > 13.6).any()
+    assert by_hand(13.6, scores).supported == 1 / 2
+
+
+def test_groups_weigh_in_by_hand():
+    # One group of the scores 1 and 3, another of 2: 3 and infinity weigh 1 / 6 and 1 / 3.
+    scores, groups = np.array([1.0, 3, 2], np.float32), np.array([0, 0, 1])
+    assert by_hand(2.5, scores, groups) == Threshold(2.5, 2, None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "sentence"),
+    [
+        (
+            Threshold(13.6, 19, None, 0.2),
+            "nothing is promised about how often a new normal image is called anomalous, for the value was set by "
+            "hand; by 19 calibration scores, expect a chance of about 0.2",
+        ),
+        (
+            Threshold(13.6, 0, None, None),
+            "nothing is promised about how often a new normal image is called anomalous, for the value was set by "
+            "hand; there are no calibration images to say how often that is",
+        ),
+    ],
+)
+def test_nothing_is_promised_of_a_value_set_by_hand(threshold, sentence):
+    assert promise(threshold, "image") == sentence
+    assert not threshold.kept

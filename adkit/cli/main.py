@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PluginError as error:
         if error.__cause__ is not None:  # there is no run whose log could keep it
             say_lines("".join(traceback.format_exception(error.__cause__)).rstrip())
-        say(f"plugin fault: {error}")
+        say_lines(f"plugin fault: {error}")
         return EXIT_FAULT
     except (MemoryError, RuntimeError) as error:
         if not exhausted(error):

@@ -53,6 +53,20 @@ def add_parser(commands: Commands) -> None:
         help="judge parts: an expression whose parentheses find the part in an image's path, folder, or folder:N for a "
         "level of it; with --output, rows of parts are written to a file of their own",
     )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="call images above this score anomalous, instead of by the detector's threshold; nothing is promised then",
+    )
+    other.add_argument(
+        "--false-positive-rate",
+        type=float,
+        metavar="RATE",
+        help="call images anomalous above the threshold that promises this rate of false alarms, by the detector's "
+        "calibration images; what it keeps is told",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--fail-on-anomaly",
@@ -77,15 +91,22 @@ def predict_images(options: argparse.Namespace) -> int:
 
     from adkit.detector.detector import Detector
     from adkit.predict.predict import find_images, grouped, heatmaps_of, predict, watch
-    from adkit.predict.rows import Row, listed_rows, of_parts, writing
+    from adkit.predict.rows import Row, listed_rows, occupying, of_parts, writing
     from adkit.predict.watch import Watcher
+    from adkit.utils.atomic import sweep_files
     from adkit.utils.signals import stopping
 
     detector = Detector.load(options.detector, options.device)
+    if options.threshold is not None:
+        detector = detector.with_threshold(options.threshold)
+    if options.false_positive_rate is not None:
+        detector = detector.with_false_positive_rate(options.false_positive_rate)
+    if (options.threshold, options.false_positive_rate) != (None, None):
+        say(f"threshold {detector.threshold:.6g}: {detector.promise}")
     if options.fail_on_anomaly and detector.threshold is None:
         raise UserError(
             f"{options.detector}: --fail-on-anomaly expects a detector with a threshold, found one without: run its "
-            "recipe with data.calibration above 0"
+            "recipe with data.calibration above 0, or give one with --threshold"
         )
     if options.group is not None:
         detector.require_parts("--group")
@@ -95,6 +116,10 @@ def predict_images(options: argparse.Namespace) -> int:
     groups: dict[Path, str] = {}
     parts: dict[str, list[Row]] = {}
     with ExitStack() as stack:
+        if options.output is not None:
+            stack.enter_context(occupying(options.output))
+        if heatmaps is not None:
+            sweep_files(heatmaps.folder)
         if options.watch:
             stop = stack.enter_context(stopping())
             # What is listed is not kept here, too, for as long as the watch runs.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adkit.cli.exits import EXIT_FAULT, EXIT_USER, complain
 from adkit.cli.options import RECIPE, add_set, parse_first
-from adkit.cli.streams import say, show
+from adkit.cli.streams import say_lines, show
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run_recipes(options: argparse.Namespace) -> int:
             complain(error)
             status = status or EXIT_USER
         except RunFault as fault:
-            say(f"{fault}; the traceback is in {fault.log}")
+            say_lines(f"{fault}; the traceback is in {fault.log}")
             status = EXIT_FAULT
         else:
             _show(report)

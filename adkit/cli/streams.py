@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from adkit.errors import UserError
+from adkit.utils.container import cores
 from adkit.utils.escapes import HarmlessFormatter, harmless, harmless_lines
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Let this process's streams take every text there is, and give every name there is."""
+    """Let this process's streams take every text there is, and give every name there is; and heed its container."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without the letter has its number
+    if hasattr(os, "sched_getaffinity") and cores() < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # torch counts those of the machine
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files, which are bytes
     if logging.lastResort is not None:  # what prints warnings where nothing else takes them

@@ -11,6 +11,9 @@ from adkit.data.file_types import EXTENSIONS, NAMES
 from adkit.utils.escapes import printable
 from adkit.utils.text import counted, some
 
+VIDEOS = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
+)
 NORMAL_NAMES = ("good", "ok", "normal")
 PassedOver = dict[str, str]
 """Path of a file or folder → the kind of thing that it is instead of an image."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,14 +24,28 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from adkit.data.budget import LARGE_IMAGES, SMALL
 from adkit.data.file_types import HEAD, NAMES, reader_of
 from adkit.data.samples import ArrayItem, Source
+from adkit.utils.container import available_memory, cores
 from adkit.utils.text import joined
 
 PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
 
+_VIDEOS = (
+    *((4, b"ftyp" + brand) for brand in (b"isom", b"iso", b"mp4", b"avc1", b"M4V", b"qt  ", b"3gp", b"dash", b"MSNV")),
+    (8, b"AVI "),
+    (0, b"\x1aE\xdf\xa3"),  # Matroska and WebM
+    (0, b"FLV\x01"),
+    (0, b"\0\0\x01\xba"),  # MPEG
+    (0, b"\0\0\x01\xb3"),
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # WMV
+)
+"""The place and the first bytes of what videos begin with."""
 _ORIENTATION = 0x0112
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Mode → bytes that a decoded pixel takes; 4 in all others."""
 _NO_MEMORY = "decoding it takes more memory than is left"
 _OTHER_KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -63,10 +78,18 @@ def read_image(source: Source) -> Image.Image:
         ImageError: missing, empty, truncated, not a file or no image in it, too large for adkit or the memory that is
             left, or values outside their range.
     """
-    if isinstance(source, ArrayItem):
-        return Image.fromarray(source.pixels)
-    with within_memory():
-        return flatten(read_raw(source))
+    with reading(source) as image:
+        return image
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[Image.Image]:
+    """Decode an image as ``read_image`` does, for the block, which may not read another one.
+
+    Large ones wait for others to end, so that together they take no more memory than they may.
+    """
+    with within_memory(), ExitStack() as held:
+        yield Image.fromarray(source.pixels) if isinstance(source, ArrayItem) else flatten(_decoded(source, held))
 
 
 @contextmanager
@@ -80,9 +103,42 @@ def within_memory() -> Iterator[None]:
 
 def read_raw(path: Path) -> Image.Image:
     """Decode a file in its own mode, turned as it is meant to be seen; raises ImageError."""
+    with ExitStack() as held:
+        return _decoded(path, held)
+
+
+def _decoded(path: Path, held: ExitStack) -> Image.Image:
+    """As ``read_raw``; ``held`` gives the memory back that the image is allowed."""
     with _opened(path) as image:
+        need = memory_of(image)
+        if need > SMALL:
+            held.enter_context(LARGE_IMAGES.taken(need))
+            if need > (free := available_memory()):
+                raise ImageError(
+                    f"decoding it takes {need / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free: cut it into "
+                    "tiles or make it smaller"
+                )
         image.load()
         return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def memory_of(image: ImageFile) -> int:
+    """Estimate the bytes that an image takes at most from its file to what ``read_image`` gives, by its header."""
+    width, height = image.size
+    decoded = _BYTES.get(image.mode, 4)
+    if image.mode in ("L", "RGB", "1") and "transparency" not in image.info:
+        turned = 2 if "exif" in image.info else 1
+        each = decoded * turned + 6 * ("progressive" in image.info)  # a progressive JPEG's coefficients
+    elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV") and "transparency" not in image.info:
+        each = decoded + 4
+    else:  # laid over white, or brought to other numbers
+        each = decoded + 16
+    return width * height * each
+
+
+def frames_of(video: Path) -> str:
+    """The line that writes the frames of a video as images, for a shell."""
+    return f"mkdir frames && ffmpeg -i {shlex.quote(str(video))} frames/%06d.png"
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -136,6 +192,8 @@ def _open(file: BinaryIO, extension: str) -> ImageFile:
     file.seek(0)
     if not head:
         raise ImageError("the file is empty (0 bytes)")
+    if any(head[at:].startswith(magic) for at, magic in _VIDEOS):
+        raise ImageError(f"it is a video, from which {frames_of(Path(file.name))} takes the frames")
     reader = reader_of(head, extension)
     if reader is None:
         raise ImageError(f"the file is not a {joined(NAMES, 'or')} image: it begins with {head[:8]!r}")
@@ -206,6 +264,4 @@ def decoding_threads() -> int:
 
     More than eight would only wait for the disk.
     """
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
-        return min(len(os.sched_getaffinity(0)), 8)
-    return min(os.cpu_count() or 1, 8)
+    return min(cores(), 8)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from adkit.data.formats.base import MaskResize
-from adkit.data.images import ImageError, decoding_threads, read_image, within_memory
+from adkit.data.images import ImageError, decoding_threads, reading, within_memory
 from adkit.data.masks import read_mask, size_problem
 from adkit.data.samples import Sample
 from adkit.data.view import Pixels, View, to_planes
@@ -137,15 +137,16 @@ class Loader:
             return self._loaded(sample)
 
     def _loaded(self, sample: Sample) -> _Loaded:
-        image = read_image(sample.source)
-        size = (image.height, image.width)
+        with reading(sample.source) as image:
+            size = (image.height, image.width)
+            pixels = self._view.input(image)
         mask = None
         if self._masks and sample.label and sample.mask is not None:
             drawn = read_mask(sample.mask, self._mask_threshold)
             if drawn.shape != size:
                 raise UserError(size_problem(sample, size, (drawn.shape[0], drawn.shape[1])))
             mask = self._view.mask(drawn, self._metric_size, self._mask_resize)
-        return _Loaded(sample, self._view.input(image), self._view.region(size), mask)
+        return _Loaded(sample, pixels, self._view.region(size), mask)
 
 
 @dataclass(frozen=True)

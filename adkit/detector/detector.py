@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from adkit.data.view import View
 from adkit.detector.fitted import FittedDetector
 from adkit.detector.inputs import ImageLike, InputImage, input_items, read_input
 from adkit.detector.load import load_detector
+from adkit.detector.manifest import ThresholdEntry
 from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
-from adkit.threshold import p_values
+from adkit.recipe.tables import FLOAT32_MAX
+from adkit.threshold import Threshold, by_hand, conformal, p_values, promise
 from adkit.utils.text import counted
 
 DECODERS = 8
@@ -96,6 +99,65 @@ class Detector:
         """The raw score above which an image is anomalous; None where the detector has no threshold."""
         stated = self._fitted.threshold
         return None if stated is None else stated.value
+
+    @property
+    def promise(self) -> str | None:
+        """What the threshold promises about false alarms, as a sentence; None where there is no threshold."""
+        stated, groups = self._fitted.threshold, self._fitted.groups
+        if stated is None:
+            return None
+        count = len(self._fitted.calibration) if groups is None else len(np.unique(groups))
+        approximate = stated.method == "cross" or (stated.method == "pooled" and stated.grouped)
+        threshold = Threshold(stated.value, count, stated.asked, stated.supported)
+        said = promise(threshold, stated.per, approximate=approximate, grouped=stated.grouped or groups is not None)
+        if stated.asked is None or threshold.kept:
+            return said
+        needed = counted(ceil(1 / stated.asked) - 1, "calibration score")
+        return f"{said}; {stated.asked:g} was asked for, which takes {needed} instead of {count:,}"
+
+    def with_threshold(self, value: float) -> Detector:
+        """This detector with another threshold on scores, of which nothing is promised; that of pixels stays.
+
+        Raises:
+            UserError: the value is not finite.
+        """
+        if not -FLOAT32_MAX <= value <= FLOAT32_MAX:  # false for nan, too
+            raise UserError(f"threshold: expected a finite number, found {value}: give a score")
+        return self._at(by_hand(float(value), self._fitted.calibration, self._fitted.groups))
+
+    def with_false_positive_rate(self, rate: float) -> Detector:
+        """This detector with the threshold on scores that promises another rate of false alarms; that of pixels stays.
+
+        It comes from the stored scores of the calibration images, as the run's came; ``promise`` says what it keeps.
+
+        Raises:
+            UserError: the rate is not between 0 and 1, or the detector has no calibration images.
+        """
+        if not 0 < rate < 1:
+            raise UserError(
+                f"false-positive rate: expected a number between 0 and 1, both excluded, found {rate}: 0.05 lets one "
+                "normal image in twenty raise a false alarm"
+            )
+        if not len(self._fitted.calibration):
+            raise UserError(
+                "false-positive rate: expected a detector with scores of calibration images, found none: run its "
+                "recipe with data.calibration above 0, or give a threshold"
+            )
+        return self._at(conformal(self._fitted.calibration, rate, self._fitted.groups))
+
+    def _at(self, threshold: Threshold) -> Detector:
+        stated = self._fitted.threshold
+        entry = ThresholdEntry(
+            value=threshold.value,
+            method="split" if stated is None else stated.method,
+            per="image" if stated is None else stated.per,
+            asked=threshold.asked,
+            supported=threshold.supported,
+            grouped=stated is not None and stated.grouped,
+        )
+        other = Detector(replace(self._fitted, threshold=entry))
+        other._lock = self._lock  # it reads features through the same hooks
+        return other
 
     @property
     def judges_parts(self) -> bool:

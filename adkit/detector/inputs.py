@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from adkit.data.images import ImageError, flatten, read_image, within_memory
+from adkit.data.images import ImageError, flatten, reading, within_memory
 from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
@@ -62,32 +63,32 @@ def _item(one: object, index: int, view: View) -> InputItem:
     name = f"image {index}"
     if isinstance(one, str | Path):
         path = Path(one)
-        return lambda: _image(lambda: read_image(path), str(path), view)
+        return lambda: _image(lambda: reading(path), str(path), view)
     if isinstance(one, Tensor):
         itself = InputImage(name, _checked_tensor(one, name, view), view.size, View("squash", view.crop, view.crop))
         return lambda: itself
     if isinstance(one, np.ndarray):
         pixels = _checked_array(one, name)
-        return lambda: _image(lambda: flatten(Image.fromarray(pixels)), name, view)
+        return lambda: _image(lambda: nullcontext(flatten(Image.fromarray(pixels))), name, view)
     if isinstance(one, Image.Image):
         image = _decoded(one, name)
-        return lambda: _image(lambda: _seen(image), name, view)
+        return lambda: _image(lambda: nullcontext(_seen(image)), name, view)
     raise UserError(
         f"{name}: expected a path, a PIL image, a uint8 array or a float tensor, found {type(one).__name__}"
     )
 
 
-def _image(decode: Callable[[], Image.Image], name: str, view: View) -> InputImage:
+def _image(decode: Callable[[], AbstractContextManager[Image.Image]], name: str, view: View) -> InputImage:
     """Bring a decoded image to the size of the input, as the loader of a run does."""
     try:
-        with within_memory():
-            image = decode()
+        with within_memory(), decode() as image:
+            size = (image.height, image.width)
             pixels = view.input(image)
     except ImageError as error:
         raise _unreadable(name, error.reason) from error
     planes = np.empty((3, *view.size), np.float32)
     to_planes(pixels, planes)
-    return InputImage(name, planes, (image.height, image.width), view)
+    return InputImage(name, planes, size, view)
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:

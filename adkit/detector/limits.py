@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from adkit.errors import UserError
 from adkit.toolkit.memory import check_memory
@@ -57,6 +60,38 @@ def no_larger_than(state: int) -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(count)
     try:
-        yield
+        with _NoLarger(limit, state):
+            yield
     finally:
         handle.remove()
+
+
+class _NoLarger(TorchFunctionMode):
+    """Refuses to make a tensor of more than ``limit`` bytes, which no parameter may have, before its memory is taken.
+
+    A parameter is registered only after random numbers have been drawn for it, say.
+    """
+
+    def __init__(self, limit: int, state: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self._state = state
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _MAKERS:
+            shape = kwargs.get("size", args[:1] if func is torch.full else args)
+            shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+            item = (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+            if item * math.prod(length for length in shape if isinstance(length, int)) > self._limit:
+                raise UserError(f"a network of more than {self._limit:,} bytes, of which {self._state:,} were saved")
+        return func(*args, **kwargs)
+
+
+_MAKERS: Final = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}

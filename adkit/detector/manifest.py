@@ -14,7 +14,7 @@ from adkit.errors import UserError
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
-from adkit.recipe.tables import Method, Per
+from adkit.recipe.tables import FLOAT32_MAX, Method, Per
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.escapes import harmless
 
@@ -26,7 +26,6 @@ OLDER: Final = ("adkit.detector/1", "adkit.detector/2", "adkit.detector/3", "adk
 """Schemas of manifests that earlier versions of adkit wrote."""
 LIMIT = 16 * 2**20
 """Bytes above which no manifest is read: enough for 600,000 calibration scores; objects take 40 times as much."""
-FLOAT32_MAX = 3.4028234663852886e38
 SHOWN = 400
 """Number of letters of what was found that a refusal repeats."""
 REMEDY = "copy the detector again, or make it anew with adkit run"
@@ -95,8 +94,12 @@ class ThresholdEntry(_Part):
     method: Method
     per: Per
     """What the promise is about: an image drawn from a new part, or a new part as a whole."""
-    asked: float = Field(gt=0, lt=1)
-    supported: float = Field(gt=0, le=1)
+    asked: Annotated[float, Field(gt=0, lt=1)] | None
+    """None where the value was set by hand."""
+    supported: Annotated[float, Field(gt=0, le=1)] | None
+    """Of a value set by hand what the calibration scores let expect; None where there are none."""
+    grouped: bool = False
+    """Whether the data said which images show one part."""
 
 
 class FileEntry(_Part):
@@ -149,7 +152,8 @@ class Manifest(_Part):
             for name, level in entry.levels.items():
                 if not _lies_in(level, self.preprocessing.crop):
                     raise ValueError(f"expected level {name} to lie in the input, found {level}")
-        if (self.threshold or self.pixel_threshold) is not None and not self.calibration:
+        asked = [one for one in (self.threshold, self.pixel_threshold) if one is not None and one.asked is not None]
+        if asked and not self.calibration:
             raise ValueError("expected calibration scores with a threshold, found none")
         if self.calibration_groups is not None and len(self.calibration_groups) != len(self.calibration):
             raise ValueError(

@@ -7,7 +7,8 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import adkit
 from adkit.detector.fitted import FittedDetector
@@ -125,5 +126,18 @@ def _entry(choice: Choice) -> ComponentEntry:
         name=choice.name,
         distribution=origin.distribution,
         version=origin.version,
-        params=choice.params.model_dump(mode="json", by_alias=True, exclude_none=True),
+        params=_without_places(choice.params.model_dump(mode="json", by_alias=True, exclude_none=True)),
     )
+
+
+def _without_places(value: Any) -> Any:
+    """Parameters with the names alone of files that they give by absolute paths: what was read there was saved, and
+    where it lay on this machine is nobody's business."""
+    match value:
+        case str() if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+            return PureWindowsPath(value).name or value
+        case dict():
+            return {key: _without_places(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_without_places(inner) for inner in value]
+    return value

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adkit.detector.manifest import FileEntry, refusal
+from adkit.detector.manifest import MANIFEST, FileEntry, read_manifest, refusal
+from adkit.errors import UserError
+from adkit.utils.tensors import save_tensors
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
@@ -30,13 +30,7 @@ def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
             values = values.clone()
         seen.add(values.untyped_storage().data_ptr())
         plain[name] = values
-    try:
-        safetensors.torch.save_file(plain, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    save_tensors(plain, path)
     return entry_of(path)
 
 
@@ -44,6 +38,33 @@ def entry_of(path: Path) -> FileEntry:
     """Compute the digest and size of a file."""
     with path.open("rb") as file:
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+def check_file(folder: Path, name: str, stated: FileEntry) -> None:
+    """Raise UserError unless ``folder/name`` is the file that was saved, and OSError where that cannot be seen."""
+    path = folder / name
+    if not path.is_file():
+        raise refusal(path, "the tensors of a detector", "no file")
+    if path.resolve().parent != folder.resolve():
+        raise refusal(path, "a file of the detector's own folder", f"a link to {path.resolve()}")
+    size = path.stat().st_size
+    if size != stated.bytes:
+        raise refusal(path, f"the {stated.bytes:,} bytes that the manifest states", f"{size:,}")
+    if entry_of(path) != stated:
+        raise refusal(path, "the digest that the manifest states", "another: it was altered or damaged")
+
+
+def damage(folder: Path) -> str | None:
+    """What is missing or other than it was saved in a detector's folder, as the beginning of a sentence."""
+    try:
+        manifest = read_manifest(folder / MANIFEST)
+        for name, stated in manifest.files.items():
+            check_file(folder, name, stated)
+    except UserError as error:
+        return str(error).rpartition("; ")[0]  # what to do about it differs here
+    except OSError as error:
+        return f"{error.filename}: expected a file that can be read, found: {error.strerror}"
+    return None
 
 
 def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor]:
@@ -55,15 +76,7 @@ def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor
     """
     path = folder / name
     try:
-        if not path.is_file():
-            raise refusal(path, "the tensors of a detector", "no file")
-        if path.resolve().parent != folder.resolve():
-            raise refusal(path, "a file of the detector's own folder", f"a link to {path.resolve()}")
-        size = path.stat().st_size
-        if size != stated.bytes:
-            raise refusal(path, f"the {stated.bytes:,} bytes that the manifest states", f"{size:,}")
-        if entry_of(path) != stated:
-            raise refusal(path, "the digest that the manifest states", "another: it was altered or damaged")
+        check_file(folder, name, stated)
         # Copied from the mapped file, which may go away while the detector is in use.
         tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(path).items()}
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Run
+from adkit.utils.atomic import check_room
 from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
 
@@ -77,7 +79,11 @@ def _write_openvino(graph: Graph, file: Path) -> None:
     for port, name in zip((*model.inputs, *model.outputs), (INPUT, *graph.outputs), strict=True):
         port.get_tensor().set_names({name})
     model.reshape([-1, 3, height, width])
-    openvino.save_model(model, file, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError:  # it says nothing that tells a full disk from another fault
+        check_room(file.parent, sum(tensor.nbytes for tensor in graph.state_dict().values()))
+        raise
 
 
 def _open_openvino(file: Path) -> Run:
@@ -89,7 +95,9 @@ def _open_openvino(file: Path) -> Run:
 def _write_torchscript(graph: Graph, file: Path) -> None:
     with _deprecated_torchscript(), torch.no_grad():
         traced = torch.jit.trace(graph, (graph.example(),), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(torch.jit.freeze(traced), file)
+        data = io.BytesIO()  # torch aborts the process where it writes to a disk that is full
+        torch.jit.save(torch.jit.freeze(traced), data)
+    file.write_bytes(data.getbuffer())
 
 
 def _open_torchscript(file: Path) -> Run:

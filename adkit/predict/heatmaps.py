@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from adkit.data.images import ImageError, read_image
+from adkit.data.images import ImageError, reading
 from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
@@ -184,15 +184,12 @@ class Heatmaps:
             UserError: the folder cannot be written.
         """
         try:
-            read = read_image(image)
+            with reading(image) as read:
+                if (read.height, read.width) != size:
+                    return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
+                drawn = overlay(read, values, self._view, self._threshold, regions)
         except ImageError as error:
             return error.reason
-        if (read.height, read.width) != size:
-            return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
-        try:
-            drawn = overlay(read, values, self._view, self._threshold, regions)
-        except MemoryError:
-            return "drawing it takes more memory than is left"
         return self._write(drawn, self.path_of(image))
 
     def _write(self, drawn: Image.Image, path: Path) -> str | None:

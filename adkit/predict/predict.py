@@ -12,8 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from adkit.data.files import images_under, is_image
+from adkit.data.files import VIDEOS, images_under, is_image
 from adkit.data.groups import keys_by
+from adkit.data.images import frames_of
 from adkit.detector.detector import Detector
 from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
@@ -42,7 +43,7 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
         without: a folder whose files are left out unless they are named.
 
     Raises:
-        UserError: a path does not exist, or a folder or glob has no image.
+        UserError: a path does not exist or is a video's, or a folder or glob has no image.
     """
 
     def below(folder: Path) -> list[Path]:
@@ -73,6 +74,10 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
                 raise UserError(f"{text}: expected a folder with images in it, found none; check the path")
             yield from found
         elif _is_there(path):
+            if path.suffix.lower() in VIDEOS:
+                raise UserError(
+                    f"{text}: expected images, found a video; take its frames and name their folder: {frames_of(path)}"
+                )
             yield path
         else:
             matches = list(matching(text))

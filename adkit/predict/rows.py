@@ -6,14 +6,15 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from adkit.detector.regions import Region
 from adkit.errors import UserError
 from adkit.utils.escapes import unescaped
+from adkit.utils.locks import Occupied, alone
 from adkit.utils.table import content, row_writer
 
 
@@ -47,6 +48,8 @@ class PartRow:
     anomalous: bool | None = None
 
 
+LOCK: Final = ".adkit.lock"
+"""The file in a folder of rows that is locked while somebody writes there."""
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -73,6 +76,26 @@ def of_parts(grouped: Mapping[str, Sequence[Row]]) -> Iterator[PartRow]:
 def file_of(output: str, *, jsonl: bool, parts: bool = False) -> Path:
     """The file below ``output`` that the rows of images are written to, or of parts."""
     return Path(output) / f"{'parts' if parts else 'predictions'}.{'jsonl' if jsonl else 'csv'}"
+
+
+@contextmanager
+def occupying(output: str) -> Iterator[None]:
+    """Keep other predictions from writing to a folder while the block runs, which is made where there is none.
+
+    Raises:
+        UserError: another one is at work there, or the folder cannot be written.
+    """
+    lock = Path(output, LOCK)
+    with ExitStack() as stack:
+        try:
+            with _unwritable(output):
+                stack.enter_context(alone(lock))
+        except Occupied as error:
+            raise UserError(
+                f"{output}: expected to be the only prediction that writes there, found another one at work: wait "
+                "until that ends, or choose another --output"
+            ) from error
+        yield
 
 
 @contextmanager

@@ -14,6 +14,9 @@ Per = Literal["image", "part"]
 """What the promise on false alarms is about: an image of a new part, or a new part as a whole."""
 
 
+FLOAT32_MAX = 3.4028234663852886e38
+
+
 def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
@@ -115,6 +118,14 @@ class ThresholdTable(Params):
 
     false_positive_rate: float = Field(
         0.05, gt=0, lt=1, description="share of normal images that may be called anomalous"
+    )
+    value: float | None = Field(
+        None,
+        ge=-FLOAT32_MAX,
+        le=FLOAT32_MAX,
+        title="a number, the score above which an image is anomalous",
+        description="score above which an image is anomalous, if you know it: nothing is promised of it then, and "
+        "false_positive_rate is that of pixels alone; default: what false_positive_rate asks for",
     )
     method: Method = Field(
         "split",

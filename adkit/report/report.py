@@ -55,9 +55,11 @@ class ThresholdReport(_Part):
     calibration_images: int
     calibration_groups: int
     """The number of groups that the calibration images are of; of images where the data names none."""
-    false_positive_rate_asked: float
-    false_positive_rate_supported: float
-    """The rate that a threshold of so many calibration groups can promise."""
+    false_positive_rate_asked: float | None
+    """None where the value was set by hand."""
+    false_positive_rate_supported: float | None
+    """The rate that a threshold of so many calibration groups can promise; of a value set by hand the rate that they
+    let expect, and None where there are none."""
     false_positive_rate_smallest: float
     """The smallest rate that so many groups support: 1 / (groups + 1)."""
     test_false_positive_rate: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adkit.metrics import METRICS
-from adkit.report.report import Report
+from adkit.report.report import Report, ThresholdReport
 from adkit.utils.escapes import harmless
 
 if TYPE_CHECKING:
@@ -61,15 +61,21 @@ def thresholds_table(report: Report) -> Table | None:
     heads = ("category", "anomalous\nabove", "false alarms\npromised", "on test\nimages", "defects\nfound")
     result = _table("threshold", *heads)
     for name, threshold in rows.items():
-        promised = max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked)
         result.add_row(
             _plain(name),
             f"{threshold.value:.4g}",
-            f"{'≈' if threshold.approximate else '≤'} {promised:.3f}{' a part' if threshold.per == 'part' else ''}",
+            _promised(threshold),
             _value(threshold.test_false_positive_rate),
             _value(threshold.test_recall),
         )
     return result
+
+
+def _promised(threshold: ThresholdReport) -> str:
+    if threshold.false_positive_rate_asked is None or threshold.false_positive_rate_supported is None:
+        return "nothing"  # the value was set by hand
+    rate = max(threshold.false_positive_rate_supported, threshold.false_positive_rate_asked)
+    return f"{'≈' if threshold.approximate else '≤'} {rate:.3f}{' a part' if threshold.per == 'part' else ''}"
 
 
 def _table(title: str, first: str, *others: str) -> Table:

@@ -150,6 +150,7 @@ def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
             per=table.per,
             asked=threshold.asked,
             supported=threshold.supported,
+            grouped=category.grouped,
         )
 
     return FittedDetector(
@@ -268,7 +269,9 @@ def _rows(category: Category, trial: Trial, several: bool) -> Iterator[tuple[obj
         ps: Sequence[object] = [""] * len(evaluation.samples)
         above: Sequence[object] = ps
         if trial.threshold is not None:
-            if part == "test":  # a calibration image has no p-value: it would be compared with itself
+            if part == "test" and len(
+                trial.held_out.scores
+            ):  # a calibration image has no p-value: it would be compared with itself
                 ps = [f"{p:.6g}" for p in trial.held_out.p_values(evaluation.scores)]
             above = [int(score > trial.threshold.value) for score in evaluation.scores]
         fold = trial.fold or ("all" if several else "")

@@ -6,24 +6,21 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Literal
-
-from filelock import FileLock, Timeout
+from typing import Literal
 
 from adkit.errors import OutOfMemoryError, PluginError, UserError, exhausted, out_of_memory
 from adkit.runner.resume import START_OVER, Ledger
 from adkit.utils.escapes import HarmlessFormatter
-from adkit.utils.signals import deferred, undisturbed
+from adkit.utils.locks import Occupied, alone
+from adkit.utils.signals import undisturbed
 
 Interrupted = Literal["ask", "resume", "fresh"]
 """What to do about an unfinished run of the same name: refuse and say what it has finished, go on, start over."""
 
 LOGGERS = {"adkit": logging.INFO, "ignite": logging.WARNING, "py.warnings": logging.WARNING}
 """Logger → the lowest level that is logged; at INFO, Ignite's lines on pauses of an engine read like an abort."""
-PATIENCE: Final = 0.5
-"""Seconds to wait for another run of the same name, which may be about to end."""
 _DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -79,10 +76,6 @@ def run_folder(
                 ledger.settle()
                 _keep_aside(final)
                 ledger.run.rename(final)
-        except OSError as error:
-            if error.errno not in _DISK or not _inside(ledger.folder, error):
-                raise RunFault(_save_log(ledger, final), error) from error
-            raise _disk_error(final, error) from error
         except OutOfMemoryError:
             raise
         except UserError:
@@ -91,9 +84,7 @@ def run_folder(
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
-            if exhausted(error):
-                raise out_of_memory(str(final), error) from error
-            raise RunFault(_save_log(ledger, final), error) from error
+            raise _ended(ledger, final, error) from error
         finally:
             with undisturbed():  # what a first Ctrl-C left is removed whole
                 if not (kept := ledger.summary()):
@@ -104,31 +95,18 @@ def run_folder(
 
 @contextmanager
 def _alone(final: Path) -> Iterator[None]:
-    """Keep every other run of the same name out; the lock of a process that is killed is released with it."""
-    path = final.with_name(f".{final.name}.lock")
-    lock = FileLock(path, PATIENCE)
-    try:
-        _take(lock, final)
+    """Keep every other run of the same name out."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(final.with_name(f".{final.name}.lock")))
+        except Occupied as error:
+            raise UserError(
+                f"{final}: expected to be the only run of this name, found another one at work in "
+                f".{final.name}.partial: wait until that ends, or set another run.name"
+            ) from error
+        except OSError as error:
+            raise _disk_error(final, error) from error
         yield
-    finally:
-        if lock.is_locked:
-            with suppress(OSError):  # Windows removes no file that is open
-                path.unlink()  # while it is held: who waits for it sees that it has no name any more, and makes anew
-            lock.release()
-
-
-def _take(lock: FileLock, final: Path) -> None:
-    try:
-        with deferred():  # between the file that is made and the lock that knows of it
-            final.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{final}: expected to be the only run of this name, found another one at work in .{final.name}.partial: "
-            "wait until that ends, or set another run.name"
-        ) from error
-    except OSError as error:
-        raise _disk_error(final, error) from error
 
 
 def refuse_interrupted(final: Path) -> None:
@@ -155,6 +133,20 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
         refuse_interrupted(final)
 
 
+def _ended(ledger: Ledger, final: Path, error: BaseException) -> Exception:
+    """What to say of a run that something ended which is neither bad input nor an interrupt."""
+    if not ledger.run.is_dir():
+        return UserError(
+            f"{final}: expected the folder that the run writes to until it ends, found that {ledger.folder} was "
+            "removed: leave it there, and run it again"
+        )
+    if isinstance(error, OSError) and error.errno in _DISK and _inside(ledger.folder, error):
+        return _disk_error(final, error)
+    if exhausted(error):
+        return out_of_memory(str(final), error)
+    return RunFault(_save_log(ledger, final), error)
+
+
 def _inside(partial: Path, error: OSError) -> bool:
     """Whether the disk that failed is the run's own; an error on a write, which names no file, counts as such."""
     return error.filename is None or str(error.filename).startswith(str(partial))
@@ -178,10 +170,13 @@ def _keep_aside(final: Path) -> None:
 
 def _save_log(ledger: Ledger, final: Path) -> Path:
     kept = final.with_name(f"{final.name}.failed.log")
-    if ledger.summary():  # its log will go on when the run does
-        shutil.copyfile(ledger.log, kept)
-    else:
-        ledger.log.replace(kept)
+    try:
+        if ledger.summary():  # its log will go on when the run does
+            shutil.copyfile(ledger.log, kept)
+        else:
+            ledger.log.replace(kept)
+    except OSError:  # the disk is full: the fault is to be told all the same
+        return ledger.log
     return kept
 
 

@@ -166,6 +166,10 @@ def _named(categories: Sequence[str]) -> str:
 def _read(path: Path, model: type[M]) -> M:
     try:
         return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected what adkit wrote when the run was interrupted, found: {error.strerror}; {START_OVER}"
+        ) from error
     except ValidationError as error:
         raise UserError(
             f"{path}: expected what adkit wrote when the run was interrupted, found something else: {START_OVER}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.data.samples import Category, Dataset
 from adkit.detector.save import detector_folders, save_detector
+from adkit.detector.tensors import damage
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
 from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, StoredSource, extract_once
@@ -118,7 +119,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
             "so every class extracts its own; fewer or deeper levels would fit"
         )
 
-    finished = ledger.finished()
+    finished = {record.category: record for record in _intact(ledger, dataset, warn)}
     for record in finished.values():
         logger.info("%s was finished before the interruption", record.category)
         for text in record.warnings:
@@ -176,6 +177,16 @@ def _planned(kept: Kept, dataset: Dataset, shared: bool, ledger: Ledger) -> Stat
 
 def _levels(kept: Kept) -> list[Mapping[str, Level]]:
     return [embedding.levels for embedding in kept.embeddings]
+
+
+def _intact(ledger: Ledger, dataset: Dataset, warn: Callable[[str], None]) -> Iterator[Finished]:
+    """The records of what was finished whose detectors are still those that were saved."""
+    folders = detector_folders(ledger.run, [category.name for category in dataset.categories])
+    for record in ledger.finished().values():
+        if found := damage(folders[record.category]):
+            warn(f"{record.category}: finished before the interruption and damaged since, so it is done again: {found}")
+        else:
+            yield record
 
 
 def _run_categories(

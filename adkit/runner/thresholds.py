@@ -23,9 +23,11 @@ from adkit.threshold import (
     Groups,
     Scores,
     Threshold,
+    by_hand,
     conformal,
     highest_per_group,
     p_values,
+    promise,
     wilson_interval,
 )
 from adkit.utils.text import counted, some
@@ -66,7 +68,12 @@ class HeldOut:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The threshold on scores; None without calibration images, and where all of them have the same score."""
+        """The threshold on scores.
+
+        None without calibration images, and where all of them have the same score, unless a value was set.
+        """
+        if self.table.value is not None:
+            return by_hand(self.table.value, self.scores, self.groups)
         return self._above(self.scores)
 
     @property
@@ -126,21 +133,6 @@ def require_groups(recipe: Recipe, categories: Sequence[Category]) -> None:
         )
 
 
-def promise(per: Per, rate: float, *, approximate: bool, grouped: bool, pixel: bool) -> str:
-    """What a threshold promises, as a sentence.
-
-    Args:
-        grouped: whether the data says which images show one part; otherwise each image is a part of its own.
-        pixel: whether the threshold is one on the values of maps.
-    """
-    subject = "of a new normal part, one image drawn at random" if grouped else "a new normal image"
-    if per == "part":
-        subject = "a new normal part"
-    called = "has a pixel that is called anomalous" if pixel else "is called anomalous"
-    how = "approximately" if approximate else "at most"
-    return f"{subject} {called} with a chance of {how} {rate:.3g}"
-
-
 def threshold_report(
     category: Category, kept: Trial, tested: Sequence[Trial], place: Workspace, *, pixel: bool
 ) -> ThresholdReport | None:
@@ -159,12 +151,11 @@ def threshold_report(
     calibrated = kept.fitted.calibration.samples
     groups = len({category.group_of(sample) for sample in calibrated})
     approximate = table.method == "cross" or (table.method == "pooled" and groups < len(calibrated))
-    kept_rate = max(threshold.supported, threshold.asked)
     return ThresholdReport(
         value=threshold.value,
         method=table.method,
         per=table.per,
-        promise=promise(table.per, kept_rate, approximate=approximate, grouped=category.grouped, pixel=pixel),
+        promise=promise(threshold, table.per, approximate=approximate, grouped=category.grouped, pixel=pixel),
         approximate=approximate,
         folds=table.parts or None,
         calibration_images=len(calibrated),
@@ -204,7 +195,8 @@ def _shares(category: Category, trial: Trial, per: Per, *, pixel: bool, label: i
 def too_few(category: Category, kept: Trial, recipe: Recipe) -> Iterator[str]:
     """The sentence on a threshold that rests on fewer groups than the rate asked for takes."""
     threshold = kept.threshold
-    assert threshold is not None
+    if threshold is None or threshold.asked is None:
+        return
     groups = len({category.group_of(sample) for sample in kept.fitted.calibration.samples})
     smallest = 1 / (groups + 1)
     if smallest <= threshold.asked:

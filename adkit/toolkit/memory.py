@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from adkit.errors import UserError, exhausted, out_of_memory
+from adkit.utils.container import available_memory
 
 __all__ = ["check_memory", "exhausted", "out_of_memory"]
 
@@ -22,10 +22,7 @@ def check_memory(need: int, device: str, what: str, advice: str) -> None:
     Raises:
         UserError: less than ``need`` is free.
     """
-    if torch.device(device).type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else available_memory()
     if need > free:
         gigabytes = f"needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB is free on {device}"
         raise UserError(f"{what} {gigabytes}: {advice}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,15 @@ from typing import Any, Final
 
 import safetensors.torch
 import torch
+from ignite.handlers import DiskSaver
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from adkit.errors import UserError
 from adkit.plugin.adapter import Stage
 from adkit.report.report import CheckReport
+from adkit.utils.atomic import whole_file
+from adkit.utils.tensors import save_tensors
 from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
@@ -57,6 +63,24 @@ class TrainingState:
         self.checks = [CheckReport(**check) for check in state["checks"]]
 
 
+class CheckpointFolder(DiskSaver):
+    """Ignite's folder of checkpoints, which tells of a full disk as the system does.
+
+    A checkpoint is made in memory, for torch finds only at the end of writing one that much of it is missing, and then
+    says something about positions.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, require_empty=False)
+        self._folder = folder
+
+    def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        data = io.BytesIO()
+        torch.save(checkpoint, data)
+        with whole_file(self._folder / filename) as draft:
+            draft.write_bytes(data.getbuffer())
+
+
 def trained_parameters(extractor: nn.Module, stages: Sequence[Stage]) -> dict[str, nn.Parameter]:
     """Find the parameters, by name, that any stage trains.
 
@@ -77,12 +101,23 @@ def write_snapshot(folder: Path, minibatches: int, trained: Mapping[str, Tensor]
     """Write the trained tensors of a state to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
-    safetensors.torch.save_file(tensors, _snapshot(folder, minibatches))
+    save_tensors(tensors, _snapshot(folder, minibatches))
 
 
 def read_snapshot(folder: Path, minibatches: int) -> dict[str, Tensor]:
-    """Read the trained tensors of the state after so many minibatches."""
-    return safetensors.torch.load_file(_snapshot(folder, minibatches))
+    """Read the trained tensors of the state after so many minibatches.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = _snapshot(folder, minibatches)
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        found = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no file"
+        raise UserError(
+            f"{path}: expected a snapshot that the training wrote, found: {found}; start over with --fresh"
+        ) from error
 
 
 def put_back(extractor: nn.Module, state: Mapping[str, Tensor]) -> None:

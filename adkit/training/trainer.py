@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, cast
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint, DiskSaver
+from ignite.handlers import Checkpoint
 from torch import Tensor, nn
 
 from adkit.errors import UserError
@@ -27,7 +27,15 @@ from adkit.plugin.guard import blaming, named
 from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import CheckReport
-from adkit.training.checkpoints import CHECKPOINT, TrainingState, latest, put_back, trained_parameters, write_snapshot
+from adkit.training.checkpoints import (
+    CHECKPOINT,
+    CheckpointFolder,
+    TrainingState,
+    latest,
+    put_back,
+    trained_parameters,
+    write_snapshot,
+)
 from adkit.training.plan import interval_of, length_of
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
@@ -164,7 +172,7 @@ class _Trainer:
             # Two are kept, since Ignite removes the older before the newer is written.
             save = Checkpoint(
                 {**self._objects(), **({} if task.stopper is None else {"stopper": task.stopper})},
-                DiskSaver(folder, require_empty=False),
+                CheckpointFolder(folder),
                 filename_prefix=CHECKPOINT,
                 n_saved=2,
                 global_step_transform=lambda engine, event: self.state.done + engine.state.iteration,

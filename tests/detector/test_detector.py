@@ -1,5 +1,6 @@
 """``adkit.Detector.predict``: what it takes and what it gives."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -212,3 +213,70 @@ def test_without_a_pixel_threshold_there_are_no_regions(small_recipe, image):
     found = Detector.load(adkit.run(small_recipe).folder, "cpu").predict(image)
     assert found.maps is not None
     assert found.regions is None
+
+
+def calibration(small_run):
+    manifest = json.loads((Path(small_run.folder) / "detector" / "manifest.json").read_text())
+    return sorted(manifest["calibration"])
+
+
+def test_another_rate_takes_its_threshold_from_the_calibration_scores(detector, small_run, image):
+    low, high = calibration(small_run)
+    assert detector.with_false_positive_rate(0.7).threshold == low  # ⌊0.7 · 3⌋ = 2 of 3 may lie above it
+    found = detector.with_false_positive_rate(0.4)
+    assert found.threshold == high
+    assert found.promise == "a new normal image is called anomalous with a chance of at most 0.4"
+    assert found.predict(image).threshold == high
+    assert found.pixel_threshold == detector.pixel_threshold
+
+
+def test_a_rate_that_too_few_images_support_is_told(detector, small_run):
+    sentence = (
+        "a new normal image is called anomalous with a chance of at most 0.333; 0.05 was asked for, which takes 19 "
+        "calibration scores instead of 2"
+    )
+    assert detector.promise == sentence  # the run asked for 0.05
+    assert detector.with_false_positive_rate(0.05).promise == sentence
+    assert detector.with_false_positive_rate(0.05).threshold == detector.threshold == calibration(small_run)[1]
+
+
+def test_a_threshold_set_by_hand_promises_nothing(detector, small_run, image):
+    low, high = calibration(small_run)
+    score = float(detector.predict(image).scores[0])
+    other = detector.with_threshold((low + high) / 2)
+    assert other.promise == (
+        "nothing is promised about how often a new normal image is called anomalous, for the value was set by hand; "
+        "by 2 calibration scores, expect a chance of about 0.667"
+    )
+    assert detector.with_threshold(score - 1).predict(image).anomalous.tolist() == [True]
+    assert detector.with_threshold(score + 1).predict(image).anomalous.tolist() == [False]
+    assert detector.threshold == high  # the detector itself stays as it is
+
+
+def test_a_threshold_of_a_detector_that_has_none(small_recipe, image):
+    small_recipe["data"]["calibration"] = 0
+    detector = Detector.load(adkit.run(small_recipe).folder)
+    assert (detector.threshold, detector.promise) == (None, None)
+    other = detector.with_threshold(0.0)
+    assert other.predict(image).anomalous.tolist() == [True]
+    assert other.promise.endswith("there are no calibration images to say how often that is")
+    with pytest.raises(UserError) as told:
+        detector.with_false_positive_rate(0.1)
+    assert str(told.value) == (
+        "false-positive rate: expected a detector with scores of calibration images, found none: run its recipe with "
+        "data.calibration above 0, or give a threshold"
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_lies_between_0_and_1(detector, rate):
+    with pytest.raises(
+        UserError, match=r"false-positive rate: expected a number between 0 and 1, both excluded, found"
+    ):
+        detector.with_false_positive_rate(rate)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e39])
+def test_a_threshold_is_finite(detector, value):
+    with pytest.raises(UserError, match=r"threshold: expected a finite number, found"):
+        detector.with_threshold(value)

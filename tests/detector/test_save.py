@@ -1,12 +1,15 @@
 """A run's detector, saved and loaded: the same scores, on a machine that has nothing but its folder."""
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 from PIL import Image
 
 import adkit
@@ -133,3 +136,28 @@ def test_the_manifest_states_what_was_run(small_run):
         row["score"] for row in rows(saved, "calibration")
     ]
     assert values["members"][0]["scale"] == np.median(np.float32(values["calibration"]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+def test_every_file_of_a_detector_can_be_read_by_those_whom_the_umask_lets(small_recipe):
+    before = os.umask(0o027)
+    try:
+        folder = Path(adkit.run(small_recipe).folder)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+    assert {"manifest.json", "extractor.safetensors", "scorer.safetensors", "report.json"} <= modes.keys()
+    assert set(modes.values()) == {0o640}
+
+
+def test_a_manifest_has_no_path_of_the_machine_that_made_it(small_recipe, tmp_path):
+    weights = tmp_path / "weights of mine.safetensors"
+    model = timm.create_model("test_resnet", pretrained=False)
+    safetensors.torch.save_file(model.state_dict(), weights)
+    small_recipe["extractor"]["weights"] = str(weights)
+    folder = Path(adkit.run(small_recipe).folder)
+    text = (folder / "detector" / "manifest.json").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["extractors"][0]["component"]["params"]["weights"] == "weights of mine.safetensors"
+    weights.unlink()
+    Detector.load(folder)

@@ -362,3 +362,38 @@ def test_openvino_reports_to_nobody(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "CI"}  # where it keeps quiet anyway
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "[]\n"
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from adkit.cli.main import command
+sys.argv = ["adkit", *sys.argv[1:]]
+command()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="limits are POSIX's")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(small_run, tmp_path, format):
+    """TorchScript and OpenVINO write their files from C++; torch aborts the process where that fails."""
+    output = tmp_path / "out"
+    options = ("export", small_run.folder, "--format", format, "--output", str(output))
+    done = subprocess.run([sys.executable, "-c", FULL, *options], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"{output}: expected a folder that the export can be written to, found: File too large; free some space or "
+        "choose another --output"
+    )
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_goes_with_the_next(small_run, tmp_path):
+    left = tmp_path / ".out.abcdefgh.partial"
+    (left / "new").mkdir(parents=True)
+    (left / "lock").touch()
+    (left / "new" / "model.pt").touch()
+    export(small_run.folder, "torchscript", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -210,3 +210,83 @@ def test_a_glob_passes_over_what_is_no_image_and_says_when_nothing_is_left(tree)
 
 def test_a_folder_on_a_line_is_looked_through(tree):
     assert found(["-"], [f"{tree}/b\n", "\n", f"{tree}/three.png\n"]) == ["three.png", "two.png"]
+
+
+def test_a_threshold_given_is_used_and_promises_nothing(fitted, stripes):
+    folder = stripes / "stripes" / "test"
+    done, rows = predicted(fitted, folder, "--threshold", "13.6")
+    assert done.stderr.startswith("threshold 13.6: nothing is promised about how often a new normal image is called ")
+    assert [row["anomalous"] == "1" for row in rows] == [float(row["score"]) > 13.6 for row in rows]
+    done, rows = predicted(fitted, folder, "--threshold", "-1", "--fail-on-anomaly")
+    assert {row["anomalous"] for row in rows} == {"1"}
+    assert done.returncode == 3
+
+
+def test_a_rate_given_is_used_and_its_promise_told(fitted, stripes):
+    manifest = json.loads((fitted / "detector" / "manifest.json").read_text())
+    low = min(manifest["calibration"])
+    done, rows = predicted(fitted, stripes / "stripes" / "test", "--false-positive-rate", "0.7")
+    assert done.stderr.splitlines()[0] == (
+        f"threshold {low:.6g}: a new normal image is called anomalous with a chance of at most 0.7"
+    )
+    assert [row["anomalous"] == "1" for row in rows] == [np.float32(row["score"]) > np.float32(low) for row in rows]
+
+
+def test_a_rate_that_cannot_be_kept_and_two_thresholds_are_told(fitted, stripes):
+    folder = stripes / "stripes" / "test"
+    done, _ = predicted(fitted, folder, "--false-positive-rate", "0.01")
+    assert "at most 0.333; 0.01 was asked for, which takes 99 calibration scores instead of 2" in done.stderr
+    done, _ = predicted(fitted, folder, "--false-positive-rate", "2")
+    assert done.returncode == 2
+    assert done.stderr.startswith("false-positive rate: expected a number between 0 and 1, both excluded, found 2.0")
+    done, _ = predicted(fitted, folder, "--false-positive-rate", "0.1", "--threshold", "1")
+    assert done.returncode == 2
+    assert "not allowed with argument" in done.stderr
+
+
+def test_a_recipe_may_set_the_threshold(small_recipe, stripes):
+    small_recipe["threshold"] = {"value": 13.6}
+    report = adkit.run(small_recipe)
+    threshold = report.categories["stripes"].threshold
+    assert (threshold.value, threshold.false_positive_rate_asked) == (13.6, None)
+    assert threshold.promise.startswith("nothing is promised about how often a new normal image is called anomalous")
+    assert not any("cannot promise" in text for text in report.warnings)
+    detector = Detector.load(report.folder)
+    assert detector.threshold == 13.6
+    assert detector.pixel_threshold == report.categories["stripes"].pixel_threshold.value
+    with (Path(report.folder) / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["anomalous"] == "1" for row in rows] == [float(row["score"]) > 13.6 for row in rows]
+
+
+def test_a_recipe_may_set_the_threshold_without_calibration_images(small_recipe):
+    small_recipe["threshold"] = {"value": 13}
+    small_recipe["data"]["calibration"] = 0
+    report = adkit.run(small_recipe)
+    threshold = report.categories["stripes"].threshold
+    assert (threshold.value, threshold.false_positive_rate_supported, threshold.calibration_images) == (13, None, 0)
+    detector = Detector.load(report.folder)
+    assert (detector.threshold, detector.pixel_threshold) == (13, None)
+
+
+@pytest.mark.parametrize("name", ["line 3.mp4", "A.MOV"])
+def test_a_video_is_refused_with_the_line_that_takes_its_frames(fitted, tmp_path, name):
+    video = tmp_path / name
+    video.write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41")
+    done, rows = predicted(fitted, video)
+    quoted = f"'{video}'" if " " in name else video
+    assert (done.returncode, rows) == (2, [])
+    assert done.stderr == (
+        f"{video}: expected images, found a video; take its frames and name their folder: mkdir frames && ffmpeg -i "
+        f"{quoted} frames/%06d.png\n"
+    )
+
+
+def test_a_video_among_images_is_a_row(fitted, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81")
+    done, rows = predicted(fitted, tmp_path / "a.png")
+    assert done.returncode == 0
+    assert (
+        f"it is a video, from which mkdir frames && ffmpeg -i {tmp_path / 'a.png'} frames/%06d.png takes the frames"
+        in (rows[0]["error"])
+    )

@@ -1,11 +1,13 @@
 import errno
 import logging
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from adkit import UserError
+from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.folder import RunFault, run_folder
 from adkit.runner.resume import State
 
@@ -247,3 +249,40 @@ def test_no_two_of_many_runs_of_one_name_are_at_work_at_once(tmp_path):
     assert max(most) == 1
     assert len(most) + len(refused) == 12
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_working_folder_that_is_removed_is_told(tmp_path):
+    def gone(work):
+        with run_folder(tmp_path / "tile") as ledger:
+            shutil.rmtree(ledger.folder)
+            work(ledger)
+
+    def write(ledger):
+        (ledger.run / "report.json").write_text("{}")
+
+    def fail(ledger):
+        raise RuntimeError("some library's word for it")
+
+    sentence = (
+        f"{tmp_path / 'tile'}: expected the folder that the run writes to until it ends, found that "
+        f"{tmp_path / '.tile.partial'} was removed: leave it there, and run it again"
+    )
+    for work in (write, fail, lambda ledger: None):
+        with pytest.raises(UserError) as told:
+            gone(work)
+        assert str(told.value) == sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_of_what_was_finished_is_a_sentence(tmp_path):
+    interrupt(tmp_path / "tile")
+    with (
+        pytest.raises(UserError) as told,
+        run_folder(tmp_path / "tile", "resume") as ledger,
+    ):
+        ledger.open(Fingerprint({}), State(categories=["a", "b", "c"], images=9, stored=False))
+    file = tmp_path / ".tile.partial" / "fingerprint.json"
+    assert str(told.value) == (
+        f"{file}: expected what adkit wrote when the run was interrupted, found: No such file or directory; "
+        "start over with --fresh"
+    )

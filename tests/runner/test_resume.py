@@ -126,6 +126,38 @@ def test_a_run_that_was_interrupted_twice(three, tmp_path):
     assert report.resumed == 2
 
 
+def without(report, sentence=None):
+    """The report with its warnings in one order, but for one of them."""
+    return report.model_copy(update={"warnings": sorted(text for text in report.warnings if text != sentence)})
+
+
+@pytest.mark.parametrize("category", ["a", "b"])
+def test_a_finished_detector_that_was_damaged_is_made_again_and_named(three, tmp_path, category):
+    expected = outcome(without(adkit.run(three, output=tmp_path / "undisturbed")))
+    interrupt(three, "fit", "c")
+    file = tmp_path / "runs" / ".small.partial" / "run" / "detector" / category / "scorer.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    report, watch = go_on(three)
+    sentence = (
+        f"{category}: finished before the interruption and damaged since, so it is done again: {file}: expected the "
+        "digest that the manifest states, found another: it was altered or damaged"
+    )
+    assert [text for text in report.warnings if "damaged" in text] == [sentence]
+    assert {subject for _, subject in watch.stages} == {"small", category, "c"}
+    assert outcome(without(report, sentence)) == expected
+
+
+def test_a_finished_detector_that_is_missing_is_made_again(three, tmp_path):
+    interrupt(three, "fit", "b")
+    file = tmp_path / "runs" / ".small.partial" / "run" / "detector" / "a" / "manifest.json"
+    file.unlink()
+    report, _ = go_on(three)
+    assert any(f"{file}: expected the manifest of a detector, found no file" in text for text in report.warnings)
+    assert (tmp_path / "runs" / "small" / "detector" / "a" / "manifest.json").is_file()
+
+
 def test_the_report_counts_what_earlier_attempts_took(three):
     interrupt(three, "fit", "c")
     record = sorted(Path(three["run"]["output"]).glob(".small.partial/finished/*"))[-1]

@@ -13,7 +13,8 @@ from adkit.recipe.reader import read_recipe
 from adkit.recipe.tables import ThresholdTable
 from adkit.runner.evaluate import Evaluation
 from adkit.runner.fit import Calibrated
-from adkit.runner.thresholds import HeldOut, Trial, promise, too_few
+from adkit.runner.thresholds import HeldOut, Trial, too_few
+from adkit.threshold import Threshold, promise
 
 # Three parts of one, two and three images. Peaks rank the images of a part in another order than scores do.
 GROUPS = {"1.png": "b", "2.png": "b", "3.png": "c", "4.png": "c", "5.png": "c"}  # 0.png is a part of its own
@@ -100,7 +101,8 @@ def test_without_held_out_images_there_is_no_threshold(method):
     ],
 )
 def test_the_promise_in_words(per, approximate, grouped, pixel, sentence):
-    assert promise(per, 0.05, approximate=approximate, grouped=grouped, pixel=pixel) == sentence
+    threshold = Threshold(1.0, 19, 0.05, 0.05)
+    assert promise(threshold, per, approximate=approximate, grouped=grouped, pixel=pixel) == sentence
 
 
 def told(images: int, *, parts: int | None = None, folds: int = 1, **threshold: object) -> list[str]:
@@ -167,3 +169,17 @@ def test_what_cannot_be_changed_is_not_advised() -> None:
     assert sentence.endswith("It takes 19 images: add normal images")
     (sentence,) = told(18, folds=3)
     assert sentence.endswith("It takes 19 images: add normal images, raise data.calibration")
+
+
+def test_a_value_set_by_hand_is_the_threshold_of_scores_alone():
+    found = held_out(method="pooled", value=4.5, false_positive_rate=0.3)
+    # Of six scores, 5 and 6 are above it: (1 + 2) / (6 + 1).
+    assert found.threshold == Threshold(4.5, 6, None, 3 / 7)
+    assert found.pixel_threshold is not None
+    assert (found.pixel_threshold.value, found.pixel_threshold.asked) == (60, 0.3)
+
+
+def test_a_value_set_by_hand_needs_no_calibration_images():
+    none = Evaluation([], np.zeros(0, np.float32), np.zeros((0, 1), np.float32))
+    found = HeldOut.of(none, {}, ThresholdTable(value=13.6), 0)
+    assert found.threshold == Threshold(13.6, 0, None, None)

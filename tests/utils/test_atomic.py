@@ -3,7 +3,8 @@ import threading
 
 import pytest
 
-from adkit.utils.atomic import sync, whole_file, whole_folder
+from adkit.utils.atomic import check_room, sweep_files, sync, whole_file, whole_folder
+from tests.utils.disks import files_of_at_most
 
 
 class Ended(Exception):
@@ -162,3 +163,59 @@ def test_a_folder_has_the_mode_of_any_other(tmp_path):
     write_folder(tmp_path / "f", "all")
     (tmp_path / "g").mkdir()
     assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
+
+
+def left_behind(parent, name, *, locked=True):
+    """What a process that was killed left of a folder of that name."""
+    partial = parent / f".{name}.abcdefgh.partial"
+    (partial / "new").mkdir(parents=True)
+    (partial / "new" / "half").touch()
+    if locked:
+        (partial / "lock").touch()
+    return partial
+
+
+def test_what_a_killed_writer_left_of_a_folder_goes_with_the_next_of_its_name(tmp_path):
+    left, other = left_behind(tmp_path, "a"), left_behind(tmp_path, "b")
+    above = left_behind(tmp_path, "c")  # from when there was no folder x
+    with whole_folder(tmp_path / "a"):
+        assert not left.exists()
+    assert other.exists()
+    (tmp_path / "x").mkdir()
+    with whole_folder(tmp_path / "x" / "c"):
+        assert not above.exists()
+
+
+def test_what_another_writer_is_at_work_on_stays(tmp_path):
+    with whole_folder(tmp_path / "a") as draft:
+        (draft / "first").touch()
+        with whole_folder(tmp_path / "a"):
+            assert (draft / "first").exists()
+        (tmp_path / "a").rmdir()
+    assert (tmp_path / "a" / "first").exists()
+
+
+def test_a_folder_of_such_a_name_that_is_somebody_elses_stays(tmp_path):
+    left = left_behind(tmp_path, "a", locked=False)
+    with whole_folder(tmp_path / "a"):
+        pass
+    assert (left / "new" / "half").exists()
+
+
+def test_drafts_of_files_that_killed_writers_left_are_swept(tmp_path):
+    (tmp_path / "x").mkdir()
+    for name in (".0123456789abcdef.draft", "x/.fedcba9876543210.draft"):
+        (tmp_path / name).touch()
+    others = {"a.draft", ".a.draft", ".0123456789abcdef.png"}
+    for name in others:
+        (tmp_path / name).touch()
+    sweep_files(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == others
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits are POSIX's")
+def test_room_is_asked_for_and_given_back(tmp_path):
+    check_room(tmp_path, 100_000)
+    with files_of_at_most(50_000), pytest.raises(OSError, match="File too large"):
+        check_room(tmp_path, 100_000)
+    assert list(tmp_path.iterdir()) == []

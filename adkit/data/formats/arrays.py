@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from adkit.data.files import contents, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import ArrayFile, ArrayItem, Sample
 from adkit.errors import UserError
+from adkit.utils.container import available_memory
 from adkit.utils.text import counted, some
 
 _IDX = {
@@ -147,11 +149,7 @@ def _idx_file(folder: Path, stem: str) -> Path:
 def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
     """Read an idx file; an uncompressed one is mapped, so that only the rows that are used are read."""
     try:
-        data: npt.NDArray[np.uint8] = (
-            np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
-            if path.suffix == ".gz"
-            else np.memmap(path, np.uint8, mode="r")
-        )
+        data: npt.NDArray[np.uint8] = _unzipped(path) if path.suffix == ".gz" else np.memmap(path, np.uint8, mode="r")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: expected an idx file, found one that cannot be read ({error})") from error
     head = bytes(data[:4])
@@ -159,13 +157,59 @@ def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
         raise UserError(f"{path}: expected an idx file of bytes (first bytes 00 00 08), found {head.hex(' ')}")
     start = 4 + 4 * head[3]
     shape = struct.unpack(f">{head[3]}I", bytes(data[4:start]))
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if len(data) - start != size:
+        more = "more than that" if len(data) - start > size else f"{len(data) - start:,}"
         raise UserError(
-            f"{path}: expected {counted(size, 'byte')} for {' × '.join(map(str, shape))}, "
-            f"found {len(data) - start:,}; download the file again"
+            f"{path}: expected {counted(size, 'byte')} for {' × '.join(map(str, shape))}, found {more}; download the "
+            "file again"
         )
     return path, data[start:].reshape(shape)
+
+
+def _unzipped(path: Path) -> npt.NDArray[np.uint8]:
+    """What a gz file holds, but no more than a byte beyond what its header says, however much that would become."""
+    with gzip.open(path) as file:
+        head = file.read(4)
+        if head[:3] != bytes((0, 0, _IDX_BYTES)) or len(head) < 4:
+            return np.frombuffer(head, np.uint8)
+        head += file.read(4 * head[3])
+        size = math.prod(struct.unpack(f">{len(head) // 4 - 1}I", head[4 : len(head) // 4 * 4]))
+        _check_room(size, str(path))
+        data = np.empty(len(head) + size + 1, np.uint8)
+        data[: len(head)] = np.frombuffer(head, np.uint8)
+        end = len(head)
+        while count := file.readinto(data[end:].data):
+            end += count
+    return data[:end]
+
+
+def _check_room(size: int, where: str) -> None:
+    """Raise UserError unless there is memory for an array of ``size`` bytes."""
+    if size > (free := available_memory()):
+        raise UserError(
+            f"{where}: expected an array that memory has room for, found one of {size / 1e9:,.1f} GB, and "
+            f"{free / 1e9:.1f} GB is free; make it smaller, or use a machine with more memory"
+        )
+
+
+def _npz_array(archive: Any, key: str, where: str) -> npt.NDArray[Any]:
+    """Read an array of an archive whose header claims no more than it has, and no more than memory has room for."""
+    names = archive.zip.namelist()
+    info = archive.zip.getinfo(key if key in names else f"{key}.npy")
+    with archive.zip.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    size = math.prod(shape) * dtype.itemsize
+    if size > info.file_size and not dtype.hasobject:
+        raise UserError(
+            f"{where}: expected {counted(size, 'byte')} for {' × '.join(map(str, shape))} of {dtype}, found "
+            f"{info.file_size:,} in the file; make the file again"
+        )
+    _check_room(max(size, info.file_size), where)
+    array: npt.NDArray[Any] = archive[key]
+    return array
 
 
 def _npz_parts(path: Path) -> tuple[_Part, _Part]:
@@ -191,10 +235,13 @@ def _npz_part(path: Path, archive: Any, half: str) -> _Part:
             )
         keys.append(key)
     images, labels = keys
-    array = _images(archive[images], f"{path}: {images}")
-    part = _part(ArrayFile(path, images, array), archive[labels], path)
+    array = _images(_npz_array(archive, images, f"{path}: {images}"), f"{path}: {images}")
+    part = _part(ArrayFile(path, images, array), _npz_array(archive, labels, f"{path}: {labels}"), path)
     name = next((name for name in _NPZ_GROUPS[half] if name in archive), None)
-    return part if name is None else replace(part, groups=_groups(archive[name], len(array), f"{path}: {name}"))
+    if name is None:
+        return part
+    where = f"{path}: {name}"
+    return replace(part, groups=_groups(_npz_array(archive, name, where), len(array), where))
 
 
 def _groups(keys: npt.NDArray[Any], count: int, where: str) -> list[str | None]:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -237,4 +240,47 @@ def test_label_that_is_not_there(tmp_path: Path) -> None:
 def test_too_few_names(tmp_path: Path) -> None:
     assert problem(write_idx(tmp_path), 1, ("shirt", "bag")) == (
         "names: expected a name for each of the labels 0 to 2, the first for 0, found 2 names"
+    )
+
+
+def test_gz_of_more_than_its_header_says_is_not_unpacked_whole(tmp_path: Path) -> None:
+    path = write_idx(tmp_path, ".gz") / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(200 * 2**20)))
+    tracemalloc.start()
+    try:
+        sentence = problem(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert sentence.startswith(f"{path}: expected ")
+    assert sentence.endswith(" bytes for 6 × 4 × 5, found more than that; download the file again")
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_idx_whose_header_claims_more_than_any_memory(tmp_path: Path, end: str) -> None:
+    path = write_idx(tmp_path, end) / f"train-images-idx3-ubyte{end}"
+    head = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2**32 - 1, 2**31, 4)
+    path.write_bytes(gzip.compress(head) if end else head)
+    sentence = problem(tmp_path)
+    if end:
+        assert sentence.startswith(
+            f"{path}: expected an array that memory has room for, found one of 36,893,488,138.8 GB"
+        )
+    else:
+        assert sentence == (
+            f"{path}: expected 36,893,488,138,829,168,640 bytes for 4294967295 × 2147483648 × 4, found 0; download the "
+            "file again"
+        )
+
+
+def test_npz_whose_header_claims_more_than_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 8, 8)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images.npy", header.getvalue() + bytes(64))
+        archive.writestr("train_labels.npy", header.getvalue() + bytes(64))
+    assert problem(path) == (
+        f"{path}: train_images: expected 70,368,744,177,664 bytes for 1099511627776 × 8 × 8 of uint8, found "
+        f"{len(header.getvalue()) + 64:,} in the file; make the file again"
     )

@@ -1,0 +1,39 @@
+"""How much memory images may take while they are decoded, all of them together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+SMALL: Final = 64 * 2**20
+"""Bytes up to which an image is decoded whatever the others take: there are no more threads than cores, nor than 8."""
+TOTAL: Final = 2**30
+"""Bytes that larger images take together; one that takes more is decoded when no other large one is."""
+
+
+class Budget:
+    """Lets threads take so much at a time, and makes others wait for what they give back."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """Take ``amount`` while the block runs, or everything where it is more; who has taken some takes no more."""
+        amount = min(amount, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + amount <= self._total)
+            self._taken += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= amount
+                self._changed.notify_all()
+
+
+LARGE_IMAGES: Final = Budget(TOTAL)
