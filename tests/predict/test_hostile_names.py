@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 from hashlib import sha256
 from itertools import islice
@@ -175,7 +176,10 @@ def test_categories_and_kinds_are_shown_as_they_are_and_do_nothing(tmp_path):
     assert all(float(row["score"]) == np.float32(row["score"]) for row in rows)
 
 
-def test_a_log_takes_every_name(tmp_path):
+def test_a_log_takes_every_name(tmp_path, monkeypatch):
+    # What pytest catches of logs is sent from process to process as UTF-8.
+    monkeypatch.setattr(logging.getLogger("adkit"), "propagate", False)
+
     def fail():
         with run_folder(tmp_path / "run") as ledger:
             (ledger.folder / "state.json").write_text('{"categories": ["a"], "images": 1, "stored": false}')
