@@ -120,7 +120,7 @@ def judge_methods(options: argparse.Namespace) -> None:
     for method in options.methods:
         name, overrides = METHODS[method]
         parts, dataset = opened(options, name, *overrides, *options.set)
-        same = Trunks(parts, trunks.trained, trunks.trunks, trunks.shapes)
+        same = Trunks(parts, trunks.trained, trunks.cuts)
         for category, path in left(dataset, options.name or method, parts.recipe, options):
             started = time.perf_counter()
             source = StoredSource(parts, same, store, ImageSource(parts, BadImages(0), len(category.samples)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Final, cast
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.data.samples import Sample
-from adkit.inference.assemble import Assembled, embedding_of, who
+from adkit.inference.assemble import Assembled, embedding_of
 from adkit.inference.device import autocast
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import Source, StoredSource, extract_once
@@ -53,33 +54,57 @@ class _Tail(Extractor):
 
 
 @dataclass(frozen=True)
+class Cut:
+    """An extractor cut in two: its features are ``tail(trunk(images))``, and training changes the tail alone."""
+
+    trunk: nn.Module
+    tail: nn.Module
+    context: Context
+    who: str
+    """Name of the extractor, for the message where it breaks its contract."""
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the trunk gives for one image."""
+        with torch.no_grad():
+            shown: Tensor = self.trunk(torch.zeros(1, 3, *self.context.image_size, device=self.context.device))
+        return tuple(shown.shape[1:])
+
+    def embedding(self, index: int = 0) -> Embedding:
+        """Make the way from images to rows."""
+        extractor = TrunkExtractor(self.trunk, self.shape)
+        transform = FeatureTransform(FeaturesTable(), extractor.levels, self.context.generator("features"))
+        return Embedding(extractor, transform, self.context, self.who, index)
+
+    def frozen(self, images: Tensor) -> Tensor:
+        """Compute what the trunk gives for ``images``, float32 on the context's device."""
+        with torch.no_grad(), autocast(self.context):
+            found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
+            return found.float()
+
+
+@dataclass(frozen=True)
 class Trunks:
     """The trunk, the frozen part, of each of the recipe's extractors as the run computes it: implements ``Kept``."""
 
     parts: Assembled
     trained: tuple[frozenset[str], ...]
     """Names of the parameters that the adapter trains, per extractor."""
-    trunks: tuple[nn.Module, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    """Shape of what each trunk gives for one image."""
+    cuts: tuple[Cut, ...]
+    """The extractors, cut below these."""
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
         """The ways from images to rows, one per trunk."""
-        parts = zip(self.trunks, self.shapes, self.parts.recipe.extractors, strict=True)
-        context = self.parts.context
-        return tuple(
-            trunk_embedding(trunk, shape, context, who(choice), index)
-            for index, (trunk, shape, choice) in enumerate(parts)
-        )
+        return tuple(cut.embedding(index) for index, cut in enumerate(self.cuts))
 
     def tail(self, embedding: Embedding) -> Tail | None:
         """Make the way from rows to the features of ``embedding``; None where it has another trunk."""
         index, recipe = embedding.index, self.parts.recipe
-        halves = _halves(embedding, self.trained[index])
-        if halves is None or not _equal(halves[0], self.trunks[index]):
+        cut = _cut_by_name(embedding, self.trained[index])
+        if cut is None or not _equal(cut.trunk, self.cuts[index].trunk):
             return None
-        behind = _Tail(halves[1], embedding.extractor, self.shapes[index])
+        behind = _Tail(cut.tail, embedding.extractor, self.cuts[index].shape)
         ending = embedding_of(behind, recipe.extractors[index], recipe.features, embedding.context, index)
         return Tail(index, ending.levels, lambda rows, ids: ending(rows[TRUNK], ids))
 
@@ -87,7 +112,7 @@ class Trunks:
         """Whether the tail of ``cut`` takes what trunk ``index`` gives, because the cut is at the same place."""
         noise = torch.rand(2, 3, *self.parts.view.size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            one, other = self.trunks[index](noise.to(cut.context.device)), cut.frozen(noise)
+            one, other = self.cuts[index].trunk(noise.to(cut.context.device)), cut.frozen(noise)
         return one.shape == other.shape and bool(torch.dist(one.float(), other) <= SAME * other.norm())
 
 
@@ -96,20 +121,19 @@ def shared_trunks(parts: Assembled) -> Trunks | None:
     adapter = new_adapter(parts)
     if adapter is None or adapter.extends:
         return None
-    names, trunks, shapes = [], [], []
+    names, cuts = [], []
     for trainable, embedding in zip(parts.trainable, parts.embeddings, strict=True):
         stages = adapter.stages(trainable)
         if not _runs_once(adapter, stages):
             return None
         wanted = {id(parameter) for stage in stages for parameter in stage.parameters}
         trained = frozenset(name for name, parameter in trainable.named_parameters() if id(parameter) in wanted)
-        halves = _halves(embedding, trained)
-        if halves is None:
+        cut = _cut_by_name(embedding, trained)
+        if cut is None:
             return None
         names.append(trained)
-        trunks.append(halves[0])
-        shapes.append(shape_of(halves[0], parts.context))
-    return Trunks(parts, tuple(names), tuple(trunks), tuple(shapes))
+        cuts.append(cut)
+    return Trunks(parts, tuple(names), tuple(cuts))
 
 
 def _runs_once(adapter: GuardedAdapter, stages: Sequence[Stage]) -> bool:
@@ -117,14 +141,14 @@ def _runs_once(adapter: GuardedAdapter, stages: Sequence[Stage]) -> bool:
     return not adapter.reads_images and all(stage.images == "normal" for stage in stages)
 
 
-def _halves(embedding: Embedding, trained: frozenset[str]) -> tuple[nn.Module, nn.Module] | None:
+def _cut_by_name(embedding: Embedding, trained: frozenset[str]) -> Cut | None:
     """Cut an extractor below the parameters of these names, of which a fast copy may lack some."""
     parameters = embedding.extractor.named_parameters()
-    return _split(embedding, [parameter for name, parameter in parameters if name in trained])
+    return _cut(embedding, [parameter for name, parameter in parameters if name in trained])
 
 
-def _split(embedding: Embedding, parameters: Sequence[nn.Parameter]) -> tuple[nn.Module, nn.Module] | None:
-    """Cut an extractor below ``parameters``; None where it cannot be cut."""
+def _cut(embedding: Embedding, parameters: Sequence[nn.Parameter]) -> Cut | None:
+    """Cut the extractor of an embedding below ``parameters``; None where it cannot be cut."""
     with blaming(embedding.who, "split"):
         halves = member(embedding.extractor, Extractor, "split")(parameters)
     right = halves is None or (
@@ -132,7 +156,10 @@ def _split(embedding: Embedding, parameters: Sequence[nn.Parameter]) -> tuple[nn
     )
     if not right:
         raise fault(embedding.who, "split", "(trunk, tail), two modules, or None", described(halves), "return these")
-    return cast(tuple[nn.Module, nn.Module] | None, halves)
+    if halves is None:
+        return None
+    trunk, tail = halves
+    return Cut(trunk, tail, embedding.context, embedding.who)
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
@@ -178,7 +205,6 @@ class Frozen:
             folder: where to store rows that the source does not have.
         """
         self._cut, self._index, self._source, self._folder = cut, index, source, folder
-        self._shape = shape_of(cut.trunk, cut.context)
         self._shared: FeatureStore | None = None
         if isinstance(source, StoredSource) and isinstance(source.kept, Trunks) and source.kept.gives_what(cut, index):
             self._shared = source.store
@@ -200,16 +226,15 @@ class Frozen:
             NoRoomError: the rows would take more than a quarter of the free disk space.
         """
         if self._shared is not None:
-            return Rows(self._shared, samples, self._index, self._shape)
-        cut, folder = self._cut, self._folder / name
-        embedding = trunk_embedding(cut.trunk, self._shape, cut.context, cut.who)
+            return Rows(self._shared, samples, self._index, self._cut.shape)
+        embedding, folder = self._cut.embedding(), self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         if not stored_images(folder) and not fits(folder, [embedding.levels], len(samples)):
             needed = bytes_needed([embedding.levels], len(samples))
             raise NoRoomError(f"{needed / 1e9:.1f} GB, more than a quarter of the free disk space")
         store = FeatureStore(folder, [embedding.levels])
         extract_once(self._source.images, store.missing(samples), (embedding,), store, advance)
-        return Rows(store, samples, 0, self._shape)
+        return Rows(store, samples, 0, self._cut.shape)
 
 
 class NoRoomError(Exception):
@@ -237,37 +262,6 @@ class TrunkExtractor(Extractor):
         return {TRUNK: self.trunk(images).flatten(1)[:, None, None]}
 
 
-def shape_of(trunk: nn.Module, context: Context) -> tuple[int, ...]:
-    """Find the shape of what ``trunk`` gives for one image."""
-    with torch.no_grad():
-        shown: Tensor = trunk(torch.zeros(1, 3, *context.image_size, device=context.device))
-    return tuple(shown.shape[1:])
-
-
-def trunk_embedding(trunk: nn.Module, shape: tuple[int, ...], context: Context, who: str, index: int = 0) -> Embedding:
-    """Make the way from images to rows by ``trunk``, which gives a tensor of ``shape`` for one image."""
-    extractor = TrunkExtractor(trunk, shape)
-    transform = FeatureTransform(FeaturesTable(), extractor.levels, context.generator("features"))
-    return Embedding(extractor, transform, context, who, index)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """An extractor cut in two: its features are ``tail(trunk(images))``, and training changes the tail alone."""
-
-    trunk: nn.Module
-    tail: nn.Module
-    context: Context
-    who: str
-    """Name of the extractor, for the message where it breaks its contract."""
-
-    def frozen(self, images: Tensor) -> Tensor:
-        """Compute what the trunk gives for ``images``, float32 on the context's device."""
-        with torch.no_grad(), autocast(self.context):
-            found: Tensor = self.trunk(images.to(self.context.device, non_blocking=True))
-            return found.float()
-
-
 def cut_for(embedding: Embedding, adapter: GuardedAdapter, stages: Sequence[Stage]) -> Cut | None:
     """Cut the extractor of ``embedding`` below all that ``stages`` train.
 
@@ -276,5 +270,4 @@ def cut_for(embedding: Embedding, adapter: GuardedAdapter, stages: Sequence[Stag
     """
     if not _runs_once(adapter, stages):
         return None
-    halves = _split(embedding, [parameter for stage in stages for parameter in stage.parameters])
-    return None if halves is None else Cut(*halves, embedding.context, embedding.who)
+    return _cut(embedding, [parameter for stage in stages for parameter in stage.parameters])
