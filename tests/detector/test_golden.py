@@ -84,9 +84,11 @@ def test_maps_and_regions_lie_over_the_corner(golden):
     assert isinstance(region, Region) and region.peak == pytest.approx(2)
 
 
-def test_what_is_read_is_written_again_byte_for_byte(tmp_path):
-    write_manifest(read_manifest(GOLDEN / "manifest.json"), tmp_path)
-    assert (tmp_path / "manifest.json").read_bytes() == (GOLDEN / "manifest.json").read_bytes()
+def test_what_is_read_is_written_again(tmp_path):
+    """Keys that came later are written, too, with what they mean where they are not there."""
+    read = read_manifest(GOLDEN / "manifest.json")
+    write_manifest(read, tmp_path)
+    assert read_manifest(tmp_path / "manifest.json") == read
 
 
 def test_keys_may_come_in_any_order(registry, tmp_path):

@@ -94,7 +94,10 @@ def test_what_is_said_of_names_is_harmless(small_run, hostile):
     done = adkit_command("predict", small_run.folder, ".")
     assert done.stderr.count("\n") == len(NAMES) + 1
     assert safe(done.stderr)
-    assert r"\x1b[2J\x1b]0;owned\x07.png: expected an image that can be read, found that not a PNG" in done.stderr
+    assert (
+        r"\x1b[2J\x1b]0;owned\x07.png: expected an image that can be read, found that the file is not a PNG"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("jsonl", [False, True])
