@@ -279,7 +279,7 @@ def _verdict(sample: Sample, threshold: float | None) -> _Verdict:
         return _Verdict(kind="painted")
     if threshold is None and not found.drawn and found.ends < MOSTLY:
         return _Verdict(kind="soft")
-    if not found.ground:
+    if threshold is None and not found.ground:
         return _Verdict(kind="groundless")
     return _Verdict(measured=found)
 

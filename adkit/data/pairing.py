@@ -22,7 +22,7 @@ from adkit.utils.text import joined
 _WORD = r"(?:masks?|gt|labels?|seg|segmentation|ground[ _-]?truth)"
 _AFTER = re.compile(rf"[ _.-]{_WORD}[ _-]?\d*$", re.IGNORECASE)
 _MASKS = re.compile(_WORD, re.IGNORECASE)
-_IMAGES = re.compile(r"im(?:age|g)s?", re.IGNORECASE)
+_IMAGES = re.compile(r"(?:im(?:age|g)s?|rgb)", re.IGNORECASE)
 _SAYS_SO = re.compile(_WORD, re.IGNORECASE)
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.IGNORECASE)
@@ -132,7 +132,7 @@ class Neighbors:
 def neighbors(paths: Iterable[Path]) -> Iterator[Neighbors]:
     """Find the files among ``paths`` that have the name of a mask of another one that lies beside them.
 
-    That is in the same folder, or where one or both lie in subfolders of it that say so: ``masks`` and ``images``.
+    That is in the same folder, or in subfolders of it that say so, such as ``masks`` and ``images``.
     """
     alike: dict[tuple[str, str], list[Path]] = defaultdict(list)
     among_masks: set[Path] = set()

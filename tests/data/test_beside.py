@@ -203,7 +203,9 @@ def test_folder_of_masks_that_is_that_of_the_images_and_has_none(tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("layout", [("{}.png", "masks/{}.png"), ("images/{}.png", "masks/{}_mask.png")], ids=str)
+@pytest.mark.parametrize(
+    "layout", [("{}.png", "masks/{}.png"), ("images/{}.png", "masks/{}_mask.png"), ("rgb/{}.png", "gt/{}.png")], ids=str
+)
 def test_masks_in_a_subfolder_of_the_images(tmp_path: Path, layout: tuple[str, str]) -> None:
     image, mask = layout
     for number in range(3):

@@ -281,6 +281,7 @@ def test_ground_of_one_is_refused_unless_the_threshold_says_so(tmp_path: Path) -
     mask = 1 + DEFECT // 255
     assert "found several colors and no black" in refused(tmp_path / "a", [mask])[0]
     assert not inspected(tmp_path / "b", [mask], mask_threshold=1).warnings
+    assert "1 of 1 mask marks more than half" in inspected(tmp_path / "c", [mask], mask_threshold=0).warnings[0]
     np.testing.assert_array_equal(read_mask(tmp_path / "b/masks/0.png", 1), DEFECT > 0)
 
 
