@@ -34,10 +34,12 @@ def classes(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """One run of the smallest recipe for all tests that only look at it: copy what you would change."""
+    """One run of the smallest recipe, with drawn defects, for all tests that only look at it: copy what you change."""
     import adkit
 
-    return adkit.run(write_small(tmp_path_factory.mktemp("small")))
+    recipe = write_small(tmp_path_factory.mktemp("small"))
+    del recipe["run"]["synthetic"]
+    return adkit.run(recipe)
 
 
 @pytest.fixture

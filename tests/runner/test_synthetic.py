@@ -34,6 +34,18 @@ ADAPTER = {"use": "panda", "blocks": ["layer4"]}
 TRAINING = {"batch_size": 4, "epochs": 2, "clip_norm": 1.0}
 
 
+@pytest.fixture
+def small_recipe(small_recipe):
+    del small_recipe["run"]["synthetic"]
+    return small_recipe
+
+
+@pytest.fixture
+def classes(classes):
+    del classes["run"]["synthetic"]
+    return classes
+
+
 def by_hand(
     recipe: dict[str, Any], loaded: FittedDetector, held_out: Sequence[Sample], members: Sequence[Member] | None = None
 ) -> dict[str, float]:
