@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,3 +54,13 @@ def tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | byt
         return path
 
     return write
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, open to other users, to whom the folders above it are closed."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755)

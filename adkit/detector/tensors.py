@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from adkit.detector.manifest import MANIFEST, FileEntry, read_manifest, refusal
 from adkit.errors import UserError
-from adkit.utils.tensors import save_tensors
+from adkit.utils.tensors import load_tensors, save_tensors
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
@@ -77,8 +76,7 @@ def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor
     path = folder / name
     try:
         check_file(folder, name, stated)
-        # Copied from the mapped file, which may go away while the detector is in use.
-        tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(path).items()}
+        tensors = load_tensors(path)
     except OSError as error:
         raise refusal(path, "a file that can be read", error.strerror or str(error)) from error
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:

@@ -23,7 +23,7 @@ from adkit.export.graph import INPUT, Graph, reason
 from adkit.export.parity import Parity, Run, parity
 from adkit.utils.atomic import whole_folder
 from adkit.utils.environment import versions
-from adkit.utils.text import counted
+from adkit.utils.text import counted, is_text
 
 LIMIT: Final = 1e-3
 """The relative deviation from the detector above which nothing is exported."""
@@ -222,7 +222,12 @@ def _photographs() -> tuple[Path, ...]:
 
 
 def _check_free(folder: Path) -> None:
-    """Refuse a place that holds anything but an earlier export."""
+    """Refuse a place that holds anything but an earlier export, or whose path other runtimes could not be given."""
+    if not is_text(str(folder)):
+        raise UserError(
+            f"{folder}: expected a path in UTF-8, as other runtimes take, found one that is not: choose another "
+            "--output"
+        )
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() and not (folder / STATEMENT).is_file():

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from adkit.utils.escapes import harmless
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -201,8 +203,9 @@ class Report(_Part):
         return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
 
     def write(self, path: Path) -> None:
-        """Write ``report.json``, which ``load`` reads back."""
-        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+        """Write ``report.json``, which ``load`` reads back, but for bytes of the folder's name that are no text."""
+        written = self.model_copy(update={"folder": harmless(self.folder)})
+        path.write_text(written.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
 
 
 def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:

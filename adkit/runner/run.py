@@ -35,6 +35,7 @@ from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import shared_trunks
 from adkit.training.plan import require_trainable, unlocalized
 from adkit.utils.environment import peak_memory_bytes, versions
+from adkit.utils.escapes import harmless
 from adkit.utils.progress import Display
 from adkit.utils.revision import revision
 from adkit.utils.table import row_writer
@@ -90,6 +91,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     warnings: list[str] = []
 
     def warn(text: str) -> None:
+        text = harmless(text)
         logger.warning("%s", text)
         warnings.append(text)
         display.say(f"warning: {text}")
@@ -234,7 +236,7 @@ class _Collector(logging.Handler):
         self._found = found
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._found.append(record.getMessage())
+        self._found.append(harmless(record.getMessage()))
 
 
 @contextmanager

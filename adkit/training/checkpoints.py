@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors.torch
 import torch
 from ignite.handlers import DiskSaver
 from safetensors import SafetensorError
@@ -20,7 +19,7 @@ from adkit.errors import UserError
 from adkit.plugin.adapter import Stage
 from adkit.report.report import CheckReport
 from adkit.utils.atomic import whole_file
-from adkit.utils.tensors import save_tensors
+from adkit.utils.tensors import load_tensors, save_tensors
 from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
@@ -112,7 +111,7 @@ def read_snapshot(folder: Path, minibatches: int) -> dict[str, Tensor]:
     """
     path = _snapshot(folder, minibatches)
     try:
-        return safetensors.torch.load_file(path)
+        return load_tensors(path)
     except (OSError, SafetensorError) as error:
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no file"
         raise UserError(

@@ -11,6 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from adkit.utils.text import is_text
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write contiguous tensors on the CPU, no two of which share memory, as safetensors.
@@ -28,3 +30,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     path.chmod(mode)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, copied from it, for it may go away while they are in use.
+
+    Raises:
+        OSError, SafetensorError, ValueError: the file cannot be read, or is of another kind.
+    """
+    if is_text(str(path)):
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}
+    return safetensors.torch.load(path.read_bytes())  # safetensors itself opens no name that is not UTF-8

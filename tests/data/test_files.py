@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,32 +17,10 @@ from adkit.data.formats.mvtec import MvtecTable
 from adkit.data.loader import BadImages, Loader
 from adkit.data.view import View
 from adkit.errors import UserError
+from tests.data.closed import as_nobody
 from tests.data.image_files import mvtec, save
 
-NOBODY = 65534
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions and names of bytes are POSIX's")
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root reads everything, so step down for a while; any other user is one whom modes hold back already."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory, for the folders above it are closed to other users."""
-    tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for path in tmp_path.rglob("*"):
-        path.chmod(0o755)
 
 
 def refusal(table: DataTable) -> str:

@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 from PIL import Image
 
-from adkit import Detector, UserError
+from adkit import Detector, Report, UserError
 from adkit.data.view import View
 from adkit.predict.heatmaps import LONGEST_NAME, Heatmaps, file_name
 from adkit.predict.predict import watch
@@ -200,3 +200,24 @@ def test_an_argument_that_is_refused_is_quoted_without_harm(capsys):
     done = adkit_command("predict", "detector", "image", "--\x1b[2J")
     assert done.returncode == 2
     assert r"adkit: error: unrecognized arguments: --\x1b[2J" in done.stderr
+
+
+def test_a_folder_of_any_name_takes_runs_predictions_and_exports(tmp_path):
+    path, out = tmp_path / "recipe.toml", Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\x1b[2J"))
+    path.write_text(tomli_w.dumps(write_small(tmp_path)))
+    run, images = out / "small", tmp_path / "data" / "stripes" / "test" / "good"
+    for arguments in (
+        ("run", path, "--output", out),
+        ("predict", run, images, "--output", out / "rows", "--heatmaps"),
+        ("export", run, "--format", "torchscript", "--output", tmp_path / "exported"),
+    ):
+        done = adkit_command(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert safe(done.stdout) and safe(done.stderr)
+    done = adkit_command("export", run, "--format", "torchscript")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"{tmp_path}/caf\\xe9\\x1b[2J/small/detector/export/torchscript: expected a path in UTF-8, as other runtimes "
+        "take, found one that is not: choose another --output\n",
+    )
+    assert Report.load(run / "report.json").folder == f"{tmp_path}/caf\\xe9\\x1b[2J/small"

@@ -19,8 +19,8 @@ from adkit.data.view import View
 from adkit.predict.predict import find_images, predict, watch
 from adkit.predict.watch import Watcher
 from tests.cli.commands import adkit as adkit_command
+from tests.data.closed import as_nobody
 from tests.data.image_files import save
-from tests.data.test_files import as_nobody, here  # noqa: F401
 
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX's")
 
@@ -69,7 +69,7 @@ def test_a_pipe_in_a_watched_folder_is_passed_over(small_run, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are POSIX's")
-def test_a_subfolder_that_cannot_be_read_is_a_row(small_run, here):  # noqa: F811
+def test_a_subfolder_that_cannot_be_read_is_a_row(small_run, here):
     detector = Detector.load(small_run.folder)
     for name in ("in/a.png", "in/shut/b.png", "in/x/c.png", "in/passed/d.png"):
         save(here / name, size=(40, 48))
@@ -91,7 +91,7 @@ def test_a_subfolder_that_cannot_be_read_is_a_row(small_run, here):  # noqa: F81
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are POSIX's")
-def test_a_line_that_cannot_be_looked_at_is_a_row(small_run, here):  # noqa: F811
+def test_a_line_that_cannot_be_looked_at_is_a_row(small_run, here):
     save(here / "a.png", size=(40, 48))
     save(here / "shut/b.png")
     (here / "shut").chmod(0o600)
