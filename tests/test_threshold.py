@@ -15,7 +15,9 @@ from adkit.threshold import Threshold, by_hand, conformal, highest_per_group, p_
 def test_19_scores_support_one_in_twenty():
     # ⌈20 · 0.95⌉ = 19: the largest of 19.
     scores = np.arange(1.0, 20.0)[::-1]
-    assert conformal(scores, 0.05) == Threshold(value=19.0, groups=19, asked=0.05, supported=0.05)
+    threshold = conformal(scores, 0.05)
+    assert threshold == Threshold(value=19.0, groups=19, asked=0.05, supported=0.05)
+    assert threshold.kept
 
 
 def test_39_scores_spare_two_in_forty():
@@ -106,6 +108,11 @@ def test_wilson_is_at_95_percent_unless_said_otherwise():
     low, high = wilson_interval(1, 2)
     assert (low, high) == pytest.approx((0.5 - 0.4054688, 0.5 + 0.4054688), abs=1e-7)
     assert (low, high) == wilson_interval(1, 2, 0.95)
+
+
+def test_wilson_ends_are_exact_where_none_or_all_succeed():
+    assert {wilson_interval(0, n)[0] for n in range(1, 200)} == {0.0}
+    assert {wilson_interval(n, n)[1] for n in range(1, 200)} == {1.0}
 
 
 def test_wilson_of_nothing_knows_nothing():

@@ -138,6 +138,19 @@ def test_a_broken_image_of_many_classes_is_listed_once(classes):
     assert [item.categories for item in report.unreadable] == [["blue", "green", "red"]]
 
 
+def test_two_calibration_images_promise_one_in_three(small_run):
+    threshold = small_run.categories["stripes"].threshold
+    assert threshold.promise == "a new normal image is called anomalous with a chance of at most 0.333"
+    assert not threshold.approximate
+
+
+def test_pooled_images_that_are_parts_of_their_own_promise_the_same(small_recipe, small_run):
+    small_recipe["threshold"] = {"method": "pooled"}
+    found = adkit.run(small_recipe).categories["stripes"].threshold
+    assert found.promise == small_run.categories["stripes"].threshold.promise
+    assert not found.approximate
+
+
 def test_masks_without_a_map_are_warned_of(small_recipe):
     small_recipe["extractor"]["levels"] = ["pool"]
     assert any("name a spatial level" in warning for warning in adkit.run(small_recipe).warnings)
