@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-_EXHAUSTED: Final = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_EXHAUSTED: Final = ("DefaultCPUAllocator", "CUDA out of memory", "MPS backend out of memory", "std::bad_alloc")
+"""What allocators say; "not enough memory" alone may be what a plugin says of a memory bank."""
 
 
 class UserError(Exception):
@@ -39,6 +40,8 @@ def exhausted(error: BaseException) -> bool:
     """Whether an error says that memory ran out, by whichever library it was raised, or was caused by one that does."""
     if isinstance(error, MemoryError | OutOfMemoryError):
         return True
+    if isinstance(error, PluginError):  # it quotes what the plugin said, which was judged when it was raised
+        return False
     # torch raises RuntimeErrors, each device in its own words, and so does what C++ raises beneath other libraries.
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED):
         return True

@@ -72,6 +72,11 @@ class Threshold:
         return self.asked is not None and self.supported is not None and self.supported <= self.asked
 
 
+def alike(scores: Scores) -> bool:
+    """Whether several scores are all the same: what cannot tell images apart has no threshold."""
+    return len(scores) > 1 and float(np.ptp(scores)) == 0
+
+
 def conformal(scores: Scores, false_positive_rate: float, groups: Groups | None = None) -> Threshold:
     """Compute the conformal threshold: the smallest score above which at most α of the weight lies.
 
@@ -150,9 +155,10 @@ def promise(
     if threshold.asked is None or threshold.supported is None:
         found = "there are no calibration images to say how often that is"
         if threshold.supported is not None:
-            scores = counted(threshold.groups, "calibration score")
+            scores = counted(threshold.groups, "calibration group" if grouped else "calibration score")
             found = f"by {scores}, expect a chance of about {threshold.supported:.3g}"
-        return f"nothing is promised about how often {subject} {called}, for the value was set by hand; {found}"
+        who = subject.replace("of a new normal part, one image drawn at random", "one image of a new normal part")
+        return f"nothing is promised about how often {who} {called}, for the value was set by hand; {found}"
     rate = max(threshold.supported, threshold.asked)
     return f"{subject} {called} with a chance of {'approximately' if approximate else 'at most'} {rate:.3g}"
 

@@ -6,7 +6,7 @@ import torch
 
 import adkit
 from adkit import UserError
-from adkit.errors import OutOfMemoryError, exhausted, out_of_memory
+from adkit.errors import OutOfMemoryError, PluginError, exhausted, out_of_memory
 from adkit.plugin.guard import blaming
 from tests.plugin.registries import install
 
@@ -83,3 +83,10 @@ def test_a_run_that_finds_too_little_memory_ends_in_a_sentence(small_recipe, tmp
         adkit.run(small_recipe | {"scorer": {"use": "greedy"}})
     amount = SENTENCE.format(" for 4,503,599.6 GB")
     assert str(error.value) == f"scorer greedy of greedy 1.0 (greedy_plugin): fit{amount}"
+
+
+def test_a_plugin_that_speaks_of_memory_has_not_run_out_of_it():
+    assert not exhausted(RuntimeError("not enough memory bank rows: expected k = 5"))
+    with pytest.raises(PluginError) as error, blaming("scorer mine of mine 1.0 (mine)", "fit"):
+        raise ValueError("CUDA out of memory bank rows")
+    assert not exhausted(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,8 @@ def predict_images(options: argparse.Namespace) -> int:
             rows = watch(detector, watcher, stop, heatmaps)
         else:
             paths = find_images(options.paths, sys.stdin, without)
+            first = next(paths, None)  # what is refused is refused before earlier rows make way for new ones
+            paths = paths if first is None else chain([first], paths)
             if options.group is not None:
                 groups = grouped(paths, options.group)
                 paths = iter(groups)

@@ -36,8 +36,8 @@ def contents_warning(name: str, normal: Sequence[Sample]) -> str | None:
 
     Images that cannot be read, which the loader reports, are left out.
     """
-    step = max(1, len(normal) // LOOKED_AT)
-    chosen = normal[::step][:LOOKED_AT]
+    count = min(len(normal), LOOKED_AT)
+    chosen = [normal[number * len(normal) // count] for number in range(count)]
     with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-contents") as pool:
         found = [content for content in pool.map(_content, chosen) if content is not None]
     if not found:

@@ -30,7 +30,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def images_under(
-    folder: Path, passed_over: PassedOver | None = None, closed: Callable[[OSError], None] | None = None
+    folder: Path,
+    passed_over: PassedOver | None = None,
+    closed: Callable[[OSError], None] | None = None,
+    without: Path | None = None,
 ) -> list[Path]:
     """Images in a folder and its subfolders, sorted by path; links are followed, hidden folders left out.
 
@@ -38,6 +41,7 @@ def images_under(
         passed_over: takes everything else that is there.
         closed: called with the error of each folder or file that is there and cannot be looked at, and of which
             ``filename`` is the path; by default, it is raised.
+        without: a folder that is left out and not counted.
 
     Raises:
         OSError: one of the folders is there and cannot be read.
@@ -53,7 +57,7 @@ def images_under(
             raise error
         closed(error)
 
-    for parent, names in walk(os.fspath(folder), fail, other):
+    for parent, names in walk(os.fspath(folder), fail, other, None if without is None else os.fspath(without)):
         for name in names:
             path = Path(parent, name)
             try:
@@ -82,12 +86,14 @@ def walk(
         without: a folder that is left out and not counted.
     """
     other = {} if passed_over is None else passed_over
-    top = os.path.realpath(folder)
+    top, left_out = os.path.realpath(folder), None if without is None else os.path.realpath(without)
     done: set[str] = set()
     starts = deque([folder])
     while starts:
         start = starts.popleft()
         real = os.path.realpath(start)
+        if left_out is not None and _holds(left_out, real):
+            continue
         if done and (real in done or _holds(real, top) or _holds(real, os.path.realpath(os.path.dirname(start)))):
             other[start] = "link to a folder that is read already"
             continue
@@ -96,7 +102,7 @@ def walk(
             kept = []
             for name in sorted(folders):
                 path = os.path.join(parent, name)
-                if path == without:
+                if real + path[len(start) :] == left_out:
                     continue
                 if name.startswith("."):
                     other[path] = "hidden"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adkit.data.images import decoding_threads
 from adkit.data.view import View
 from adkit.detector.fitted import FittedDetector
 from adkit.detector.inputs import ImageLike, InputImage, input_items, read_input
@@ -21,11 +22,8 @@ from adkit.detector.manifest import ThresholdEntry
 from adkit.detector.regions import Region, find_regions
 from adkit.errors import UserError
 from adkit.recipe.tables import FLOAT32_MAX
-from adkit.threshold import Threshold, by_hand, conformal, p_values, promise
+from adkit.threshold import Threshold, alike, by_hand, conformal, p_values, promise
 from adkit.utils.text import counted
-
-DECODERS = 8
-"""Largest number of threads that decode; more would only wait for the disk."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +140,11 @@ class Detector:
             raise UserError(
                 "false-positive rate: expected a detector with scores of calibration images, found none: run its "
                 "recipe with data.calibration above 0, or give a threshold"
+            )
+        if alike(self._fitted.calibration):
+            raise UserError(
+                "false-positive rate: expected scores of calibration images that differ, found all the same: look at "
+                "the images of the run, or give a threshold"
             )
         return self._at(conformal(self._fitted.calibration, rate, self._fitted.groups))
 
@@ -270,7 +273,7 @@ class Detector:
         sizes: list[tuple[int, int]] = []
         regions: list[tuple[Region, ...]] = []
         maps: list[NDArray[np.float32]] = [np.zeros((0, *self.image_size), np.float32)]
-        workers = min(DECODERS, batch_size, max(len(items), 1))
+        workers = min(decoding_threads(), batch_size, max(len(items), 1))
         with ThreadPoolExecutor(workers, thread_name_prefix="adkit-decode") as pool:
             for first in range(0, len(items), batch_size):
                 batch = items[first : first + batch_size]

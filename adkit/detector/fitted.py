@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from adkit.data.view import View
 from adkit.detector.manifest import ThresholdEntry
@@ -34,8 +32,5 @@ class FittedDetector:
     """(m,) equal numbers for images of one group; None: each is of a group of its own."""
     threshold: ThresholdEntry | None
     pixel_threshold: ThresholdEntry | None
-
-    @cached_property
-    def localizes(self) -> bool:
-        """Whether the scores come with maps, which those of a black image show."""
-        return self.pipeline(torch.zeros(1, 3, *self.view.size)).localizes
+    localizes: bool
+    """Whether the scores come with maps."""

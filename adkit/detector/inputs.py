@@ -94,7 +94,10 @@ def _image(decode: Callable[[], AbstractContextManager[Image.Image]], name: str,
 def _decoded(image: Image.Image, name: str) -> Image.Image:
     """Decode a PIL image here and not in a thread, because a list may contain the same one twice."""
     try:
-        image.load()
+        with within_memory():
+            image.load()
+    except ImageError as error:
+        raise _unreadable(name, error.reason) from error
     except Exception as error:  # decoders of broken files raise nearly anything
         raise _unreadable(name, f"the image is damaged ({error})") from error
     return image

@@ -109,12 +109,14 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
         localizer = cast(Localizer, build(localizes, context))
     pipeline = Pipeline(members, localizer, manifest.fuse)
     features = embed(pipeline.embeddings, torch.zeros(1, 3, *view.size))
+    localized = []
     for entry, one, place in zip(manifest.members, members, pipeline.places, strict=True):
         with _refusing(folder / entry.file, scores, manifest.scorer):  # a state of other features' shapes shows here
             alone = pipeline.with_members([one])
             found = alone.score([features[place]])
             if found.localizes:
                 alone.localize(found, view.size)
+            localized.append(found.localizes)
     groups = manifest.calibration_groups
     return FittedDetector(
         category=manifest.category,
@@ -125,6 +127,7 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
         groups=None if groups is None else np.array(groups, np.int64),
         threshold=manifest.threshold,
         pixel_threshold=manifest.pixel_threshold,
+        localizes=all(localized),
     )
 
 

@@ -139,6 +139,10 @@ class Pipeline:
         """Compute the raw scores of ``images`` (n, 3, H, W); see ``embed`` and ``score``."""
         return self.score(embed(self.embeddings, images, ids), ids)
 
+    def localizes(self, size: tuple[int, int]) -> bool:
+        """Whether the scores of images of this (height, width) come with maps, which those of a black one show."""
+        return self(torch.zeros(1, 3, *size)).localizes
+
     def score(self, features: Sequence[Features], ids: Sequence[str] = ()) -> Fused:
         """Compute raw scores from the features of the same images through each of ``embeddings``.
 

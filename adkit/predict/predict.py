@@ -48,11 +48,11 @@ def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None
 
     def below(folder: Path) -> list[Path]:
         closed: list[Path] = []
-        found = images_under(folder, closed=lambda error: closed.append(Path(os.fsdecode(error.filename))))
-        found += sorted(closed)
-        if without is None:
-            return found
-        return [path for path in found if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(without))]
+
+        def note(error: OSError) -> None:
+            closed.append(Path(os.fsdecode(error.filename)))
+
+        return images_under(folder, closed=note, without=without) + sorted(closed)
 
     def matching(text: str) -> Iterator[Path]:
         for match in map(Path, sorted(glob.glob(text, recursive=True))):

@@ -162,6 +162,7 @@ def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
         groups=trial.held_out.groups,
         threshold=stated(trial.threshold),
         pixel_threshold=stated(trial.pixel),
+        localizes=trial.fitted.pipeline.localizes(parts.view.size),
     )
 
 
@@ -231,7 +232,7 @@ def _counts(category: Category, kept: Trial, tested: Sequence[Trial], place: Wor
 def _doubts(category: Category, parts: Assembled, kept: Trial) -> Iterator[str]:
     """Warnings of what a reader of the metrics should know and would not see in them."""
     test, threshold = kept.test, kept.threshold
-    if kept.held_out.alike:
+    if threshold is None and kept.held_out.alike:
         yield (
             f"the {counted(len(kept.held_out.scores), 'normal image')} kept back for a threshold have all the same "
             f"score, {kept.held_out.scores[0]:g}, so there is none: they look all alike to the extractor; look at the "

@@ -135,7 +135,7 @@ def _take_up(ledger: Ledger, final: Path, interrupted: Interrupted, say: Callabl
 
 def _ended(ledger: Ledger, final: Path, error: BaseException) -> Exception:
     """What to say of a run that something ended which is neither bad input nor an interrupt."""
-    if not ledger.run.is_dir():
+    if not ledger.folder.exists() or (ledger.folder.is_dir() and not ledger.run.is_dir()):
         return UserError(
             f"{final}: expected the folder that the run writes to until it ends, found that {ledger.folder} was "
             "removed: leave it there, and run it again"

@@ -23,6 +23,7 @@ from adkit.threshold import (
     Groups,
     Scores,
     Threshold,
+    alike,
     by_hand,
     conformal,
     highest_per_group,
@@ -84,7 +85,7 @@ class HeldOut:
     @property
     def alike(self) -> bool:
         """Whether several images have all the same score: what cannot tell images apart has no threshold."""
-        return len(self.scores) > 1 and float(np.ptp(self.scores)) == 0
+        return alike(self.scores)
 
     def p_values(self, scores: Scores) -> NDArray[np.float64]:
         """Compute the p-values of ``scores`` (n,)."""

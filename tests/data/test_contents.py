@@ -90,3 +90,22 @@ def test_scores_that_are_all_equal_have_no_threshold(small_recipe, stripes: Path
     loaded = adkit.Detector.load(report.folder, "cpu")
     anomalous = loaded.predict(stripes / "stripes" / "test" / "square" / "000.png").anomalous
     assert (anomalous is None) == transparent
+
+
+def test_a_threshold_that_was_set_stays(small_recipe, stripes: Path) -> None:
+    for path in (stripes / "stripes" / "train").rglob("*.png"):
+        image = Image.fromarray(RANDOM.integers(0, 256, (64, 64, 4), np.uint8))
+        image.putalpha(0)
+        image.save(path)
+    small_recipe["threshold"] = {"value": 0.2}
+    report = adkit.run(small_recipe)
+    threshold = report.categories["stripes"].threshold
+    assert threshold is not None and threshold.value == 0.2
+    assert not any("so there is none" in text for text in report.warnings)
+    with pytest.raises(adkit.UserError, match="expected scores of calibration images that differ, found all the same"):
+        adkit.Detector.load(report.folder, "cpu").with_false_positive_rate(0.5)
+
+
+def test_images_are_looked_at_over_the_whole_folder(tmp_path: Path) -> None:
+    # The first twelve of twenty-three are alike, the others not.
+    assert told(tmp_path, *[Image.new("L", (8, 8), 9)] * 12, *(noise(0, 256) for _ in range(11))) is None

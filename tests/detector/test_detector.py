@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import adkit
 from adkit import Detector, UserError
 from adkit.detector.inputs import _checked_array
 from adkit.detector.regions import find_regions
+from adkit.inference.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -280,3 +282,19 @@ def test_a_rate_lies_between_0_and_1(detector, rate):
 def test_a_threshold_is_finite(detector, value):
     with pytest.raises(UserError, match=r"threshold: expected a finite number, found"):
         detector.with_threshold(value)
+
+
+def test_threads_may_use_a_detector_that_is_fresh(small_run, image):
+    """The first use does nothing outside the lock that reads features through hooks."""
+    expected = Detector.load(small_run.folder, "cpu").predict(image).scores
+    for _ in range(4):
+        fresh = Detector.load(small_run.folder, "cpu").with_threshold(0.5)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda size, fresh=fresh: fresh.predict([image] * size).scores[:1], (1, 2, 3, 4)))
+        np.testing.assert_allclose(np.concatenate(found), np.repeat(expected, 4), rtol=1e-5)
+
+
+def test_whether_it_localizes_is_known_without_a_prediction(small_run, monkeypatch):
+    detector = Detector.load(small_run.folder, "cpu")
+    monkeypatch.setattr(Pipeline, "__call__", None)  # nothing may be computed for it
+    assert detector.localizes

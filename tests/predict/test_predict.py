@@ -12,6 +12,7 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
+from adkit.cli.main import main
 from adkit.detector.regions import Region
 from adkit.predict.predict import find_images, heatmaps_of
 from adkit.predict.rows import Row, writing
@@ -290,3 +291,22 @@ def test_a_video_among_images_is_a_row(fitted, tmp_path):
         f"it is a video, from which mkdir frames && ffmpeg -i {tmp_path / 'a.png'} frames/%06d.png takes the frames"
         in (rows[0]["error"])
     )
+
+
+def test_a_folder_that_is_written_to_is_left_out_by_whatever_link(tmp_path):
+    for name in ("real/a.png", "real/out/heatmaps/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    (tmp_path / "cam").mkdir()
+    (tmp_path / "cam" / "day").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for root in ("real", "cam", "link"):
+        found = find_images([str(tmp_path / root)], [], tmp_path / "real" / "out")
+        assert [path.name for path in found] == ["a.png"]
+
+
+def test_a_path_that_is_refused_leaves_earlier_rows(small_run, tmp_path):
+    (tmp_path / "predictions.csv").write_text("earlier rows\n")
+    arguments = ["predict", str(small_run.folder), str(tmp_path / "gone"), "--output", str(tmp_path)]
+    assert main(arguments) == 2
+    assert (tmp_path / "predictions.csv").read_text() == "earlier rows\n"

@@ -153,7 +153,7 @@ def _read_idx(path: Path) -> tuple[Path, npt.NDArray[np.uint8]]:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: expected an idx file, found one that cannot be read ({error})") from error
     head = bytes(data[:4])
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _IDX_BYTES or len(data) < 4 + 4 * head[3]:
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _IDX_BYTES or head[3] > 3 or len(data) < 4 + 4 * head[3]:
         raise UserError(f"{path}: expected an idx file of bytes (first bytes 00 00 08), found {head.hex(' ')}")
     start = 4 + 4 * head[3]
     shape = struct.unpack(f">{head[3]}I", bytes(data[4:start]))
