@@ -110,7 +110,8 @@ class Detector:
         said = promise(threshold, stated.per, approximate=approximate, grouped=stated.grouped or groups is not None)
         if stated.asked is None or threshold.kept:
             return said
-        needed = counted(ceil(1 / stated.asked) - 1, "calibration score")
+        unit = "calibration score" if groups is None else "calibration group"
+        needed = counted(ceil(1 / stated.asked) - 1, unit)
         return f"{said}; {stated.asked:g} was asked for, which takes {needed} instead of {count:,}"
 
     def with_threshold(self, value: float) -> Detector:
