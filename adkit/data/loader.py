@@ -116,7 +116,9 @@ class Loader:
                 if batch.count:
                     yield batch.finish(self._targets)
         finally:  # also when the consumer stops early or is interrupted: no further image is begun
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Nobody waits: an iterator that was left unfinished may be collected in any thread, also in one that is
+            # being started, and joining the pool's threads there would wait for a lock that the same thread holds.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, window: _Window, batch: _Assembly) -> None:
         sample, future = window.pop()
