@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adkit.data.formats.base import Found, Notes
-from adkit.data.images import ImageError, decoding_threads
+from adkit.data.images import ImageError, in_threads
 from adkit.data.masks import Measured, measure
 from adkit.data.pairing import Neighbors, neighbors, several_images, several_masks
 from adkit.data.samples import Sample
@@ -34,8 +33,7 @@ def masks_beside(name: str, found: Sequence[Found], notes: Notes, *, paired: boo
         return list(found)
     beside = _Beside()
     files = list(dict.fromkeys(path for two in close for path in (two.mask, two.image)))
-    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-mask") as pool:
-        beside.judge(close, dict(zip(files, pool.map(_measured, files), strict=True)))
+    beside.judge(close, dict(zip(files, in_threads(_measured, files), strict=True)))
     notes.problems.extend(beside.problems(samples))
     notes.warnings.extend(f"{name}: {text}" for text in beside.warnings(paired))
 

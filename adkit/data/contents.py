@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from adkit.data.images import ImageError, decoding_threads, read_image
-from adkit.data.samples import Sample
+from adkit.data.images import ImageError, in_threads, read_image
+from adkit.data.samples import Sample, spread_over
 from adkit.utils.text import counted
 
 LOOKED_AT: Final = 12
@@ -36,10 +35,7 @@ def contents_warning(name: str, normal: Sequence[Sample]) -> str | None:
 
     Images that cannot be read, which the loader reports, are left out.
     """
-    count = min(len(normal), LOOKED_AT)
-    chosen = [normal[number * len(normal) // count] for number in range(count)]
-    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-contents") as pool:
-        found = [content for content in pool.map(_content, chosen) if content is not None]
+    found = [content for content in in_threads(_content, spread_over(normal, LOOKED_AT)) if content is not None]
     if not found:
         return None
     low, high = min(one.low for one in found), max(one.high for one in found)

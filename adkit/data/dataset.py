@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +22,7 @@ from adkit.data.duplicates import (
 from adkit.data.file_types import PAGED
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
-from adkit.data.images import ImageError, decoding_threads, pages
+from adkit.data.images import ImageError, in_threads, pages
 from adkit.data.masks import check_masks
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
@@ -116,8 +115,8 @@ def _further_pages(samples: Iterable[Sample]) -> dict[str, int]:
     """Id of each image whose file has several pages or frames → how many there are behind the first."""
     files = {one.source: one.id for one in samples if isinstance(one.source, Path)}
     paged = [path for path in files if path.suffix.lower() in PAGED]
-    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-pages") as pool:
-        return {files[path]: count - 1 for path, count in zip(paged, pool.map(_pages, paged), strict=True) if count > 1}
+    counts = zip(paged, in_threads(_pages, paged), strict=True)
+    return {files[path]: count - 1 for path, count in counts if count > 1}
 
 
 def _pages(path: Path) -> int:

@@ -12,10 +12,11 @@ import os
 import shlex
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from adkit.data.file_types import HEAD, NAMES, reader_of
 from adkit.data.samples import ArrayItem, Source
 from adkit.utils.container import available_memory, cores
 from adkit.utils.text import joined
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
@@ -257,6 +261,12 @@ def _from_floats(values: npt.NDArray[np.floating]) -> Image.Image:
     if not (low >= 0 and high <= 1):  # false for nan, too
         raise ImageError(f"a float image has values from {low:g} to {high:g}: expected 0 to 1")
     return Image.fromarray(values.astype(np.float32) * np.float32(255))
+
+
+def in_threads(look: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What ``look`` gives for each item, such as a file to be decoded, in their order."""
+    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-look") as pool:
+        return list(pool.map(look, items))
 
 
 def decoding_threads() -> int:

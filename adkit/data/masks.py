@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -21,7 +20,7 @@ from PIL import Image
 
 from adkit.data.files import images_under
 from adkit.data.formats.base import Notes
-from adkit.data.images import ImageError, decoding_threads, image_size, read_image, read_raw
+from adkit.data.images import ImageError, image_size, in_threads, read_image, read_raw
 from adkit.data.samples import Sample, Source
 from adkit.utils.text import counted, some
 
@@ -156,9 +155,8 @@ def check_masks(category: str, samples: Sequence[Sample], threshold: float | Non
         )
     masked = [sample for sample in samples if sample.mask is not None]
     judged = _Judged(threshold)
-    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="adkit-mask") as pool:
-        for sample, verdict in zip(masked, pool.map(lambda one: _verdict(one, threshold), masked), strict=True):
-            judged.take(sample, verdict)
+    for sample, verdict in zip(masked, in_threads(lambda one: _verdict(one, threshold), masked), strict=True):
+        judged.take(sample, verdict)
     notes.problems.extend(judged.problems())
     notes.warnings.extend(f"{category}: {text}" for text in judged.warnings())
     return [s if s.mask is None or (s.label and s.id not in judged.unread) else replace(s, mask=None) for s in samples]

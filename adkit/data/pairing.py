@@ -23,7 +23,6 @@ _WORD = r"(?:masks?|gt|labels?|seg|segmentation|ground[ _-]?truth)"
 _AFTER = re.compile(rf"[ _.-]{_WORD}[ _-]?\d*$", re.IGNORECASE)
 _MASKS = re.compile(_WORD, re.IGNORECASE)
 _IMAGES = re.compile(r"(?:im(?:age|g)s?|rgb)", re.IGNORECASE)
-_SAYS_SO = re.compile(_WORD, re.IGNORECASE)
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _BEFORE = re.compile(rf"^{_WORD}[ _.-]", re.IGNORECASE)
 
@@ -182,7 +181,7 @@ def _plain(name: PurePath) -> set[Key]:
 
 def _marked(name: PurePath) -> set[Key]:
     """What a mask is of that says so before or behind: ``mask_x``, ``x_mask``, ``x_mask.jpg``, ``x_label2``."""
-    if not _SAYS_SO.search(name.stem):  # quicker than all that follows
+    if not _MASKS.search(name.stem):  # quicker than all that follows
         return set()
     stems = {name.stem, PurePath(name.stem).stem if is_image(PurePath(name.stem)) else name.stem}
     left = {word.sub("", stem) for word in (_AFTER, _BEFORE) for stem in stems} - stems

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+T = TypeVar("T")
+
 NORMAL_KIND = "good"
+
+
+def spread_over(samples: Sequence[T], count: int) -> list[T]:
+    """Select ``count`` of ``samples``, at least 2, evenly spread over them; all where there are no more than that."""
+    if len(samples) <= count:
+        return list(samples)
+    return [samples[round(number * (len(samples) - 1) / (count - 1))] for number in range(count)]
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:

@@ -151,14 +151,10 @@ class Detector:
 
     def _at(self, threshold: Threshold) -> Detector:
         stated = self._fitted.threshold
-        entry = ThresholdEntry(
-            value=threshold.value,
-            method="split" if stated is None else stated.method,
-            per="image" if stated is None else stated.per,
-            asked=threshold.asked,
-            supported=threshold.supported,
-            grouped=stated is not None and stated.grouped,
-        )
+        if stated is None:
+            entry = ThresholdEntry.of(threshold, "split", "image", grouped=False)
+        else:
+            entry = ThresholdEntry.of(threshold, stated.method, stated.per, grouped=stated.grouped)
         other = Detector(replace(self._fitted, threshold=entry))
         other._lock = self._lock  # it reads features through the same hooks
         return other

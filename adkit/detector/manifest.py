@@ -15,6 +15,7 @@ from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
 from adkit.recipe.tables import FLOAT32_MAX, Method, Per
+from adkit.threshold import Threshold
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.escapes import harmless
 
@@ -100,6 +101,12 @@ class ThresholdEntry(_Part):
     """Of a value set by hand what the calibration scores let expect; None where there are none."""
     grouped: bool = False
     """Whether the data said which images show one part."""
+
+    @classmethod
+    def of(cls, threshold: Threshold, method: Method, per: Per, *, grouped: bool) -> ThresholdEntry:
+        """State a threshold and what it is about."""
+        rates = {"asked": threshold.asked, "supported": threshold.supported}
+        return cls(value=threshold.value, method=method, per=per, grouped=grouped, **rates)
 
 
 class FileEntry(_Part):

@@ -144,14 +144,7 @@ def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
     def stated(threshold: Threshold | None) -> ThresholdEntry | None:
         if threshold is None:
             return None
-        return ThresholdEntry(
-            value=threshold.value,
-            method=table.method,
-            per=table.per,
-            asked=threshold.asked,
-            supported=threshold.supported,
-            grouped=category.grouped,
-        )
+        return ThresholdEntry.of(threshold, table.method, table.per, grouped=category.grouped)
 
     return FittedDetector(
         category=category.name,
@@ -270,9 +263,8 @@ def _rows(category: Category, trial: Trial, several: bool) -> Iterator[tuple[obj
         ps: Sequence[object] = [""] * len(evaluation.samples)
         above: Sequence[object] = ps
         if trial.threshold is not None:
-            if part == "test" and len(
-                trial.held_out.scores
-            ):  # a calibration image has no p-value: it would be compared with itself
+            # A calibration image has no p-value: it would be compared with itself.
+            if part == "test" and len(trial.held_out.scores):
                 ps = [f"{p:.6g}" for p in trial.held_out.p_values(evaluation.scores)]
             above = [int(score > trial.threshold.value) for score in evaluation.scores]
         fold = trial.fold or ("all" if several else "")

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from adkit.data.samples import Sample
+from adkit.data.samples import Sample, spread_over
 from adkit.inference.sources import Source
 from adkit.metrics import image_metrics
 from adkit.plugin.types import Batch, Features
@@ -25,8 +25,6 @@ from adkit.training.plan import interval_of
 from adkit.training.trainer import TrainingTask
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
-
-T = TypeVar("T")
 
 TRACED: Final = 256
 """Largest number of images of each group that are measured, evenly spread over it."""
@@ -76,7 +74,7 @@ class Snapshots:
         Args:
             advance: called with the number of images that the frozen blocks have just run for.
         """
-        batches, features = self._images(TRAIN, spread_over(self.samples), advance)
+        batches, features = self._images(TRAIN, spread_over(self.samples, TRACED), advance)
         numbers = (0, *self.members)
         spreads = {number: self._spread(batches(), features) for number in self.states(numbers)}
         first = spreads[0]
@@ -104,7 +102,7 @@ class Snapshots:
             groups: name of a group → its images, up to 256 of which are measured.
             advance: called with the number of images that the frozen blocks have just run for.
         """
-        read = {name: self._images(name, spread_over(samples), advance) for name, samples in groups.items()}
+        read = {name: self._images(name, spread_over(samples, TRACED), advance) for name, samples in groups.items()}
         found = []
         for minibatches in self.states(self.state.snapshots):
             scores = {name: list(self._scores(batches(), features)) for name, (batches, features) in read.items()}
@@ -165,13 +163,6 @@ class Snapshots:
             normalized={name: value / spread for name, value in distances.items()} if measured else {},
             image_auroc=auroc,
         )
-
-
-def spread_over(samples: Sequence[T], count: int = TRACED) -> list[T]:
-    """Select ``count`` of ``samples``, evenly spread over them; all where there are no more than that."""
-    if len(samples) <= count:
-        return list(samples)
-    return [samples[round(number * (len(samples) - 1) / (count - 1))] for number in range(count)]
 
 
 def collapse(training: TrainingReport) -> str | None:

@@ -3,6 +3,7 @@
 import copy
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,79 +14,21 @@ from adkit.inference.assemble import assemble
 from adkit.recipe.reader import read_recipe
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.folder import RunFault
+from tests.plugin import right
 from tests.plugin.registries import install
 from tests.recipe.small import write_small
 from tests.runner.test_resume import Watch, go_on, interrupt
 
-SOURCE = """
-import torch
-from pydantic import Field
-from torch import nn
+SOURCE = Path(right.__file__).read_text(encoding="utf-8")
+SOURCE += """
 
-from adkit.plugin import (
-    Adapter, Component, Extractor, Geometry, Group, Level, Localizer, Params, Schedule, Scorer, Scores, Stage, Stopper,
-    Verdict, hookimpl,
-)
+from pydantic import Field
+
+from adkit.plugin import Component, Params, hookimpl
 
 
 class Mine(Params):
     gain: float = Field(1.0, gt=0, description="a factor that nothing depends on")
-
-
-class Sums(Extractor):
-    def __init__(self, params, context):
-        super().__init__(params, context)
-        self.filters = nn.Parameter(torch.randn(5, 3, 3, 3, generator=context.generator("filters")))
-        self.eval()
-
-    @property
-    def levels(self):
-        return {"cells": Level(5, (4, 4), Geometry.covering((4, 4), self.context.image_size))}
-
-    def forward(self, images):
-        found = nn.functional.conv2d(images, self.filters, padding=1)
-        return {"cells": nn.functional.adaptive_avg_pool2d(found, (4, 4)).permute(0, 2, 3, 1)}
-
-
-class Compact(Adapter):
-    schedule = Schedule(minibatches=2, batch_size=4, learning_rate=1e-3)
-
-    def prepare(self, see):
-        pass
-
-    def stages(self, extractor):
-        return [Stage([Group([extractor.filters])])]
-
-    def loss(self, step, features):
-        return self.score(features).mean()
-
-    def score(self, features):
-        return features["cells"].square().mean((1, 2, 3))
-
-
-class Never(Stopper):
-    def check(self, look):
-        return Verdict(keep=False, stop=False, reason="never")
-
-
-class Sizes(Scorer):
-    def fit(self, stream):
-        self.mean = torch.stack([features["cells"].mean() for features in stream]).mean()
-
-    def score(self, features):
-        cells = (features["cells"] - self.mean).square().mean(3)
-        return Scores(cells.amax((1, 2)), {"cells": cells})
-
-    def state_dict(self):
-        return {"mean": self.mean}
-
-    def load_state_dict(self, state):
-        self.mean = state["mean"]
-
-
-class Repeats(Localizer):
-    def localize(self, scores, size):
-        return nn.functional.interpolate(scores.maps["cells"][:, None], size)[:, 0]
 
 
 def two(kind, build):

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import adkit
+from adkit.data.samples import spread_over
 from adkit.report.report import SnapshotReport, TrainingReport
-from adkit.training.trace import collapse, spread_over
+from adkit.training.trace import collapse
 from tests.recipe.small import write_small
 
 
