@@ -50,7 +50,8 @@ class KnnParams(Params):
     centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0: keep the bank")
     index: Index = Field(
         "auto",
-        description="what searches: faiss, on the CPU, or torch, on the run's device; auto: faiss for runs on the CPU",
+        description="what searches: faiss, on the CPU, or torch, on the run's device; auto: torch, but faiss for small "
+        "banks on the CPU",
     )
 
     @field_validator("centroids")

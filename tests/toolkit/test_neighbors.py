@@ -10,7 +10,15 @@ from sklearn.neighbors import NearestNeighbors
 from adkit.toolkit import neighbors as neighbors
 from adkit.toolkit.neighbors import Bank, RecordableBank, nearest, nearest_among, pairwise, prepared, recordable_among
 
-INDEXES = ["faiss", "torch"]
+
+@pytest.fixture(params=["faiss", "torch", "groups"])
+def index(request, monkeypatch):
+    """What searches; groups are used for banks of any size that has enough of them, 7 groups of 3 rows at a time."""
+    if request.param == "groups":
+        for name, value in {"GROUP": 3, "GROUPS": 7, "GROUPED": 1}.items():
+            monkeypatch.setattr(neighbors, name, value)
+        return "torch"
+    return request.param
 
 
 def normal(*shape, seed=0):
@@ -25,7 +33,6 @@ def near_duplicates():
     return rows, queries
 
 
-@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize(("metric", "name"), [("l2", "euclidean"), ("squared_l2", "sqeuclidean"), ("cosine", "cosine")])
 def test_distances_are_those_of_scipy(metric, name, index):
     rows, queries = normal(300, 20), normal(50, 20, seed=1)
@@ -34,7 +41,6 @@ def test_distances_are_those_of_scipy(metric, name, index):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_rows_found_are_those_of_scikit_learn(metric, index):
     rows, queries = normal(300, 20), normal(50, 20, seed=1)
@@ -50,7 +56,6 @@ def test_two_points_by_hand():
     assert bank.search(torch.tensor([[3.0, 0.0]]), 2)[1].tolist() == [[0, 1]]
 
 
-@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
 def test_batches_of_1_7_and_64_give_equal_distances(metric, index):
     rows, queries = normal(2000, 96) + 5, normal(64, 96, seed=1) + 5
@@ -61,7 +66,6 @@ def test_batches_of_1_7_and_64_give_equal_distances(metric, index):
         torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("metric", ["l2", "squared_l2", "cosine"])
 def test_a_row_is_at_distance_zero_from_itself(metric, index):
     rows = 100 + normal(200, 64)  # far from the origin, where the expansion cancels
@@ -80,13 +84,11 @@ def test_distances_of_pairs_are_those_of_differences(count):
     assert torch.equal(pairwise(FAR[:count], FAR[:count]), (numbers[:, None] - numbers).abs())
 
 
-@pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("k", [17, 18, 32])  # with the spare ones, 25 candidates and more
 def test_many_neighbors_are_measured_by_differences(index, k):
     assert nearest(FAR[:1], FAR, k, index)[0].tolist() == [[float(number) for number in range(k)]]
 
 
-@pytest.mark.parametrize("index", INDEXES)
 def test_neighbors_that_float32_expansion_confuses_are_found(index):
     rows, queries = near_duplicates()
     expected = cdist(queries.double(), rows.double()).min(1)
@@ -102,13 +104,11 @@ def test_float32_expansion_does_confuse_them():
     assert int(missed.sum()) > 5
 
 
-@pytest.mark.parametrize("index", INDEXES)
 def test_many_equal_rows_are_all_at_distance_zero(index):
     rows = torch.cat([torch.full((100, 8), 7.3), normal(50, 8)])
     assert nearest(torch.full((30, 8), 7.3), rows, 5, index)[0].tolist() == [[0.0] * 5] * 30
 
 
-@pytest.mark.parametrize("index", INDEXES)
 def test_small_blocks_find_the_same(index, monkeypatch):
     rows, queries = normal(500, 16), normal(90, 16, seed=1)
     expected = nearest(queries, rows, 6, index)
@@ -118,11 +118,33 @@ def test_small_blocks_find_the_same(index, monkeypatch):
     assert torch.equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("index", INDEXES)
 def test_all_rows_can_be_asked_for(index):
     rows, queries = normal(5, 3), normal(4, 3, seed=1)
     expected = pairwise(queries, rows).sort(1).values
     torch.testing.assert_close(nearest(queries, rows, 5, index)[0], expected)
+
+
+def test_groups_propose_all_their_rows_and_the_rest(monkeypatch):
+    for name, value in {"GROUP": 3, "GROUPS": 2, "GROUPED": 1}.items():
+        monkeypatch.setattr(neighbors, name, value)
+    rows = torch.arange(17.0)[:, None]  # 2 groups of 3 rows, 2 more, and 1; 2 rows more
+    squared, proposed = neighbors._groups(torch.tensor([[7.4], [13.0]]), rows, 2)
+    assert [sorted(row) for row in proposed.tolist()] == [
+        [6, 7, 8, 9, 10, 11, 15, 16],  # of 6, 8, 10 and 7, 9, 11
+        [7, 9, 11, 12, 13, 14, 15, 16],
+    ]
+    torch.testing.assert_close(squared, torch.tensor([[0.16, 0.36], [0.0, 4.0]]), rtol=1e-3, atol=1e-5)
+
+
+def test_large_banks_are_searched_in_groups(monkeypatch):
+    asked, groups = [], neighbors._groups
+    monkeypatch.setattr(neighbors, "_groups", lambda *given: asked.append(given) or groups(*given))
+    least = neighbors.GROUPED * neighbors.GROUP * (1 + neighbors.SPARE)
+    rows, queries = normal(least, 2), normal(5, 2, seed=1)
+    nearest(queries, rows[:-1], 1)
+    assert asked == []
+    nearest(queries, rows, 1)
+    assert len(asked) == 1
 
 
 def test_more_neighbors_than_rows_are_refused():
