@@ -26,6 +26,16 @@ def stripes(small_recipe: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The textures, drawn once in seconds for all tests, which only look at them."""
+    from adkit.data.formats.textures import write_textures
+
+    root = tmp_path_factory.mktemp("drawn") / "textures"
+    write_textures(root, seed=0)
+    return root
+
+
 @pytest.fixture
 def classes(tmp_path: Path) -> dict[str, Any]:
     """The smallest recipe of classes of the same images: blue, green and red."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from adkit import UserError
-from adkit.cli.check import check
 from adkit.cli.main import main
 from adkit.cli.new_plugin import new_plugin
 from adkit.plugin.component import KINDS
@@ -25,11 +24,15 @@ def done(*command, cwd, **variables):
 
 
 @pytest.fixture(scope="module")
-def textures(tmp_path_factory):
-    """The textures, drawn once for all kinds."""
-    folder = tmp_path_factory.mktemp("textures")
-    assert "brick" in check("quickstart", [f"data.root={str(folder / 'textures')!r}"])
-    return folder
+def site(tmp_path_factory):
+    """The folder that a package of each kind was installed into, by the name ``new_KIND``; they lie beside it."""
+    folder = tmp_path_factory.mktemp("packages")
+    for kind in KINDS:
+        new_plugin(kind, f"new_{kind}", folder)
+    packages = sorted(str(path) for path in folder.iterdir())
+    install = ("install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", "site")
+    done(sys.executable, "-m", "pip", *install, *packages, cwd=folder)
+    return folder / "site"
 
 
 @pytest.mark.slow
@@ -46,18 +49,13 @@ def test_what_it_writes_passes_ruff_and_mypy_strict(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, tmp_path, textures, monkeypatch, capsys):
-    new_plugin(kind, "brand_new", tmp_path)
-    package, site = tmp_path / "adkit-brand-new", tmp_path / "site"
-    install = ("install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
-    done(sys.executable, "-m", "pip", *install, str(package), cwd=tmp_path)
-    (package / "data").symlink_to(textures)
+def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, site, textures, monkeypatch, capsys):
+    package, module = site.parent / f"adkit-new-{kind}", f"adkit_new_{kind}"
+    (package / "data").symlink_to(textures.parent)
     monkeypatch.syspath_prepend(site)
     monkeypatch.syspath_prepend(package)
     monkeypatch.chdir(package)
-    for module in ("adkit_brand_new", "test_adkit_brand_new"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    importlib.import_module("test_adkit_brand_new").test_contract()
+    importlib.import_module(f"test_{module}").test_contract()
     assert main(["check", "recipe.toml"]) == 0
     assert main(["run", "recipe.toml"]) == 0
     (manifest,) = (package / "runs").rglob("manifest.json")
@@ -65,8 +63,8 @@ def test_what_it_writes_installs_checks_runs_predicts_and_exports(kind, tmp_path
     assert main(["predict", str(manifest.parent), str(image)]) == 0
     assert image.name in capsys.readouterr().out
     assert main(["export", str(manifest.parent), "--format", "torchscript"]) == 0
-    for module in ("adkit_brand_new", "test_adkit_brand_new"):
-        del sys.modules[module]
+    for name in (module, f"test_{module}"):
+        del sys.modules[name]
 
 
 def test_it_says_what_to_do_next(tmp_path, capsys):

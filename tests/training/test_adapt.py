@@ -145,11 +145,11 @@ def test_images_held_out_for_the_stopper_are_not_fitted_on(tuned):
 
 
 @pytest.mark.slow
-def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(tmp_path):
+def test_a_learning_rate_a_thousand_times_too_high_goes_back_to_the_start(textures, tmp_path):
     """On a texture through pretrained weights, where the vicinal value is high from the start."""
     recipe = {
         "run": {"name": "tuned", "output": str(tmp_path), "device": "cpu", "precision": "float32"},
-        "data": {"format": "textures", "root": str(tmp_path / "data"), "category": "brick", "image_size": 64},
+        "data": {"format": "textures", "root": str(textures), "category": "brick", "image_size": 64},
         "extractor": {"levels": ["blocks.1", "blocks.2"]},
         "adapter": {"use": "mahalanobis"},
         "training": {"learning_rate": 1e-3, "epochs": 4},

@@ -25,12 +25,10 @@ KINDS = tuple(defects.KINDS)
 BRIGHTNESS = {"mean": np.mean, "spread": np.std, "minimum": np.min, "maximum": np.max}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Written once, in seconds: the tests that read it are slow ones."""
-    root = tmp_path_factory.mktemp("data") / "textures"
-    write_textures(root, seed=0)
-    return root
+@pytest.fixture
+def root(textures):
+    """The tests that read it are slow ones, since writing takes seconds."""
+    return textures
 
 
 @pytest.fixture(scope="module")
