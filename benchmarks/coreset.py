@@ -3,8 +3,9 @@
     python benchmarks/coreset.py [--features 156800] [--channels 152] [--share 0.01] [--rows rows.pt] [--device cuda]
 
 Features are drawn (a mixture of clusters with a few directions each, as those of images are), or read from
-``--rows``, a tensor (m, c) that torch saved. The two must choose the same rows, or the exit status is 1. The plain way is given
-``--plain`` passes of which the rest is extrapolated, since every pass takes the same time.
+``--rows``, a tensor (m, c) that torch saved. The two ways must
+choose the same rows, or the exit status is 1. The plain one is given ``--plain`` passes, and the rest is extrapolated,
+since every pass takes the same time.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def test_a_coreset_keeps_at_least_k_features():
 
 def test_reweighted_score_by_hand():
     knn = fitted(pooled([[0.0, 0.0], [3.0, 0.0], [0.0, 50.0]]), k=1, reweight=2)
-    # (0, 4) is 4 from its nearest (0, 0), whose own two nearest are itself and (3, 0), 5 away: 4 (1 - e^4 / (e^4 + e^5)).
+    # (0, 4) is 4 from its nearest (0, 0), and 5 from (3, 0), which is nearest to that beside itself.
     score = float(knn.score(pooled([[0.0, 4.0]]).features).image)
     assert score == pytest.approx(4 * (1 - np.exp(4) / (np.exp(4) + np.exp(5))))
     assert float(knn.for_export().score(pooled([[0.0, 4.0]]).features).image) == pytest.approx(score)
