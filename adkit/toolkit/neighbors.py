@@ -8,6 +8,7 @@ hidden a nearer neighbor, the candidates are found once more in float64.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -50,6 +51,11 @@ class Bank:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def _lengths(self) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(self.rows, dim=1)
+        return lengths
+
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Find the ``k`` nearest rows of each query.
 
@@ -60,7 +66,7 @@ class Bank:
         Returns:
             Distances (q, k), ascending, and the rows' numbers (q, k) int64, on the device of the queries.
         """
-        lengths, found = nearest(prepared(queries.detach(), self.metric), self.rows, k, self.index)
+        lengths, found = nearest(prepared(queries.detach(), self.metric), self.rows, k, self.index, self._lengths)
         return _measured(lengths, self.metric), found
 
     def distances(self, queries: Tensor, k: int) -> Tensor:
@@ -131,8 +137,13 @@ def recordable_among(queries: Tensor, bank: Tensor, chosen: Tensor, k: int) -> T
     return best
 
 
-def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, rows: Tensor, k: int, index: Index = "auto", norms: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Find L2 distances (q, k), ascending, and numbers (q, k) of the rows nearest to each query, exactly.
+
+    Args:
+        norms: (m,) lengths of the rows, for who has them; default: they are computed.
 
     Raises:
         ValueError: there are fewer than ``k`` rows.
@@ -142,15 +153,16 @@ def nearest(queries: Tensor, rows: Tensor, k: int, index: Index = "auto") -> tup
     home = queries.device
     queries = queries.to(rows.device).contiguous()
     count = min(k + SPARE, len(rows))
+    norms = torch.linalg.vector_norm(rows, dim=1) if norms is None else norms
     if index != "faiss" and len(rows) >= GROUPED * GROUP * count:
-        squared, candidates = _groups(queries, rows, count)
+        squared, candidates = _groups(queries, rows, norms.square(), count)
     elif index == "faiss" or (index == "auto" and rows.device.type == "cpu"):
         squared, candidates = _faiss(queries, rows, count)
     else:
         squared, candidates = _expand(queries, rows, count, torch.float32)
     lengths, found = _refine(queries, rows, candidates, k)
     if count < len(rows):
-        doubtful = _doubtful(queries, rows, lengths[:, -1], squared[:, -1])
+        doubtful = _doubtful(queries, norms.max(), lengths[:, -1], squared[:, -1])
         if len(doubtful):
             # MPS has no float64.
             wide = torch.device("cpu") if rows.device.type == "mps" else rows.device
@@ -205,11 +217,14 @@ def _faiss(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(squared).to(rows.device), torch.from_numpy(found).to(rows.device)
 
 
-def _groups(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _groups(queries: Tensor, rows: Tensor, norms: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Find the rows of the ``count`` groups that come closest to each query, by expansion in float32.
 
     Keeping the smallest value of every group alone takes a fraction of the time of ranking all values, which is most
     of what searching takes where features have few channels. The k nearest rows lie in k groups at most.
+
+    Args:
+        norms: (m,) squared lengths of the rows.
 
     Returns:
         Squared distances (q, count) of the groups, ascending, which no row of another group falls short of but by
@@ -217,7 +232,6 @@ def _groups(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     total = len(rows) // GROUP  # groups; group j of a block of n has its rows j, j + n, j + 2n and so on
     rest = torch.arange(total * GROUP, len(rows), device=rows.device)
-    norms = torch.linalg.vecdot(rows, rows)
     fitting = max(1, BLOCK_BYTES // (4 * max(total, GROUPS)))
     span = min(512 * torch.get_num_threads(), fitting) if rows.device.type == "cpu" else fitting
     squares, numbers = [], []
@@ -273,14 +287,13 @@ def _refine(queries: Tensor, rows: Tensor, candidates: Tensor, k: int) -> tuple[
     return lengths, found
 
 
-def _doubtful(queries: Tensor, rows: Tensor, kth: Tensor, last: Tensor) -> Tensor:
+def _doubtful(queries: Tensor, longest: Tensor, kth: Tensor, last: Tensor) -> Tensor:
     """Find the queries for which a row that was not proposed may be nearer than the k-th found.
 
     A row that was not proposed has an expanded square of at least ``last``, so its true square is at least
     that less the rounding: ε √c (‖x‖² + ‖y‖²) for errors that walk at random, times 4 to be safe.
     """
-    longest = torch.linalg.vector_norm(rows, dim=1).max().square()
-    scale = 4 * torch.finfo(torch.float32).eps * rows.shape[1] ** 0.5
-    rounding = scale * (torch.linalg.vecdot(queries, queries) + longest)
+    scale = 4 * torch.finfo(torch.float32).eps * queries.shape[1] ** 0.5
+    rounding = scale * (torch.linalg.vecdot(queries, queries) + longest.square())
     doubtful: Tensor = (kth > 0) & (kth.square() > last - rounding)
     return doubtful.nonzero()[:, 0]

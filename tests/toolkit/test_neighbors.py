@@ -128,7 +128,7 @@ def test_groups_propose_all_their_rows_and_the_rest(monkeypatch):
     for name, value in {"GROUP": 3, "GROUPS": 2, "GROUPED": 1}.items():
         monkeypatch.setattr(neighbors, name, value)
     rows = torch.arange(17.0)[:, None]  # 2 groups of 3 rows, 2 more, and 1; 2 rows more
-    squared, proposed = neighbors._groups(torch.tensor([[7.4], [13.0]]), rows, 2)
+    squared, proposed = neighbors._groups(torch.tensor([[7.4], [13.0]]), rows, rows[:, 0].square(), 2)
     assert [sorted(row) for row in proposed.tolist()] == [
         [6, 7, 8, 9, 10, 11, 15, 16],  # of 6, 8, 10 and 7, 9, 11
         [7, 9, 11, 12, 13, 14, 15, 16],
