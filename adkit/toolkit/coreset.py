@@ -39,7 +39,7 @@ def greedy_k_center(rows: Tensor, count: int, first: int = 0, advance: Callable[
         (count,) int64 numbers of the rows, in the order in which they were chosen; fewer where all others are copies
         of those.
     """
-    squares = torch.linalg.vecdot(rows, rows)
+    squares = torch.linalg.vector_norm(rows, dim=1).square()  # without a copy of the rows
     lengths = torch.full((len(rows),), torch.inf, device=rows.device)  # from the nearest chosen row, exactly
     chosen = torch.tensor([first], device=rows.device)
     done = 0
