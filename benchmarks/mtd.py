@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[str, list[str]]] = {
     "gaussian-global": ("gaussian", ["scorer.covariance=global"]),
     "gaussian-local": ("gaussian", ["scorer.covariance=local"]),
     "patch-knn": ("quickstart", []),
+    "patchcore": ("patchcore", []),
     "spade": ("spade", []),
 }
 """Name → recipe and overrides."""

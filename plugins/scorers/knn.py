@@ -1,6 +1,7 @@
-"""knn: the mean distance to the nearest normal features; over ``pool`` alone it is DN2.
+"""knn: the mean distance to the nearest normal features; over ``pool`` alone it is DN2, with a coreset PatchCore.
 
-Source: Reiss et al., PANDA (CVPR 2021), sections 2.2 and 4.3.3.
+Sources: Reiss et al., PANDA (CVPR 2021), sections 2.2 and 4.3.3; PatchCore [Roth et al., Towards Total Recall in
+Industrial Anomaly Detection (CVPR 2022)], section 3.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from adkit.plugin import (
     counted,
     hookimpl,
 )
+from adkit.toolkit.coreset import greedy_k_center
 from adkit.toolkit.kmeans import kmeans
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepared
@@ -48,6 +51,18 @@ class KnnParams(Params):
         description="share of each image's locations that a level's bank keeps, drawn at random",
     )
     centroids: int = Field(0, ge=0, description="K-means centroids that replace a level's bank; 0: keep the bank")
+    coreset: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a level's bank that is kept, chosen so that no normal feature is far from it",
+    )
+    reweight: int = Field(
+        0,
+        ge=0,
+        description="normal features around the nearest one by whose distances an image's score is weighted, as "
+        "PatchCore does with 9; 0: it is not weighted",
+    )
     index: Index = Field(
         "auto",
         description="what searches: faiss, on the CPU, or torch, on the run's device; auto: torch, but faiss for small "
@@ -60,6 +75,24 @@ class KnnParams(Params):
         if 0 < centroids < info.data.get("k", 1):
             raise ValueError(f"expected 0 or at least k = {info.data['k']}, found {centroids}")
         return centroids
+
+    @field_validator("coreset")
+    @classmethod
+    def _one_way(cls, coreset: float, info: ValidationInfo) -> float:
+        if coreset < 1 and info.data.get("centroids"):
+            raise ValueError(
+                f"expected 1 beside centroids = {info.data['centroids']}, found {coreset}: set one of them"
+            )
+        return coreset
+
+    @field_validator("reweight")
+    @classmethod
+    def _by_the_highest(cls, reweight: int, info: ValidationInfo) -> int:
+        if reweight and (aggregation := info.data.get("aggregation", "max")) != "max":
+            raise ValueError(
+                f'expected 0 beside aggregation = "{aggregation}", found {reweight}: it is for "max" alone'
+            )
+        return reweight
 
 
 class Knn(Scorer[KnnParams]):
@@ -87,12 +120,21 @@ class Knn(Scorer[KnnParams]):
     def score(self, features: Features) -> Scores:
         if not self._banks:
             raise NotFittedError("knn")
-        maps = {}
+        maps, weights = {}, {}
         for name in fitted_levels(self._banks, features):
-            values = features[name]
-            distances = self._banks[name].distances(values.flatten(0, 2), self.params.k)  # (n·h·w, k)
+            values, bank = features[name], self._banks[name]
+            distances, found = bank.search(values.flatten(0, 2), self.params.k)  # (n·h·w, k)
             maps[name] = distances.mean(1).view(values.shape[:3])
-        return scores_of(maps, features.geometry, self.params.aggregation)
+            if self.params.reweight:
+                highest = maps[name].flatten(1).argmax(1, keepdim=True)  # (n, 1)
+                nearest = found[:, 0].view(maps[name].shape).flatten(1).gather(1, highest)[:, 0]
+                patches = values.flatten(1, 2).gather(1, highest[..., None].expand(-1, -1, values.shape[3]))[:, 0]
+                weights[name] = self._weights(bank, patches, nearest)
+        scores = scores_of(maps, features.geometry, self.params.aggregation)
+        if not self.params.reweight:
+            return scores
+        levels = {name: score * weights[name] for name, score in scores.levels.items()}
+        return replace(scores, image=torch.stack(list(levels.values())).mean(0), levels=levels)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"bank.{name}": bank.rows for name, bank in self._banks.items()}
@@ -112,6 +154,18 @@ class Knn(Scorer[KnnParams]):
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         counts = self._counts(levels, images)
         return sum(4 * counts[name] * level.channels for name, level in levels.items())
+
+    def _weights(self, bank: Bank | RecordableBank, patches: Tensor, nearest: Tensor) -> Tensor:
+        """(n,): 1 − softmax of distances of patches (n, c) to the features around their ``nearest`` (n,), at that one.
+
+        So what is nearest to a feature of which there are few like it counts for more [PatchCore, equation 7].
+        """
+        around = bank.search(bank.rows[nearest], min(self.params.reweight, len(bank)))[1]  # (n, b)
+        patches = prepared(patches, self.params.metric)
+        lengths = torch.linalg.vector_norm(patches[:, None] - bank.rows[around], dim=2)
+        own = torch.linalg.vector_norm(patches - bank.rows[nearest], dim=1)
+        weights: Tensor = 1 - (own - lengths.logsumexp(1)).exp()
+        return weights
 
     def _counts(self, levels: Mapping[str, Level], images: int) -> dict[str, int]:
         """Level name → the number of rows that its bank is filled with, before K-means if that is used."""
@@ -144,6 +198,10 @@ class Knn(Scorer[KnnParams]):
                 f"scorer.k: expected at most {len(rows)}, the number of normal features of level {name}, found "
                 f"{self.params.k}: lower k or give more normal images"
             )
+        if self.params.coreset < 1:
+            count = max(round(self.params.coreset * len(rows)), self.params.k)
+            draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
+            return rows[greedy_k_center(rows, count, int(draw * len(rows)))]
         if not 0 < self.params.centroids < len(rows):
             return rows  # as few features as centroids are their own centroids
         seed = self.context.seed_for("knn", "centroids", name)

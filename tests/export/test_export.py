@@ -37,6 +37,7 @@ CASES = {
     "ocsvm": {"extractor": ALL, "scorer": {"use": "ocsvm"}},
     "knn of levels": {"scorer": {"use": "knn", "k": 1}},
     "cosine": {"scorer": {"use": "knn", "metric": "cosine", "sample": 0.5}},
+    "coreset": {"scorer": {"use": "knn", "k": 1, "coreset": 0.1, "reweight": 3}},
     "concat": {"features": {"combine": "concat", "neighborhood": 3, "channels": 20}},
     "standardized": {
         "features": {"standardize": "image"},

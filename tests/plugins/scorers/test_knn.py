@@ -42,6 +42,7 @@ def brute(stream, queries, level, k, metric="euclidean"):
         pytest.param({"index": "torch"}, marks=pytest.mark.slow),
         pytest.param({"sample": 0.4}, marks=pytest.mark.slow),
         pytest.param({"centroids": 10}, marks=pytest.mark.slow),
+        pytest.param({"coreset": 0.1, "reweight": 3}, marks=pytest.mark.slow),
         pytest.param({"sample": 0.4, "centroids": 5, "metric": "cosine"}, marks=pytest.mark.slow),
     ],
 )
@@ -180,3 +181,64 @@ def test_junk_is_refused_and_the_old_state_kept(state, sentence):
         f"scorer: state of knn: expected {sentence}: load what state_dict of a knn with equal parameters gave"
     )
     assert torch.equal(knn.score(QUERIES).image, before)
+
+
+def test_a_coreset_leaves_no_normal_feature_far_from_it():
+    line = pooled([[float(place), 0.0] for place in range(101)])
+    kept = fitted(line, coreset=0.05, k=1).state_dict()["bank.pool"][:, 0]
+    # Wherever the first one lies, the ends are among the first three, and two more halve what is left.
+    assert len(kept) == 5
+    assert {0.0, 100.0} <= set(kept.tolist())
+    assert float((torch.arange(101.0)[:, None] - kept).abs().amin(1).max()) <= 25
+
+
+def test_a_coreset_begins_with_a_row_that_the_seed_draws():
+    line = pooled([[float(place), 0.0] for place in range(101)])
+    first = [float(fitted(line, seed, coreset=0.01, k=1).state_dict()["bank.pool"][0, 0]) for seed in range(5)]
+    assert len(set(first)) > 2
+    assert first[0] == float(fitted(line, coreset=0.01, k=1).state_dict()["bank.pool"][0, 0])
+
+
+def test_a_coreset_keeps_at_least_k_features():
+    assert len(fitted(coreset=0.001, k=2).state_dict()["bank.layer1"]) == 2
+
+
+def test_reweighted_score_by_hand():
+    knn = fitted(pooled([[0.0, 0.0], [3.0, 0.0], [0.0, 50.0]]), k=1, reweight=2)
+    # (0, 4) is 4 from its nearest (0, 0), and 5 from (3, 0), which is nearest to that beside itself.
+    score = float(knn.score(pooled([[0.0, 4.0]]).features).image)
+    assert score == pytest.approx(4 * (1 - np.exp(4) / (np.exp(4) + np.exp(5))))
+    assert float(knn.for_export().score(pooled([[0.0, 4.0]]).features).image) == pytest.approx(score)
+
+
+def test_only_an_images_highest_cell_weighs_its_score():
+    plain, weighted = fitted(k=1), fitted(k=1, reweight=3)
+    expected = []
+    for level in QUERIES:
+        bank = plain.state_dict()[f"bank.{level}"].double().numpy()
+        for image, cells in enumerate(QUERIES[level].flatten(1, 2).double().numpy()):
+            distances = cdist(cells, bank)
+            cell = distances.min(1).argmax()
+            around = np.argsort(cdist(bank[[distances[cell].argmin()]], bank)[0])[:3]
+            share = np.exp(distances[cell].min()) / np.exp(distances[cell][around]).sum()
+            expected.append((image, distances[cell].min() * (1 - share)))
+    means = [np.mean([value for number, value in expected if number == image]) for image in range(6)]
+    scores = weighted.score(QUERIES)
+    np.testing.assert_allclose(scores.image, means, rtol=1e-4)
+    for level, values in scores.maps.items():
+        assert torch.equal(values, plain.score(QUERIES).maps[level])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"coreset": 0.5, "centroids": 4}, "expected 1 beside centroids = 4, found 0.5: set one of them"),
+        (
+            {"reweight": 3, "aggregation": "mean"},
+            'expected 0 beside aggregation = "mean", found 3: it is for "max" alone',
+        ),
+    ],
+)
+def test_parameters_that_exclude_each_other(params, message):
+    with pytest.raises(ValidationError, match=message):
+        KnnParams(**params)
