@@ -99,6 +99,8 @@ class Category:
     groups: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Id of each image that belongs with others → the key of its group, which no split separates: the images of one
     part, and those of equal content. Any other image is a group of its own, with its id as key."""
+    range: tuple[float, float] | None = None
+    """The raw values of gray images of more than 8 bits that become 0 and 255, as ``[data] range`` asks for."""
 
     def group_of(self, sample: Sample) -> str:
         """The key of the group that ``sample`` is in."""

@@ -203,7 +203,8 @@ def _run_categories(
             shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left of it
             with _remarks() as remarks:
                 watch = _watch(category, parts, folder, len(dataset.categories) == 1)
-                place = Workspace(source, parts, display, ledger.workspace(number), watch)
+                own = parts.of(category)
+                place = Workspace(source.of(own), own, display, ledger.workspace(number), watch)
                 result, fitted = run_category(category, place)
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
@@ -262,6 +263,7 @@ def _sources(
     display: Display,
 ) -> Iterator[Source]:
     """Open the source of features: classes of the same images share one extraction."""
+    parts = parts.of(dataset.categories[0])  # of several that share a store, each has its range
     own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images)
     for record in finished:
         for image, reason in record.unreadable.items():

@@ -30,7 +30,8 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
     if table is None:
         return []
     with recipe.document.locating("auxiliary", type(table).model_fields):
-        found = open_dataset(table, recipe.run.seed)
+        range = dataset.categories[0].range  # whichever it is: with one, all values can be read
+        found = open_dataset(table, recipe.run.seed, seen_by=range)
         # Under ids of their own, because the same one may occur in the data.
         samples = [
             replace(sample, id=f"[auxiliary]/{sample.id}")
@@ -41,7 +42,7 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
         own = {sample.id: sample for category in dataset.categories for sample in category.samples}
         samples, pairs = foreign_images(samples, own.values())
         bad = BadImages(table.max_bad_share)
-        for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
+        for _ in Loader(samples, View.of(recipe.data, range), recipe.data.batch_size, bad):
             pass
         bad.check(len(samples))
     warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
