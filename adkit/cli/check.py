@@ -70,7 +70,8 @@ def check(
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
         remarks: list[str] = []
-        parts = assemble(read, auxiliary_images(read, dataset, remarks.append))
+        auxiliary, dataset = auxiliary_images(read, dataset, remarks.append)
+        parts = assemble(read, auxiliary)
         adapter, stopper = new_adapter(parts), new_stopper(parts)
         require_trainable(parts, dataset.categories)
         require_groups(read, dataset.categories)

@@ -19,10 +19,9 @@ from adkit.data.duplicates import (
     shared_images,
     shared_warning,
 )
-from adkit.data.file_types import PAGED
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
-from adkit.data.images import ImageError, Range, in_threads, pages
+from adkit.data.images import Range, in_threads, pages
 from adkit.data.masks import check_masks
 from adkit.data.ranges import range_of
 from adkit.data.samples import Category, Dataset, Sample
@@ -124,16 +123,8 @@ def _checked(found: Found, table: DataTable, notes: Notes) -> Found:
 def _further_pages(samples: Iterable[Sample]) -> dict[str, int]:
     """Id of each image whose file has several pages or frames → how many there are behind the first."""
     files = {one.source: one.id for one in samples if isinstance(one.source, Path)}
-    paged = [path for path in files if path.suffix.lower() in PAGED]
-    counts = zip(paged, in_threads(_pages, paged), strict=True)
+    counts = zip(files, in_threads(pages, files), strict=True)
     return {files[path]: count - 1 for path, count in counts if count > 1}
-
-
-def _pages(path: Path) -> int:
-    try:
-        return pages(path)
-    except ImageError:
-        return 1  # the loader reports it
 
 
 def _pages_warning(name: str, further: Mapping[str, int]) -> str:
@@ -155,7 +146,7 @@ def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
 
     def named(sample: Sample) -> Sample:
         group = sample.group if key is None else key(sample.id)
-        if group is None:
+        if group is None and not sample.closed:
             missing.append(sample.id)
         return replace(sample, group=sample.id if group is None else group)
 

@@ -146,10 +146,11 @@ def check_masks(category: str, samples: Sequence[Sample], threshold: float | Non
         image counts in the image metrics alone. An image that cannot be read keeps its mask: the loader reports it.
     """
     anomalous = [sample for sample in samples if sample.label]
-    bare = [sample.id for sample in anomalous if sample.mask is None]
-    if bare and len(bare) < len(anomalous):
+    known = [sample for sample in anomalous if not sample.closed]
+    bare = [sample.id for sample in known if sample.mask is None]
+    if bare and len(bare) < len(known):
         notes.problems.append(
-            f"{category}: {len(bare):,} of {counted(len(anomalous), 'anomalous image')} "
+            f"{category}: {len(bare):,} of {counted(len(known), 'anomalous image')} "
             f"{'has' if len(bare) == 1 else 'have'} no mask: {some(bare)}; "
             "add the missing masks, or remove all masks to do without pixel metrics"
         )

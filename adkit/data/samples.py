@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,12 @@ class Sample:
     counts."""
     group: str | None = None
     """The key of the part that the image shows, as ``[data] group`` or the data says; None: nobody says."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether this stands for all that is in a folder, which cannot be listed: it is no image, and reading it says
+        so."""
+        return isinstance(self.source, Path) and os.path.isdir(self.source)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, auxiliary_images(recipe, whole, warn))
+        auxiliary, whole = auxiliary_images(recipe, whole, warn)
+        parts = assemble(recipe, auxiliary)
         require_trainable(parts, dataset.categories)
         require_groups(recipe, dataset.categories)
         if (pointless := unlocalized(parts)) is not None:
@@ -145,7 +146,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         warn(f"{counted(len(unreadable), 'image')} could not be read and {left_out}: {named}")
     _write_scores(ledger.run / "scores.csv", records)
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
-    report.passed_over.update(dataset.passed_over)
+    report.passed_over.update(whole.passed_over)
     report.write(ledger.run / "report.json")
     return report
 

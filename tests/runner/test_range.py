@@ -156,6 +156,11 @@ def test_an_interrupted_run_of_classes_goes_on_with_the_same_range(classes, tmp_
     resumed, _ = go_on(classes)
     assert outcome(resumed) == outcome(undisturbed)
     assert len({category.range for category in resumed.categories.values()}) == 1
+    run = scores(resumed, category="red")
+    found = Detector.load(Path(resumed.folder) / "detector" / "red", "cpu").predict(
+        [tmp_path / "classes" / id for id in run]
+    )
+    np.testing.assert_allclose(found.scores, list(run.values()), rtol=1e-5)
 
 
 def test_a_run_whose_range_changed_is_not_gone_on_with(tmp_path, monkeypatch) -> None:
@@ -173,6 +178,37 @@ def test_check_tells_the_range(tmp_path) -> None:
     for number, path in enumerate(sorted((tmp_path / "data/stripes/train/good").iterdir())):
         Image.fromarray(np.full((8, 8), 800 + number, np.uint16)).save(path)
     assert "  stripes: raw values from 800 to 807 become 0 to 255\n" in check(recipe)
+
+
+def test_check_looks_at_features_by_the_range(tmp_path, capsys) -> None:
+    recipe = deep_recipe(tmp_path)
+    for path in (tmp_path / "data/stripes/train").rglob("*.png"):
+        Image.fromarray(pixels(path).astype(np.float32) * 100).save(path.with_suffix(".tif"))
+        path.unlink()
+    text = check(recipe, contact_sheet=tmp_path / "sheet.png")
+    assert "no sign of near copies" in text  # and not that no image can be read, which ends the check
+
+
+def test_auxiliary_images_are_read_by_the_range_of_the_data(tmp_path) -> None:
+    recipe = deep_recipe(tmp_path)
+    del recipe["localizer"]
+    random = np.random.default_rng(0)
+    (tmp_path / "other/good").mkdir(parents=True)
+    for number in range(4):
+        values = random.uniform(700, 1300, (48, 48)).astype(np.float32)  # floats that only a range takes
+        Image.fromarray(values).save(tmp_path / f"other/good/{number}.tif")
+    (tmp_path / "other/good/notes.txt").touch()
+    recipe["extractor"]["levels"] = ["layer1"]
+    recipe |= {
+        "adapter": {"use": "fcdd", "channels": 2},
+        "training": {"batch_size": 4, "minibatches": 1},
+        "scorer": {"use": "logit"},
+        "auxiliary": {"format": "folder", "root": str(tmp_path / "other")},
+    }
+    report = adkit.run(recipe)
+    assert not [text for text in report.warnings if "auxiliary" in text or "[data]" in text]
+    assert report.passed_over == {".txt": 1}  # what lies among them is counted, too
+    assert "auxiliary  4 images" in (text := check(recipe)) and "passed over 1 × .txt" in text
 
 
 def test_heatmaps_are_drawn_over_what_the_detector_sees(deep_run, tmp_path) -> None:
