@@ -19,6 +19,7 @@ from adkit.data.duplicates import (
     shared_images,
     shared_warning,
 )
+from adkit.data.file_types import is_paged
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
 from adkit.data.images import Range, in_threads, pages
@@ -123,7 +124,8 @@ def _checked(found: Found, table: DataTable, notes: Notes) -> Found:
 def _further_pages(samples: Iterable[Sample]) -> dict[str, int]:
     """Id of each image whose file has several pages or frames → how many there are behind the first."""
     files = {one.source: one.id for one in samples if isinstance(one.source, Path)}
-    counts = zip(files, in_threads(pages, files), strict=True)
+    paged = [path for path in files if is_paged(path)]
+    counts = zip(paged, in_threads(pages, paged), strict=True)
     return {files[path]: count - 1 for path, count in counts if count > 1}
 
 

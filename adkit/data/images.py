@@ -27,7 +27,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from adkit.data.budget import LARGE_IMAGES, SMALL
-from adkit.data.file_types import HEAD, NAMES, PAGED, reader_of
+from adkit.data.file_types import HEAD, NAMES, reader_of
 from adkit.data.samples import ArrayItem, Source
 from adkit.utils.container import available_memory, cores
 from adkit.utils.text import joined
@@ -195,12 +195,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def pages(path: Path) -> int:
-    """Count the pages or frames of a file, of which ``read_image`` reads the first; 1 where it cannot be read.
-
-    Only files of types that often have several are looked at.
-    """
-    if path.suffix.lower() not in PAGED:
-        return 1
+    """Count the pages or frames of a file, of which ``read_image`` reads the first; 1 where it cannot be read."""
     try:
         with _opened(path) as image:
             return max(int(getattr(image, "n_frames", 1)), 1)  # a PSD without layers says 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from adkit.data.beside import beside_of
+from adkit.data.file_types import is_paged
 from adkit.data.files import VIDEOS, images_and_closed, is_image
 from adkit.data.groups import keys_by
 from adkit.data.images import frames_of, pages
@@ -147,9 +148,9 @@ class PageWatch:
         self._told = False
 
     def see(self, paths: Iterable[Path]) -> None:
-        """Look at the headers of images; once one of several pages was told, at none."""
+        """Look at the headers of images of types that have pages; once one was told, at none."""
         for path in paths:
-            if not self._told and (count := pages(path)) > 1:
+            if not self._told and is_paged(path) and (count := pages(path)) > 1:
                 self._told = True
                 self._say(
                     f"{path}: it has {count:,} pages or frames, of which the first alone is scored, as of every such "

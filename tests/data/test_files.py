@@ -67,10 +67,12 @@ def closed_ids(here: Path, closed: str, table: DataTable) -> list[tuple[str, int
 
 @posix
 @pytest.mark.parametrize("below", ["", "/deep"])
-def test_a_closed_folder_of_test_images_is_one_that_cannot_be_read(here: Path, below: str) -> None:
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_closed_folder_of_test_images_is_one_that_cannot_be_read(here: Path, below: str, masked: bool) -> None:
     category = mvtec(here / "root")
     save(category / "test/crack/deep/9.png", 5)
-    save(category / "ground_truth/crack/deep/9_mask.png", square((8, 8), 0, 0, 2))
+    if masked:
+        save(category / "ground_truth/crack/deep/9_mask.png", square((8, 8), 0, 0, 2))
     closed = f"tile/test/crack{below}"
     assert closed_ids(here, f"root/{closed}", MvtecTable(root="root")) == [(closed, 1, "crack")]
 
