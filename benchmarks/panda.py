@@ -63,7 +63,7 @@ def opened(options: argparse.Namespace, name: str, *overrides: str) -> tuple[Ass
     data = [f"data.root={str(options.root)!r}", "data.format=arrays", "data.normal=*", "data.calibration=0"]
     recipe = read_recipe(RECIPES / name, ["run.device=cpu", *data, *overrides])
     whole = open_dataset(recipe.data, recipe.run.seed)
-    parts = assemble(recipe, auxiliary_images(recipe, whole, print))
+    parts = assemble(recipe, auxiliary_images(recipe, whole, print)[0])
     require_trainable(parts, whole.categories)
     return parts, whole
 

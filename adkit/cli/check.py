@@ -70,7 +70,8 @@ def check(
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():
         remarks: list[str] = []
-        parts = assemble(read, auxiliary_images(read, dataset, remarks.append))
+        auxiliary, dataset = auxiliary_images(read, dataset, remarks.append)
+        parts = assemble(read, auxiliary)
         adapter, stopper = new_adapter(parts), new_stopper(parts)
         require_trainable(parts, dataset.categories)
         require_groups(read, dataset.categories)
@@ -90,7 +91,11 @@ def check(
     for name, level in (entry for one in levels for entry in one.items()):
         cells = f"{level.grid[0]} × {level.grid[1]} {'cells' if level.spatial else 'cell'}"
         lines.append(f"  level      {name:<12} {cells} of {counted(level.channels, 'channel')}")
-    lines += [f"  {category.name}: {_counts(category)}" for category in dataset.categories]
+    for category in dataset.categories:
+        lines.append(f"  {category.name}: {_counts(category)}")
+        if category.range is not None:
+            low, high = category.range
+            lines.append(f"  {category.name}: raw values from {low:.10g} to {high:.10g} become 0 to 255")
     if dataset.passed_over:
         lines.append(
             f"  passed over {some([f'{n:,} × {kind}' for kind, n in sorted(dataset.passed_over.items())], 20)}"
@@ -133,7 +138,7 @@ def _near_copies(categories: Sequence[Category], parts: Assembled, contact_sheet
             if len(categories) > 1:
                 name = category.name.replace("/", "_")
                 sheet = contact_sheet.with_name(f"{contact_sheet.stem}-{name}{contact_sheet.suffix}")
-            source = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), len(category.samples))
+            source = ImageSource(parts.of(category), BadImages(parts.recipe.data.max_bad_share), len(category.samples))
             found = look_for_near_copies(category, source, parts.embeddings[0], display, str(sheet))
             if found is None:
                 lines.append(f"  {category.name}: no sign of near copies between the images to fit and those held out")

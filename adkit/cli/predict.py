@@ -91,7 +91,7 @@ def predict_images(options: argparse.Namespace) -> int:
         )
 
     from adkit.detector.detector import Detector
-    from adkit.predict.predict import find_images, grouped, heatmaps_of, predict, watch
+    from adkit.predict.predict import PageWatch, find_images, grouped, heatmaps_of, predict, watch
     from adkit.predict.rows import Row, listed_rows, occupying, of_parts, writing
     from adkit.predict.watch import Watcher
     from adkit.utils.atomic import sweep_files
@@ -130,15 +130,15 @@ def predict_images(options: argparse.Namespace) -> int:
                 listed=listed_rows(options.output, jsonl=options.jsonl) if options.output else None,
                 without=without,
             )
-            rows = watch(detector, watcher, stop, heatmaps)
+            rows = watch(detector, watcher, stop, heatmaps, PageWatch(say))
         else:
-            paths = find_images(options.paths, sys.stdin, without)
+            paths = find_images(options.paths, sys.stdin, without, say)
             first = next(paths, None)  # what is refused is refused before earlier rows make way for new ones
             paths = paths if first is None else chain([first], paths)
             if options.group is not None:
                 groups = grouped(paths, options.group)
                 paths = iter(groups)
-            rows = predict(detector, paths, heatmaps)
+            rows = predict(detector, paths, heatmaps, PageWatch(say))
         # Without a folder to write to, parts take the place of images on standard output.
         only_parts = options.group is not None and options.output is None
         write = None

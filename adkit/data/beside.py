@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,14 +28,10 @@ def masks_beside(name: str, found: Sequence[Found], notes: Notes, *, paired: boo
     """
     parts = [part for one in found for part in (one.normal, one.test, one.calibration or ())]
     samples = {one.source: one for part in parts for one in part if isinstance(one.source, Path)}
-    close = list(neighbors(samples))
-    if not close:
-        return list(found)
-    beside = _Beside()
-    files = list(dict.fromkeys(path for two in close for path in (two.mask, two.image)))
-    beside.judge(close, dict(zip(files, in_threads(_measured, files), strict=True)))
+    beside = beside_of(samples)
     notes.problems.extend(beside.problems(samples))
-    notes.warnings.extend(f"{name}: {text}" for text in beside.warnings(paired))
+    left = None if paired else "left out, as this format has no masks"
+    notes.warnings.extend(f"{name}: {text}" for text in beside.warnings(left))
 
     def images(part: Sequence[Sample]) -> list[Sample]:
         masks = beside.masks_of if paired else {}
@@ -56,15 +52,23 @@ def masks_beside(name: str, found: Sequence[Found], notes: Notes, *, paired: boo
     ]
 
 
+def beside_of(paths: Iterable[Path]) -> Beside:
+    """Look which of the images are masks of others; only files that have the name of one are read."""
+    beside, close = Beside(), list(neighbors(paths))
+    files = list(dict.fromkeys(path for two in close for path in (two.mask, two.image)))
+    beside.judge(close, dict(zip(files, in_threads(_measured, files), strict=True)))
+    return beside
+
+
 def _measured(path: Path) -> Measured | None:
     try:
         return measure(path)
-    except ImageError:
-        return None  # the loader reports it as an image
+    except (ImageError, OSError):  # the latter of a folder that cannot be listed
+        return None  # it is reported as an image
 
 
 @dataclass
-class _Beside:
+class Beside:
     """Which files are masks of which images, by their names and looks."""
 
     images_of: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))
@@ -103,14 +107,19 @@ class _Beside:
             if len(several) > 1:
                 yield several_masks(image, several)
 
-    def warnings(self, paired: bool) -> Iterator[str]:
+    def warnings(self, left: str | None) -> Iterator[str]:
+        """The sentences on what was found.
+
+        Args:
+            left: the end of that on masks where they are left out; None: they are given to their images.
+        """
         if self.images_of:
             one = len(self.images_of) == 1
-            taken = f"{'is' if one else 'are'} taken as such, not as {'an image' if one else 'images'}"
-            left = f"{'is' if one else 'are'} left out, as this format has no masks"
+            verb = "is" if one else "are"
+            taken = f"{verb} taken as such, not as {'an image' if one else 'images'}"
             yield (
                 f"{counted(len(self.images_of), 'mask')} {'lies' if one else 'lie'} beside the images and "
-                f"{taken if paired else left}: "
+                f"{taken if left is None else f'{verb} {left}'}: "
                 f"{some([f'{mask} of {images[0].name}' for mask, images in self.images_of.items()], 3)}"
             )
         if self._doubtful:

@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from adkit.data.images import ImageError, read_image
+from adkit.data.images import ImageError, Range, read_image
 from adkit.data.samples import Sample
 
 MOST: Final = 12
@@ -20,8 +20,11 @@ _COLUMNS: Final = 3
 _ROLES: Final = ("held out", "training")
 
 
-def contact_sheet(pairs: Sequence[tuple[Sample, Sample]]) -> Image.Image:
+def contact_sheet(pairs: Sequence[tuple[Sample, Sample]], range: Range | None = None) -> Image.Image:
     """Draw the first ``MOST`` pairs in reading order: the held-out image on the left, its training image on the right.
+
+    Args:
+        range: that by which images of more than 8 bits are read.
 
     Returns:
         RGB, of as many rows as are needed. Images are enlarged or made smaller to one size, their shape is kept.
@@ -39,16 +42,16 @@ def contact_sheet(pairs: Sequence[tuple[Sample, Sample]]) -> Image.Image:
         draw.rectangle((left + 3, top + 3, left + width - 4, top + height - 4), outline="silver")
         for place, (role, sample) in enumerate(zip(_ROLES, pair, strict=True)):
             x, y = left + _GAP + place * (_SIDE + _GAP), top + _GAP
-            image = _thumbnail(sample)
+            image = _thumbnail(sample, range)
             sheet.paste(image, (x + (_SIDE - image.width) // 2, y + (_SIDE - image.height) // 2))
             for line, text in enumerate((role, *_caption(sample.id, font))):
                 draw.text((x, y + _SIDE + 4 + line * _LINE), text, fill="black" if line else "gray", font=font)
     return sheet
 
 
-def _thumbnail(sample: Sample) -> Image.Image:
+def _thumbnail(sample: Sample, range: Range | None) -> Image.Image:
     try:
-        image = read_image(sample.source).convert("RGB")
+        image = read_image(sample.source, range).convert("RGB")
     except ImageError:  # it was read before, but may be gone since
         return Image.new("RGB", (_SIDE, _SIDE), "silver")
     way = Image.Resampling.NEAREST if max(image.size) < _SIDE // 2 else Image.Resampling.LANCZOS

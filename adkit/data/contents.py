@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from adkit.data.images import ImageError, in_threads, read_image
+from adkit.data.images import ImageError, Range, in_threads, read_image
 from adkit.data.samples import Sample, spread_over
 from adkit.utils.text import counted
 
@@ -28,36 +29,49 @@ class _Content:
     high: float
     pixels: int
     """A hash of the size and of every pixel."""
+    deep: bool
+    """Whether it is gray and of more than 8 bits."""
 
 
-def contents_warning(name: str, normal: Sequence[Sample]) -> str | None:
+def contents_warning(name: str, normal: Sequence[Sample], range: Range | None = None) -> str | None:
     """Warn of a category whose normal images show nothing or all the same; None where they differ.
 
     Images that cannot be read, which the loader reports, are left out.
+
+    Args:
+        range: that by which images of more than 8 bits are read.
     """
-    found = [content for content in in_threads(_content, spread_over(normal, LOOKED_AT)) if content is not None]
+    look = partial(_content, range=range)
+    found = [content for content in in_threads(look, spread_over(normal, LOOKED_AT)) if content is not None]
     if not found:
         return None
     low, high = min(one.low for one in found), max(one.high for one in found)
     every = f"{counted(len(found), 'normal image')} that {'was' if len(found) == 1 else 'were'} looked at"
     if low == high:
         plain = f"{'is' if len(found) == 1 else 'are'} of one color ({low:g} of {FULL:g})"
-        why = ", as transparent pixels are" if low == FULL else ""
+        why = ", as transparent pixels are" if low == FULL and not any(one.deep for one in found) else ""
         return f"{name}: the {every} {plain}{why}: nothing is to be learned from them; look at how they were written"
     if len(found) > 1 and len({one.pixels for one in found}) == 1:
         return f"{name}: the {every} have all the same pixels: a detector of them knows one image; look at the files"
     if high - low < NARROW * FULL:
+        if not all(one.deep for one in found):
+            remedy = "stretch them before, all in the same way"
+        elif range is None:
+            remedy = 'set data.range = "auto"'
+        else:
+            remedy = f"narrow data.range, which is {range[0]:.10g} to {range[1]:.10g}"
         return (
             f"{name}: the {every} have values from {low:.3g} to {high:.3g} of {FULL:g}, {(high - low) / FULL:.1%} of "
-            "the range, in which little is to be seen: stretch them before, all in the same way"
+            f"the range, in which little is to be seen: {remedy}"
         )
     return None
 
 
-def _content(sample: Sample) -> _Content | None:
+def _content(sample: Sample, range: Range | None) -> _Content | None:
     try:
-        image = read_image(sample.source)
+        image = read_image(sample.source, range)
     except ImageError:
         return None
     values = np.asarray(image)
-    return _Content(float(values.min()), float(values.max()), hash((values.shape, values.tobytes())))
+    pixels = hash((values.shape, values.tobytes()))
+    return _Content(float(values.min()), float(values.max()), pixels, deep=image.mode == "F")

@@ -19,11 +19,12 @@ from adkit.data.duplicates import (
     shared_images,
     shared_warning,
 )
-from adkit.data.file_types import PAGED
+from adkit.data.file_types import is_paged
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.groups import is_expression, keys_by, linked, nothing_keyed, on_both_sides, without_key
-from adkit.data.images import ImageError, in_threads, pages
+from adkit.data.images import Range, in_threads, pages
 from adkit.data.masks import check_masks
+from adkit.data.ranges import range_of
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.data.splits import folded, hold_out
 from adkit.errors import UserError
@@ -33,8 +34,10 @@ from adkit.utils.text import counted, some
 Samples = TypeVar("Samples", bound=Sequence[Sample] | None)
 
 
-def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
-    """Find the images of a ``[data]`` table and split them; nothing is decoded but masks and a few normal images.
+def open_dataset(table: DataTable, seed: int, folds: int = 0, seen_by: Range | None = None) -> Dataset:
+    """Find the images of a ``[data]`` table and split them.
+
+    Nothing is decoded but masks, a few normal images and, with ``range = "auto"``, those to train on.
 
     Images of one group, and images of equal content, are on the same side of every split. Where the layout itself puts
     them on both sides, calibration images are moved to training, because the promise on false alarms rests on images
@@ -44,6 +47,7 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
         seed: decides which normal images are held out for calibration (and for the test, where the format
             takes them from the training images), and which fold each is in.
         folds: number of parts to cut the normal images into; above 0, none of them is held out for calibration.
+        seen_by: the range of other images, as which these are read; None: what the table asks for.
 
     Raises:
         UserError: with every problem found, one sentence each.
@@ -66,13 +70,19 @@ def open_dataset(table: DataTable, seed: int, folds: int = 0) -> Dataset:
             notes.warnings.append(_pages_warning(name, further))
             passed_over["further page or frame"] += sum(further.values())
         normal = [sample for one in members for sample in (*one.normal, *(one.calibration or ()))]
-        notes.warnings.extend(text for one in members if (text := contents_warning(one.name, one.normal)))
         equal = equal_images((*normal, *members[0].test))
         groups = linked((*normal, *members[0].test), equal)
+        split: list[Category] = []
         for one in members:
             one, remarks = _moved(one, equal, groups) if table.calibration and not folds else (one, [])
             notes.warnings.extend(remarks)
-            categories.append(_category(one, table.calibration, seed, folds, groups))
+            split.append(_category(one, table.calibration, seed, folds, groups))
+        training = {sample.id: sample for one in split for sample in one.train}
+        found_range, remark = range_of(name, table.range, list(training.values()))
+        range = seen_by or found_range
+        notes.warnings.extend([remark] if remark else [])
+        notes.warnings.extend(text for one in members if (text := contents_warning(one.name, one.normal, range)))
+        categories += [replace(one, range=range) for one in split]
         if pairs := shared_images(normal, members[0].test, equal):
             notes.warnings.append(shared_warning(name, pairs))
         # A copy is to be removed, so that whatever it alone connects is separate: one remedy for each pair.
@@ -114,16 +124,9 @@ def _checked(found: Found, table: DataTable, notes: Notes) -> Found:
 def _further_pages(samples: Iterable[Sample]) -> dict[str, int]:
     """Id of each image whose file has several pages or frames → how many there are behind the first."""
     files = {one.source: one.id for one in samples if isinstance(one.source, Path)}
-    paged = [path for path in files if path.suffix.lower() in PAGED]
-    counts = zip(paged, in_threads(_pages, paged), strict=True)
+    paged = [path for path in files if is_paged(path)]
+    counts = zip(paged, in_threads(pages, paged), strict=True)
     return {files[path]: count - 1 for path, count in counts if count > 1}
-
-
-def _pages(path: Path) -> int:
-    try:
-        return pages(path)
-    except ImageError:
-        return 1  # the loader reports it
 
 
 def _pages_warning(name: str, further: Mapping[str, int]) -> str:
@@ -145,7 +148,7 @@ def _grouped(found: Found, table: DataTable, notes: Notes) -> Found:
 
     def named(sample: Sample) -> Sample:
         group = sample.group if key is None else key(sample.id)
-        if group is None:
+        if group is None and not sample.closed:
             missing.append(sample.id)
         return replace(sample, group=sample.id if group is None else group)
 

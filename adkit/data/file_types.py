@@ -7,6 +7,7 @@ file of such a type is passed over and counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Final
 
@@ -84,6 +85,11 @@ _BY_NAME_ALONE: Final = MappingProxyType(
 )
 HEAD: Final = 16
 """The number of bytes at its beginning that tell the type of a file."""
+
+
+def is_paged(path: PurePath) -> bool:
+    """Whether a file, by its name, is of a type whose files often have several pages or frames."""
+    return path.suffix.lower() in PAGED
 
 
 def reader_of(head: bytes, extension: str) -> type[ImageFile] | None:

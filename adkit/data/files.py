@@ -19,6 +19,10 @@ PassedOver = dict[str, str]
 """Path of a file or folder → the kind of thing that it is instead of an image."""
 
 
+Find = Callable[[Path, PassedOver | None], list[Path]]
+"""``images_under`` for images to fit, of which none may be missing, or ``images_and_closed`` for those to test on."""
+
+
 def is_image(path: PurePath) -> bool:
     """Whether a file's name is that of an image: macOS's ``._000.png`` and Windows' ``Thumbs.db`` are not."""
     return not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
@@ -70,6 +74,19 @@ def images_under(
             else:
                 other[os.fspath(path)] = kind
     return sorted(found, key=Path.as_posix)
+
+
+def images_and_closed(folder: Path, passed_over: PassedOver | None = None, without: Path | None = None) -> list[Path]:
+    """Images as ``images_under`` finds them, and behind them, sorted, the folders and files that cannot be looked at.
+
+    Reading such a one as an image says why it cannot be, so that it is one that cannot be read among those that can.
+    """
+    closed: list[Path] = []
+
+    def note(error: OSError) -> None:
+        closed.append(Path(os.fsdecode(error.filename)))
+
+    return images_under(folder, passed_over, note, without) + sorted(closed)
 
 
 def walk(

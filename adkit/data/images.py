@@ -8,6 +8,7 @@ it knows, some of which start other programs. Here the first bytes choose among 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import stat
@@ -33,6 +34,10 @@ from adkit.utils.text import joined
 
 T = TypeVar("T")
 R = TypeVar("R")
+GrayValues = npt.NDArray[np.integer] | npt.NDArray[np.floating]
+
+Range = tuple[float, float]
+"""The raw values (low, high) of a gray image of more than 8 bits that become 0 and 255."""
 
 PIXEL_LIMIT = 178_956_970
 """Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
@@ -68,32 +73,40 @@ class ImageError(Exception):
         super().__init__(reason)
 
 
-def read_image(source: Source) -> Image.Image:
+def read_image(source: Source, range: Range | None = None) -> Image.Image:
     """Decode an image as it is meant to be seen.
 
     Transparent pixels show a white background, a camera's rotation (EXIF) is applied, only the first
     of several frames is read, and color profiles are not applied.
 
+    Args:
+        range: the raw values of gray images of more than 8 bits that become 0 and 255, those beyond being clipped;
+            None: 0 and 65535 for integers, 0 and 1 for floats, and values beyond are refused. Other images have their
+            values whatever the range.
+
     Returns:
         Mode ``L`` or ``RGB`` of 0 to 255, or for gray images of more than 8 bits mode ``F`` of 0 to 255
-        with fractions: 16-bit values are divided by 65535 / 255, floats must lie in [0, 1].
+        with fractions.
 
     Raises:
         ImageError: missing, empty, truncated, not a file or no image in it, too large for adkit or the memory that is
-            left, or values outside their range.
+            left, or values outside their range or not finite.
     """
-    with reading(source) as image:
+    with reading(source, range) as image:
         return image
 
 
 @contextmanager
-def reading(source: Source) -> Iterator[Image.Image]:
+def reading(source: Source, range: Range | None = None) -> Iterator[Image.Image]:
     """Decode an image as ``read_image`` does, for the block, which may not read another one.
 
     Large ones wait for others to end, so that together they take no more memory than they may.
     """
     with within_memory(), ExitStack() as held:
-        yield Image.fromarray(source.pixels) if isinstance(source, ArrayItem) else flatten(_decoded(source, held))
+        if isinstance(source, ArrayItem):
+            yield Image.fromarray(source.pixels)
+        else:
+            yield flatten(_decoded(source, held), range)
 
 
 @contextmanager
@@ -109,6 +122,28 @@ def read_raw(path: Path) -> Image.Image:
     """Decode a file in its own mode, turned as it is meant to be seen; raises ImageError."""
     with ExitStack() as held:
         return _decoded(path, held)
+
+
+def raw_values(path: Path, look: Callable[[GrayValues], T]) -> T | None:
+    """What ``look`` finds in the raw values (h, w) of a gray image of more than 8 bits; None of any other image.
+
+    Raises:
+        ImageError: as ``read_image``, but that values may lie outside their range.
+    """
+    with within_memory(), ExitStack() as held:
+        image = _decoded(path, held)
+        return look(np.asarray(image)) if is_deep(image) else None
+
+
+def is_deep_file(path: Path) -> bool:
+    """Whether a file is a gray image of more than 8 bits, by its header alone; raises ImageError."""
+    with _opened(path) as image:
+        return is_deep(image)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that was not flattened is gray and of more than 8 bits: of integers or floats."""
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _decoded(path: Path, held: ExitStack) -> Image.Image:
@@ -160,9 +195,12 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def pages(path: Path) -> int:
-    """Count the pages or frames of a file, of which ``read_image`` reads the first; raises ImageError."""
-    with _opened(path) as image:
-        return max(int(getattr(image, "n_frames", 1)), 1)  # a PSD without layers says 0
+    """Count the pages or frames of a file, of which ``read_image`` reads the first; 1 where it cannot be read."""
+    try:
+        with _opened(path) as image:
+            return max(int(getattr(image, "n_frames", 1)), 1)  # a PSD without layers says 0
+    except ImageError:
+        return 1  # reading it says why
 
 
 @contextmanager
@@ -231,8 +269,11 @@ def _reason(error: Exception) -> str:
     return f"the file is truncated ({text})" if truncated else f"the image is damaged ({text})"
 
 
-def flatten(image: Image.Image) -> Image.Image:
-    """Bring a decoded image to one of the modes that ``read_image`` gives; raises ImageError."""
+def flatten(image: Image.Image, range: Range | None = None) -> Image.Image:
+    """Bring a decoded image to one of the modes and to the values that ``read_image`` gives; raises ImageError.
+
+    This alone says how pixels become 0 to 255: in a run, in ``Detector.predict`` and before an exported file.
+    """
     mode = image.mode
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
         white = Image.new("RGBA", image.size, "white")
@@ -242,25 +283,30 @@ def flatten(image: Image.Image) -> Image.Image:
         return image
     if mode == "1":
         return image.convert("L")
-    if mode.startswith("I"):
-        return _from_integers(np.asarray(image))
-    if mode == "F":
-        return _from_floats(np.asarray(image))
+    if is_deep(image):
+        return Image.fromarray(_scaled(np.asarray(image), range))
     return image.convert("RGB")  # palette, CMYK, YCbCr, LAB, HSV
 
 
-def _from_integers(values: npt.NDArray[np.integer]) -> Image.Image:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"an integer image has values from {low} to {high}: expected 0 to 65535")
-    return Image.fromarray(values.astype(np.float32) / np.float32(257))  # 65535 / 255
-
-
-def _from_floats(values: npt.NDArray[np.floating]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # false for nan, too
-        raise ImageError(f"a float image has values from {low:g} to {high:g}: expected 0 to 1")
-    return Image.fromarray(values.astype(np.float32) * np.float32(255))
+def _scaled(values: GrayValues, range: Range | None) -> npt.NDArray[np.float32]:
+    """Bring raw values to 0 to 255, as ``read_image`` says."""
+    lowest, highest = values.min().item(), values.max().item()
+    kind, top = ("an integer", 65535) if np.issubdtype(values.dtype, np.integer) else ("a float", 1)
+    said = f"{kind} image has values from {lowest:.10g} to {highest:.10g}"
+    if range is None:
+        if not (lowest >= 0 and highest <= top):  # false for nan, too
+            raise ImageError(f"{said}: expected 0 to {top}, unless the recipe has data.range")
+        whole = values.astype(np.float32)
+        return whole / np.float32(257) if top == 65535 else whole * np.float32(255)  # 257 is 65535 / 255
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise ImageError(f"{said}: expected finite numbers")
+    low, high = range
+    scaled = np.subtract(values, low, dtype=np.float64)
+    with np.errstate(over="ignore"):  # far beyond a narrow range: infinite, and clipped
+        scaled /= high - low
+    np.clip(scaled, 0, 1, out=scaled)
+    scaled *= 255
+    return scaled.astype(np.float32)
 
 
 def in_threads(look: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from adkit.data.files import images_under
 from adkit.data.formats.base import Notes
-from adkit.data.images import ImageError, image_size, in_threads, read_image, read_raw
+from adkit.data.images import ImageError, flatten, image_size, in_threads, read_raw
 from adkit.data.samples import Sample, Source
 from adkit.utils.text import counted, some
 
@@ -146,10 +146,11 @@ def check_masks(category: str, samples: Sequence[Sample], threshold: float | Non
         image counts in the image metrics alone. An image that cannot be read keeps its mask: the loader reports it.
     """
     anomalous = [sample for sample in samples if sample.label]
-    bare = [sample.id for sample in anomalous if sample.mask is None]
-    if bare and len(bare) < len(anomalous):
+    known = [sample for sample in anomalous if not sample.closed]
+    bare = [sample.id for sample in known if sample.mask is None]
+    if bare and len(bare) < len(known):
         notes.problems.append(
-            f"{category}: {len(bare):,} of {counted(len(anomalous), 'anomalous image')} "
+            f"{category}: {len(bare):,} of {counted(len(known), 'anomalous image')} "
             f"{'has' if len(bare) == 1 else 'have'} no mask: {some(bare)}; "
             "add the missing masks, or remove all masks to do without pixel metrics"
         )
@@ -286,7 +287,7 @@ def _misfit(sample: Sample, mask_size: tuple[int, int]) -> str | None:
     assert isinstance(sample.source, Path)
     size = image_size(sample.source)
     if size != mask_size:
-        image = read_image(sample.source)  # a rotation may be stated behind the pixels: decode to be sure
+        image = read_raw(sample.source)  # a rotation may be stated behind the pixels: decode to be sure
         size = (image.height, image.width)
     return None if size == mask_size else size_problem(sample, size, mask_size)
 
@@ -297,7 +298,11 @@ def _copies(sample: Sample) -> bool:
     if sample.mask.is_dir():
         return False
     mask = np.asarray(read_raw(sample.mask).convert("L"), np.float32)
-    image = np.asarray(read_image(sample.source).convert("L"), np.float32)
+    raw = read_raw(sample.source)
+    try:
+        image = np.asarray(flatten(raw).convert("L"), np.float32)
+    except ImageError:
+        return False  # of values that data.range is for, which no mask in 8 bits is a copy of
     between = (mask > NEAR) & (mask < mask.max() - NEAR)
     return mask.shape == image.shape and bool(between.mean() > 0.01) and _alike(mask[between], image[between])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,12 @@ class Sample:
     group: str | None = None
     """The key of the part that the image shows, as ``[data] group`` or the data says; None: nobody says."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether this stands for all that is in a folder, which cannot be listed: it is no image, and reading it says
+        so."""
+        return isinstance(self.source, Path) and os.path.isdir(self.source)
+
 
 @dataclass(frozen=True)
 class Category:
@@ -99,6 +106,8 @@ class Category:
     groups: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Id of each image that belongs with others → the key of its group, which no split separates: the images of one
     part, and those of equal content. Any other image is a group of its own, with its id as key."""
+    range: tuple[float, float] | None = None
+    """The raw values of gray images of more than 8 bits that become 0 and 255, as ``[data] range`` asks for."""
 
     def group_of(self, sample: Sample) -> str:
         """The key of the group that ``sample`` is in."""

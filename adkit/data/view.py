@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from adkit.data.formats.base import DataTable, MaskResize, Resize
+from adkit.data.images import Range
 
 Positions = npt.NDArray[np.floating]
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -62,18 +63,24 @@ class Axis:
 
 @dataclass(frozen=True)
 class View:
-    """The geometry that ``[data]`` asks for; inputs are square."""
+    """The geometry and the range of values that ``[data]`` asks for; inputs are square."""
 
     resize: Resize
     image_size: int
     """Side in pixels that the image is resized to."""
     crop: int
     """Side of the input in pixels."""
+    range: Range | None = None
+    """The raw values that become 0 and 255, as ``adkit.data.images.read_image`` has it."""
 
     @classmethod
-    def of(cls, table: DataTable) -> View:
-        """The view that a ``[data]`` table describes."""
-        return cls(table.resize, table.image_size, table.crop or table.image_size)
+    def of(cls, table: DataTable, range: Range | None = None) -> View:
+        """The view that a ``[data]`` table describes.
+
+        Args:
+            range: that of the category, as ``Category.range`` has it.
+        """
+        return cls(table.resize, table.image_size, table.crop or table.image_size, range)
 
     @property
     def size(self) -> tuple[int, int]:

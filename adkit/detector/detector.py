@@ -176,7 +176,7 @@ class Detector:
 
     @property
     def view(self) -> View:
-        """The geometry by which an image becomes the extractor's input, and a map goes back to the image."""
+        """How an image becomes the extractor's input, and a map goes back to the image."""
         return self._fitted.view
 
     @property
@@ -199,8 +199,10 @@ class Detector:
 
         Args:
             images: a path, a PIL image, a uint8 array of 0 to 255 or a uint16 array of 0 to 65535, (h, w) or (h, w, 1)
-                gray, (h, w, 3) RGB, (h, w, 4) RGBA or (n, h, w, c) several of these, a float tensor (3, H, W) or
-                (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of any of these kinds.
+                gray, (h, w, 3) RGB, (h, w, 4) RGBA or (n, h, w, c) several of these, a gray array of int32 or floats, a
+                float tensor (3, H, W) or (n, 3, H, W) of RGB in [0, 1] at ``image_size``, or a list of single ones of
+                any of these kinds. Gray values of more than 8 bits are read by ``view.range``, as files are, or without
+                one must lie in 0 to 65535 or, of floats, 0 to 1; a tensor is the input itself.
             batch_size: images computed on, and in memory, at a time; it moves scores by rounding alone.
             groups: the key of the part that each image shows, a text for one image; with them there is a verdict on
                 each part.

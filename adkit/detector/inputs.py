@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,23 @@ from adkit.data.images import ImageError, flatten, reading, within_memory
 from adkit.data.view import View, to_planes
 from adkit.errors import UserError
 
-ImageLike = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16] | Tensor
+ImageLike = (
+    str
+    | Path
+    | Image.Image
+    | NDArray[np.uint8]
+    | NDArray[np.uint16]
+    | NDArray[np.int32]
+    | NDArray[np.floating[Any]]
+    | Tensor
+)
 """One image, or several in an array or tensor, as ``Detector.predict`` takes them."""
+
+
+_GRAY_KINDS: Final[Mapping[np.dtype[Any], np.dtype[Any]]] = MappingProxyType(
+    {np.dtype(given): np.dtype(taken) for given, taken in (("i2", "i4"), ("i4", "i4"), ("f4", "f4"), ("f8", "f4"))}
+)
+"""Type of an array of gray values alone → the one in which Pillow takes it, as it is in files."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +79,16 @@ def _item(one: object, index: int, view: View) -> InputItem:
     name = f"image {index}"
     if isinstance(one, str | Path):
         path = Path(one)
-        return lambda: _image(lambda: reading(path), str(path), view)
+        return lambda: _image(lambda: reading(path, view.range), str(path), view)
     if isinstance(one, Tensor):
         itself = InputImage(name, _checked_tensor(one, name, view), view.size, View("squash", view.crop, view.crop))
         return lambda: itself
     if isinstance(one, np.ndarray):
         pixels = _checked_array(one, name)
-        return lambda: _image(lambda: nullcontext(flatten(Image.fromarray(pixels))), name, view)
+        return lambda: _image(lambda: nullcontext(flatten(Image.fromarray(pixels), view.range)), name, view)
     if isinstance(one, Image.Image):
         image = _decoded(one, name)
-        return lambda: _image(lambda: nullcontext(_seen(image)), name, view)
+        return lambda: _image(lambda: nullcontext(_seen(image, view)), name, view)
     raise UserError(
         f"{name}: expected a path, a PIL image, a uint8 array or a float tensor, found {type(one).__name__}"
     )
@@ -103,9 +119,9 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def _seen(image: Image.Image) -> Image.Image:
+def _seen(image: Image.Image, view: View) -> Image.Image:
     """Convert a PIL image to what ``read_image`` gives of a file."""
-    return flatten(ImageOps.exif_transpose(image))
+    return flatten(ImageOps.exif_transpose(image), view.range)
 
 
 def _unreadable(name: str, reason: str) -> UserError:
@@ -118,14 +134,15 @@ def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.ndim == 3 and shape[2] == 1:
         array = array[..., 0]
     colored = array.ndim == 3 and shape[2] in (3, 4)
-    if kind not in (np.uint8, np.uint16) or not (array.ndim == 2 or colored) or 0 in shape:
+    known = kind in (np.uint8, np.uint16) or (kind in _GRAY_KINDS and not colored)
+    if not known or not (array.ndim == 2 or colored) or 0 in shape:
         raise UserError(
-            f"{name}: expected a uint8 or uint16 array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), found "
-            f"{kind} of shape {shape}: convert it, channels last"
+            f"{name}: expected a uint8 or uint16 array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or int32 or "
+            f"floats of one of the first two, found {kind} of shape {shape}: convert it, channels last"
         )
     if colored and kind == np.uint16:  # Pillow has no such image; 65535 / 257 is 255
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return array
+    return array.astype(_GRAY_KINDS.get(kind, array.dtype), copy=False)
 
 
 def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32]:

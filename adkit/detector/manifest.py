@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from adkit.data.formats.base import Resize
+from adkit.data.formats.base import Resize, checked_range
 from adkit.errors import UserError
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
@@ -56,6 +56,13 @@ class Preprocessing(_Part):
     resize: Resize
     image_size: int = Field(ge=8, le=8192)
     crop: int = Field(ge=8, le=8192)
+    range: tuple[float, float] | None = None
+    """The raw values that become 0 and 255; None, also where an earlier adkit wrote nothing: the whole range."""
+
+    @field_validator("range")
+    @classmethod
+    def _ascends(cls, range: tuple[float, float] | None) -> tuple[float, float] | None:
+        return None if range is None else checked_range(range)
 
     @model_validator(mode="after")
     def _fits(self) -> Preprocessing:

@@ -186,9 +186,17 @@ def _statement(
 def _steps(own: FittedDetector) -> Iterator[str]:
     """How an image becomes the input, step by step, in words that suffice to do it elsewhere."""
     view = own.view
+    if view.range is None:
+        gray = "divide 16-bit gray values by 257"
+    else:
+        low, high = map(repr, view.range)
+        gray = (
+            f"bring gray values v of more than 8 bits to 0 to 255 as 255 · (v - {low}) / ({high} - {low}), clipped, "
+            "and leave those of 8 bits"
+        )
     yield (
-        "decode: apply the EXIF orientation, take the first frame, lay transparent pixels over white, divide 16-bit "
-        "gray values by 257, convert to RGB (gray counts three times)"
+        f"decode: apply the EXIF orientation, take the first frame, lay transparent pixels over white, {gray}, convert "
+        "to RGB (gray counts three times)"
     )
     size, crop, shrink = view.image_size, view.crop, "bilinear with antialiasing, as Pillow's Image.resize"
     if view.resize == "squash":

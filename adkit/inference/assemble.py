@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from adkit.data.loader import BadImages, Loader
-from adkit.data.samples import Sample
+from adkit.data.samples import Category, Sample
 from adkit.data.view import View
 from adkit.inference.device import resolve_device, resolve_precision
 from adkit.inference.levels import ScorerOfLevels, require_levels
@@ -65,7 +65,7 @@ def for_inference(extractor: Extractor, choice: Choice) -> Extractor:
 
 @dataclass(frozen=True)
 class Assembled:
-    """The components that all categories of a run share, none of which is fitted."""
+    """The components that all categories of a run share, none of which is fitted; ``of`` gives those of a category."""
 
     recipe: Recipe
     context: Context
@@ -82,6 +82,10 @@ class Assembled:
     def metric_size(self) -> int:
         """The side of the square grid on which pixel metrics are computed."""
         return self.recipe.data.metric_size or self.view.size[0]
+
+    def of(self, category: Category) -> Assembled:
+        """The same for the images of one category, which have a range of values of their own."""
+        return replace(self, view=View.of(self.recipe.data, category.range))
 
     def pipeline(self, members: Iterable[Member], fuse: Fuse = "mean") -> Pipeline:
         """Make the way from images to scores and maps of fitted members."""

@@ -73,6 +73,10 @@ class ScorerOfLevels(Scorer):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.inner.load_state_dict(state)
 
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        require_levels(self.chosen, levels)
+        self.inner.require({name: levels[name] for name in self.chosen}, images)
+
     def memory(self, levels: Mapping[str, Level], images: int) -> int | None:
         require_levels(self.chosen, levels)
         return self.inner.memory({name: levels[name] for name in self.chosen}, images)

@@ -38,6 +38,10 @@ class Source(Protocol):
         """The source of the same images that decodes them anew at every iteration."""
         ...
 
+    def of(self, parts: Assembled) -> Source:
+        """The source of images as ``parts``, those of a category, see them."""
+        ...
+
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
@@ -70,6 +74,9 @@ class ImageSource:
     @property
     def images(self) -> ImageSource:
         return self
+
+    def of(self, parts: Assembled) -> ImageSource:
+        return ImageSource(parts, self.bad, self._total)
 
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
@@ -134,6 +141,9 @@ class StoredSource:
         self.store = store
         self._parts = parts
         self._tails: WeakKeyDictionary[Embedding, Tail | None] = WeakKeyDictionary()
+
+    def of(self, parts: Assembled) -> StoredSource:
+        return self  # what categories share, they see alike
 
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool

@@ -160,6 +160,10 @@ class GuardedScorer(_Guard, Scorer):
         with blaming(self.who, "load_state_dict"):
             self.inner.load_state_dict({name: tensor.to(self.device) for name, tensor in state.items()})
 
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        with blaming(self.who, "require"):
+            self._member("require")(levels, images)
+
     def memory(self, levels: Mapping[str, Level], images: int) -> int | None:
         with blaming(self.who, "memory"):
             found = self._member("memory")(levels, images)

@@ -52,6 +52,17 @@ class Scorer(Contract[P]):
                 own; the sentence names it.
         """
 
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        """Refuse what ``fit`` would refuse of so many images with these levels; it is asked before anything is trained.
+
+        Args:
+            levels: the levels that ``fit`` will see.
+            images: the most images that it will see: some may turn out to be unreadable.
+
+        Raises:
+            adkit.errors.UserError: the parameters take more images, or other levels.
+        """
+
     def memory(self, levels: Mapping[str, Level], images: int) -> int | None:
         """The bytes that the scorer holds once it is fitted on ``images`` images with these levels; None: not known."""
         return None

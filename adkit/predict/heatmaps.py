@@ -184,7 +184,7 @@ class Heatmaps:
             UserError: the folder cannot be written.
         """
         try:
-            with reading(image) as read:
+            with reading(image, self._view.range) as read:
                 if (read.height, read.width) != size:
                     return f"the image changed from {size[1]} × {size[0]} to {read.width} × {read.height} pixels"
                 drawn = overlay(read, values, self._view, self._threshold, regions)

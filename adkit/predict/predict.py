@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from adkit.data.files import VIDEOS, images_under, is_image
+from adkit.data.beside import beside_of
+from adkit.data.file_types import is_paged
+from adkit.data.files import VIDEOS, images_and_closed, is_image
 from adkit.data.groups import keys_by
-from adkit.data.images import frames_of
+from adkit.data.images import frames_of, pages
 from adkit.detector.detector import Detector
 from adkit.errors import UserError
 from adkit.predict.heatmaps import Heatmaps
@@ -34,25 +36,30 @@ SHARE = 0.2
 """The share of the time that looking at folders may take; where it is slow, looks are rarer."""
 
 
-def find_images(paths: Iterable[str], lines: Iterable[str], without: Path | None = None) -> Iterator[Path]:
+def find_images(
+    paths: Iterable[str], lines: Iterable[str], without: Path | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[Path]:
     """The images that ``paths`` name, in their order, and what cannot be looked at, for reading it says why.
+
+    Of what lies in a folder, masks beside their images are left out, as in a run.
 
     Args:
         paths: files, folders with images below them, globs, and ``-`` for the files and folders named on ``lines``.
         lines: one path per line, such as those of standard input.
         without: a folder whose files are left out unless they are named.
+        say: called with a sentence on the masks in a folder.
 
     Raises:
         UserError: a path does not exist or is a video's, or a folder or glob has no image.
     """
 
     def below(folder: Path) -> list[Path]:
-        closed: list[Path] = []
-
-        def note(error: OSError) -> None:
-            closed.append(Path(os.fsdecode(error.filename)))
-
-        return images_under(folder, closed=note, without=without) + sorted(closed)
+        found = images_and_closed(folder, without=without)
+        beside = beside_of(found)
+        if say is not None:
+            for text in beside.warnings("left out, unless they are named"):
+                say(f"{folder}: {text}")
+        return [path for path in found if path not in beside.images_of]
 
     def matching(text: str) -> Iterator[Path]:
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
@@ -133,14 +140,40 @@ def heatmaps_of(detector: Detector, name: str, output: str | None, paths: Sequen
     return Heatmaps(Path(output), base, detector.view, detector.pixel_threshold)
 
 
-def predict(detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None = None) -> Iterator[Row]:
+class PageWatch:
+    """Tells of the first image whose file has several pages or frames, of which the first alone is read."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told = False
+
+    def see(self, paths: Iterable[Path]) -> None:
+        """Look at the headers of images of types that have pages; once one was told, at none."""
+        for path in paths:
+            if not self._told and is_paged(path) and (count := pages(path)) > 1:
+                self._told = True
+                self._say(
+                    f"{path}: it has {count:,} pages or frames, of which the first alone is scored, as of every such "
+                    "file: save each that shows a part as a file of its own"
+                )
+
+
+def predict(
+    detector: Detector, paths: Iterable[Path], heatmaps: Heatmaps | None = None, page_watch: PageWatch | None = None
+) -> Iterator[Row]:
     """One row per image, in order; an image that cannot be read does not stop the others."""
     for batch in _batches(paths):
+        if page_watch is not None:
+            page_watch.see(batch)
         yield from _rows(detector, batch, heatmaps)
 
 
 def watch(
-    detector: Detector, watcher: Watcher, stop: Callable[[], bool], heatmaps: Heatmaps | None = None
+    detector: Detector,
+    watcher: Watcher,
+    stop: Callable[[], bool],
+    heatmaps: Heatmaps | None = None,
+    page_watch: PageWatch | None = None,
 ) -> Iterator[Row]:
     """Rows of the images that arrive, until ``stop`` returns True; a batch that was begun is finished."""
     while not stop():
@@ -148,7 +181,10 @@ def watch(
         arrivals = watcher.look()
         pause = max(INTERVAL, (time.monotonic() - begun) / SHARE)
         for batch in _batches(arrivals):
-            rows = _rows(detector, [arrival.path for arrival in batch], heatmaps)
+            paths = [arrival.path for arrival in batch]
+            if page_watch is not None:
+                page_watch.see(paths)
+            rows = _rows(detector, paths, heatmaps)
             for arrival, row in zip(batch, rows, strict=True):
                 if watcher.settle(arrival, readable=row.score is not None):
                     yield row

@@ -55,7 +55,7 @@ BACKBONE: Final = "backbone"
 AS_DATA: Final = "these images are resized as those of [data] are"
 WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
     dict.fromkeys(("resize", "image_size", "crop", "metric_size", "mask_resize", "batch_size"), AS_DATA)
-    | {"calibration": "none of these images are kept back"}
+    | {"range": "these images are read as those of [data] are", "calibration": "none of these images are kept back"}
 )
 """Key that ``[auxiliary]`` shares with ``[data]`` and cannot use → why."""
 
@@ -205,6 +205,14 @@ class _Reader:
         self.needs_adapter(common)
         if run is not None and threshold is not None and run.folds > 1 and threshold.method == "cross":
             self.problem(("run", "folds"), 'expected 1 with threshold.method = "cross", which has folds of its own')
+        if run is not None and data is not None and threshold is not None and data.range == "auto":
+            several = "threshold.method" if threshold.method == "cross" else "run.folds" if run.folds > 1 else None
+            if several is not None:
+                self.problem(
+                    ("data", "range"),
+                    f'expected [low, high] with {several}, by which every normal image is held out once, found "auto": '
+                    "adkit check without it tells a range",
+                )
         if self.problems:
             raise UserError(dict.fromkeys(problem.text for problem in sorted(self.problems)))
         # Without a problem, none of them is None; mypy cannot know it.

@@ -144,6 +144,8 @@ class CategoryReport(_Part):
     fold_members: dict[str, float | None] | None = None
     """The metrics of the saved detector, where ``run.fold_members`` gives it the members of all folds."""
     images: ImageCounts
+    range: tuple[float, float] | None = None
+    """The raw values of gray images of more than 8 bits that became 0 and 255; None without ``data.range``."""
     synthetic_auroc: float | None = None
     """The mean over kinds of the image AUROC of drawn defects against the held-out normal images they are drawn on;
     None without held-out images. No test image takes part, so recipes may be chosen by it."""

@@ -178,6 +178,7 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         folds=metrics if len(trials) > 1 else [],
         fold_members=kept.metrics if kept not in trials else None,
         images=_counts(category, kept, tested, place),
+        range=category.range,
         synthetic_auroc=fmean(synthetic.values()) if synthetic else None,
         synthetic=synthetic,
         threshold=threshold_report(category, kept, tested, place, pixel=False),

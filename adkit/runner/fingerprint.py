@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from pydantic import RootModel
@@ -23,6 +24,15 @@ from adkit.utils.escapes import printable
 from adkit.utils.text import some
 
 SCHEMA: Final = "adkit.fingerprint/4"
+SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "recipe.": "the recipe",
+        "versions.": "versions",
+        "machine.": "the machine",
+        "ranges.": "the range of raw values",
+    }
+)
+"""The beginning of keys whose values are said where they differ → what they are of."""
 
 
 class Fingerprint(RootModel[dict[str, Any]]):
@@ -32,7 +42,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
     (digest of the source of a package or module that brings a component), ``machine.device``,
     ``files.data/x.png`` (bytes and time of the last change in nanoseconds of an image, mask or array; null: there
     is no file), ``weights.0`` (digest of an extractor's tensors) and ``splits.tile`` (digest of which image of a
-    category is in which split, with which label, mask and group).
+    category is in which split, with which label, mask and group) and, with ``data.range``, ``ranges.tile``.
     """
 
     @classmethod
@@ -55,6 +65,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
             "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
             "weights": {str(number): _weights(embedding) for number, embedding in enumerate(parts.embeddings)},
             "splits": {name: _digest(of_one) for name, of_one in splits.items()},
+            "ranges": {one.name: list(one.range) for one in dataset.categories if one.range is not None},
         }
         return cls(dict(_flat(tables)))
 
@@ -71,7 +82,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
             return [(name, before, after) for name, (before, after) in own.items() if before != after]
 
         found: list[str] = []
-        for part, subject in (("recipe.", "the recipe"), ("versions.", "versions"), ("machine.", "the machine")):
+        for part, subject in SUBJECTS.items():
             shown = [f"{name} was {_said(before)} and is {_said(after)}" for name, before, after in changed(part)]
             found += [f"{subject} changed: {some(shown, 3)}"] * bool(shown)
         if rewritten := [name for name, *_ in changed("code.")]:

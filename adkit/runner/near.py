@@ -77,7 +77,7 @@ class NearCopyWatch:
         samples = {sample.id: sample for sample in self._category.normal}
         pairs = [(samples[pair.held_out], samples[pair.training]) for one in found.values() for pair in one.pairs]
         warnings = [near_copies_warning(self._category.name, side, one, self.sheet) for side, one in found.items()]
-        return NearCopyReport(warnings, contact_sheet(pairs))
+        return NearCopyReport(warnings, contact_sheet(pairs, self._category.range))
 
 
 class WatchedStream:

@@ -102,7 +102,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     for text in dataset.warnings:
         warn(text)
     with display.stage("weights", recipe.run.name):
-        parts = assemble(recipe, auxiliary_images(recipe, whole, warn))
+        auxiliary, whole = auxiliary_images(recipe, whole, warn)
+        parts = assemble(recipe, auxiliary)
         require_trainable(parts, dataset.categories)
         require_groups(recipe, dataset.categories)
         if (pointless := unlocalized(parts)) is not None:
@@ -145,7 +146,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         warn(f"{counted(len(unreadable), 'image')} could not be read and {left_out}: {named}")
     _write_scores(ledger.run / "scores.csv", records)
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
-    report.passed_over.update(dataset.passed_over)
+    report.passed_over.update(whole.passed_over)
     report.write(ledger.run / "report.json")
     return report
 
@@ -203,7 +204,8 @@ def _run_categories(
             shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left of it
             with _remarks() as remarks:
                 watch = _watch(category, parts, folder, len(dataset.categories) == 1)
-                place = Workspace(source, parts, display, ledger.workspace(number), watch)
+                own = parts.of(category)
+                place = Workspace(source.of(own), own, display, ledger.workspace(number), watch)
                 result, fitted = run_category(category, place)
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
@@ -262,6 +264,7 @@ def _sources(
     display: Display,
 ) -> Iterator[Source]:
     """Open the source of features: classes of the same images share one extraction."""
+    parts = parts.of(dataset.categories[0])  # of several that share a store, each has its range
     own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images)
     for record in finished:
         for image, reason in record.unreadable.items():

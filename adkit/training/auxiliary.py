@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from adkit.recipe.reader import Recipe
 from adkit.utils.text import counted, some
 
 
-def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> list[Sample]:
+def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], None]) -> tuple[list[Sample], Dataset]:
     """Find the training images of every category of ``[auxiliary]``, each once; none without that table.
 
     An image that is among those of ``[data]``, too, or cannot be read is left out. All are decoded for that: which ones
@@ -23,14 +24,18 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
     Args:
         warn: called with a sentence on the images that are left out.
 
+    Returns:
+        These images; and ``dataset``, which counts what was passed over among them, too.
+
     Raises:
         UserError: something is wrong with the table or its data.
     """
     table = recipe.auxiliary
     if table is None:
-        return []
+        return [], dataset
     with recipe.document.locating("auxiliary", type(table).model_fields):
-        found = open_dataset(table, recipe.run.seed)
+        range = dataset.categories[0].range  # whichever it is: with one, all values can be read
+        found = open_dataset(table, recipe.run.seed, seen_by=range)
         # Under ids of their own, because the same one may occur in the data.
         samples = [
             replace(sample, id=f"[auxiliary]/{sample.id}")
@@ -41,7 +46,7 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
         own = {sample.id: sample for category in dataset.categories for sample in category.samples}
         samples, pairs = foreign_images(samples, own.values())
         bad = BadImages(table.max_bad_share)
-        for _ in Loader(samples, View.of(recipe.data), recipe.data.batch_size, bad):
+        for _ in Loader(samples, View.of(recipe.data, range), recipe.data.batch_size, bad):
             pass
         bad.check(len(samples))
     warnings = [*found.warnings, *([foreign_warning(pairs)] if pairs else [])]
@@ -51,4 +56,5 @@ def auxiliary_images(recipe: Recipe, dataset: Dataset, warn: Callable[[str], Non
         warnings.append(f"{images} left out: {named}")
     for text in warnings:
         warn(text)
-    return [sample for sample in samples if sample.id not in bad]
+    passed_over = Counter(dataset.passed_over) + Counter(found.passed_over)
+    return [sample for sample in samples if sample.id not in bad], replace(dataset, passed_over=dict(passed_over))

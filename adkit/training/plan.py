@@ -143,6 +143,20 @@ def require_trainable(parts: Assembled, categories: Sequence[Category]) -> None:
     Raises:
         UserError: keys do not go together, or a category has too few images for what they ask.
     """
+    _require_adaptable(parts, categories)
+    scorer, fewest = parts.new_scorer(), min(_most_fitted_on(category, parts) for category in categories)
+    for levels in read_levels(parts):
+        scorer.require(levels, fewest)
+
+
+def _most_fitted_on(category: Category, parts: Assembled) -> int:
+    """The most images that each scorer of a category is fitted on: with folds, all but the largest fold."""
+    run, folds = parts.recipe.run, parts.recipe.threshold.parts or parts.recipe.run.folds
+    images = len(category.normal if run.fold_test else category.train)
+    return images - math.ceil(images / folds) if folds > 1 else images
+
+
+def _require_adaptable(parts: Assembled, categories: Sequence[Category]) -> None:
     adapter = new_adapter(parts)
     if adapter is None:
         return

@@ -100,7 +100,8 @@ class Gaussian(Scorer[GaussianParams]):
     def fit(self, stream: Stream) -> None:
         self._fitted = {}
         levels, device = stream.levels, self.context.device
-        self._check(levels, stream.count)
+        self._check_components(levels)
+        self._check_memory(levels, stream.count)
         groups = {name: _groups(level, self.params.covariance) for name, level in levels.items()}
         means = self._location_means(stream)
         moments = {name: Moments(groups[name], level.channels, device) for name, level in levels.items()}
@@ -149,7 +150,10 @@ class Gaussian(Scorer[GaussianParams]):
             held += 8 * prod(level.grid) * level.channels * (covariance == "tied")
         return held + Moments.working_memory(max(level.channels for level in levels.values()))
 
-    def _check(self, levels: Mapping[str, Level], images: int) -> None:
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        self._check_components(levels)
+
+    def _check_components(self, levels: Mapping[str, Level]) -> None:
         components = self.params.components
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
@@ -157,6 +161,8 @@ class Gaussian(Scorer[GaussianParams]):
                     f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
                     f"found {components}: keep fewer, or write a share of variance such as 0.99"
                 )
+
+    def _check_memory(self, levels: Mapping[str, Level], images: int) -> None:
         advice = "keep fewer features.channels, or name levels with smaller grids or fewer channels"
         if self.params.covariance == "local":
             advice = f'set scorer.covariance = "tied" ({self._memory(levels, "tied") / 1e9:.1f} GB), {advice}'

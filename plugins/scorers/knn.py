@@ -151,6 +151,10 @@ class Knn(Scorer[KnnParams]):
         recordable._banks = {n: RecordableBank(b.rows, self.params.metric) for n, b in self._banks.items()}
         return recordable
 
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        for name, count in self._counts(levels, images).items():
+            self._require_rows(name, count)
+
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         counts = self._counts(levels, images)
         return sum(4 * counts[name] * level.channels for name, level in levels.items())
@@ -192,16 +196,20 @@ class Knn(Scorer[KnnParams]):
             for name, level in levels.items()
         }
 
-    def _condensed(self, name: str, rows: Tensor) -> Tensor:
-        if len(rows) < self.params.k:
+    def _require_rows(self, name: str, count: int) -> None:
+        if count < self.params.k:
             raise UserError(
-                f"scorer.k: expected at most {len(rows)}, the number of normal features of level {name}, found "
+                f"scorer.k: expected at most {count}, the number of normal features of level {name}, found "
                 f"{self.params.k}: lower k or give more normal images"
             )
+
+    def _condensed(self, name: str, rows: Tensor) -> Tensor:
+        self._require_rows(name, len(rows))
         if self.params.coreset < 1:
             count = max(round(self.params.coreset * len(rows)), self.params.k)
             draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
-            return rows[greedy_k_center(rows, count, int(draw * len(rows)))]
+            kept = greedy_k_center(rows, count, int(draw * len(rows)))
+            return rows[kept] if len(kept) >= self.params.k else rows  # nearly all are copies
         if not 0 < self.params.centroids < len(rows):
             return rows  # as few features as centroids are their own centroids
         seed = self.context.seed_for("knn", "centroids", name)

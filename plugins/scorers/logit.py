@@ -39,13 +39,10 @@ class Logit(Scorer[LogitParams]):
 
     def fit(self, stream: Stream) -> None:
         levels = stream.levels
-        single = [name for name, level in levels.items() if level.channels == 1]
-        if not single:
-            raise UserError(
-                f"scorer.use: logit reads levels of one channel, and there are none among {', '.join(levels)}: use it "
-                "with an adapter that adds one, such as fcdd, or use another scorer"
-            )
-        self._grids = {name: torch.tensor(levels[name].grid).float() for name in single}
+        self._grids = {name: torch.tensor(levels[name].grid).float() for name in _single(levels)}
+
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        _single(levels)
 
     def score(self, features: Features) -> Scores:
         if not self._grids:
@@ -65,6 +62,17 @@ class Logit(Scorer[LogitParams]):
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         return 0
+
+
+def _single(levels: Mapping[str, Level]) -> list[str]:
+    """The levels of one channel; raises UserError where there is none."""
+    single = [name for name, level in levels.items() if level.channels == 1]
+    if not single:
+        raise UserError(
+            f"scorer.use: logit reads levels of one channel, and there are none among {', '.join(levels)}: use it "
+            "with an adapter that adds one, such as fcdd, or use another scorer"
+        )
+    return single
 
 
 @hookimpl

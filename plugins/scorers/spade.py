@@ -192,6 +192,11 @@ class Spade(Scorer[SpadeParams]):
         """The number of images whose locations are kept, or moved to become centroids."""
         return min(self.params.centroids or images, images)
 
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        _check_levels(levels)
+        described = self._transform(levels).levels
+        self._check_counts(images, {name: level.grid for name, level in described.items() if level.spatial})
+
     def _check_counts(self, images: int, grids: Mapping[str, Sequence[int]]) -> None:
         if images < self.params.k:
             raise UserError(

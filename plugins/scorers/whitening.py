@@ -75,7 +75,8 @@ class PcaWhitening(Scorer[WhiteningParams]):
     def fit(self, stream: Stream) -> None:
         self._fitted, self._banks = {}, {}
         levels, device = stream.levels, self.context.device
-        self._check(levels, stream.count)
+        self._check_components(levels)
+        self._check_memory(levels, stream.count)
         moments = {name: Moments(1, level.channels, device) for name, level in levels.items()}
         for features in stream:
             for name, values in features.items():
@@ -142,14 +143,22 @@ class PcaWhitening(Scorer[WhiteningParams]):
             for name, values in features.items():
                 rows[name].add(self._fitted[name].whitened(values).flatten(0, 2))
         for name, found in rows.items():
-            if len(found.items) < self.params.k:
-                raise UserError(
-                    f"scorer.k: expected at most {len(found.items)}, the number of normal features of level {name}, "
-                    f"found {self.params.k}: lower k or give more normal images"
-                )
+            self._require_rows(name, len(found.items))
         return {name: found.items for name, found in rows.items()}
 
-    def _check(self, levels: Mapping[str, Level], images: int) -> None:
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
+        self._check_components(levels)
+        for name, level in levels.items():
+            self._require_rows(name, images * prod(level.grid))
+
+    def _require_rows(self, name: str, count: int) -> None:
+        if count < self.params.k:
+            raise UserError(
+                f"scorer.k: expected at most {count}, the number of normal features of level {name}, found "
+                f"{self.params.k}: lower k or give more normal images"
+            )
+
+    def _check_components(self, levels: Mapping[str, Level]) -> None:
         components = self.params.components
         for name, level in levels.items():
             if isinstance(components, int) and components > level.channels:
@@ -157,6 +166,8 @@ class PcaWhitening(Scorer[WhiteningParams]):
                     f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
                     f"found {components}: keep fewer, or write a share of variance such as 0.99"
                 )
+
+    def _check_memory(self, levels: Mapping[str, Level], images: int) -> None:
         check_memory(
             self.memory(levels, images),
             float64_device(self.context.device),

@@ -10,6 +10,7 @@ from PIL import Image
 
 import adkit
 from adkit.data.contents import contents_warning
+from adkit.data.images import Range
 from adkit.data.samples import Sample
 
 RANDOM = np.random.default_rng(0)
@@ -19,13 +20,13 @@ def noise(low: int, high: int, kind: type = np.uint8) -> Image.Image:
     return Image.fromarray(RANDOM.integers(low, high, (8, 8)).astype(kind))
 
 
-def told(folder: Path, *images: Image.Image) -> str | None:
+def told(folder: Path, *images: Image.Image, range: Range | None = None) -> str | None:
     """What is said of these images, by the name tile."""
     samples = []
     for number, image in enumerate(images):
         image.save(folder / f"{number}.png")
         samples.append(Sample(f"{number}.png", folder / f"{number}.png", 0, "good"))
-    return contents_warning("tile", samples)
+    return contents_warning("tile", samples, range)
 
 
 def test_images_that_differ_need_no_word(tmp_path: Path) -> None:
@@ -64,7 +65,31 @@ def test_a_narrow_range_of_16_bits_is_told(tmp_path: Path) -> None:
     deep.putpixel((1, 0), 1200)
     assert told(tmp_path, deep, noise(800, 1200, np.uint16)) == (
         "tile: the 2 normal images that were looked at have values from 3.11 to 4.67 of 255, 0.6% of the range, in "
-        "which little is to be seen: stretch them before, all in the same way"
+        'which little is to be seen: set data.range = "auto"'
+    )
+
+
+def test_a_range_that_is_too_wide_is_to_be_narrowed(tmp_path: Path) -> None:
+    values = np.array([[800, 1200]], np.uint16)
+    text = told(tmp_path, Image.fromarray(values), Image.fromarray(values.T), range=(0, 40_000))
+    assert text is not None and text.endswith("little is to be seen: narrow data.range, which is 0 to 40000")
+
+
+def test_a_range_that_fits_needs_no_word(tmp_path: Path) -> None:
+    values = np.array([[800, 1200]], np.uint16)
+    assert told(tmp_path, Image.fromarray(values), Image.fromarray(values.T), range=(800, 1200)) is None
+
+
+def test_a_narrow_range_of_8_bits_is_to_be_stretched(tmp_path: Path) -> None:
+    text = told(tmp_path, *(Image.fromarray(np.array([[20, value]], np.uint8)) for value in (21, 22)))
+    assert text is not None and text.endswith("little is to be seen: stretch them before, all in the same way")
+
+
+def test_a_range_beside_all_values_leaves_one_color(tmp_path: Path) -> None:
+    values = np.array([[800, 1200]], np.uint16)
+    assert told(tmp_path, Image.fromarray(values), range=(0, 100)) == (
+        "tile: the 1 normal image that was looked at is of one color (255 of 255): nothing is to be learned from them; "
+        "look at how they were written"
     )
 
 

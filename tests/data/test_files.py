@@ -18,7 +18,7 @@ from adkit.data.loader import BadImages, Loader
 from adkit.data.view import View
 from adkit.errors import UserError
 from tests.data.closed import as_nobody
-from tests.data.image_files import mvtec, save
+from tests.data.image_files import mvtec, save, square
 
 posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions and names of bytes are POSIX's")
 
@@ -44,12 +44,63 @@ def test_folder_that_cannot_be_read(here: Path, closed: str) -> None:
 
 @posix
 @pytest.mark.parametrize(
-    "closed", ["root/tile", "root/tile/test", "root/tile/test/crack", "root/tile/ground_truth/crack"]
+    "closed", ["root/tile", "root/tile/train/good", "root/tile/test", "root/tile/ground_truth/crack"]
 )
 def test_category_that_cannot_be_read(here: Path, closed: str) -> None:
     mvtec(here / "root")
     (here / closed).chmod(0o300)
     assert refusal(MvtecTable(root="root")) == sentence(closed)
+
+
+def closed_ids(here: Path, closed: str, table: DataTable) -> list[tuple[str, int, str]]:
+    """The id, label and kind of what stands for a folder that is closed among the test images."""
+    (here / closed).chmod(0o300)
+    with as_nobody():
+        (category,) = open_dataset(table, 0).categories
+        found = [(one.id, one.label, one.kind) for one in category.test if one.closed]
+        bad = BadImages(1)
+        assert list(Loader([one for one in category.test if one.closed], View("squash", 8, 8), 1, bad)) == []
+        assert list(bad.reasons.values()) == ["the folder cannot be read: Permission denied"]
+        assert not any(one.closed for one in (*category.train, *category.calibration))
+    return found
+
+
+@posix
+@pytest.mark.parametrize("below", ["", "/deep"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_closed_folder_of_test_images_is_one_that_cannot_be_read(here: Path, below: str, masked: bool) -> None:
+    category = mvtec(here / "root")
+    save(category / "test/crack/deep/9.png", 5)
+    if masked:
+        save(category / "ground_truth/crack/deep/9_mask.png", square((8, 8), 0, 0, 2))
+    closed = f"tile/test/crack{below}"
+    assert closed_ids(here, f"root/{closed}", MvtecTable(root="root")) == [(closed, 1, "crack")]
+
+
+@posix
+@pytest.mark.parametrize(("closed", "label"), [("bad", 1), ("bad/deep", 1), ("fine", 0)])
+def test_a_closed_folder_of_the_format_folder(here: Path, closed: str, label: int) -> None:
+    for number, name in enumerate(("good/0.png", "good/1.png", "bad/0.png", "bad/deep/1.png", "fine/0.png")):
+        save(here / "data" / name, 10 + number)
+    table = FolderTable(root="data", anomalous="bad", test_normal="fine")
+    ((id, found, _),) = closed_ids(here, f"data/{closed}", table)
+    assert (id, found) == (closed, label)
+
+
+@posix
+def test_a_closed_class_of_the_test(here: Path) -> None:
+    for number, name in enumerate(("train/cat/0.png", "train/cat/1.png", "test/cat/0.png", "test/dog/0.png")):
+        save(here / "data" / name, 10 + number)
+    table = ClassesTable(root="data", normal="cat")
+    assert closed_ids(here, "data/test/dog", table) == [("test/dog", 1, "dog")]
+
+
+@posix
+def test_a_closed_folder_is_of_no_group(here: Path) -> None:
+    for name in ("good/t0_0.png", "good/t1_0.png", "bad/t2_0.png", "bad/deep/t3_0.png"):
+        save(here / "data" / name, 10 + int(name[-7]))
+    table = FolderTable(root="data", anomalous="bad", group=r"(t\d)_", test_share=0)
+    assert closed_ids(here, "data/bad/deep", table) == [("bad/deep", 1, "bad")]
 
 
 @posix

@@ -104,12 +104,42 @@ def test_float_of_zero_to_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("worst", [-0.1, 1.5, 255.0, np.nan])
 def test_float_outside_its_range(tmp_path: Path, worst: float) -> None:
     Image.fromarray(np.array([[0.0, worst]], np.float32)).save(tmp_path / "a.tif")
-    assert reason(tmp_path / "a.tif").endswith(": expected 0 to 1")
+    assert reason(tmp_path / "a.tif").endswith(": expected 0 to 1, unless the recipe has data.range")
 
 
 def test_integers_outside_their_range(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "a.tif")
-    assert reason(tmp_path / "a.tif") == "an integer image has values from 0 to 70000: expected 0 to 65535"
+    assert reason(tmp_path / "a.tif") == (
+        "an integer image has values from 0 to 70000: expected 0 to 65535, unless the recipe has data.range"
+    )
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_values_of_a_range_become_0_to_255_and_those_beyond_are_clipped(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.array([[0, 800, 900, 1000, 1200, 60_000]], kind)).save(tmp_path / "a.tif")
+    image = read_image(tmp_path / "a.tif", (800, 1200))
+    assert (image.mode, np.asarray(image).tolist()) == ("F", [[0, 0, 63.75, 127.5, 255, 255]])
+
+
+def test_a_range_takes_what_is_outside_the_whole_one(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[-3, 1, 5]], np.float32)).save(tmp_path / "a.tif")
+    Image.fromarray(np.array([[-300_000, 100_000, 500_000]], np.int32)).save(tmp_path / "b.tif")
+    assert np.asarray(read_image(tmp_path / "a.tif", (-3, 5))).tolist() == [[0, 127.5, 255]]
+    assert np.asarray(read_image(tmp_path / "b.tif", (-300_000, 500_000))).tolist() == [[0, 127.5, 255]]
+
+
+def test_a_range_leaves_8_bits_and_colors_alone(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.array([[0, 100, 255]], np.uint8))
+    save(tmp_path / "b.png", np.full((1, 1, 3), 7, np.uint8))
+    assert np.asarray(read_image(tmp_path / "a.png", (50, 60))).tolist() == [[0, 100, 255]]
+    assert np.asarray(read_image(tmp_path / "b.png", (50, 60))).tolist() == [[[7, 7, 7]]]
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_with_a_range_too(tmp_path: Path, worst: float) -> None:
+    Image.fromarray(np.array([[0, worst]], np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a float image has values from .* to .*: expected finite numbers"):
+        read_image(tmp_path / "a.tif", (0, 5))
 
 
 def turned(path: Path, orientation: int) -> Path:

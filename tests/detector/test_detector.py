@@ -157,7 +157,7 @@ def test_an_unreadable_image_is_named(detector, image, tmp_path):
         ([None], "found NoneType"),
         (np.zeros((8, 8, 3)), "found float64 of shape"),
         (np.zeros((8, 8, 2), np.uint8), r"found uint8 of shape \(8, 8, 2\)"),
-        (np.zeros((8, 8), np.int32), r"found int32 of shape \(8, 8\): convert it, channels last"),
+        (np.zeros((8, 8), np.int64), r"found int64 of shape \(8, 8\): convert it, channels last"),
         (np.zeros((0, 8), np.uint8), r"found uint8 of shape \(0, 8\)"),
         (torch.zeros(3, 32, 32), r"expected a float tensor of shape \(3, 64, 64\), found torch.float32 of shape"),
         (torch.zeros(3, 64, 64, dtype=torch.uint8), "found torch.uint8"),

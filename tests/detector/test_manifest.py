@@ -167,6 +167,8 @@ SIDES = GOLDEN["preprocessing"]
         (("calibration_groups", 3, 0), ("calibration_groups", 3, -1)),
         (("members", 0, "scale", FLOAT32_MAX), ("members", 0, "scale", 3.41e38)),
         (("preprocessing", SIDES | {"image_size": 8192}), ("preprocessing", SIDES | {"image_size": 8193})),
+        (("preprocessing", SIDES | {"range": [-1, 0.5]}), ("preprocessing", SIDES | {"range": [0.5, 0.5]})),
+        (("preprocessing", SIDES | {"range": None}), ("preprocessing", SIDES | {"range": [0, 1, 2]})),
         (("preprocessing", SIDES | {"crop": 8}), ("preprocessing", SIDES | {"crop": 7})),
         (("extractors", 1, "kept_channels", {"a": [0]}), ("extractors", 1, "kept_channels", {"a": [-1]})),
         (("scorer_levels", ["quarters"]), ("scorer_levels", [])),

@@ -130,7 +130,7 @@ def test_the_manifest_states_what_was_run(small_run):
     assert values["schema"] == "adkit.detector/5", "adkit/detector/manifest.py: SCHEMA changes with the files' meaning"
     assert values["scorer"]["name"] == "knn"
     assert values["scorer"]["params"]["k"] == 1
-    assert values["preprocessing"] == {"resize": "squash", "image_size": 64, "crop": 64}
+    assert values["preprocessing"] == {"resize": "squash", "image_size": 64, "crop": 64, "range": None}
     assert values["extractors"][0]["levels"]["layer1"]["grid"] == [16, 16]
     assert [str(np.float32(score)) for score in values["calibration"]] == [
         row["score"] for row in rows(saved, "calibration")

@@ -5,12 +5,14 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import adkit
 from adkit import Detector
 from adkit.data.images import ImageError, read_image
 from adkit.data.loader import BadImages, Loader
@@ -21,8 +23,17 @@ from adkit.predict.watch import Watcher
 from tests.cli.commands import adkit as adkit_command
 from tests.data.closed import as_nobody
 from tests.data.image_files import save
+from tests.recipe.small import write_small
 
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX's")
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that other users may pass to by its whole path, as they may not below pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def rows_of(done):
@@ -88,6 +99,24 @@ def test_a_subfolder_that_cannot_be_read_is_a_row(small_run, here):
         "fix it or leave it out"
     )
     assert "found that the file cannot be read: Permission denied" in rows[2].error
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are POSIX's")
+def test_a_closed_folder_of_test_images_costs_a_run_nothing_else(small_run, open_folder):
+    """After ``small_run``, nothing is left to import, from where other users may not."""
+    recipe = write_small(open_folder)
+    recipe["data"]["max_bad_share"] = 0.1  # of 15
+    save(open_folder / "data/stripes/test/square/shut/a.png", size=(48, 48))
+    (open_folder / "data/stripes/test/square/shut").chmod(0o300)
+    (open_folder / "runs").mkdir()
+    (open_folder / "runs").chmod(0o777)
+    with as_nobody():
+        report = adkit.run(recipe)
+    reason = "the folder cannot be read: Permission denied"
+    assert [(one.image, one.reason) for one in report.unreadable] == [("stripes/test/square/shut", reason)]
+    counts = report.categories["stripes"].images
+    assert (counts.test_anomalous, counts.unreadable) == (3, 1)
+    assert "1 image could not be read and was left out: stripes/test/square/shut" in report.warnings
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are POSIX's")

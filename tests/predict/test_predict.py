@@ -14,10 +14,12 @@ import adkit
 from adkit import Detector, UserError
 from adkit.cli.main import main
 from adkit.detector.regions import Region
-from adkit.predict.predict import find_images, heatmaps_of
+from adkit.predict.predict import PageWatch, find_images, heatmaps_of, watch
 from adkit.predict.rows import Row, writing
+from adkit.predict.watch import Watcher
 from tests.cli.commands import BOTH
 from tests.cli.commands import adkit as adkit_command
+from tests.data.image_files import save, square
 from tests.recipe.small import write_small
 from tests.runner.score_rows import scores
 
@@ -90,6 +92,54 @@ def test_find_images_in_folders_files_globs_and_lines(tmp_path):
     paths = [str(tmp_path / "a"), str(tmp_path / "3.bmp"), str(tmp_path / "**" / "*.jpg"), "-"]
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(paths, [f"{tmp_path / 'x.png'}\n"])]
     assert found == ["a/1.png", "a/b/2.jpg", "3.bmp", "a/b/2.jpg", "x.png"]
+
+
+def with_masks(folder):
+    """Three images of noise, of which two have a mask beside them."""
+    random = np.random.default_rng(0)
+    for name in "abc":
+        save(folder / f"{name}.png", random.integers(1, 250, (48, 40), np.uint8))
+    for name in "ab":
+        save(folder / f"{name}_mask.png", square((48, 40), 3, 3, 9))
+    return folder
+
+
+def test_masks_beside_the_images_of_a_folder_are_left_out_and_told(fitted, tmp_path):
+    folder = with_masks(tmp_path / "in")
+    done, rows = predicted(fitted, folder)
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "b.png", "c.png"]
+    assert done.stderr.splitlines()[0] == (
+        f"{folder}: 2 masks lie beside the images and are left out, unless they are named: {folder / 'a_mask.png'} of "
+        f"a.png, {folder / 'b_mask.png'} of b.png"
+    )
+
+
+def test_a_mask_that_is_named_is_scored(tmp_path):
+    folder, told = with_masks(tmp_path), []
+    paths = [str(folder / "a_mask.png"), str(folder / "*_mask.png")]
+    found = [path.name for path in find_images(paths, [], say=told.append)]
+    assert (found, told) == (["a_mask.png", "a_mask.png", "b_mask.png"], [])
+
+
+def test_pages_of_which_the_first_is_scored_are_told_once(fitted, tmp_path):
+    pages = [Image.new("L", (40, 48), value) for value in (10, 90, 200)]
+    for name in ("a.tif", "b.tif", "c.gif"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    done, rows = predicted(fitted, tmp_path)
+    assert len(rows) == 3
+    assert [line for line in done.stderr.splitlines() if "pages" in line] == [
+        f"{tmp_path / 'a.tif'}: it has 3 pages or frames, of which the first alone is scored, as of every such file: "
+        "save each that shows a part as a file of its own"
+    ]
+
+
+def test_pages_are_told_by_a_watch_too(fitted, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (40, 48)).save(tmp_path / "in/a.tif", save_all=True, append_images=[Image.new("L", (40, 48), 9)])
+    told = []
+    watcher = Watcher([str(tmp_path / "in")], print)
+    next(iter(watch(Detector.load(fitted), watcher, lambda: False, None, PageWatch(told.append))))
+    assert [text.partition(": ")[2][:29] for text in told] == ["it has 2 pages or frames, of "]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "*.png", "empty"])

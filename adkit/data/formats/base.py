@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,17 @@ from adkit.data.files import PassedOver
 from adkit.data.groups import is_expression, keys_by
 from adkit.data.samples import Sample
 from adkit.plugin.params import Params
+from adkit.utils.text import toml_value
 
 Resize = Literal["squash", "short_side", "pad"]
 MaskResize = Literal["nearest", "area"]
+
+
+def checked_range(range: tuple[float, float]) -> tuple[float, float]:
+    """Give ``range`` back, or raise ValueError where its end is not above its beginning."""
+    if not 0 < range[1] - range[0] < math.inf:
+        raise ValueError(f"expected low below high, found {toml_value(list(range))}")
+    return range
 
 
 class DataTable(Params, ABC):
@@ -37,6 +46,14 @@ class DataTable(Params, ABC):
         ge=8,
         le=8192,
         description="side of a center crop after resizing; default: no further crop",
+    )
+    range: tuple[float, float] | Literal["auto"] | None = Field(
+        default=None,
+        title='[low, high] with low below high, or "auto"',
+        examples=["auto", [800, 1200]],
+        description="raw values of gray images of more than 8 bits that become black and white, those beyond being "
+        "clipped; auto: the lowest and the highest of a category's training images; default: all of 16 bits, or floats "
+        "from 0 to 1. Other images are left as they are",
     )
     metric_size: int | None = Field(
         default=None,
@@ -86,6 +103,11 @@ class DataTable(Params, ABC):
         if crop is not None and side is not None and crop > side:
             raise ValueError(f"expected at most image_size ({side}), found {crop}")
         return crop
+
+    @field_validator("range")
+    @classmethod
+    def _ascends(cls, range: tuple[float, float] | str | None) -> tuple[float, float] | str | None:
+        return checked_range(range) if isinstance(range, tuple) else range
 
     @field_validator("group")
     @classmethod

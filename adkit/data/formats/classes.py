@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adkit.data.files import child, contents, folders_in, images_under, named
+from adkit.data.files import Find, child, contents, folders_in, images_and_closed, images_under, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.samples import Sample
 from adkit.utils.escapes import printable
@@ -64,7 +64,7 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
         notes.problems.extend(problems)
         wanted = [] if problems else [names]
     trained = {name: _samples(classes[name], root, notes) for names in wanted for name in names}
-    normal = [sample for folder in folders_in(test) for sample in _samples(folder, root, notes)]
+    normal = [sample for folder in folders_in(test) for sample in _samples(folder, root, notes, images_and_closed)]
     anomalous = [replace(sample, label=1) for sample in normal]  # made once, however many categories
     return [
         Found(
@@ -77,6 +77,6 @@ def find_classes(table: ClassesTable, notes: Notes) -> list[Found]:
     ]
 
 
-def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
-    kind, images = printable(folder.name), images_under(folder, notes.passed_over)
+def _samples(folder: Path, root: Path, notes: Notes, find: Find = images_under) -> list[Sample]:
+    kind, images = printable(folder.name), find(folder, notes.passed_over)
     return [Sample(printable(path.relative_to(root)), path, 0, kind) for path in images]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from adkit.data.files import contents, images_under, named
+from adkit.data.files import Find, contents, images_and_closed, images_under, named
 from adkit.data.formats.base import DataTable, Found, Notes
 from adkit.data.pairing import pair
 from adkit.data.samples import NORMAL_KIND, Sample
@@ -55,7 +55,7 @@ def find_folder(table: FolderTable, notes: Notes) -> list[Found]:
     good: list[Sample] = []
     if table.test_normal is not None:
         _expect_images(root / table.test_normal, "test_normal", notes)
-        good = _normal(table, table.test_normal, root, notes)
+        good = _normal(table, table.test_normal, root, notes, images_and_closed)
     share = table.test_share if anomalous and table.test_normal is None else 0.0
     expected = f"in {root / table.normal}, {contents(root / table.normal)}"
     without_masks = None
@@ -70,8 +70,8 @@ def find_folder(table: FolderTable, notes: Notes) -> list[Found]:
     return [Found(name, train, test, expected, test_share=share, without_masks=without_masks)]
 
 
-def _normal(table: FolderTable, name: str, root: Path, notes: Notes) -> list[Sample]:
-    images = _images(table, name, root, notes)
+def _normal(table: FolderTable, name: str, root: Path, notes: Notes, find: Find = images_under) -> list[Sample]:
+    images = _images(table, name, root, notes, find)
     return [Sample(printable(path.relative_to(root)), path, 0, NORMAL_KIND) for path in images]
 
 
@@ -82,7 +82,7 @@ def _anomalous(table: FolderTable, root: Path, notes: Notes) -> list[Sample]:
         return []
     folder = root / table.anomalous
     _expect_images(folder, "anomalous", notes)
-    images = _images(table, table.anomalous, root, notes)
+    images = _images(table, table.anomalous, root, notes, images_and_closed)
     masks: dict[Path, Path] = {}
     if table.masks is not None:
         drawn = root / table.masks
@@ -107,16 +107,16 @@ def _masks(images: list[Path], folder: Path, drawn: Path, notes: Notes) -> dict[
     return pairs.masks
 
 
-def _images(table: FolderTable, name: str, root: Path, notes: Notes) -> list[Path]:
+def _images(table: FolderTable, name: str, root: Path, notes: Notes, find: Find) -> list[Path]:
     """Find the images below a subfolder, without those in another of the table's folders inside it."""
     folder = root / name
     names = (table.normal, table.anomalous, table.masks, table.test_normal)
     others = [root / other for other in names if other is not None and root / other != folder]
     inside = [other for other in others if other.is_relative_to(folder)]
-    found = images_under(folder, notes.passed_over)
+    found = find(folder, notes.passed_over)
     return [path for path in found if not any(map(path.is_relative_to, inside))]
 
 
 def _expect_images(folder: Path, key: str, notes: Notes) -> None:
-    if not images_under(folder):
+    if not images_and_closed(folder):
         notes.problems.append(f"{key}: expected images in {folder}, {contents(folder)}; check the name")

@@ -10,9 +10,11 @@ from pydantic import Field
 
 from adkit.data.files import (
     NORMAL_NAMES,
+    Find,
     child,
     contents,
     folders_in,
+    images_and_closed,
     images_in,
     images_under,
     named,
@@ -98,7 +100,7 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
             f"(good, crack, …): {some([path.name for path in loose])}"
         )
     truth = child(folder, "ground_truth", "groundtruth", "masks")
-    samples = [sample for kind in folders_in(test) for sample in _samples(kind, root, notes)]
+    samples = [sample for kind in folders_in(test) for sample in _samples(kind, root, notes, images_and_closed)]
     if truth is None:
         return samples
     kinds = {kind.name: (child(truth, kind.name) or kind).name for kind in folders_in(test)}
@@ -122,7 +124,7 @@ def _test(name: str, folder: Path, root: Path, notes: Notes) -> list[Sample]:
     return [replace(sample, mask=paired.get(sample.source)) for sample in samples]  # type: ignore[arg-type]
 
 
-def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
+def _samples(folder: Path, root: Path, notes: Notes, find: Find = images_under) -> list[Sample]:
     normal = folder.name.casefold() in NORMAL_NAMES
     return [
         Sample(
@@ -131,5 +133,5 @@ def _samples(folder: Path, root: Path, notes: Notes) -> list[Sample]:
             label=0 if normal else 1,
             kind=NORMAL_KIND if normal else printable(folder.name),
         )
-        for path in images_under(folder, notes.passed_over)
+        for path in find(folder, notes.passed_over)
     ]

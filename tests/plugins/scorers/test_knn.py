@@ -203,6 +203,12 @@ def test_a_coreset_keeps_at_least_k_features():
     assert len(fitted(coreset=0.001, k=2).state_dict()["bank.layer1"]) == 2
 
 
+def test_a_coreset_of_copies_scores_as_all_of_them():
+    copies = pooled([[1.0, 0.0]] * 5)
+    scores = fitted(copies, coreset=0.4, k=2).score(pooled([[4.0, 4.0]]).features)
+    assert scores.image.tolist() == [5.0]
+
+
 def test_reweighted_score_by_hand():
     knn = fitted(pooled([[0.0, 0.0], [3.0, 0.0], [0.0, 50.0]]), k=1, reweight=2)
     # (0, 4) is 4 from its nearest (0, 0), and 5 from (3, 0), which is nearest to that beside itself.
