@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adkit.data.samples import Sample, in_order
@@ -17,6 +18,7 @@ from adkit.inference.engines import Embedded, outputs
 from adkit.inference.pipeline import Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
+from adkit.runner.shown import MapKeeper
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -41,6 +43,8 @@ class Evaluation:
     """The pixels of each image at some thresholds, for intervals; None without masks or maps."""
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Id → (h, w) small map over the input, of the images that the page may show."""
 
     def keys(self, groups: Mapping[str, str]) -> list[str]:
         """The key of each image's group, by ``Category.groups``: its id where it is a group of its own."""
@@ -61,12 +65,14 @@ def evaluate(
     targets: bool,
     peaks: bool,
     watch: Callable[[Iterable[Embedded]], Iterable[Embedded]] | None = None,
+    keeper: MapKeeper | None = None,
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
     An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
 
-    ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them.
+    ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
+    takes maps for the page.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
@@ -74,7 +80,7 @@ def evaluate(
     pixel = PixelMetrics()
     unseen: list[str] = []
     located = False
-    evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks)
+    evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks, keeper=keeper)
     embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=targets).embedded()
     for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
@@ -99,6 +105,7 @@ def evaluate(
         kinds,
         counts,
         tuple(unseen),
+        {} if keeper is None else keeper.maps,
     )
 
 
@@ -147,7 +154,9 @@ class Scored:
     """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image; None if all of it does."""
 
 
-def create_evaluator(pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
+def create_evaluator(
+    pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool, keeper: MapKeeper | None = None
+) -> Engine:
     """An engine that scores one Embedded after the other; its output is a Scored.
 
     Args:
@@ -155,13 +164,16 @@ def create_evaluator(pipeline: Pipeline, metric_size: int, size: tuple[int, int]
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the extractor's input.
         peaks: whether to take the highest value of every map.
+        keeper: takes the maps of every batch, if there are any.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
         scores = pipeline.score(item.features, item.ids)
         highest = maps = None
-        if scores.localizes and (peaks or item.masks is not None):
+        if scores.localizes and (peaks or item.masks is not None or keeper is not None):
             maps = pipeline.localize(scores, size)
+            if keeper is not None:
+                keeper.add(item.ids, scores.image.cpu(), maps)
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         members = torch.stack([one.image for one in scores.members], 1).cpu()

@@ -1,0 +1,59 @@
+"""The record of a category for the page: its scores, and small pictures of the images that deserve a look."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adkit.data.images import in_threads
+from adkit.data.samples import Category, in_order
+from adkit.metrics import PixelCounts
+from adkit.report.page.record import PageRecord, Picture, Pro, by_interest, packed
+from adkit.runner.shown import PageShare
+from adkit.runner.thresholds import Trial
+
+_PRO_POINTS = 200
+
+
+def page_record(category: Category, kept: Trial, share: PageShare, notes: list[str]) -> PageRecord:
+    """The record of the images that the kept detector was tested on."""
+    test, held_out = kept.test, kept.held_out
+    kinds = in_order(sample.kind for sample in test.samples)
+    order = by_interest(test.scores, test.labels, None if kept.threshold is None else kept.threshold.value)
+    keys = test.keys(category.groups)
+    names, numbers = np.unique(np.array(keys, np.str_), return_inverse=True)
+
+    def picture(row: int) -> Picture:
+        sample = test.samples[row]
+        return share.thumbnails.of(sample, row, test.maps.get(sample.id))
+
+    return PageRecord(
+        category=category.name,
+        kinds=kinds,
+        scores=packed(test.scores, "float32"),
+        labels=packed(test.labels, "uint8"),
+        kind_of=packed([kinds.index(sample.kind) for sample in test.samples], "uint16"),
+        group_of=packed(numbers, "uint32") if len(names) < len(keys) else None,
+        group_names=names.tolist() if category.grouped and len(names) < len(keys) else [],
+        peaks=None if test.peaks is None else packed(test.peaks, "float32"),
+        p_values=packed(held_out.p_values(test.scores), "float32") if len(held_out.scores) else None,
+        calibration=packed(held_out.scores, "float32"),
+        calibration_groups=None if held_out.groups is None else packed(held_out.groups, "uint32"),
+        calibration_peaks=None if held_out.peaks is None else packed(held_out.peaks, "float32"),
+        names=[(int(row), test.samples[row].id) for row in order[: share.listed]],
+        pictures=in_threads(picture, [int(row) for row in order[: share.pictures]]),
+        pro=None if test.counts is None else _pro(test.counts),
+        notes=notes,
+    )
+
+
+def _pro(counts: PixelCounts) -> Pro:
+    alarms, found = counts.pro_curve()
+    # Points that are evenly apart along the curve, with both of its ends.
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(alarms)) + np.abs(np.diff(found)))])
+    places = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _PRO_POINTS)).clip(0, len(length) - 1))
+
+    def at(values: NDArray[np.floating]) -> list[float]:
+        return [float(f"{value:.5g}") for value in values[places]]
+
+    return Pro(thresholds=[float(value) for value in counts.thresholds[places]], alarms=at(alarms), found=at(found))
