@@ -347,7 +347,7 @@ PIXEL_METRICS: Final[Mapping[str, Metric]] = {
     ),
     "pixel_aupro": Metric(
         "pixel\nAUPRO",
-        "How much of each defect is found, small ones counting as much as large ones, up to 30% false alarms of pixels.",
+        "How much of each defect is found, large or small, at up to 30% false alarms of pixels.",
         _aupro,
     ),
 }

@@ -1,5 +1,5 @@
 // Images with their maps, and the closer look at one of them.
-const PAGE = 60;
+const PAGE = 36;
 const VERDICTS = { alarm: ["!", "False alarm"], missed: ["✕", "Missed"], found: ["✓", "Found"], passed: ["·", "Passed"] };
 const WRONG = new Set(["alarm", "missed"]);
 const tools = byId("tools");

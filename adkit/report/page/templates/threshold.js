@@ -231,6 +231,7 @@ function showThreshold() {
   const slider = byId("position");
   slider.value = String(Math.round(at * 1000));
   slider.setAttribute("aria-valuetext", shown(category.threshold));
+  slider.dataset.threshold = String(category.threshold); // all of its digits
   if (document.activeElement !== byId("exact")) byId("exact").value = shown(category.threshold);
   say(`Threshold ${shown(category.threshold)}: ${counted(counts.alarm, "false alarm")} of ${counts.alarm + counts.passed}, ${counts.found} of ${counts.found + counts.missed} defects found.`);
 }
