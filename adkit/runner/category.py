@@ -33,7 +33,7 @@ from adkit.runner.fit import (
     without,
 )
 from adkit.runner.page import page_record
-from adkit.runner.shown import MapKeeper
+from adkit.runner.shown import Keeper
 from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.threshold import Threshold
@@ -123,7 +123,7 @@ def _trial(
         watch = None if place.watch is None else partial(place.watch.watched, "test")
         keeper = None
         if kept and place.share is not None:
-            keeper = MapKeeper(place.share.pictures, {sample.id: sample.label for sample in category.test})
+            keeper = Keeper(place.share.pictures, {sample.id: sample.label for sample in category.test})
         test = evaluate(
             fitted.pipeline,
             category.test,

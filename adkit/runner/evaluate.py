@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adkit.data.samples import Sample, in_order
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import Embedded, outputs
-from adkit.inference.pipeline import Pipeline
+from adkit.inference.pipeline import Fused, Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
-from adkit.runner.shown import MapKeeper
+from adkit.runner.shown import Keeper, Kept, Nearest, evidence
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -43,8 +42,8 @@ class Evaluation:
     """The pixels of each image at some thresholds, for intervals; None without masks or maps."""
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
-    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Id → (h, w) small map over the input, of the images that the page may show."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """Id → map and evidence, of the images that the page may show."""
 
     def keys(self, groups: Mapping[str, str]) -> list[str]:
         """The key of each image's group, by ``Category.groups``: its id where it is a group of its own."""
@@ -65,14 +64,14 @@ def evaluate(
     targets: bool,
     peaks: bool,
     watch: Callable[[Iterable[Embedded]], Iterable[Embedded]] | None = None,
-    keeper: MapKeeper | None = None,
+    keeper: Keeper | None = None,
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
     An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
 
     ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
-    takes maps for the page.
+    takes maps and evidence for the page.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
@@ -105,7 +104,7 @@ def evaluate(
         kinds,
         counts,
         tuple(unseen),
-        {} if keeper is None else keeper.maps,
+        {} if keeper is None else keeper.kept,
     )
 
 
@@ -155,7 +154,7 @@ class Scored:
 
 
 def create_evaluator(
-    pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool, keeper: MapKeeper | None = None
+    pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool, keeper: Keeper | None = None
 ) -> Engine:
     """An engine that scores one Embedded after the other; its output is a Scored.
 
@@ -164,22 +163,30 @@ def create_evaluator(
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the extractor's input.
         peaks: whether to take the highest value of every map.
-        keeper: takes the maps of every batch, if there are any.
+        keeper: takes the maps of every batch, and what speaks for its scores.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
         scores = pipeline.score(item.features, item.ids)
-        highest = maps = None
+        highest = maps = whole = None
         if scores.localizes and (peaks or item.masks is not None or keeper is not None):
-            maps = pipeline.localize(scores, size)
-            if keeper is not None:
-                keeper.add(item.ids, scores.image.cpu(), maps)
+            maps = whole = pipeline.localize(scores, size)
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
+        if keeper is not None:
+            keeper.add(item.ids, scores, whole, _evidence(pipeline, scores, item))
         members = torch.stack([one.image for one in scores.members], 1).cpu()
         return Scored(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
     return Engine(step)
+
+
+def _evidence(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Nearest | None]:
+    """The evidence for each image of a batch; there is none for several members, whose normal images differ."""
+    if len(pipeline.members) > 1:
+        return [None] * len(item)
+    with torch.inference_mode():
+        return evidence(pipeline.members[0].scorer, scores.members[0], item.features[pipeline.places[0]])
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a category may put on the page, and the maps that are kept for it while its test images pass."""
+"""What a category may put on the page, and what is kept for it while its test images pass."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from adkit.data.samples import Dataset
 from adkit.inference.assemble import Assembled
+from adkit.inference.pipeline import Fused
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Features, Geometry, Scores
 from adkit.report.page.pictures import MAP_SIDE, Thumbnails
 from adkit.report.page.record import LISTED, allotted
 
+NEIGHBORS: Final = 3
+"""Normal cells that an image's is compared with."""
 MOST_BYTES: Final = 40_000
 """What a picture and its map may take at most."""
-ALL_BYTES: Final = 7_500_000
-"""What all pictures and maps of a page may take together, before base64 makes a third more of them."""
+ALL_BYTES: Final = 6_000_000
+"""What all pictures and maps of a page may take together, before base64 makes a third more of them; patches not."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,34 @@ class PageShare:
     thumbnails: Thumbnails
 
 
-class MapKeeper:
-    """Keeps the maps of the images that may be shown, small, while test images pass: no more than four times those."""
+@dataclass(frozen=True)
+class Nearest:
+    """The cell of an image that the scorer finds least normal, and the normal cells that are closest to it."""
+
+    level: str
+    grid: tuple[int, int]
+    """(height, width) of the level in cells."""
+    geometry: Geometry
+    cell: int
+    """The cell's number in the image, row by row."""
+    distances: list[float]
+    numbers: list[int]
+    """Numbers of the normal cells in the training images, as ``Scorer.nearest`` counts them."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of an image that may be shown."""
+
+    id: str
+    score: float
+    map: NDArray[np.float32] | None
+    """(h, w) small map over the input."""
+    nearest: Nearest | None
+
+
+class Keeper:
+    """Keeps maps and evidence of the images that may be shown while test images pass: of four times those at most."""
 
     def __init__(self, count: int, labels: Mapping[str, int]) -> None:
         """
@@ -44,30 +76,66 @@ class MapKeeper:
         """
         self._count = count
         self._labels = labels
-        self._kept: list[tuple[str, float, NDArray[np.float32]]] = []
+        self._kept: list[Kept] = []
 
-    def add(self, ids: Sequence[str], scores: Tensor, maps: Tensor) -> None:
-        """Take a batch of ``scores`` (b,) and ``maps`` (b, H, W) over the input."""
-        if not self._count:
-            return
-        side = [min(MAP_SIDE, length) for length in maps.shape[1:]]
-        # The highest value counts: a small defect must not be averaged away.
-        small = adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy()
-        self._kept += zip(ids, scores.tolist(), small, strict=True)
+    def add(self, ids: Sequence[str], scores: Fused, maps: Tensor | None, evidence: Sequence[Nearest | None]) -> None:
+        """Take a batch: its scores, its maps (b, H, W) over the input, and the evidence for each image."""
+        small: Sequence[NDArray[np.float32] | None] = [None] * len(ids)
+        if maps is not None:
+            # The highest value counts: a small defect must not be averaged away.
+            side = [min(MAP_SIDE, length) for length in maps.shape[1:]]
+            small = list(adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy())
+        self._kept += map(Kept, ids, scores.image.tolist(), small, evidence)
         if len(self._kept) > 4 * self._count:
             self._prune()
 
     def _prune(self) -> None:
         kept = []
         for label, sign in ((0, -1), (1, 1)):  # in the order of interest, whatever the threshold is
-            of_label = [one for one in self._kept if self._labels[one[0]] == label]
-            kept += sorted(of_label, key=lambda one, sign=sign: sign * one[1])[: self._count]  # type: ignore[misc]
+            of_label = sorted(
+                (sign * one.score, place) for place, one in enumerate(self._kept) if self._labels[one.id] == label
+            )
+            kept += [self._kept[place] for _, place in of_label[: self._count]]
         self._kept = kept
 
     @property
-    def maps(self) -> dict[str, NDArray[np.float32]]:
-        """Id → (h, w) map, for every image that may be shown."""
-        return {id: values for id, _, values in self._kept}
+    def kept(self) -> dict[str, Kept]:
+        """Id → what is kept of it, for every image that may be shown."""
+        return {one.id: one for one in self._kept}
+
+
+def evidence(scorer: Scorer, scores: Scores, features: Features) -> list[Nearest | None]:
+    """For each image, the cell with the highest value and the normal cells closest to it; None where nobody knows.
+
+    Of several levels it is the one whose highest value is the highest. A level of one cell counts where it is the first
+    and there are no maps.
+    """
+    images = len(scores.image)
+    first = next(iter(features))
+    whole = {first: scores.image[:, None, None]} if features[first].shape[1:3] == (1, 1) else {}
+    maps = {
+        name: values
+        for name, values in (scores.maps or whole).items()
+        if name in features and features[name].shape[:3] == values.shape
+    }
+    if not maps:
+        return [None] * images
+    highest = {name: values.flatten(1).max(1) for name, values in maps.items()}
+    names = list(highest)
+    chosen = torch.stack([highest[name].values for name in names]).argmax(0).tolist()
+    found: list[Nearest | None] = [None] * images
+    for index, name in enumerate(names):
+        rows = [row for row in range(images) if chosen[row] == index]
+        if not rows:
+            continue
+        height, width = maps[name].shape[1:]
+        cells = highest[name].indices[rows]
+        near = scorer.nearest(name, features[name].flatten(1, 2)[rows, cells], NEIGHBORS)
+        if near is None:
+            continue
+        for row, cell, distances, numbers in zip(rows, cells.tolist(), near[0].tolist(), near[1].tolist(), strict=True):
+            found[row] = Nearest(name, (height, width), features.geometry[name], cell, distances, numbers)
+    return found
 
 
 def page_shares(dataset: Dataset, parts: Assembled) -> list[PageShare]:

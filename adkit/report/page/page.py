@@ -150,6 +150,9 @@ def _data(report: Report, records: Sequence[PageRecord]) -> dict[str, Any]:
         one["name"] = harmless_lines(record.category)
         one["kinds"] = [harmless_lines(kind) for kind in record.kinds]
         one["group_names"] = [harmless_lines(name) for name in record.group_names]
+        for picture in one["pictures"]:
+            for patch in (picture["evidence"] or {}).get("nearest", ()):
+                patch["image"] = harmless_lines(patch["image"])
         one["names"] = [(row, harmless_lines(name)) for row, name in record.names]
         one["threshold"] = None if threshold is None else threshold.value
         one["map_threshold"] = None if pixel is None else pixel.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from adkit.data.images import ImageError, reading
 from adkit.data.masks import read_mask
 from adkit.data.samples import Sample, Source
 from adkit.data.view import View
-from adkit.report.page.record import Picture
+from adkit.report.page.record import Patch, Picture
 
 MAP_SIDE: Final = 96
 """The longer side of a small map in pixels; levels have seldom more cells."""
@@ -24,6 +25,10 @@ _SIZES: Final = ((256, 82), (256, 70), (192, 75), (160, 70), (128, 70), (96, 65)
 """The longer side and the quality of a JPEG, from the best down: the first that is small enough is taken."""
 _MAP_SHARE: Final = 3
 """A map may take one part of so many of an image's bytes."""
+_PATCH: Final = 72
+"""The side of a patch in pixels."""
+_AROUND: Final = 7
+"""The side of a patch in cells."""
 _OUTLINE: Final = 4_000
 """Letters of a path above which outlines are drawn more coarsely."""
 
@@ -56,6 +61,50 @@ class Thumbnails:
         return Picture(
             row=row, width=size[0], height=size[1], image=image, map=drawn, low=low, high=high, outline=outline
         )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a level: where it lies in the input, in pixels of the input."""
+
+    center: tuple[float, float]
+    """(y, x)."""
+    size: tuple[float, float]
+    """(height, width)."""
+
+
+def patches(sample: Sample, cells: Sequence[Cell], view: View) -> list[Patch]:
+    """Cells of an image with what is around them; those of an image that can no longer be read have no picture."""
+    try:
+        with reading(sample.source) as image:
+            read = image.convert("L" if image.mode == "F" else image.mode)
+    except ImageError:
+        return [Patch(image=sample.id, place=(0, 0), picture=None, box=(0, 0, 0, 0)) for _ in cells]
+    return [_patch(sample.id, read, cell, view) for cell in cells]
+
+
+def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
+    axes = view.axes((image.height, image.width))
+    (top, bottom), (left, right) = (
+        axis.to_image(np.array([at - side / 2, at + side / 2])).tolist()
+        for axis, at, side in zip(axes, cell.center, cell.size, strict=True)
+    )
+    # A square of the image around the cell, moved inside where the image has room.
+    side = max(1.0, min(_AROUND * max(bottom - top, right - left), max(image.size)))
+    corner = [
+        min(max((first + last - side) / 2, 0.0), max(length - side, 0.0))
+        for first, last, length in ((left, right, image.width), (top, bottom, image.height))
+    ]
+    bounds = (corner[0], corner[1], corner[0] + side, corner[1] + side)
+    cut = image.transform((_PATCH, _PATCH), Image.Transform.EXTENT, bounds, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    cut.save(file, "JPEG", quality=80)
+    return Patch(
+        image=id,
+        place=(round((left + right) / 2), round((top + bottom) / 2)),
+        picture=_text(file.getvalue()),
+        box=((left - corner[0]) / side, (top - corner[1]) / side, (right - left) / side, (bottom - top) / side),
+    )
 
 
 def small_image(source: Source, limit: int) -> tuple[str, tuple[int, int]]:

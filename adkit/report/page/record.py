@@ -23,27 +23,27 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Neighbor(_Part):
-    """A normal patch that one of an image's was compared with."""
+class Patch(_Part):
+    """A cell of an image with what is around it."""
 
     image: str
-    """The id of the training image."""
-    distance: float
+    """The id of the image."""
+    place: tuple[int, int]
+    """Where the cell's center lies in the image: pixels from its left edge and from its top."""
     picture: str | None
-    """The training image as a JPEG, base64; None where it cannot be read."""
-    width: int
-    height: int
+    """The surroundings as a square JPEG, base64; None where the image can no longer be read."""
     box: tuple[float, float, float, float]
-    """Left, top, width and height of the patch, as shares of the picture."""
+    """Left, top, width and height of the cell, as shares of the picture."""
+    distance: float = 0.0
+    """How far it is from the cell that it is compared with."""
 
 
 class Evidence(_Part):
-    """The patch of an image that its score comes from, beside the normal patches that were closest to it."""
+    """The cell of an image with the highest score, beside the normal cells that are closest to it."""
 
     level: str
-    box: tuple[float, float, float, float]
-    """Left, top, width and height of the patch, as shares of the image."""
-    neighbors: list[Neighbor]
+    patch: Patch
+    nearest: list[Patch]
 
 
 class Picture(_Part):

@@ -180,3 +180,31 @@ def test_junk_is_refused_and_the_old_state_kept(state, sentence):
         f"scorer: state of knn: expected {sentence}: load what state_dict of a knn with equal parameters gave"
     )
     assert torch.equal(knn.score(QUERIES).image, before)
+
+
+@pytest.mark.parametrize("params", [{}, {"metric": "cosine"}, {"sample": 0.4}], ids=str)
+def test_the_nearest_cells_are_named_by_their_place_in_the_stream(params):
+    stream = feature_stream()
+    knn = fitted(stream, **params)
+    for name, values in stream.features.items():
+        cells = values.flatten(0, 2)
+        distances, numbers = knn.nearest(name, QUERIES[name].flatten(0, 2)[:5], 2)
+        metric = "cosine" if params.get("metric") == "cosine" else "euclidean"
+        for query, row, near in zip(QUERIES[name].flatten(0, 2)[:5], distances, numbers, strict=True):
+            # What is named is as far away as is said.
+            named = cdist(query[None].double(), cells[near].double(), metric)[0]
+            assert row.tolist() == pytest.approx(named.tolist(), abs=1e-5)
+        if "sample" not in params:  # all cells are in the bank, so the nearest is the nearest of all
+            whole = cdist(QUERIES[name].flatten(0, 2)[:5].double(), cells.double(), metric)
+            assert numbers[:, 0].tolist() == whole.argmin(1).tolist()
+
+
+def test_centroids_and_loaded_banks_know_no_cells():
+    stream = feature_stream()
+    name, values = next(iter(stream.features.items()))
+    cells = values.flatten(0, 2)[:1]
+    assert fitted(stream, centroids=4).nearest(name, cells, 1) is None
+    knn = fitted(stream)
+    assert knn.nearest(name, cells, 1) is not None
+    knn.load_state_dict(knn.state_dict())
+    assert knn.nearest(name, cells, 1) is None

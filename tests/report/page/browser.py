@@ -26,8 +26,10 @@ class Browser:
         options = ChromeOptions()
         options.binary_location = str(programs["chromium"])
         # The sandbox takes rights that a container's root has not; the page is our own.
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
-            options.add_argument(argument)
+        # Where pages scroll smoothly, what is to be clicked is still moving.
+        for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "force-prefers-reduced-motion"):
+            options.add_argument(f"--{argument}")
+        options.add_argument("--window-size=1280,900")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = Chrome(options=options, service=Service(str(programs["chromedriver"])))
 
@@ -55,8 +57,12 @@ class Browser:
         )
 
     def choose(self, name: str, text: str) -> None:
-        """Choose an option of the tools over the images by its text."""
+        """Choose another option of the tools over the images by its text; the page has heard of it then."""
+        self.run(
+            "document.getElementById('tools').addEventListener('change', () => (window.heard = 1), { once: true })"
+        )
         Select(self.find(f'#tools [name="{name}"]')).select_by_visible_text(text)
+        self.until("const once = window.heard; delete window.heard; return once")
 
     def keys(self, *keys: str) -> None:
         """Press keys wherever the focus is."""

@@ -150,9 +150,8 @@ def test_a_moved_threshold_says_what_calibration_lets_expect(opened, found, rows
 
 def test_the_points_on_the_curves_move_with_the_threshold(opened, rows):
     def points():
-        return opened.run(
-            "return [...document.querySelectorAll('.point')].map((p) => p.getAttribute('cx') + p.getAttribute('cy'))"
-        )
+        places = "(p) => p.getAttribute('cx') + p.getAttribute('cy')"
+        return opened.run(f"return [...document.querySelectorAll('.point')].map({places})")
 
     before = points()
     assert len(before) == 3  # ROC, precision and recall, PRO
@@ -221,13 +220,12 @@ def test_verdicts_follow_the_threshold(opened):
 
 
 def test_the_table_of_categories_sorts(opened, found):
-    names = sorted(found.categories, key=lambda name: found.categories[name].metrics["pixel_auroc"])
-    head = opened.find("#categories thead tr").find_elements("css selector", "th button")
-    by_pixels = next(button for button in head if button.text.startswith("pixel AUROC"))
-    by_pixels.click()
-    assert opened.texts("#categories table:first-of-type tbody th")[:2] == names
-    by_pixels.click()
-    assert opened.texts("#categories table:first-of-type tbody th")[:2] == names[::-1]
+    names = sorted(found.categories, key=lambda name: found.categories[name].threshold.value)
+    buttons = opened.all("#categories table:first-of-type thead th button")
+    by_threshold = next(button for button in buttons if button.text.startswith("threshold"))
+    for order in (names, names[::-1]):
+        by_threshold.click()
+        assert opened.texts("#categories div:first-of-type tbody th") == order
 
 
 def test_the_opacity_of_heatmaps_and_outlines_can_be_turned_off(opened):
@@ -244,9 +242,6 @@ def test_the_outline_of_what_the_map_finds_follows_its_threshold(opened):
     drawn = "return document.querySelector('.card .contour-line')?.getAttribute('d')"
     before = opened.until(drawn)
     slider = opened.find('#view [name="level"]')
-    opened.run(
-        "document.getElementById('category').value = document.querySelector('#tools [name=category]').value || 0"
-    )
     slider.send_keys(Keys.END)
     opened.until(
         "return document.querySelectorAll('.card .contour-line').length < document.querySelectorAll('.card').length"

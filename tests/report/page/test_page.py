@@ -13,10 +13,11 @@ from adkit import run
 from adkit.errors import UserError
 from adkit.report.page.charts import chart, ticks
 from adkit.report.page.page import page, remake_page
-from adkit.report.page.record import allotted, by_interest, packed, unpacked
+from adkit.report.page.pictures import Cell, patches
+from adkit.report.page.record import PageRecord, allotted, by_interest, packed, unpacked
 from adkit.report.report import Report
 from tests.cli.commands import adkit
-from tests.report.page.records import record, report, sample, thumbnails
+from tests.report.page.records import VIEW, record, report, sample, thumbnails
 
 
 def decoded(text):
@@ -212,3 +213,26 @@ def test_figures_of_the_page_are_those_of_the_report(small_run):
     cells = dict(re.findall(r'data-metric="(\w+)">([\d.–]+)', text))
     only = next(iter(Report.load(Path(small_run.folder, "report.json")).categories.values()))
     assert cells == {name: f"{value:.3f}" for name, value in only.metrics.items() if value is not None}
+
+
+def test_evidence_shows_the_cell_and_where_it_lies(tmp_path):
+    # A grid of 4 × 4 cells over an input of 64 pixels, of an image of 80 × 40: cell (1, 2) spans x from 40 to 60 and
+    # y from 10 to 20, so its center lies at (50, 15).
+    cell = Cell((24.0, 40.0), (16.0, 16.0))
+    (patch,) = patches(sample(tmp_path, "red"), [cell], VIEW)
+    assert patch.place == (50, 15)
+    left, top, width, height = patch.box
+    assert (width / height, decoded(patch.picture).size) == (2, (72, 72))
+    assert 0 <= left < 1
+    assert 0 <= top < 1
+
+
+def test_evidence_of_a_run_names_the_training_images_that_were_closest(small_run):
+    record = PageRecord.load(Path(small_run.folder, "page", "000000.json"))
+    for picture in record.pictures:
+        assert len(picture.evidence.nearest) == 3
+        distances = [patch.distance for patch in picture.evidence.nearest]
+        assert distances == sorted(distances)
+        assert all("/train/good/" in patch.image for patch in picture.evidence.nearest)
+        # With k = 1 and the highest value of each level, an image's score is the mean of its levels' distances.
+        assert distances[0] >= unpacked(record.scores, "float32")[picture.row] - 1e-6

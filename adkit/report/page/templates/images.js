@@ -260,22 +260,29 @@ function mapText(category, picture) {
   return category.level === null ? peak : `${peak}, threshold ${shown(category.level)}`;
 }
 
+// The patch with the highest score, beside the normal patches that are closest to it.
 function evidenceOf(picture) {
-  if (!picture?.evidence || picture.image === null) return [];
-  const { level, box, neighbors } = picture.evidence;
-  const boxed = (image, width, height, place) => {
-    const [x, y, w, h] = [place[0] * width, place[1] * height, place[2] * width, place[3] * height];
-    const path = `M${x} ${y}h${w}v${h}h${-w}Z`;
-    const stack = stackOf(image, width, height);
-    stack.append(svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, twice("", "patch", path)));
-    return html("span", { class: "picture" }, stack);
+  if (!picture?.evidence) return [];
+  const { level, patch, nearest } = picture.evidence;
+  const figure = (one, text) => {
+    const frame = html("span", { class: "picture" });
+    if (one.picture === null) frame.append(html("span", { class: "missing" }, "This image can no longer be read."));
+    else {
+      const [x, y, width, height] = one.box;
+      const stack = stackOf(one.picture, 1, 1);
+      const lines = svg("svg", { viewBox: "0 0 1 1", "aria-hidden": "true" });
+      lines.append(twice("", "outline", `M${x} ${y}h${width}v${height}h${-width}Z`));
+      stack.append(lines);
+      frame.append(stack);
+    }
+    return html("li", {}, html("figure", {}, frame, html("figcaption", {}, ...text)));
   };
-  const list = html("ul", {}, html("li", {}, html("figure", {}, boxed(picture.image, picture.width, picture.height, box), html("figcaption", {}, "Here it is least like normal"))));
-  for (const one of neighbors) {
-    const frame = one.picture === null ? html("span", { class: "picture" }, html("span", { class: "missing" }, "This image can no longer be read.")) : boxed(one.picture, one.width, one.height, one.box);
-    list.append(html("li", {}, html("figure", {}, frame, html("figcaption", {}, `distance ${shown(one.distance)}: `, html("bdi", {}, one.image)))));
-  }
-  return [html("section", { class: "evidence" }, html("h3", {}, "Evidence"), html("p", { class: "hint" }, `The patch with the highest score of level ${level}, and the normal patches closest to it.`), list)];
+  const list = html("ul", {}, figure(patch, [html("b", {}, "This image"), `, at ${patch.place.join(", ")}`]));
+  nearest.forEach((one) => {
+    list.append(figure(one, [html("b", {}, `Distance ${shown(one.distance)}`), ", ", html("bdi", {}, one.image), `, at ${one.place.join(", ")}`]));
+  });
+  const hint = `The place that scores highest, by level ${level}, and the places of normal images that are closest to it. The frame is the cell; places are pixels from the left and the top.`;
+  return [html("section", { class: "evidence" }, html("h3", {}, "Evidence"), html("p", { class: "hint" }, hint), list)];
 }
 
 function step(by) {
@@ -321,11 +328,13 @@ function startImages() {
   byId("gallery").hidden = false;
   const grid = byId("grid");
   for (const form of [tools, view]) form.addEventListener("submit", (event) => event.preventDefault());
-  tools.addEventListener("input", (event) => {
+  const choose = (event) => {
     most = PAGE;
     if (event.target.name === "category") fillChoices();
     showImages();
-  });
+  };
+  tools.addEventListener("change", choose);
+  tools.elements.name.addEventListener("input", choose);
   view.addEventListener("input", (event) => {
     const { opacity, mask, contour, level } = view.elements;
     for (const place of [grid, byId("closer-body")]) {
