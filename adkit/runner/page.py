@@ -23,6 +23,7 @@ def page_record(category: Category, kept: Trial, share: PageShare, notes: list[s
     """The record of the images that the kept detector was tested on."""
     test, held_out = kept.test, kept.held_out
     kinds = in_order(sample.kind for sample in test.samples)
+    numbered = {kind: number for number, kind in enumerate(kinds)}
     order = by_interest(test.scores, test.labels, None if kept.threshold is None else kept.threshold.value)
     keys = test.keys(category.groups)
     names, numbers = np.unique(np.array(keys, np.str_), return_inverse=True)
@@ -34,18 +35,17 @@ def page_record(category: Category, kept: Trial, share: PageShare, notes: list[s
         kept_of = test.kept.get(sample.id)
         return share.thumbnails.of(sample, row, None if kept_of is None else kept_of.map)
 
-    found = _evidence({row: test.samples[row] for row in shown}, kept, share.thumbnails.view)
+    found = _evidence({row: test.samples[row] for row in shown[: share.explained]}, kept, share.thumbnails.view)
     pictures = [one.model_copy(update={"evidence": found.get(one.row)}) for one in in_threads(picture, shown)]
     return PageRecord(
         category=category.name,
         kinds=kinds,
         scores=packed(test.scores, "float32"),
         labels=packed(test.labels, "uint8"),
-        kind_of=packed([kinds.index(sample.kind) for sample in test.samples], "uint16"),
+        kind_of=packed([numbered[sample.kind] for sample in test.samples], "uint8" if len(kinds) <= 256 else "uint16"),
         group_of=packed(numbers, "uint32") if len(names) < len(keys) else None,
         group_names=names.tolist() if category.grouped and len(names) < len(keys) else [],
         peaks=None if test.peaks is None else packed(test.peaks, "float32"),
-        p_values=packed(held_out.p_values(test.scores), "float32") if len(held_out.scores) else None,
         calibration=packed(held_out.scores, "float32"),
         calibration_groups=None if held_out.groups is None else packed(held_out.groups, "uint32"),
         calibration_peaks=None if held_out.peaks is None else packed(held_out.peaks, "float32"),

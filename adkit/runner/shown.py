@@ -22,6 +22,8 @@ from adkit.report.page.record import LISTED, allotted
 
 NEIGHBORS: Final = 3
 """Normal cells that an image's is compared with."""
+EXPLAINED: Final = 240
+"""Images that a page shows with evidence; patches of more would make it too large."""
 MOST_BYTES: Final = 40_000
 """What a picture and its map may take at most."""
 ALL_BYTES: Final = 6_000_000
@@ -34,6 +36,8 @@ class PageShare:
 
     pictures: int
     """Images that are shown."""
+    explained: int
+    """Images that are shown with evidence."""
     listed: int
     """Images that are named."""
     thumbnails: Thumbnails
@@ -141,7 +145,8 @@ def evidence(scorer: Scorer, scores: Scores, features: Features) -> list[Nearest
 def page_shares(dataset: Dataset, parts: Assembled) -> list[PageShare]:
     """What each category of a run may put on the page, in their order: as evenly as they have test images."""
     counts = [len(category.test) for category in dataset.categories]
-    pictures, listed = allotted(counts, parts.recipe.run.thumbnails), allotted(counts, LISTED)
+    most = parts.recipe.run.thumbnails
+    pictures, explained, listed = (allotted(counts, total) for total in (most, min(most, EXPLAINED), LISTED))
     room = min(MOST_BYTES, ALL_BYTES // max(sum(pictures), 1))
     thumbnails = Thumbnails(parts.view, parts.recipe.data.mask_threshold or 0, room)
-    return [PageShare(*share, thumbnails) for share in zip(pictures, listed, strict=True)]
+    return [PageShare(*share, thumbnails) for share in zip(pictures, explained, listed, strict=True)]

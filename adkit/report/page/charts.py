@@ -9,7 +9,7 @@ from typing import Final
 
 WIDTH: Final = 360
 HEIGHT: Final = 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 96, 12, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 96, 12, 28
 _LINE = 12
 """Height of a label in the units of the chart."""
 
@@ -56,7 +56,8 @@ def chart(title: str, below: str, series: Mapping[str, Points], mark: float | No
     ys = [y for points in series.values() for _, y in points]
     if not ys:
         return None
-    x_marks, y_marks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
+    least = min(ys) if min(ys) < max(ys) else min(ys) - abs(min(ys)) / 10  # a value that never changes lies at the top
+    x_marks, y_marks = ticks(min(0.0, *xs), max(xs)), ticks(least, max(ys))
     x_low, x_high, y_low, y_high = min(0.0, *xs), max(xs) or 1.0, y_marks[0], y_marks[-1]
 
     def across(x: float) -> float:
@@ -93,5 +94,5 @@ def _apart(heights: dict[str, float]) -> dict[str, float]:
     for name, height in sorted(heights.items(), key=lambda one: one[1]):
         last = max(height, last + _LINE)
         placed[name] = last
-    over = max(0.0, last - (HEIGHT - _BOTTOM))
+    over = max(0.0, last - (HEIGHT - _BOTTOM - _LINE / 2))
     return {name: round(height - over, 1) for name, height in placed.items()}

@@ -173,7 +173,7 @@ def _charts(training: TrainingReport) -> list[Chart]:
         at = float(check.minibatches)
         if check.loss is not None:
             losses["loss"].append((at, check.loss))
-        for term, mean in check.terms.items():
+        for term, mean in check.terms.items() if len(check.terms) > 1 else ():  # one alone is the loss
             losses.setdefault(term, []).append((at, mean))
         if check.value is not None:
             judged.append((at, check.value))

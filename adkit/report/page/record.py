@@ -87,15 +87,13 @@ class PageRecord(_Part):
     labels: str
     """uint8: 0 normal, 1 anomalous."""
     kind_of: str
-    """uint16: places in ``kinds``."""
+    """uint8, uint16 where there are more than 256 kinds: places in ``kinds``."""
     group_of: str | None
     """uint32: equal numbers for images of one group; None where each is a group of its own."""
     group_names: list[str]
     """The names of the groups by number; empty where the data names none."""
     peaks: str | None
     """float32: the highest value of each image's map; None without maps or a pixel threshold."""
-    p_values: str | None
-    """float32; None without calibration images."""
     calibration: str
     """float32: the scores that the threshold comes from."""
     calibration_groups: str | None

@@ -282,6 +282,23 @@ def test_an_image_is_looked_at_by_keyboard_and_left_again(opened):
     assert opened.run("return document.activeElement === document.querySelector('.card')") is True
 
 
+def test_the_p_value_is_that_of_the_row(opened, rows):
+    shown = opened.texts(".card .file")[0]
+    opened.run("document.querySelector('.card').click()")
+    facts = dict(zip(opened.texts("#closer dt"), opened.texts("#closer dd"), strict=True))
+    row = next(row for row in rows if row["id"] == shown and row["split"] == "test")
+    assert float(facts["p-value"].split(":")[0]) == pytest.approx(float(row["p_value"]), rel=1e-3)
+    assert float(facts["Score"].split(",")[0]) == pytest.approx(float(row["score"]), rel=1e-3)
+
+
+def test_strong_bars_are_what_is_wrong(opened):
+    opened.find("#position").send_keys(Keys.HOME)  # everything is called anomalous
+    drawn = opened.run(
+        "return [...document.querySelectorAll('.bars.strong')].map((bars) => bars.getAttribute('d') !== '')"
+    )
+    assert drawn == [True, True, False]  # calibration, good, square
+
+
 def test_the_theme_follows_the_system_until_it_is_chosen(opened):
     def ground(system):
         features = [{"name": "prefers-color-scheme", "value": system}]

@@ -146,6 +146,12 @@ def test_ticks_are_round_and_enclose():
     assert ticks(3.0, 3.0)[0] <= 3.0 <= ticks(3.0, 3.0)[-1]
 
 
+def test_a_value_that_never_changes_lies_at_the_top():
+    one = chart("t", "x", {"AUROC": [(0, 1.0), (1, 1.0)]})
+    assert one.y_ticks[-1].text == "1"
+    assert one.lines[0].points[0][1] == one.top
+
+
 def test_labels_of_lines_that_end_together_do_not_cover_each_other():
     lines = chart("t", "x", {"a": [(0, 0), (1, 1)], "b": [(0, 1), (1, 1)]}).lines
     assert abs(lines[0].label_at - lines[1].label_at) >= 12

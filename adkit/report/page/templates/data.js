@@ -19,11 +19,10 @@ const categories = given.categories.map((one, index) => {
     kinds: one.kinds,
     scores,
     labels: arrayOf(Uint8Array, one.labels),
-    kindOf: arrayOf(Uint16Array, one.kind_of),
+    kindOf: arrayOf(one.kinds.length > 256 ? Uint16Array : Uint8Array, one.kind_of),
     groupOf: arrayOf(Uint32Array, one.group_of),
     groupNames: one.group_names,
     peaks: arrayOf(Float32Array, one.peaks),
-    pValues: arrayOf(Float32Array, one.p_values),
     calibration: arrayOf(Float32Array, one.calibration),
     calibrationGroups: arrayOf(Uint32Array, one.calibration_groups),
     names: new Map(one.names),
@@ -127,22 +126,23 @@ function wilson(successes, n) {
   return [successes === 0 ? 0 : center - half, successes === n ? 1 : center + half];
 }
 
-// The rate of false alarms that calibration images let expect of a threshold that nobody promised anything of: the
-// weight above it, with that of the new group.
-function expectedRate(category) {
+// The weight of the calibration scores for which ``counts`` holds, with that of the new group, as adkit.threshold has it:
+// null where there are none.
+function weightOf(category, counts) {
   const { calibration, calibrationGroups } = category;
   if (!calibration.length) return null;
-  const limit = Math.fround(category.threshold);
-  if (calibrationGroups === null) {
-    return (1 + calibration.reduce((n, score) => n + (score > limit), 0)) / (calibration.length + 1);
-  }
+  if (calibrationGroups === null) return (1 + calibration.filter(counts).length) / (calibration.length + 1);
   const groups = new Map();
   calibration.forEach((score, i) => {
-    const [above, all] = groups.get(calibrationGroups[i]) ?? [0, 0];
-    groups.set(calibrationGroups[i], [above + (score > limit), all + 1]);
+    const [counted, all] = groups.get(calibrationGroups[i]) ?? [0, 0];
+    groups.set(calibrationGroups[i], [counted + counts(score), all + 1]);
   });
-  return (1 + sum([...groups.values()].map(([above, all]) => above / all))) / (groups.size + 1);
+  return (1 + sum([...groups.values()].map(([counted, all]) => counted / all))) / (groups.size + 1);
 }
+
+// The rate of false alarms to expect of a threshold that nobody promised anything of.
+const expectedRate = (category) => weightOf(category, (score) => score > Math.fround(category.threshold));
+const pValue = (category, row) => weightOf(category, (score) => score >= category.scores[row]);
 
 // The threshold of maps that goes with one of images: of equal rank, and the recipe's own with the recipe's own.
 function levelFor(category, threshold) {

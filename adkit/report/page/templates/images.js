@@ -241,7 +241,8 @@ function look(one) {
   const [sign, text] = VERDICTS[verdict];
   fact("Verdict", html("span", { class: `verdict ${verdict}` }, html("i", { "aria-hidden": "true" }, sign), text));
   fact("Score", `${shown(category.scores[row])}, threshold ${shown(category.threshold)}`);
-  if (category.pValues !== null) fact("p-value", `${shown(category.pValues[row])}: the share of normal images expected to score as high`);
+  const p = pValue(category, row);
+  if (p !== null) fact("p-value", `${shown(p)}: the share of normal images expected to score as high`);
   fact("Label", category.labels[row] ? "anomalous" : "normal");
   fact("Kind", category.kinds[category.kindOf[row]]);
   if (groupName(category, row)) fact("Part", groupName(category, row));

@@ -29,22 +29,19 @@ function drawStrips() {
   const category = chosen.category;
   const place = byId("strips");
   place.replaceChildren(html("span", { class: "head" }), html("span", { class: "head" }), html("span", { class: "head" }, "above"));
-  strips = stripsOf(category).map((strip, number) => {
-    const bins = new Array(BINS).fill(0);
-    for (const score of strip.scores) bins[Math.min(BINS - 1, Math.max(0, Math.floor(category.scale.at(score) * BINS)))]++;
+  strips = stripsOf(category).map((strip) => {
+    const bins = binsOf(category, strip.scores);
     const most = Math.max(...bins);
-    const path = bins.map((n, i) => (n ? `M${i + 0.08} 30V${(30 - 27 * Math.sqrt(n / most)).toFixed(2)}H${i + 0.92}V30Z` : "")).join("");
     const style = strip.style ?? (strip.label ? "anomalous" : "normal");
-    const clip = svg("rect", { x: 0, y: 0, width: 0, height: 34 });
+    const strong = svg("path", { class: `bars strong ${style}` });
     const cut = svg("line", { class: "cut", y1: 0, y2: 34 });
     const asked = category.asked === null ? "" : askedLine(category);
     const inner = svg(
       "svg",
       { viewBox: `0 0 ${BINS} 34`, preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("clipPath", { id: `wrong-${number}` }, clip),
       svg("line", { class: "floor", x1: 0, x2: BINS, y1: 30.5, y2: 30.5 }),
-      svg("path", { class: `bars ${style}`, d: path }),
-      svg("path", { class: `bars strong ${style}`, d: path, "clip-path": `url(#wrong-${number})` }),
+      svg("path", { class: `bars ${style}`, d: barsOf(bins, most) }),
+      strong,
       asked,
       cut,
     );
@@ -52,11 +49,19 @@ function drawStrips() {
     holder.style.padding = `0 ${EDGE}px`;
     const above = html("div", { class: "above" });
     place.append(html("div", { class: "strip" }, html("div", { class: "kind", title: strip.name }, strip.name), holder, above));
-    const sorted = Float32Array.from(strip.scores);
-    return { label: strip.label, sorted, clip, cut, above };
+    return { label: strip.label, scores: Float32Array.from(strip.scores), most, strong, cut, above };
   });
   place.append(axisOf(category));
 }
+
+function binsOf(category, scores) {
+  const bins = new Array(BINS).fill(0);
+  for (const score of scores) bins[Math.min(BINS - 1, Math.max(0, Math.floor(category.scale.at(score) * BINS)))]++;
+  return bins;
+}
+
+// Bars whose heights are the square roots of counts, the highest one that of ``most``.
+const barsOf = (bins, most) => bins.map((n, i) => (n ? `M${i + 0.08} 30V${(30 - 27 * Math.sqrt(n / most)).toFixed(2)}H${i + 0.92}V30Z` : "")).join("");
 
 function askedLine(category) {
   const x = category.scale.at(category.asked) * BINS;
@@ -201,10 +206,10 @@ function showThreshold() {
     const x = Math.max(0, Math.min(1, at)) * BINS;
     strip.cut.setAttribute("x1", x);
     strip.cut.setAttribute("x2", x);
-    strip.clip.setAttribute("x", strip.label ? 0 : x);
-    strip.clip.setAttribute("width", strip.label ? x : BINS - x);
-    const above = strip.sorted.reduce((n, score) => n + (score > limit), 0);
-    strip.above.replaceChildren(String(above), html("small", {}, ` of ${strip.sorted.length}`));
+    const wrong = strip.scores.filter((score) => score > limit !== Boolean(strip.label));
+    strip.strong.setAttribute("d", barsOf(binsOf(category, wrong), strip.most));
+    const above = strip.label ? strip.scores.length - wrong.length : wrong.length;
+    strip.above.replaceChildren(String(above), html("small", {}, ` of ${strip.scores.length}`));
   }
   const counts = countsOf(category);
   byId("passed").textContent = counts.passed.toLocaleString("en");
