@@ -138,7 +138,7 @@ def _small_map(values: NDArray[np.float32], view: View, size: tuple[int, int], l
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         steps = (np.nan_to_num(laid, nan=low) - low) / ((high - low) or 1.0) * 255
         file = io.BytesIO()
-        Image.fromarray(np.rint(steps.clip(0, 255)).astype(np.uint8)).save(file, "PNG", compress_level=9)
+        Image.fromarray(np.rint(steps.clip(0, 255)).astype(np.uint8)).save(file, "PNG", compress_level=6)
         data = file.getvalue()
         if len(data) <= limit:
             break
@@ -147,7 +147,7 @@ def _small_map(values: NDArray[np.float32], view: View, size: tuple[int, int], l
 
 def _outline(mask: Path, threshold: float, size: tuple[int, int]) -> str | None:
     """The outlines of a mask in the pixels of a picture of ``size`` (width, height), as the path of an SVG."""
-    from skimage.measure import approximate_polygon, find_contours  # slow to import
+    from skimage.measure import find_contours  # slow to import
 
     try:
         read = read_mask(mask, threshold)
@@ -161,12 +161,10 @@ def _outline(mask: Path, threshold: float, size: tuple[int, int]) -> str | None:
         return ""
     contours = find_contours(inside, level)  # type: ignore[no-untyped-call]
     path = ""
-    for tolerance in (0.4, 0.8, 1.6, 3.2):
-        lines = [approximate_polygon(line, tolerance) for line in contours]  # type: ignore[no-untyped-call]
+    for step in (2, 3, 5, 8, 13, 21):
         # Centers of pixels lie at one half; the padding has moved them by one.
-        path = "".join(
-            "M" + "L".join(f"{x - 0.5:.4g} {y - 0.5:.4g}" for y, x in line) + "Z" for line in lines if len(line) > 2
-        )
+        lines = [[f"{x - 0.5:.4g} {y - 0.5:.4g}" for y, x in line[::step]] for line in contours]
+        path = "".join(f"M{'L'.join(line)}Z" for line in lines if len(line) > 2)
         if len(path) <= _OUTLINE:
             break
     return path
