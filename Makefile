@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # The tests run one process per core, each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
-.PHONY: help quickstart test fast-test lint types docs check clean
+.PHONY: help quickstart test fast-test browser-test lint types docs check clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -15,11 +15,14 @@ help: ## list these targets
 quickstart: $(INSTALLED) ## install, then find defects in three textures with real pretrained weights
 	$(BIN)/adkit run quickstart
 
-test: $(INSTALLED) ## run every test
-	$(PYTEST)
+test: $(INSTALLED) ## run every test but those of the report page in a browser
+	$(PYTEST) -m "not browser"
 
 fast-test: $(INSTALLED) ## run the tests that take no more than a few seconds each
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
+
+browser-test: $(INSTALLED) ## run the tests of the report page in Chromium, which takes chromium, chromedriver and npm
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n0 -m browser
 
 lint: $(INSTALLED) ## check style and format with ruff
 	$(BIN)/ruff check .
@@ -31,7 +34,7 @@ types: $(INSTALLED) ## check types with mypy
 docs: $(INSTALLED) ## write what the documentation takes from the code
 	$(BIN)/python docs/generate.py
 
-check: lint types test ## lint, types and every test
+check: lint types test ## lint, types and every test but those in a browser
 
 # The stamp is newer than pyproject.toml exactly when the environment has what pyproject.toml asks for. What an older
 # checkout was installed as, adkit, goes first: beside adkit-ignite, every component would be there twice.

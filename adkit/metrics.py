@@ -142,7 +142,7 @@ class PixelMetrics:
             normal_counts[number] = _at_or_above(values, thresholds)
             anomalous[number] = _at_or_above(own, thresholds)
             shares[number] = _at_or_above(own, thresholds, 1 / np.maximum(sizes, 1))
-        return PixelCounts(normal_counts, anomalous, shares, np.array(self._components, np.float64))
+        return PixelCounts(thresholds, normal_counts, anomalous, shares, np.array(self._components, np.float64))
 
     def _normal_of_each(self) -> Iterator[NDArray[np.float32]]:
         if self._sorted:
@@ -158,6 +158,8 @@ class PixelCounts:
     What is needed of the pixels to compute metrics where images count several times or not at all. Column 0 has all.
     """
 
+    thresholds: NDArray[np.floating[Any]]
+    """(t,) ascending."""
     normal: NDArray[np.float64]
     """(n, t + 1) normal pixels."""
     anomalous: NDArray[np.float64]
@@ -166,6 +168,15 @@ class PixelCounts:
     """(n, t + 1) the sum over the image's components of the share of each."""
     components: NDArray[np.float64]
     """(n,) components."""
+
+    def pro_curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The PRO curve of all images: at each of ``thresholds``, what lies at or above it.
+
+        Returns:
+            (t,) the false-positive rate of pixels and (t,) the mean share of each component that is found.
+        """
+        normal, shares = self.normal.sum(0), self.shares.sum(0)
+        return normal[1:] / normal[0], shares[1:] / self.components.sum()
 
     def metrics(self, times: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Compute the pixel metrics by these thresholds, of images that count ``times`` (r, n) each.
@@ -307,20 +318,38 @@ class Metric(NamedTuple):
 
     title: str
     """The head of its column in a table, as the field writes it."""
+    meaning: str
+    """What it is a measure of, as a sentence for who reads a report."""
     function: Callable[[Any], float]
     """Takes the ranking: a ``_Ranking`` of images, or a ``_PixelRanking``."""
 
 
 IMAGE_METRICS: Final[Mapping[str, Metric]] = {
-    "image_auroc": Metric("image\nAUROC", _auroc),
-    "image_ap": Metric("image\nAP", _average_precision),
-    "image_f1max": Metric("image\nF1-max", _f1max),
-    "image_fpr95": Metric("image\nFPR95", _fpr95),
+    "image_auroc": Metric(
+        "image\nAUROC", "How often an anomalous image scores higher than a normal one; chance is 0.5.", _auroc
+    ),
+    "image_ap": Metric(
+        "image\nAP", "The precision of what is called anomalous, averaged over all recalls.", _average_precision
+    ),
+    "image_f1max": Metric(
+        "image\nF1-max", "The best balance of precision and recall that any threshold reaches on these images.", _f1max
+    ),
+    "image_fpr95": Metric(
+        "image\nFPR95", "The share of normal images called anomalous where 95% of the others are found.", _fpr95
+    ),
 }
 PIXEL_METRICS: Final[Mapping[str, Metric]] = {
-    "pixel_auroc": Metric("pixel\nAUROC", _auroc),
-    "pixel_ap": Metric("pixel\nAP", _average_precision),
-    "pixel_aupro": Metric("pixel\nAUPRO", _aupro),
+    "pixel_auroc": Metric(
+        "pixel\nAUROC", "How often an anomalous pixel has a higher value than a normal one; chance is 0.5.", _auroc
+    ),
+    "pixel_ap": Metric(
+        "pixel\nAP", "The precision among the pixels called anomalous, averaged over all recalls.", _average_precision
+    ),
+    "pixel_aupro": Metric(
+        "pixel\nAUPRO",
+        "How much of each defect is found, large or small, at up to 30% false alarms of pixels.",
+        _aupro,
+    ),
 }
 METRICS: Final[Mapping[str, Metric]] = {**IMAGE_METRICS, **PIXEL_METRICS}
 """Every metric by its name, in the order in which a report and a table show them."""

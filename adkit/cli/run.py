@@ -99,4 +99,4 @@ def _show(report: Report) -> None:
             "no AUROC and the like: they take test images of both kinds; see the warnings above, which report.json has "
             "too"
         )
-    show(f"report: {Path(report.folder) / 'report.json'}")
+    show(f"report: {Path(report.folder) / 'report.html'}")

@@ -81,6 +81,9 @@ class ScorerOfLevels(Scorer):
         require_levels(self.chosen, levels)
         return self.inner.memory({name: levels[name] for name in self.chosen}, images)
 
+    def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+        return self.inner.nearest(level, cells, k) if level in self.chosen else None
+
     def for_export(self) -> Scorer:
         return ScorerOfLevels(self.inner.for_export(), self.chosen)
 

@@ -171,6 +171,22 @@ class GuardedScorer(_Guard, Scorer):
         self._require(whole, "memory", "a number of bytes or None", repr(found), "round it: int(…)")
         return cast(int | None, found)
 
+    def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+        with blaming(self.who, "nearest"):
+            found = self._member("nearest")(level, cells, k)
+        if found is None:
+            return None
+        distances, numbers = found
+        fits = distances.shape == numbers.shape and distances.ndim == 2 and len(distances) == len(cells)
+        self._require(
+            fits and not numbers.dtype.is_floating_point,
+            "nearest",
+            f"distances and whole numbers of shape ({len(cells)}, at most {k})",
+            f"shapes {tuple(distances.shape)} and {tuple(numbers.shape)} of {numbers.dtype}",
+            "return one row for each cell",
+        )
+        return distances, numbers
+
     def for_export(self) -> Scorer:
         return cast(Scorer, self._exportable())
 

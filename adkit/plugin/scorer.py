@@ -67,6 +67,21 @@ class Scorer(Contract[P]):
         """The bytes that the scorer holds once it is fitted on ``images`` images with these levels; None: not known."""
         return None
 
+    def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+        """Find the normal cells that are closest to ``cells``, for who wants to see why an image scores as it does.
+
+        Args:
+            level: the name of a level that the scorer was fitted on.
+            cells: (q, c) float32 features of that level.
+            k: how many to find for each; fewer are found where there are not as many.
+
+        Returns:
+            Distances (q, k), ascending, and (q, k) int64 the numbers of those cells in the stream that ``fit`` read:
+            cell (i, j) of image n, on a grid of h × w, has the number (n · h + i) · w + j. None, the default: the
+            scorer compares with no single cells, or does not know where they are from, as after ``load_state_dict``.
+        """
+        return None
+
     def for_export(self) -> Scorer[P]:
         """A scorer of torch operations alone that gives the same scores up to rounding; this one is left unchanged.
 

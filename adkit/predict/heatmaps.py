@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
 from adkit.utils.atomic import whole_file
+from adkit.utils.colors import color_ramp
 
 FOLDER = "heatmaps"
 """The folder of the output in which the heatmaps lie."""
@@ -70,7 +70,7 @@ def overlay(
     position = (view.restore(values, (height, width)) - low) / (high - low)
     steps = Image.fromarray(np.rint(np.nan_to_num(position, nan=0.0).clip(0, 1) * 255).astype(np.uint8))
     colors = steps.copy()
-    colors.putpalette(_ramp().tobytes())
+    colors.putpalette(color_ramp().tobytes())
     opacity = steps.point([round(255 * STRENGTH * (step / 255) ** 0.5) for step in range(256)])
     drawn = Image.composite(colors.convert("RGB"), base, opacity)
     _box(drawn, regions, (width / image.width, height / image.height))
@@ -83,31 +83,6 @@ def _limits(values: NDArray[np.float32], threshold: float | None) -> tuple[float
         return threshold - unit / 4, threshold + unit
     low, high = float(values.min()), float(values.max())
     return ((low + high) / 2, high) if high > low else (high, high + 1.0)  # an even map shows nothing
-
-
-@cache
-def _ramp() -> NDArray[np.uint8]:
-    """The colors of a map, (256, 3): lightness and hue in even steps, from violet through red to yellow.
-
-    Source: B. Ottosson, A perceptual color space for image processing (2020): Oklab, in its polar form.
-    """
-    share = np.linspace(0, 1, 256)
-    lightness, chroma, hue = 0.42 + 0.5 * share, 0.2, np.radians(-35 + 140 * share)
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=1,
-    ).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)  # sRGB
-    colors: NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
-    return colors
 
 
 def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, float]) -> None:

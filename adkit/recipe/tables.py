@@ -65,6 +65,13 @@ class RunTable(Params):
         description="number of defects drawn into held-out normal images, by whose AUROC runs can be compared without "
         "test images; 0: none",
     )
+    thumbnails: int = Field(
+        240,
+        ge=0,
+        le=100_000,
+        description="number of test images that report.html shows, of all categories together: those that the "
+        "threshold gets most wrong come first, then the closest calls",
+    )
     output: str = Field("runs", min_length=1, description="folder of the runs, relative to the working directory")
 
     @model_validator(mode="after")

@@ -18,6 +18,8 @@ from adkit.detector.fitted import FittedDetector
 from adkit.detector.manifest import ThresholdEntry
 from adkit.inference.assemble import Assembled
 from adkit.metrics import METRICS, PIXEL_METRICS, image_metrics, mean_and_sem
+from adkit.recipe.reader import Recipe
+from adkit.report.page.record import PageRecord
 from adkit.report.report import CategoryReport, GroupCounts, ImageCounts, KindReport, TrainingReport
 from adkit.runner.evaluate import Evaluation, anomalous_kinds, evaluate
 from adkit.runner.fit import (
@@ -30,6 +32,8 @@ from adkit.runner.fit import (
     together,
     without,
 )
+from adkit.runner.page import page_record
+from adkit.runner.shown import Keeper
 from adkit.runner.synthetic import mean_aurocs
 from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.threshold import Threshold
@@ -51,15 +55,18 @@ class CategoryResult:
     warnings: list[str]
     sheet: Image.Image | None = None
     """Pairs of held-out images and their near copies among the training images, if there are any."""
+    page: PageRecord | None = None
+    """What the page shows of it; None where nothing was to be kept for one."""
 
 
 def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, FittedDetector]:
     """Fit on the training images, set the thresholds by the calibration images, and measure on the test images."""
     if place.parts.recipe.run.folds > 1:
         return _run_folds(category, place)
-    trial = _trial(category, fit_and_calibrate(category, place), place)
+    trial = _trial(category, fit_and_calibrate(category, place), place, kept=True)
     with place.display.stage("metrics", category.name):
         concluded = conclude(category, [trial], trial, place)
+    concluded = _with_page(concluded, category, [trial], trial, place)
     return concluded, _kept(category, trial, place.parts)
 
 
@@ -77,13 +84,15 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
         subject, folder = f"{category.name}, fold {number} of {len(folds)}", place.of_fold(number)
         train, stopping = (one.train, None) if run.fold_test else (without(category.train, fold), fold)
         split = split_of(subject, train, one.calibration, one.groups, place.parts, stopping)
-        trial = _trial(one, fit(split, place, folder), place, number)
+        kept_one = number == 1 and not run.fold_members
+        trial = _trial(one, fit(split, place, folder), place, number, kept=kept_one)
         # Only what is saved stays in memory.
         trials.append(trial if run.fold_members or not trials else replace(trial, fitted=trial.fitted.forgotten()))
         place = place.unwatched()
-    kept = _trial(category, _of_folds(category, trials, place), place) if run.fold_members else trials[0]
+    kept = _trial(category, _of_folds(category, trials, place), place, kept=True) if run.fold_members else trials[0]
     with place.display.stage("metrics", category.name):
         concluded = conclude(category, trials, kept, watched)
+    concluded = _with_page(concluded, category, trials, kept, place)
     return concluded, _kept(category, kept, place.parts)
 
 
@@ -103,12 +112,18 @@ def _of_folds(category: Category, trials: Sequence[Trial], place: Workspace) -> 
     return replace(trials[0].fitted, pipeline=pipeline, trained=category.train, calibration=calibration)
 
 
-def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int | None = None) -> Trial:
+def _trial(
+    category: Category, fitted: Calibrated, place: Workspace, fold: int | None = None, *, kept: bool = False
+) -> Trial:
+    """Test a fitted detector; the one that is ``kept`` is shown on the page."""
     recipe = place.parts.recipe
     held_out = HeldOut.of(fitted.calibration, category.groups, recipe.threshold, recipe.run.seed)
     subject = category.name if fold is None else f"{category.name}, fold {fold}"
     with place.display.stage("evaluate", subject, len(category.test)) as advance:
         watch = None if place.watch is None else partial(place.watch.watched, "test")
+        keeper = None
+        if kept and place.share is not None:
+            keeper = Keeper(place.share.pictures, {sample.id: sample.label for sample in category.test})
         test = evaluate(
             fitted.pipeline,
             category.test,
@@ -118,6 +133,7 @@ def _trial(category: Category, fitted: Calibrated, place: Workspace, fold: int |
             targets=True,
             peaks=held_out.peaks is not None,
             watch=watch,
+            keeper=keeper,
         )
     fitted = replace(fitted, trainings=_traced(subject, category, fitted, place))
     return Trial(fitted, held_out, held_out.threshold, held_out.pixel_threshold, test, fold)
@@ -193,6 +209,29 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
     if near is None:
         return CategoryResult(report, rows, doubts)
     return CategoryResult(report, rows, [*doubts, *near.warnings], near.sheet)
+
+
+def _with_page(
+    result: CategoryResult, category: Category, trials: Sequence[Trial], kept: Trial, place: Workspace
+) -> CategoryResult:
+    """``result`` with what the page shows of the kept detector, unless nothing was to be kept for one."""
+    if place.share is None:
+        return result
+    with place.display.stage("page", category.name):
+        page = page_record(category, kept, place.share, _notes(trials, kept, place.parts.recipe))
+    return replace(result, page=page)
+
+
+def _notes(trials: Sequence[Trial], kept: Trial, recipe: Recipe) -> list[str]:
+    """What to say where the page shows one detector of several."""
+    if len(trials) == 1:
+        return []
+    which = "that has the members of all folds" if kept not in trials else f"of fold {kept.fold}"
+    rates = ", as is the rate of false alarms of the report" if recipe.run.fold_test else ""
+    return [
+        f"Images, curves and counts are those of the saved detector, the one {which}. Metrics are means over "
+        f"{len(trials)} folds{rates}."
+    ]
 
 
 def _kinds(test: Evaluation) -> dict[str, KindReport]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from adkit.data.samples import Sample, in_order
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import Embedded, outputs
-from adkit.inference.pipeline import Pipeline
+from adkit.inference.pipeline import Fused, Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
+from adkit.runner.shown import Keeper, Kept, Nearest, evidence
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -41,6 +42,8 @@ class Evaluation:
     """The pixels of each image at some thresholds, for intervals; None without masks or maps."""
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """Id → map and evidence, of the images that the page may show."""
 
     def keys(self, groups: Mapping[str, str]) -> list[str]:
         """The key of each image's group, by ``Category.groups``: its id where it is a group of its own."""
@@ -61,12 +64,14 @@ def evaluate(
     targets: bool,
     peaks: bool,
     watch: Callable[[Iterable[Embedded]], Iterable[Embedded]] | None = None,
+    keeper: Keeper | None = None,
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
     An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
 
-    ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them.
+    ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
+    takes maps and evidence for the page.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
@@ -74,7 +79,7 @@ def evaluate(
     pixel = PixelMetrics()
     unseen: list[str] = []
     located = False
-    evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks)
+    evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks, keeper=keeper)
     embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=targets).embedded()
     for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
@@ -99,6 +104,7 @@ def evaluate(
         kinds,
         counts,
         tuple(unseen),
+        {} if keeper is None else keeper.kept,
     )
 
 
@@ -147,7 +153,9 @@ class Scored:
     """(b, 4) int64 top, left, bottom, right: the part of each input that shows the image; None if all of it does."""
 
 
-def create_evaluator(pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool) -> Engine:
+def create_evaluator(
+    pipeline: Pipeline, metric_size: int, size: tuple[int, int], *, peaks: bool, keeper: Keeper | None = None
+) -> Engine:
     """An engine that scores one Embedded after the other; its output is a Scored.
 
     Args:
@@ -155,19 +163,30 @@ def create_evaluator(pipeline: Pipeline, metric_size: int, size: tuple[int, int]
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the extractor's input.
         peaks: whether to take the highest value of every map.
+        keeper: takes the maps of every batch, and what speaks for its scores.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
         scores = pipeline.score(item.features, item.ids)
-        highest = maps = None
-        if scores.localizes and (peaks or item.masks is not None):
-            maps = pipeline.localize(scores, size)
+        highest = maps = whole = None
+        if scores.localizes and (peaks or item.masks is not None or keeper is not None):
+            maps = whole = pipeline.localize(scores, size)
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
+        if keeper is not None:
+            keeper.add(item.ids, scores, whole, _evidence(pipeline, scores, item))
         members = torch.stack([one.image for one in scores.members], 1).cpu()
         return Scored(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
     return Engine(step)
+
+
+def _evidence(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Nearest | None]:
+    """The evidence for each image of a batch; there is none for several members, whose normal images differ."""
+    if len(pipeline.members) > 1:
+        return [None] * len(item)
+    with torch.inference_mode():
+        return evidence(pipeline.members[0].scorer, scores.members[0], item.features[pipeline.places[0]])
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:

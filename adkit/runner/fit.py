@@ -24,6 +24,7 @@ from adkit.recipe.reader import Recipe
 from adkit.report.report import TrainingReport
 from adkit.runner.evaluate import Evaluation, evaluate, joined
 from adkit.runner.near import NearCopyWatch, WatchedStream
+from adkit.runner.shown import PageShare
 from adkit.runner.synthetic import mean_aurocs, synthetic_aurocs
 from adkit.training.adapt import AdaptationJob, Adapted, adapt
 from adkit.training.plan import Split, snapshot_rule, split_of
@@ -44,6 +45,8 @@ class Workspace:
     """The folder for checkpoints, which is kept until the category is finished."""
     watch: NearCopyWatch | None = None
     """Sees the features of the category's normal images pass; None where the parts are named, or it saw enough."""
+    share: PageShare | None = None
+    """What the category may put on the page; None: nothing is kept for it."""
 
     def unwatched(self) -> Workspace:
         """The same for the folds after the first: one split is looked at."""

@@ -23,6 +23,7 @@ from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, 
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
+from adkit.report.page.page import write_page
 from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
@@ -30,6 +31,7 @@ from adkit.runner.fit import Workspace
 from adkit.runner.folder import Interrupted, run_folder
 from adkit.runner.near import NearCopyWatch
 from adkit.runner.resume import Finished, Ledger, State
+from adkit.runner.shown import page_shares
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
 from adkit.training.frozen import shared_trunks
@@ -148,6 +150,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     report = _report(parts, final, records, unreadable, warnings, display.timings, state.resumed)
     report.passed_over.update(whole.passed_over)
     report.write(ledger.run / "report.json")
+    write_page(ledger.run, report)
     return report
 
 
@@ -197,6 +200,7 @@ def _run_categories(
 ) -> Iterator[Finished]:
     """Run every category that is not done yet, and save its detector and its record."""
     detectors = detector_folders(ledger.run, [category.name for category in dataset.categories])
+    shares = page_shares(dataset, parts)
     first: Path | None = None
     for number, category in enumerate(dataset.categories):
         folder = detectors[category.name]
@@ -205,12 +209,14 @@ def _run_categories(
             with _remarks() as remarks:
                 watch = _watch(category, parts, folder, len(dataset.categories) == 1)
                 own = parts.of(category)
-                place = Workspace(source.of(own), own, display, ledger.workspace(number), watch)
+                place = Workspace(source.of(own), own, display, ledger.workspace(number), watch, shares[number])
                 result, fitted = run_category(category, place)
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
             if watch is not None and result.sheet is not None:
                 result.sheet.save(ledger.run / watch.sheet)
+            if result.page is not None:
+                result.page.save(ledger.run, number)
             del fitted  # its memory is the next category's
             record = Finished(
                 category=category.name,

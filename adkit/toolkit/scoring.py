@@ -131,6 +131,7 @@ class Reservoir:
         self, capacity: int, shape: tuple[int, ...], device: str | torch.device, generator: torch.Generator
     ) -> None:
         self._buffer = torch.empty((capacity, *shape), device=device)
+        self._numbers = torch.empty(capacity, dtype=torch.int64)
         self._generator = generator
         self._seen = 0
 
@@ -139,12 +140,18 @@ class Reservoir:
         """(kept, *shape) float32 items of the sample: a view, in the stream's order as long as all of them fit."""
         return self._buffer[: self._seen]
 
+    @property
+    def numbers(self) -> Tensor:
+        """(kept,) int64 on the CPU: the place of each of ``items`` in the stream, from 0."""
+        return self._numbers[: self._seen]
+
     def add(self, items: Tensor) -> None:
         """Offer the next ``items`` (m, *shape) of the stream."""
         room = max(0, len(self._buffer) - self._seen)
         fitting = items[:room]
         draws = torch.rand(len(items), generator=self._generator, dtype=torch.float64)
         self._buffer[self._seen : self._seen + len(fitting)] = fitting
+        self._numbers[self._seen : self._seen + len(fitting)] = torch.arange(self._seen, self._seen + len(fitting))
         self._seen += len(fitting)
         if len(fitting) == len(items):
             return
@@ -156,4 +163,6 @@ class Reservoir:
         last = dict(zip(places[taken].tolist(), late[taken].tolist(), strict=True))
         if last:
             self._buffer[list(last)] = items[list(last.values())].to(self._buffer)
+            first = self._seen - len(fitting)  # the number of the first of these items
+            self._numbers[list(last)] = first + torch.tensor(list(last.values()))
         self._seen += len(late)

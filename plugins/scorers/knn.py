@@ -101,21 +101,37 @@ class Knn(Scorer[KnnParams]):
     def __init__(self, params: KnnParams, context: Context) -> None:
         super().__init__(params, context)
         self._banks: Mapping[str, Bank | RecordableBank] = {}
+        self._cells: dict[str, Tensor] = {}
+        """Level name → (m,) int64 numbers of the cells that its bank holds; none after K-means or loading."""
 
     def fit(self, stream: Stream) -> None:
-        self._banks = {}
+        self._banks, self._cells = {}, {}
         levels, images = stream.levels, stream.count
         draws = {name: self.context.generator("knn", "sample", name) for name in levels}
         kept = {name: self._kept(level) for name, level in levels.items()}
         samples = self._reservoirs(levels, images)
+        drawn: dict[str, list[Tensor]] = {name: [] for name in levels}  # (n, kept) cells of each image
         for features in stream:
             for name, values in features.items():
                 rows = values.flatten(1, 2)  # (n, h·w, c)
                 if kept[name] < rows.shape[1]:
                     order = torch.rand(rows.shape[:2], generator=draws[name]).argsort(1)[:, : kept[name]]
+                    drawn[name].append(order.int())
                     rows = rows.gather(1, order.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))
                 samples[name].add(prepared(rows.flatten(0, 1), self.params.metric))
-        self._banks = {name: self._bank(self._condensed(name, s.items)) for name, s in samples.items()}
+        for name, sample in samples.items():
+            bank, chosen = self._condensed(name, sample.items)
+            self._banks = {**self._banks, name: self._bank(bank)}
+            if chosen is not None:
+                height, width = levels[name].grid
+                self._cells[name] = _numbers(sample.numbers, drawn[name], height * width)[chosen]
+
+    def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+        bank = self._banks.get(level)
+        if bank is None or level not in self._cells:
+            return None
+        distances, rows = bank.search(cells, min(k, len(bank)))
+        return distances, self._cells[level][rows.cpu()]
 
     def score(self, features: Features) -> Scores:
         if not self._banks:
@@ -144,7 +160,7 @@ class Knn(Scorer[KnnParams]):
         for name, rows in banks.items():
             if len(rows) < self.params.k:
                 raise foreign_state("knn", name, f"at least k = {counted(self.params.k, 'row')}", len(rows))
-        self._banks = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}
+        self._banks, self._cells = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}, {}
 
     def for_export(self) -> Knn:
         recordable = copy.copy(self)
@@ -203,20 +219,37 @@ class Knn(Scorer[KnnParams]):
                 f"{self.params.k}: lower k or give more normal images"
             )
 
-    def _condensed(self, name: str, rows: Tensor) -> Tensor:
+    def _condensed(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The bank of a level, and which of ``rows`` it has; None for centroids, which are none of them."""
         self._require_rows(name, len(rows))
+        every = torch.arange(len(rows))
         if self.params.coreset < 1:
             count = max(round(self.params.coreset * len(rows)), self.params.k)
             draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
             kept = greedy_k_center(rows, count, int(draw * len(rows)))
-            return rows[kept] if len(kept) >= self.params.k else rows  # nearly all are copies
+            return (rows[kept], kept.cpu()) if len(kept) >= self.params.k else (rows, every)  # nearly all are copies
         if not 0 < self.params.centroids < len(rows):
-            return rows  # as few features as centroids are their own centroids
+            return rows, every  # as few features as centroids are their own centroids
         seed = self.context.seed_for("knn", "centroids", name)
-        return kmeans(rows, self.params.centroids, seed, spherical=self.params.metric == "cosine")
+        return kmeans(rows, self.params.centroids, seed, spherical=self.params.metric == "cosine"), None
 
     def _bank(self, rows: Tensor) -> Bank:
         return Bank(rows.to(self._device), self.params.metric, self.params.index)
+
+
+def _numbers(kept: Tensor, drawn: list[Tensor], cells: int) -> Tensor:
+    """The numbers of cells in the stream, (m,), from their places among those that were drawn of each image.
+
+    Args:
+        kept: (m,) places among the drawn cells of all images, one image after the other.
+        drawn: (n, d) the cells that were drawn of each image of a batch; none where all were taken.
+        cells: number of cells of an image.
+    """
+    if not drawn:
+        return kept.clone()
+    own = torch.cat(drawn)  # (images, d)
+    images, places = kept // own.shape[1], kept % own.shape[1]
+    return images * cells + own[images, places]
 
 
 @hookimpl

@@ -93,6 +93,14 @@ def test_the_sample_does_not_depend_on_batches(size):
     assert torch.equal(whole.items, parts.items)
 
 
+@pytest.mark.parametrize("capacity", [10, 500])
+def test_items_are_numbered_by_their_place_in_the_stream(capacity):
+    kept = reservoir(capacity)
+    for part in torch.arange(200.0)[:, None].split(7):
+        kept.add(part)
+    assert kept.numbers.tolist() == kept.items[:, 0].tolist()
+
+
 def test_every_item_is_kept_with_equal_chance():
     counts = np.zeros(30)
     for seed in range(3000):

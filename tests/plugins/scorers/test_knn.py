@@ -248,3 +248,31 @@ def test_only_an_images_highest_cell_weighs_its_score():
 def test_parameters_that_exclude_each_other(params, message):
     with pytest.raises(ValidationError, match=message):
         KnnParams(**params)
+
+
+@pytest.mark.parametrize("params", [{}, {"metric": "cosine"}, {"sample": 0.4}, {"coreset": 0.2}], ids=str)
+def test_the_nearest_cells_are_named_by_their_place_in_the_stream(params):
+    stream = feature_stream()
+    knn = fitted(stream, **params)
+    for name, values in stream.features.items():
+        cells = values.flatten(0, 2)
+        distances, numbers = knn.nearest(name, QUERIES[name].flatten(0, 2)[:5], 2)
+        metric = "cosine" if params.get("metric") == "cosine" else "euclidean"
+        for query, row, near in zip(QUERIES[name].flatten(0, 2)[:5], distances, numbers, strict=True):
+            # What is named is as far away as is said.
+            named = cdist(query[None].double(), cells[near].double(), metric)[0]
+            assert row.tolist() == pytest.approx(named.tolist(), abs=1e-5)
+        if not {"sample", "coreset"} & params.keys():  # all cells are in the bank, so the nearest is the nearest of all
+            whole = cdist(QUERIES[name].flatten(0, 2)[:5].double(), cells.double(), metric)
+            assert numbers[:, 0].tolist() == whole.argmin(1).tolist()
+
+
+def test_centroids_and_loaded_banks_know_no_cells():
+    stream = feature_stream()
+    name, values = next(iter(stream.features.items()))
+    cells = values.flatten(0, 2)[:1]
+    assert fitted(stream, centroids=4).nearest(name, cells, 1) is None
+    knn = fitted(stream)
+    assert knn.nearest(name, cells, 1) is not None
+    knn.load_state_dict(knn.state_dict())
+    assert knn.nearest(name, cells, 1) is None

@@ -1,0 +1,174 @@
+"""Small pictures of test images, with their maps and the outlines of their masks, each within a number of bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from adkit.data.images import ImageError, reading
+from adkit.data.masks import read_mask
+from adkit.data.samples import Sample, Source
+from adkit.data.view import View
+from adkit.report.page.record import Patch, Picture
+
+MAP_SIDE: Final = 96
+"""The longer side of a small map in pixels; levels have seldom more cells."""
+_SIZES: Final = ((256, 82), (256, 70), (192, 75), (160, 70), (128, 70), (96, 65), (64, 60), (48, 50), (32, 40))
+"""The longer side and the quality of a JPEG, from the best down: the first that is small enough is taken."""
+_MAP_SHARE: Final = 3
+"""A map may take one part of so many of an image's bytes."""
+_PATCH: Final = 72
+"""The side of a patch in pixels."""
+_AROUND: Final = 7
+"""The side of a patch in cells."""
+_OUTLINE: Final = 4_000
+"""Letters of a path above which outlines are drawn more coarsely."""
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """How images are made small: all of a run alike."""
+
+    view: View
+    """How an image becomes the input, which maps are of."""
+    mask_threshold: float
+    bytes: int
+    """What a picture with its map may take, before base64."""
+
+    def of(self, sample: Sample, row: int, values: NDArray[np.float32] | None) -> Picture:
+        """The picture of a test image; one that can no longer be read has none.
+
+        Args:
+            values: (h, w) the raw map over the input; None where there is none.
+        """
+        try:
+            image, size = small_image(sample.source, self.bytes - (0 if values is None else self.bytes // _MAP_SHARE))
+        except ImageError:
+            return Picture(row=row, width=1, height=1, image=None, map=None, low=0, high=0, outline=None)
+        low = high = 0.0
+        drawn = None
+        if values is not None:
+            drawn, low, high = _small_map(values, self.view, size, self.bytes // _MAP_SHARE)
+        outline = None if sample.mask is None else _outline(sample.mask, self.mask_threshold, size)
+        return Picture(
+            row=row, width=size[0], height=size[1], image=image, map=drawn, low=low, high=high, outline=outline
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a level: where it lies in the input, in pixels of the input."""
+
+    center: tuple[float, float]
+    """(y, x)."""
+    size: tuple[float, float]
+    """(height, width)."""
+
+
+def patches(sample: Sample, cells: Sequence[Cell], view: View) -> list[Patch]:
+    """Cells of an image with what is around them; those of an image that can no longer be read have no picture."""
+    try:
+        with reading(sample.source) as image:
+            read = image.convert("L" if image.mode == "F" else image.mode)
+    except ImageError:
+        return [Patch(image=sample.id, place=(0, 0), picture=None, box=(0, 0, 0, 0)) for _ in cells]
+    return [_patch(sample.id, read, cell, view) for cell in cells]
+
+
+def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
+    axes = view.axes((image.height, image.width))
+    (top, bottom), (left, right) = (
+        axis.to_image(np.array([at - side / 2, at + side / 2])).tolist()
+        for axis, at, side in zip(axes, cell.center, cell.size, strict=True)
+    )
+    # A square of the image around the cell, moved inside where the image has room.
+    side = max(1.0, min(_AROUND * max(bottom - top, right - left), max(image.size)))
+    corner = [
+        min(max((first + last - side) / 2, 0.0), max(length - side, 0.0))
+        for first, last, length in ((left, right, image.width), (top, bottom, image.height))
+    ]
+    bounds = (corner[0], corner[1], corner[0] + side, corner[1] + side)
+    cut = image.transform((_PATCH, _PATCH), Image.Transform.EXTENT, bounds, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    cut.save(file, "JPEG", quality=80)
+    return Patch(
+        image=id,
+        place=(round((left + right) / 2), round((top + bottom) / 2)),
+        picture=_text(file.getvalue()),
+        box=((left - corner[0]) / side, (top - corner[1]) / side, (right - left) / side, (bottom - top) / side),
+    )
+
+
+def small_image(source: Source, limit: int) -> tuple[str, tuple[int, int]]:
+    """An image as a JPEG of at most about ``limit`` bytes, in base64, and its (width, height).
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    with reading(source) as image:
+        full = image.convert("L" if image.mode == "F" else image.mode)
+        if max(full.size) > _SIZES[0][0]:
+            full = ImageOps.contain(full, (_SIZES[0][0],) * 2, Image.Resampling.BILINEAR)
+    data, shown = b"", full
+    for side, quality in _SIZES:
+        shown = ImageOps.contain(full, (side, side), Image.Resampling.BILINEAR) if max(full.size) > side else full
+        file = io.BytesIO()
+        shown.save(file, "JPEG", quality=quality)
+        data = file.getvalue()
+        if len(data) <= limit:
+            break
+    return _text(data), shown.size
+
+
+def _small_map(values: NDArray[np.float32], view: View, size: tuple[int, int], limit: int) -> tuple[str, float, float]:
+    """A map laid over the image as a gray PNG, and the values that black and white stand for."""
+    data, low, high = b"", 0.0, 0.0
+    for side in (MAP_SIDE, 64, 48, 32, 24, 16):
+        shrink = min(1.0, side / max(size))
+        width, height = (max(1, round(length * shrink)) for length in size)
+        laid = view.restore(values, (height, width))
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        steps = (np.nan_to_num(laid, nan=low) - low) / ((high - low) or 1.0) * 255
+        file = io.BytesIO()
+        Image.fromarray(np.rint(steps.clip(0, 255)).astype(np.uint8)).save(file, "PNG", compress_level=6)
+        data = file.getvalue()
+        if len(data) <= limit:
+            break
+    return _text(data), low, high
+
+
+def _outline(mask: Path, threshold: float, size: tuple[int, int]) -> str | None:
+    """The outlines of a mask in the pixels of a picture of ``size`` (width, height), as the path of an SVG."""
+    from skimage.measure import find_contours  # slow to import
+
+    try:
+        read = read_mask(mask, threshold)
+    except ImageError:
+        return None
+    covered = Image.fromarray(read.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    inside = np.pad(np.asarray(covered, np.float64) / 255, 1)
+    # A defect of less than half a small pixel is to be seen, too.
+    level = min(0.5, float(inside.max()) / 2)
+    if level == 0:
+        return ""
+    contours = find_contours(inside, level)  # type: ignore[no-untyped-call]
+    path = ""
+    for step in (2, 3, 5, 8, 13, 21):
+        # Centers of pixels lie at one half; the padding has moved them by one.
+        lines = [[f"{x - 0.5:.4g} {y - 0.5:.4g}" for y, x in line[::step]] for line in contours]
+        path = "".join(f"M{'L'.join(line)}Z" for line in lines if len(line) > 2)
+        if len(path) <= _OUTLINE:
+            break
+    return path
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

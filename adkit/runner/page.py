@@ -1,0 +1,102 @@
+"""The record of a category for the page: its scores, and small pictures of the images that deserve a look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adkit.data.images import in_threads
+from adkit.data.samples import Category, Sample, in_order
+from adkit.data.view import View
+from adkit.metrics import PixelCounts
+from adkit.report.page.pictures import Cell, patches
+from adkit.report.page.record import Evidence, PageRecord, Picture, Pro, by_interest, packed
+from adkit.runner.shown import Nearest, PageShare
+from adkit.runner.thresholds import Trial
+
+_PRO_POINTS = 200
+
+
+def page_record(category: Category, kept: Trial, share: PageShare, notes: list[str]) -> PageRecord:
+    """The record of the images that the kept detector was tested on."""
+    test, held_out = kept.test, kept.held_out
+    kinds = in_order(sample.kind for sample in test.samples)
+    numbered = {kind: number for number, kind in enumerate(kinds)}
+    order = by_interest(test.scores, test.labels, None if kept.threshold is None else kept.threshold.value)
+    keys = test.keys(category.groups)
+    names, numbers = np.unique(np.array(keys, np.str_), return_inverse=True)
+
+    shown = [int(row) for row in order[: share.pictures]]
+
+    def picture(row: int) -> Picture:
+        sample = test.samples[row]
+        kept_of = test.kept.get(sample.id)
+        return share.thumbnails.of(sample, row, None if kept_of is None else kept_of.map)
+
+    found = _evidence({row: test.samples[row] for row in shown[: share.explained]}, kept, share.thumbnails.view)
+    pictures = [one.model_copy(update={"evidence": found.get(one.row)}) for one in in_threads(picture, shown)]
+    return PageRecord(
+        category=category.name,
+        kinds=kinds,
+        scores=packed(test.scores, "float32"),
+        labels=packed(test.labels, "uint8"),
+        kind_of=packed([numbered[sample.kind] for sample in test.samples], "uint8" if len(kinds) <= 256 else "uint16"),
+        group_of=packed(numbers, "uint32") if len(names) < len(keys) else None,
+        group_names=names.tolist() if category.grouped and len(names) < len(keys) else [],
+        peaks=None if test.peaks is None else packed(test.peaks, "float32"),
+        calibration=packed(held_out.scores, "float32"),
+        calibration_groups=None if held_out.groups is None else packed(held_out.groups, "uint32"),
+        calibration_peaks=None if held_out.peaks is None else packed(held_out.peaks, "float32"),
+        names=[(int(row), test.samples[row].id) for row in order[: share.listed]],
+        pictures=pictures,
+        pro=None if test.counts is None else _pro(test.counts),
+        notes=notes,
+    )
+
+
+def _evidence(shown: Mapping[int, Sample], kept: Trial, view: View) -> dict[int, Evidence]:
+    """Row → the evidence for it, where the scorer knows any; every image is read once, whatever is cut from it."""
+    trained = list(kept.fitted.trained)
+    wanted: dict[str, tuple[Sample, list[Cell]]] = {}
+    places: dict[int, tuple[Nearest, list[tuple[str, int]]]] = {}
+    for row, sample in shown.items():
+        near = None if sample.id not in kept.test.kept else kept.test.kept[sample.id].nearest
+        cells = 1 if near is None else near.grid[0] * near.grid[1]
+        if near is None or max(near.numbers) >= len(trained) * cells:
+            continue
+        parts = [(sample, near.cell), *((trained[number // cells], number % cells) for number in near.numbers)]
+        found = []
+        for image, cell in parts:
+            _, cut = wanted.setdefault(image.id, (image, []))
+            found.append((image.id, len(cut)))
+            cut.append(_cell(near, cell))
+        places[row] = near, found
+    read = in_threads(lambda one: (one[0].id, patches(one[0], one[1], view)), wanted.values())
+    cut_of = dict(read)
+    evidence = {}
+    for row, (near, found) in places.items():
+        own, *others = (cut_of[image][place] for image, place in found)
+        pairs = zip(others, near.distances, strict=True)
+        nearest = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
+        evidence[row] = Evidence(level=near.level, patch=own, nearest=nearest)
+    return evidence
+
+
+def _cell(near: Nearest, cell: int) -> Cell:
+    i, j = divmod(cell, near.grid[1])
+    (y, x), (down, across) = near.geometry.start, near.geometry.step
+    return Cell((y + i * down, x + j * across), (down, across))
+
+
+def _pro(counts: PixelCounts) -> Pro:
+    alarms, found = counts.pro_curve()
+    # Points that are evenly apart along the curve, with both of its ends.
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(alarms)) + np.abs(np.diff(found)))])
+    places = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _PRO_POINTS)).clip(0, len(length) - 1))
+
+    def at(values: NDArray[np.floating]) -> list[float]:
+        return [float(f"{value:.5g}") for value in values[places]]
+
+    return Pro(thresholds=[float(value) for value in counts.thresholds[places]], alarms=at(alarms), found=at(found))

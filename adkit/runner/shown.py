@@ -1,0 +1,153 @@
+"""What a category may put on the page, and what is kept for it while its test images pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
+
+from adkit.data.samples import Dataset
+from adkit.inference.assemble import Assembled
+from adkit.inference.pipeline import Fused
+from adkit.plugin.scorer import Scorer
+from adkit.plugin.types import Features, Geometry, Scores
+from adkit.report.page.pictures import MAP_SIDE, Thumbnails
+from adkit.report.page.record import LISTED, allotted
+
+NEIGHBORS: Final = 3
+"""Normal cells that an image's is compared with."""
+EXPLAINED: Final = 240
+"""Images that a page shows with evidence; patches of more would make it too large."""
+MOST_BYTES: Final = 40_000
+"""What a picture and its map may take at most."""
+ALL_BYTES: Final = 6_000_000
+"""What all pictures and maps of a page may take together, before base64 makes a third more of them; patches not."""
+
+
+@dataclass(frozen=True)
+class PageShare:
+    """What one category may put on the page."""
+
+    pictures: int
+    """Images that are shown."""
+    explained: int
+    """Images that are shown with evidence."""
+    listed: int
+    """Images that are named."""
+    thumbnails: Thumbnails
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The cell of an image that the scorer finds least normal, and the normal cells that are closest to it."""
+
+    level: str
+    grid: tuple[int, int]
+    """(height, width) of the level in cells."""
+    geometry: Geometry
+    cell: int
+    """The cell's number in the image, row by row."""
+    distances: list[float]
+    numbers: list[int]
+    """Numbers of the normal cells in the training images, as ``Scorer.nearest`` counts them."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of an image that may be shown."""
+
+    id: str
+    score: float
+    map: NDArray[np.float32] | None
+    """(h, w) small map over the input."""
+    nearest: Nearest | None
+
+
+class Keeper:
+    """Keeps maps and evidence of the images that may be shown while test images pass: of four times those at most."""
+
+    def __init__(self, count: int, labels: Mapping[str, int]) -> None:
+        """
+        Args:
+            count: images that are shown.
+            labels: id → label of each image that will pass.
+        """
+        self._count = count
+        self._labels = labels
+        self._kept: list[Kept] = []
+
+    def add(self, ids: Sequence[str], scores: Fused, maps: Tensor | None, evidence: Sequence[Nearest | None]) -> None:
+        """Take a batch: its scores, its maps (b, H, W) over the input, and the evidence for each image."""
+        small: Sequence[NDArray[np.float32] | None] = [None] * len(ids)
+        if maps is not None:
+            # The highest value counts: a small defect must not be averaged away.
+            side = [min(MAP_SIDE, length) for length in maps.shape[1:]]
+            small = list(adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy())
+        self._kept += map(Kept, ids, scores.image.tolist(), small, evidence)
+        if len(self._kept) > 4 * self._count:
+            self._prune()
+
+    def _prune(self) -> None:
+        kept = []
+        for label, sign in ((0, -1), (1, 1)):  # in the order of interest, whatever the threshold is
+            of_label = sorted(
+                (sign * one.score, place) for place, one in enumerate(self._kept) if self._labels[one.id] == label
+            )
+            kept += [self._kept[place] for _, place in of_label[: self._count]]
+        self._kept = kept
+
+    @property
+    def kept(self) -> dict[str, Kept]:
+        """Id → what is kept of it, for every image that may be shown."""
+        return {one.id: one for one in self._kept}
+
+
+def evidence(scorer: Scorer, scores: Scores, features: Features) -> list[Nearest | None]:
+    """For each image, the cell with the highest value and the normal cells closest to it; None where nobody knows.
+
+    Of several levels it is the one whose highest value is the highest. A level of one cell counts where it is the first
+    and there are no maps.
+    """
+    images = len(scores.image)
+    first = next(iter(features))
+    whole = {first: scores.image[:, None, None]} if features[first].shape[1:3] == (1, 1) else {}
+    maps = {
+        name: values
+        for name, values in (scores.maps or whole).items()
+        if name in features and features[name].shape[:3] == values.shape
+    }
+    if not maps:
+        return [None] * images
+    highest = {name: values.flatten(1).max(1) for name, values in maps.items()}
+    names = list(highest)
+    chosen = torch.stack([highest[name].values for name in names]).argmax(0).tolist()
+    found: list[Nearest | None] = [None] * images
+    for index, name in enumerate(names):
+        rows = [row for row in range(images) if chosen[row] == index]
+        if not rows:
+            continue
+        height, width = maps[name].shape[1:]
+        cells = highest[name].indices[rows]
+        near = scorer.nearest(name, features[name].flatten(1, 2)[rows, cells], NEIGHBORS)
+        if near is None:
+            continue
+        for row, cell, distances, numbers in zip(rows, cells.tolist(), near[0].tolist(), near[1].tolist(), strict=True):
+            found[row] = Nearest(name, (height, width), features.geometry[name], cell, distances, numbers)
+    return found
+
+
+def page_shares(dataset: Dataset, parts: Assembled) -> list[PageShare]:
+    """What each category of a run may put on the page, in their order: as evenly as they have test images."""
+    counts = [len(category.test) for category in dataset.categories]
+    most = parts.recipe.run.thumbnails
+    pictures, explained, listed = (allotted(counts, total) for total in (most, min(most, EXPLAINED), LISTED))
+    room = min(MOST_BYTES, ALL_BYTES // max(sum(pictures), 1))
+    threshold = parts.recipe.data.mask_threshold or 0
+    thumbnails = [Thumbnails(parts.of(category).view, threshold, room) for category in dataset.categories]
+    return [PageShare(*share) for share in zip(pictures, explained, listed, thumbnails, strict=True)]
