@@ -106,8 +106,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     with display.stage("weights", recipe.run.name):
         auxiliary, whole = auxiliary_images(recipe, whole, warn)
         parts = assemble(recipe, auxiliary)
-        require_trainable(parts, dataset.categories)
         require_groups(recipe, dataset.categories)
+        require_trainable(parts, dataset.categories)
         if (pointless := unlocalized(parts)) is not None:
             warn(pointless)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
