@@ -186,7 +186,7 @@ def _levels(kept: Kept) -> list[Mapping[str, Level]]:
 
 
 def _intact(ledger: Ledger, dataset: Dataset, warn: Callable[[str], None]) -> Iterator[Finished]:
-    """The records of what was finished whose detectors are still those that were saved, and have what the page takes."""
+    """The records of what was finished, as far as its detectors and what the page takes are still there as saved."""
     names = [category.name for category in dataset.categories]
     folders = detector_folders(ledger.run, names)
     for record in ledger.finished().values():
