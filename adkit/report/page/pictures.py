@@ -90,7 +90,8 @@ def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
         for axis, at, side in zip(axes, cell.center, cell.size, strict=True)
     )
     # A square of the image around the cell, moved inside where the image has room.
-    side = max(1.0, min(_AROUND * max(bottom - top, right - left), max(image.size)))
+    cell_side = max(bottom - top, right - left)
+    side = max(1.0, cell_side, min(_AROUND * cell_side, min(image.size)))
     corner = [
         min(max((first + last - side) / 2, 0.0), max(length - side, 0.0))
         for first, last, length in ((left, right, image.width), (top, bottom, image.height))
