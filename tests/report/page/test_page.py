@@ -11,6 +11,7 @@ from PIL import Image
 
 from adkit import run
 from adkit.errors import UserError
+from adkit.report.page import pictures
 from adkit.report.page.charts import chart, ticks
 from adkit.report.page.page import page, remake_page
 from adkit.report.page.pictures import Cell, patches
@@ -69,7 +70,7 @@ def test_a_large_image_is_made_small(tmp_path):
 
 def test_a_line_of_pixels_is_a_picture(tmp_path):
     Image.new("L", (1, 3000)).save(tmp_path / "a.png")
-    width, height = small_image(tmp_path / "a.png", 40_000)[1]
+    width, height = pictures.small_image(tmp_path / "a.png", 40_000)[1]
     assert width == 1 and 100 < height < 1000
 
 
