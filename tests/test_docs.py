@@ -38,7 +38,7 @@ def test_the_members_of_each_kind_are_listed():
     assert {kind: (written.count("`") // 2, optional.count("`") // 2) for kind, written, optional in rows} == {
         "extractor": (2, 5),
         "adapter": (4, 7),
-        "scorer": (4, 2),
+        "scorer": (4, 3),
         "localizer": (1, 1),
         "stopper": (1, 3),
     }
@@ -124,8 +124,8 @@ def test_every_file_that_contributing_names_is_there():
 
 
 def test_every_image_of_the_docs_is_drawn_by_the_script():
-    script = runpy.run_path(str(ROOT / "docs" / "figures.py"))
-    drawn = {*script["FIGURES"], "distances", "trainings"}
+    script, pages = (runpy.run_path(str(ROOT / "docs" / f"{name}.py")) for name in ("figures", "pages"))
+    drawn = {*script["FIGURES"], "distances", "trainings", *pages["NAMES"]}
     assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == drawn, (
         "docs/images: each is drawn by a function in FIGURES of docs/figures.py"
     )
