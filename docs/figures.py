@@ -4,8 +4,9 @@ python docs/figures.py                                     all that takes a minu
 python docs/figures.py heatmaps                            one of them
 python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
 python docs/figures.py --distances runs/*/report.json      the distances along the first training of each category
+python docs/figures.py --page runs/quickstart/report.html  screenshots of the page of the quickstart
 
-The last two need matplotlib: pip install "adkit-ignite[docs]".
+Trainings and distances need matplotlib: pip install "adkit-ignite[docs]". Screenshots need what docs/pages.py says.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw losses and figures of these")
     parser.add_argument("--distances", nargs="+", type=Path, metavar="REPORT", help="draw distances of these")
+    parser.add_argument("--page", type=Path, metavar="HTML", help="take screenshots of this page")
     options = parser.parse_args()
+    if options.page:
+        import pages
+
+        pages.draw(options.page, image_path)
+        return 0
     if options.trainings or options.distances:
         import charts
 

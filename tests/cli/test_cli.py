@@ -27,7 +27,7 @@ def test_run_prints_a_row_and_where_the_report_lies(command, recipe, tmp_path):
     done = command("run", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stripes" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'runs' / 'small' / 'report.json'}"
+    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'runs' / 'small' / 'report.html'}"
 
 
 def test_set_and_output_are_heard(recipe, tmp_path):

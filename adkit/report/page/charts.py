@@ -50,8 +50,9 @@ class Chart:
 
 
 def chart(title: str, below: str, series: Mapping[str, Points], mark: float | None = None) -> Chart | None:
-    """A chart of the ``series``, name → (x, y); None where none of them has a point."""
-    series = {name: points for name, points in series.items() if points}
+    """A chart of the ``series``, name → (x, y); None where none of them has a point. What is not finite is left out."""
+    finite = {name: [at for at in points if all(map(math.isfinite, at))] for name, points in series.items()}
+    series = {name: points for name, points in finite.items() if points}
     xs = [x for points in series.values() for x, _ in points] + ([] if mark is None else [mark])
     ys = [y for points in series.values() for _, y in points]
     if not ys:

@@ -43,7 +43,7 @@ def rate_promised(threshold: ThresholdReport) -> float | None:
 
 
 def headlines(report: Report) -> list[Headline]:
-    """Up to five figures: how images are ranked, how defects are located, and what the threshold does."""
+    """Up to four figures: how images are ranked, how defects are located, and what the threshold does."""
     found = [_metric(report, "image_auroc")]
     pixel = next((name for name in ("pixel_aupro", "pixel_auroc") if report.mean[name] is not None), None)
     found.append(None if pixel is None else _metric(report, pixel))
@@ -101,9 +101,8 @@ def _alarms(thresholds: dict[str, ThresholdReport]) -> Headline | None:
     else:
         only = next(iter(tested.values()))
         interval = only.test_false_positive_interval or (0.0, 1.0)
-        unit = "part" if only.per == "part" else "group"
-        counts = f" from {counted(only.test_normal_groups, unit)}" if only.per == "part" else ""
-        sure = f"95% interval {percent(interval[0])} to {percent(interval[1])}{counts}"
+        parts = f" from {counted(only.test_normal_groups, 'part')}" if only.per == "part" else ""
+        sure = f"95% interval {percent(interval[0])} to {percent(interval[1])}{parts}"
     if broken:
         meaning += f" More than promised, beyond chance: {', '.join(broken)}."
     return Headline("False alarms", percent(fmean(rates.values())), sure, meaning, wrong=bool(broken))

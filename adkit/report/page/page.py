@@ -62,7 +62,7 @@ def remake_page(run: Path) -> Path:
         return write_page(run, report)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: expected what the page is made of, found no such file: {again}") from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's among them
         raise UserError(
             f"{run / FOLDER}: expected records of this version of adkit, found others or damaged files: {again}"
         ) from error
@@ -72,6 +72,8 @@ def write_page(run: Path, report: Report) -> Path:
     """Write ``report.html`` into the folder of a run, from its report and what the folder has besides."""
     recipe = (run / "recipe.toml").read_text(encoding="utf-8")
     records = [PageRecord.load(record_path(run, number)) for number in range(len(report.categories))]
+    if [record.category for record in records] != list(report.categories):
+        raise ValueError("the records are of other categories")
     text = page(report, recipe, records)
     with whole_file(run / PAGE) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
@@ -94,7 +96,6 @@ def page(report: Report, recipe: str, records: Sequence[PageRecord]) -> str:
     shown = [name for name in METRICS if any(one.metrics[name] is not None for one in report.categories.values())]
     return templates.get_template("page.html.j2").render(
         report=report,
-        records=records,
         recipe=recipe,
         headlines=headlines(report),
         metrics={name: METRICS[name] for name in shown},

@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import Select
 from adkit import Report, run
 from adkit.report.page.page import page
 from adkit.report.page.pictures import Thumbnails
-from adkit.report.page.record import PageRecord, by_interest, unpacked
+from adkit.report.page.record import PageRecord, by_interest, packed, unpacked
 from adkit.threshold import by_hand, wilson_interval
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
@@ -369,6 +369,22 @@ def test_it_loads_where_there_is_little_to_show(browser, tmp_path, labels):
     assert browser.driver.get_log("browser") == []
     assert sum(shown_counts(browser).values()) == len(labels)
     assert browser.text("#count").startswith(f"{len(labels)} image")
+
+
+@pytest.mark.parametrize(("per", "alarms", "found"), [("image", "25%", "66.7%"), ("part", "50%", "50%")])
+def test_rates_count_parts_as_the_report_does(browser, tmp_path, per, alarms, found):
+    # Normal parts 0 (scores 0.9 and 0.1) and 1 (0.2): a share of 1/2 and of 0, so 1/4 on average, and one part of two.
+    # Anomalous parts 2 (0.8 and 0.7) and 3 (0.3): two images of three, and one part of two.
+    one = record(scores=[0.9, 0.1, 0.2, 0.8, 0.7, 0.3], labels=[0, 0, 0, 1, 1, 1])
+    one.group_of = packed([0, 0, 1, 2, 2, 3], "uint32")
+    one.group_names = ["a", "b", "c", "d"]
+    grouped = report()
+    grouped.categories["tile"].threshold.per = per
+    (tmp_path / "report.html").write_text(page(grouped, "", [one]))
+    browser.open(tmp_path / "report.html")
+    assert (browser.text("#alarm-rate"), browser.text("#found-rate")) == (alarms, found)
+    browser.choose("group", "c")
+    assert browser.texts(".card .file") == ["4.png", "3.png"]
 
 
 def test_two_thousand_images_are_there_in_three_seconds(browser, tmp_path):

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -159,6 +160,11 @@ def test_a_value_that_never_changes_lies_at_the_top():
     assert one.lines[0].points[0][1] == one.top
 
 
+def test_a_loss_that_is_not_finite_is_left_out():
+    assert chart("t", "x", {"loss": [(0, math.nan), (1, math.inf)]}) is None
+    assert len(chart("t", "x", {"loss": [(0, 2.0), (1, math.inf)]}).lines[0].points) == 1
+
+
 def test_labels_of_lines_that_end_together_do_not_cover_each_other():
     lines = chart("t", "x", {"a": [(0, 0), (1, 1)], "b": [(0, 1), (1, 1)]}).lines
     assert abs(lines[0].label_at - lines[1].label_at) >= 12
@@ -204,6 +210,14 @@ def test_a_run_of_an_adkit_without_pages(tmp_path):
     done = adkit("report", tmp_path)
     assert done.returncode == 2
     assert "expected what the page is made of, found no such file: run its recipe again" in done.stderr
+
+
+def test_records_of_another_run(small_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    record("elsewhere").save(copy, 0)
+    with pytest.raises(UserError, match=r"page: expected records of this version of adkit, found others"):
+        remake_page(copy)
 
 
 def test_a_report_of_another_version(tmp_path):
