@@ -246,3 +246,18 @@ def test_mean_and_standard_error():
 @pytest.mark.parametrize(("values", "expected"), [([], (None, None)), ([None], (None, None)), ([0.5], (0.5, None))])
 def test_too_few_values_for_a_standard_error(values, expected):
     assert mean_and_sem(values) == expected
+
+
+def test_the_pro_curve_by_hand():
+    # A component of two pixels (8 and 4) in the first image, and one of a single pixel (6) in the second.
+    maps = np.array([[[8, 4, 7], [5, 1, 6]], [[6, 6, 6], [6, 6, 6]]], np.float32)
+    masks = np.array([[[1, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]], bool)
+    metrics = PixelMetrics()
+    metrics.add(maps, masks)
+    counts = metrics.counts()
+    alarms, found = counts.pro_curve()
+    at = dict(zip(counts.thresholds.tolist(), zip(alarms.tolist(), found.tolist(), strict=True), strict=True))
+    # Normal: 7, 5, 1, 6 of the first image and five times 6 of the second.
+    assert at[8.0] == pytest.approx((0, (0.5 + 0) / 2))
+    assert at[6.0] == pytest.approx((7 / 9, (0.5 + 1) / 2))
+    assert at[4.0] == pytest.approx((8 / 9, 1))

@@ -73,8 +73,8 @@ def check(
         auxiliary, dataset = auxiliary_images(read, dataset, remarks.append)
         parts = assemble(read, auxiliary)
         adapter, stopper = new_adapter(parts), new_stopper(parts)
-        require_trainable(parts, dataset.categories)
         require_groups(read, dataset.categories)
+        require_trainable(parts, dataset.categories)
         if text := unlocalized(parts):
             remarks.append(text)
     lines = [f"{read.path or 'recipe'}: in order"]

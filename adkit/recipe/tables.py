@@ -68,7 +68,7 @@ class RunTable(Params):
     thumbnails: int = Field(
         240,
         ge=0,
-        le=100_000,
+        le=2_000,
         description="number of test images that report.html shows, of all categories together: those that the "
         "threshold gets most wrong come first, then the closest calls",
     )

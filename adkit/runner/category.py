@@ -122,7 +122,7 @@ def _trial(
     with place.display.stage("evaluate", subject, len(category.test)) as advance:
         watch = None if place.watch is None else partial(place.watch.watched, "test")
         keeper = None
-        if kept and place.share is not None:
+        if kept and place.share is not None and place.share.pictures:
             keeper = Keeper(place.share.pictures, {sample.id: sample.label for sample in category.test})
         test = evaluate(
             fitted.pipeline,

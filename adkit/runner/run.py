@@ -24,6 +24,7 @@ from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.report.page.page import write_page
+from adkit.report.page.record import record_path
 from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
@@ -106,8 +107,8 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
     with display.stage("weights", recipe.run.name):
         auxiliary, whole = auxiliary_images(recipe, whole, warn)
         parts = assemble(recipe, auxiliary)
-        require_trainable(parts, dataset.categories)
         require_groups(recipe, dataset.categories)
+        require_trainable(parts, dataset.categories)
         if (pointless := unlocalized(parts)) is not None:
             warn(pointless)
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
@@ -186,10 +187,12 @@ def _levels(kept: Kept) -> list[Mapping[str, Level]]:
 
 
 def _intact(ledger: Ledger, dataset: Dataset, warn: Callable[[str], None]) -> Iterator[Finished]:
-    """The records of what was finished whose detectors are still those that were saved."""
-    folders = detector_folders(ledger.run, [category.name for category in dataset.categories])
+    """The records of what was finished, as far as its detectors and what the page takes are still there as saved."""
+    names = [category.name for category in dataset.categories]
+    folders = detector_folders(ledger.run, names)
     for record in ledger.finished().values():
-        if found := damage(folders[record.category]):
+        page = record_path(ledger.run, names.index(record.category))
+        if found := damage(folders[record.category]) or ("" if page.exists() else f"{page.name} is gone"):
             warn(f"{record.category}: finished before the interruption and damaged since, so it is done again: {found}")
         else:
             yield record

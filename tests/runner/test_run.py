@@ -22,7 +22,9 @@ def test_a_run_leaves_its_files(small_run):
     assert sorted(path.name for path in Path(small_run.folder).iterdir()) == [
         "detector",
         "log.txt",
+        "page",
         "recipe.toml",
+        "report.html",
         "report.json",
         "scores.csv",
     ]

@@ -17,7 +17,7 @@ from adkit.errors import UserError
 from adkit.metrics import METRICS, PRO_LIMIT
 from adkit.report.page.charts import HEIGHT, WIDTH, Chart, chart
 from adkit.report.page.figures import headlines, percent, rate_promised, value
-from adkit.report.page.record import FOLDER, PageRecord
+from adkit.report.page.record import FOLDER, PageRecord, record_path
 from adkit.report.report import Report, TrainingReport
 from adkit.utils.atomic import whole_file
 from adkit.utils.colors import color_ramp
@@ -71,8 +71,8 @@ def remake_page(run: Path) -> Path:
 def write_page(run: Path, report: Report) -> Path:
     """Write ``report.html`` into the folder of a run, from its report and what the folder has besides."""
     recipe = (run / "recipe.toml").read_text(encoding="utf-8")
-    paths = [run / FOLDER / f"{number:06}.json" for number in range(len(report.categories))]
-    text = page(report, recipe, [PageRecord.load(path) for path in paths])
+    records = [PageRecord.load(record_path(run, number)) for number in range(len(report.categories))]
+    text = page(report, recipe, records)
     with whole_file(run / PAGE) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
     return run / PAGE

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from adkit.data.images import ImageError, reading
 from adkit.data.masks import read_mask
@@ -77,10 +77,9 @@ def patches(sample: Sample, cells: Sequence[Cell], view: View) -> list[Patch]:
     """Cells of an image with what is around them; those of an image that can no longer be read have no picture."""
     try:
         with reading(sample.source) as image:
-            read = image.convert("L" if image.mode == "F" else image.mode)
+            return [_patch(sample.id, _of_bytes(image), cell, view) for cell in cells]
     except ImageError:
         return [Patch(image=sample.id, place=(0, 0), picture=None, box=(0, 0, 0, 0)) for _ in cells]
-    return [_patch(sample.id, read, cell, view) for cell in cells]
 
 
 def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
@@ -90,7 +89,8 @@ def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
         for axis, at, side in zip(axes, cell.center, cell.size, strict=True)
     )
     # A square of the image around the cell, moved inside where the image has room.
-    side = max(1.0, min(_AROUND * max(bottom - top, right - left), max(image.size)))
+    cell_side = max(bottom - top, right - left)
+    side = max(1.0, cell_side, min(_AROUND * cell_side, min(image.size)))
     corner = [
         min(max((first + last - side) / 2, 0.0), max(length - side, 0.0))
         for first, last, length in ((left, right, image.width), (top, bottom, image.height))
@@ -113,19 +113,31 @@ def small_image(source: Source, limit: int) -> tuple[str, tuple[int, int]]:
     Raises:
         ImageError: it cannot be read.
     """
-    with reading(source) as image:
-        full = image.convert("L" if image.mode == "F" else image.mode)
-        if max(full.size) > _SIZES[0][0]:
-            full = ImageOps.contain(full, (_SIZES[0][0],) * 2, Image.Resampling.BILINEAR)
+    with reading(source) as image:  # which may be large: it is not copied
+        full = _within(_of_bytes(image), _SIZES[0][0])
     data, shown = b"", full
     for side, quality in _SIZES:
-        shown = ImageOps.contain(full, (side, side), Image.Resampling.BILINEAR) if max(full.size) > side else full
+        shown = _within(full, side)
         file = io.BytesIO()
         shown.save(file, "JPEG", quality=quality)
         data = file.getvalue()
         if len(data) <= limit:
             break
     return _text(data), shown.size
+
+
+def _of_bytes(image: Image.Image) -> Image.Image:
+    """An image as ``read_image`` gives it, in whole values of 0 to 255; itself if it has them."""
+    return image.convert("L") if image.mode == "F" else image
+
+
+def _within(image: Image.Image, side: int) -> Image.Image:
+    """An image made smaller until neither side is longer than ``side``; itself if neither is."""
+    if max(image.size) <= side:
+        return image
+    # Pillow's own ways give images of which one side is 3,000 times the other a side of 0.
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _small_map(values: NDArray[np.float32], view: View, size: tuple[int, int], limit: int) -> tuple[str, float, float]:

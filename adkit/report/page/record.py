@@ -114,9 +114,14 @@ class PageRecord(_Part):
 
     def save(self, run: Path, number: int) -> None:
         """Write the record of the category at place ``number``, from 0, into the folder of a run."""
-        with whole_file(run / FOLDER / f"{number:06}.json") as draft:
+        with whole_file(record_path(run, number)) as draft:
             draft.write_text(self.model_dump_json(by_alias=True), encoding="utf-8")
             sync(draft)  # the record that the category is finished may not outlast it
+
+
+def record_path(run: Path, number: int) -> Path:
+    """Where the record of the category at place ``number``, from 0, lies in the folder of a run."""
+    return run / FOLDER / f"{number:06}.json"
 
 
 def packed(values: Sequence[Any] | NDArray[Any], dtype: str) -> str:

@@ -360,6 +360,17 @@ def test_it_fits_a_narrow_screen(opened):
         opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("labels", [[], [0, 0], [1]], ids=["no image", "normal alone", "anomalous alone"])
+def test_it_loads_where_there_is_little_to_show(browser, tmp_path, labels):
+    scores = np.linspace(0.2, 0.8, len(labels))
+    (tmp_path / "report.html").write_text(page(report(), "", [record(scores=scores, labels=labels)]))
+    browser.open(tmp_path / "report.html")
+    browser.find("#position").send_keys(Keys.HOME)
+    assert browser.driver.get_log("browser") == []
+    assert sum(shown_counts(browser).values()) == len(labels)
+    assert browser.text("#count").startswith(f"{len(labels)} image")
+
+
 def test_two_thousand_images_are_there_in_three_seconds(browser, tmp_path):
     random = np.random.default_rng(0)
     labels = (np.arange(2000) % 2).tolist()

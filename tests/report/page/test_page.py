@@ -67,6 +67,12 @@ def test_a_large_image_is_made_small(tmp_path):
     assert (shown.width, shown.height) == (256, 128)
 
 
+def test_a_line_of_pixels_is_a_picture(tmp_path):
+    Image.new("L", (1, 3000)).save(tmp_path / "a.png")
+    width, height = small_image(tmp_path / "a.png", 40_000)[1]
+    assert width == 1 and 100 < height < 1000
+
+
 def test_a_picture_stays_within_its_bytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     one = sample(tmp_path)

@@ -146,7 +146,7 @@ const pValue = (category, row) => weightOf(category, (score) => score >= categor
 
 // The threshold of maps that goes with one of images: of equal rank, and the recipe's own with the recipe's own.
 function levelFor(category, threshold) {
-  if (category.askedLevel === null || category.sortedPeaks === null || category.asked === null) return category.askedLevel;
+  if (category.askedLevel === null || category.asked === null || !category.sortedPeaks?.length) return category.askedLevel;
   const { sorted, sortedPeaks } = category;
   const last = sorted.length - 1;
   const carried = (score) => {

@@ -8,6 +8,8 @@ const cards = new Map();
 let listed = [];
 let most = PAGE;
 
+let gridAspect = 1;
+
 const rows = categories.flatMap((category) =>
   [...category.names].map(([row, name]) => ({ category, row, name, key: `${category.index} ${row}` })),
 );
@@ -72,7 +74,7 @@ function cardOf(one) {
   const button = html(
     "button",
     { type: "button", class: "card" },
-    pictureOf(one),
+    pictureOf(one, undefined, gridAspect),
     html(
       "span",
       { class: "caption" },
@@ -105,14 +107,17 @@ function refresh(card) {
 }
 
 // A picture with its map and outlines; ``layers`` says which.
-function pictureOf({ category, row }, layers = { map: true, mask: true, contour: true }) {
+function pictureOf({ category, row }, layers = { map: true, mask: true, contour: true }, frameAspect = null) {
   const picture = category.pictures.get(row);
   const frame = html("span", { class: "picture" });
+  if (frameAspect !== null) frame.style.aspectRatio = String(frameAspect);
   if (!picture || picture.image === null) {
     frame.append(html("span", { class: "missing" }, picture ? "This image can no longer be read." : "No picture: others deserve more of a look."));
     return frame;
   }
-  const stack = stackOf(picture.image, picture.width, picture.height);
+  const aspect = frameAspect ?? bounded(picture.width / picture.height);
+  frame.style.aspectRatio = String(aspect);
+  const stack = stackOf(picture.image, picture.width, picture.height, aspect);
   if (layers.map && picture.map !== null) {
     const canvas = html("canvas", { width: 1, height: 1, "aria-hidden": "true" });
     stack.append(canvas);
@@ -126,10 +131,18 @@ function pictureOf({ category, row }, layers = { map: true, mask: true, contour:
   return frame;
 }
 
-function stackOf(image, width, height) {
+// Frames have the shape of the images, as far as that is not extreme: in the grid that of the median one.
+const bounded = (aspect) => Math.min(2.5, Math.max(0.6, aspect));
+function aspectOf() {
+  const aspects = categories.flatMap((category) => [...category.pictures.values()].map((one) => one.width / one.height));
+  return bounded(aspects.sort((a, b) => a - b)[aspects.length >> 1] ?? 1);
+}
+
+function stackOf(image, width, height, frame = 1) {
   const stack = html("span", { class: "stack" }, html("img", { src: `data:image/jpeg;base64,${image}`, alt: "", decoding: "async" }));
-  stack.style.width = `${width >= height ? 100 : (100 * width) / height}%`;
-  stack.style.height = `${height >= width ? 100 : (100 * height) / width}%`;
+  const share = width / height / frame; // of the frame's width, where the height is all of the frame's
+  stack.style.width = `${100 * Math.min(1, share)}%`;
+  stack.style.height = `${100 * Math.min(1, 1 / share)}%`;
   return stack;
 }
 
@@ -365,6 +378,7 @@ function startImages() {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
+  gridAspect = aspectOf();
   fillChoices();
   showImages();
 }

@@ -220,8 +220,8 @@ function showThreshold() {
     const shares = sharesOf(category, label);
     const [low, high] = wilson(sum(shares), shares.length);
     byId(`${name}-rate`).textContent = shares.length ? asPercent(sum(shares) / shares.length) : "–";
-    const unit = category.per === "part" ? " of parts" : category.groupOf !== null && !label ? " of parts, on average" : "";
-    byId(`${name}-interval`).textContent = shares.length ? `${unit ? unit + ", " : ""}95%: ${asPercent(low)} to ${asPercent(high)}` : "";
+    const unit = category.per === "part" ? "of parts, " : category.groupOf !== null && !label ? "on average over parts, " : "";
+    byId(`${name}-interval`).textContent = shares.length ? `${unit}95%: ${asPercent(low)} to ${asPercent(high)}` : "";
   }
   const called = counts.found + counts.alarm;
   byId("precision").textContent = called ? asPercent(counts.found / called) : "–";

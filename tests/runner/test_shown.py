@@ -1,0 +1,78 @@
+"""What is kept for the page while test images pass."""
+
+import numpy as np
+import pytest
+import torch
+
+from adkit.inference.pipeline import Fused
+from adkit.plugin import Features, Geometry, Scores
+from adkit.report.page.record import by_interest
+from adkit.runner.shown import Keeper, evidence
+
+FINE, COARSE = Geometry((2.0, 2.0), (4.0, 4.0)), Geometry((4.0, 4.0), (8.0, 8.0))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.9, None])
+def test_maps_of_all_that_may_be_shown_are_kept_and_of_few_more(threshold):
+    random = np.random.default_rng(0)
+    scores, labels = random.permutation(200).astype(np.float32) / 200, random.integers(0, 2, 200)
+    ids = [str(number) for number in range(200)]
+    keeper = Keeper(5, dict(zip(ids, labels.tolist(), strict=True)))
+    for start in range(0, 200, 8):
+        part = slice(start, start + 8)
+        batch = torch.from_numpy(scores[part])
+        maps = batch[:, None, None].expand(-1, 4, 4)
+        keeper.add(ids[part], Fused(batch, ()), maps, [None] * len(batch))
+    wanted = {ids[row] for row in by_interest(scores, labels, threshold)[:5]}
+    assert wanted <= keeper.kept.keys()
+    assert len(keeper.kept) <= 20 + 8
+    assert all(one.map.max() == scores[int(id)] for id, one in keeper.kept.items())
+
+
+def test_a_small_map_keeps_the_highest_value():
+    maps = torch.zeros(1, 960, 960)
+    maps[0, 503, 17] = 7.0
+    keeper = Keeper(1, {"a": 0})
+    keeper.add(["a"], Fused(torch.zeros(1), ()), maps, [None])
+    (kept,) = keeper.kept.values()
+    assert kept.map.shape == (96, 96)
+    assert kept.map[50, 1] == 7.0
+
+
+class Named:
+    """Answers with the cells that it is asked for, at the distance of their first channel."""
+
+    def nearest(self, level, cells, k):
+        return cells[:, :1], cells[:, 1:].long()
+
+
+def features(**grids):
+    """Levels whose cells have, as features, 0 and their own number in the image."""
+    levels = {}
+    for name, (height, width) in grids.items():
+        numbers = torch.arange(float(height * width)).view(1, height, width, 1)
+        levels[name] = torch.cat([numbers * 0, numbers], 3).expand(2, -1, -1, -1)
+    return Features(levels, {"fine": FINE, "coarse": COARSE, "pool": COARSE})
+
+
+def test_the_highest_cell_of_the_highest_level_is_asked_about():
+    fine, coarse = torch.zeros(2, 4, 4), torch.zeros(2, 2, 2)
+    fine[0, 1, 2], coarse[0, 0, 1] = 5.0, 3.0
+    fine[1, 0, 0], coarse[1, 1, 0] = 1.0, 3.0
+    scores = Scores(torch.tensor([5.0, 3.0]), {"fine": fine, "coarse": coarse})
+    first, second = evidence(Named(), scores, features(fine=(4, 4), coarse=(2, 2)))
+    assert (first.level, first.grid, first.cell, first.numbers) == ("fine", (4, 4), 6, [6])
+    assert (second.level, second.cell, second.numbers, second.geometry) == ("coarse", 2, [2], COARSE)
+
+
+def test_of_pooled_features_the_whole_image_is_asked_about():
+    found = evidence(Named(), Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1)))
+    assert [(one.level, one.grid, one.cell) for one in found] == [("pool", (1, 1), 0)] * 2
+
+
+def test_a_scorer_that_knows_none_gives_no_evidence():
+    class Silent:
+        def nearest(self, level, cells, k):
+            return None
+
+    assert evidence(Silent(), Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1))) == [None, None]
