@@ -180,13 +180,13 @@ def apart(work: Callable[[], Any]) -> Any:
     return answer
 
 
-def in_worker(work: Callable[[], Any], seconds: float = SECONDS) -> tuple[Any, float]:
+def in_worker(work: Callable[[], Any], seconds: float = SECONDS, free: int = FREE) -> tuple[Any, float]:
     """The result of ``work`` in a fork of this process, or what went wrong, and the fork's peak memory in bytes."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
-        psutil.virtual_memory = lambda: SimpleNamespace(available=FREE)
+        psutil.virtual_memory = lambda: SimpleNamespace(available=free)
         try:
             answer = work()
         except BaseException as error:  # noqa: BLE001  any of them is what this looks for

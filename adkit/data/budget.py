@@ -9,7 +9,7 @@ from typing import Final
 
 SMALL: Final = 64 * 2**20
 """Bytes up to which an image is decoded whatever the others take: there are no more threads than cores, nor than 8."""
-TOTAL: Final = 2**30
+TOTAL: Final = 2**29
 """Bytes that larger images take together; one that takes more is decoded when no other large one is."""
 
 

@@ -52,6 +52,8 @@ _VIDEOS = (
     (0, b"0&\xb2u\x8ef\xcf\x11"),  # WMV
 )
 """The place and the first bytes of what videos begin with."""
+_STRIP = 1_000_000
+"""The number of pixels that are laid over white at a time."""
 _ORIENTATION = 0x0112
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Mode → bytes that a decoded pixel takes; 4 in all others."""
@@ -165,13 +167,13 @@ def memory_of(image: ImageFile) -> int:
     """Estimate the bytes that an image takes at most from its file to what ``read_image`` gives, by its header."""
     width, height = image.size
     decoded = _BYTES.get(image.mode, 4)
-    if image.mode in ("L", "RGB", "1") and "transparency" not in image.info:
-        turned = 2 if "exif" in image.info else 1
-        each = decoded * turned + 6 * ("progressive" in image.info)  # a progressive JPEG's coefficients
-    elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV") and "transparency" not in image.info:
-        each = decoded + 4
-    else:  # laid over white, or brought to other numbers
+    turned = decoded if "exif" in image.info else 0
+    if is_deep(image):  # brought to other numbers
         each = decoded + 16
+    elif image.mode in ("L", "RGB", "1") and "transparency" not in image.info:
+        each = decoded + turned + 6 * ("progressive" in image.info)  # a progressive JPEG's coefficients
+    else:  # brought to RGB, or laid over white
+        each = decoded + turned + 4
     return width * height * each
 
 
@@ -276,9 +278,7 @@ def flatten(image: Image.Image, range: Range | None = None) -> Image.Image:
     """
     mode = image.mode
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        return white.convert("RGB")
+        return _over_white(image)
     if mode in ("L", "RGB"):
         return image
     if mode == "1":
@@ -286,6 +286,19 @@ def flatten(image: Image.Image, range: Range | None = None) -> Image.Image:
     if is_deep(image):
         return Image.fromarray(_scaled(np.asarray(image), range))
     return image.convert("RGB")  # palette, CMYK, YCbCr, LAB, HSV
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay an image that is transparent in places over white, strip by strip, so that no copy of all of it is made."""
+    flat = Image.new("RGB", image.size)
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        white.alpha_composite(strip)
+        flat.paste(white.convert("RGB"), (0, top))
+    return flat
 
 
 def _scaled(values: GrayValues, range: Range | None) -> npt.NDArray[np.float32]:

@@ -82,6 +82,24 @@ def test_transparent_value_of_a_gray_png_lies_over_white(tmp_path: Path) -> None
     assert np.asarray(read_image(tmp_path / "a.png"))[0].tolist() == [[255] * 3, [50] * 3]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_strips_that_are_laid_over_white_make_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("adkit.data.images._STRIP", 20)  # two rows of 9 pixels
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.convert("RGB").quantize(8)
+        image.info["transparency"] = bytes(range(0, 240, 30))
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "a.png", **image.info)
+    whole = Image.new("RGBA", image.size, "white")
+    whole.alpha_composite(Image.open(tmp_path / "a.png").convert("RGBA"))
+    assert np.array_equal(read_image(tmp_path / "a.png"), whole.convert("RGB"))
+
+
 @pytest.mark.parametrize("extension", ["jpg", "tif"])
 def test_cmyk(tmp_path: Path, extension: str) -> None:
     Image.new("RGB", (16, 16), RED).convert("CMYK").save(tmp_path / f"a.{extension}")
