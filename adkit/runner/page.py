@@ -64,7 +64,7 @@ def _evidence(shown: Mapping[int, Sample], kept: Trial, view: View) -> dict[int,
     for row, sample in shown.items():
         near = None if sample.id not in kept.test.kept else kept.test.kept[sample.id].nearest
         cells = 1 if near is None else near.grid[0] * near.grid[1]
-        if near is None or max(near.numbers) >= len(trained) * cells:
+        if near is None or not 0 <= min(near.numbers, default=0) <= max(near.numbers, default=0) < len(trained) * cells:
             continue
         parts = [(sample, near.cell), *((trained[number // cells], number % cells) for number in near.numbers)]
         found = []

@@ -59,6 +59,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
         checks.missing,
         checks.batches,
         checks.memory,
+        checks.nearest,
     )
 
 
@@ -222,6 +223,23 @@ class _Checks:
     def memory(self) -> None:
         with running("memory(levels, images)"):
             self.made().memory(self.stream.levels, self.stream.count)
+
+    def nearest(self) -> None:
+        """What is named as nearest to cells of the stream is in the stream, and the nearest comes first."""
+        for name, level in self.stream.levels.items():
+            cells = self.stream.features[name].flatten(0, 2)[:3].clone()
+            with running(f"nearest({name!r}, cells, 2)"):
+                found = self.scorer.nearest(name, cells, 2)
+            if found is None:
+                continue
+            distances, numbers = found
+            count = self.stream.count * level.grid[0] * level.grid[1]
+            inside = bool(((numbers >= 0) & (numbers < count)).all())
+            assert inside, (
+                f"nearest: expected numbers of cells of the stream, 0 to {count - 1}, found {numbers.tolist()}"
+            )
+            rising = bool((distances.diff(dim=1) >= 0).all())
+            assert rising, f"nearest: expected ascending distances, found {distances.tolist()}"
 
 
 def _fit(scorer: Scorer, stream: FeatureStream) -> None:

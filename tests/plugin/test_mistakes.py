@@ -242,6 +242,11 @@ MISTAKES = {
         "memory: expected a number of bytes or None, found 0.5: round it",
     ),
     "memory(self, levels)": ("scorer", changed("scorer", memory=lambda self, levels: 1), "TypeError:"),
+    "nearest without numbers": (
+        "scorer",
+        changed("scorer", nearest=lambda self, level, cells, k: (cells[:, :k], cells[:, :k])),
+        "nearest: expected distances and whole numbers of shape (4, at most 3), found shapes (4, 3) and (4, 3) of",
+    ),
     "a generator of NumPy": (
         "scorer",
         Numpy,

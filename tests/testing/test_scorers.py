@@ -54,6 +54,16 @@ class WrongImageShape(Rescored):
         return replace(scores, image=scores.image[:, None])
 
 
+class NearestBeyondTheStream(Nearest):
+    def nearest(self, level, cells, k):
+        return cells[:, :1], torch.full((len(cells), 1), 10**6)
+
+
+class NearestFarthestFirst(Nearest):
+    def nearest(self, level, cells, k):
+        return torch.tensor([[2.0, 1.0]]).expand(len(cells), 2), torch.zeros(len(cells), 2, dtype=torch.int64)
+
+
 class WrongDtype(Rescored):
     def changed(self, scores, features):
         return replace(scores, image=scores.image.double())
@@ -396,6 +406,8 @@ class DrawsGloballyFromPython(Nearest):
         ("unfitted", BreaksUnfitted),
         ("inputs", ChangesFitFeatures),
         ("inputs", ChangesScoreFeatures),
+        ("nearest", NearestBeyondTheStream),
+        ("nearest", NearestFarthestFirst),
         ("scores", WrongImageShape),
         ("scores", WrongDtype),
         ("scores", NotATensor),
