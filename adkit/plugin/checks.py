@@ -20,7 +20,19 @@ def check_levels(levels: object, who: str) -> Mapping[str, Level]:
     named = isinstance(levels, Mapping) and all(isinstance(one, Level) for one in levels.values())
     if not isinstance(levels, Mapping) or not named or not levels:
         raise fault(who, "levels", "a dict of at least one Level", described(levels), "give one Level by name")
+    for name, level in levels.items():
+        _check_centers(f"level {name}", level.geometry, level.grid, who)
     return levels
+
+
+def _check_centers(what: str, geometry: Geometry, grid: tuple[int, int], who: str) -> None:
+    """Raise PluginError unless a geometry that states centers has one for each row and column of the grid."""
+    if geometry.centers is None:
+        return
+    counts = (len(geometry.centers[0]), len(geometry.centers[1]))
+    if counts != tuple(grid):
+        expected, found = (f"the centers of {rows} rows and {columns} columns" for rows, columns in (grid, counts))
+        raise fault(who, what, expected, found, "make it by Geometry.at(rows, columns)")
 
 
 def check_features(
@@ -87,6 +99,7 @@ def _geometry(name: str, grid: tuple[int, int], scores: Scores, features: Featur
     own = features.geometry.get(name)
     same = level is not None and tuple(level.shape[1:3]) == grid
     if stated is not None and (same or stated != own):
+        _check_centers(f"map {name!r}", stated, grid, who)
         return stated
     if same and own is not None:
         return own
