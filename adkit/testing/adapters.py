@@ -88,6 +88,7 @@ class _Prepared:
     stages: Sequence[Stage]
 
     def features(self, images: Tensor) -> Features:
+        """The features of images, as stoppers have them."""
         found = self.extractor(images)
         return check_features(found, self.extractor.levels, len(images), "extractor")
 
@@ -102,7 +103,8 @@ class _Prepared:
             parameter.requires_grad_(False)
         for parameter in self.stages[step.stage].parameters:
             parameter.requires_grad_(True)
-        return self.loss_of(step, self.features(step.batch.images))
+        reads = self.adapter.reads_features
+        return self.loss_of(step, self.features(step.batch.images) if reads else Features({}, {}))
 
     def loss_of(self, step: Step, features: Features) -> tuple[Tensor, Mapping[str, Tensor]]:
         with running("loss(step, features)"):
@@ -165,7 +167,10 @@ class _Checks:
         require_contract("adapter", self.make)
 
     def extension(self) -> None:
-        if self.made().extends:
+        extractor = self.extractor()
+        with running("extend(extractor)"):
+            itself = self.made().extend(extractor) is extractor  # which is what extend does by default
+        if not itself:
             run_checks(
                 lambda: check_extractor(self.extended, self.size, self.tolerance, self.device),
                 self.extended_levels,
@@ -175,7 +180,9 @@ class _Checks:
     def extended_levels(self) -> None:
         plain, extended, images = self.extractor(), self.extended(), self.images(1).images
         added = [name for name in extended.levels if name not in plain.levels]
-        require(bool(added), "extend", "at least one level beside those of the extractor", ", ".join(extended.levels))
+        weights = [len(list(cast(nn.Module, one).parameters())) for one in (plain, extended)]
+        wanted = "a level or a parameter beside those of the extractor"
+        require(bool(added) or weights[0] < weights[1], "extend", wanted, ", ".join(extended.levels))
         with torch.no_grad():
             before, after = plain(images), extended(images)
         wanted = "the extractor's own levels as they were"

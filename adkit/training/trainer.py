@@ -81,6 +81,13 @@ class TrainingTask:
         plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
         return self.embedding.transform(plain)
 
+    def loss(self, step: Step) -> Tensor | Mapping[str, Tensor]:
+        """Compute the adapter's loss of a step, on features where it reads them."""
+        if self.adapter.reads_features:
+            return self.adapter.loss(step, self.features(step.batch.images))
+        with autocast(self.context):
+            return self.adapter.loss(step, Features({}, {}))
+
     def images_of(self, number: int) -> Minibatches:
         """Return the images that a stage trains on, in minibatches of its size."""
         stage = self.stages[number]
@@ -180,7 +187,8 @@ class _Trainer:
             inside = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n % SAVE_EVERY == 0 and n % per_epoch != 0)
             engine.add_event_handler(inside, save)
             engine.add_event_handler(Events.EPOCH_COMPLETED, save)
-        if not self.state.checks:
+        begins = task.stopper is not None and self.last and not done  # what the stopper's stage begins with
+        if not self.state.checks or begins:
             self.check()
         if self.state.ended:
             return
@@ -203,6 +211,11 @@ class _Trainer:
         }
 
     @property
+    def last(self) -> bool:
+        """Whether this is the last stage, which alone a stopper judges: what it kept of others would undo this one."""
+        return self.number == len(self.task.stages) - 1
+
+    @property
     def minibatches(self) -> int:
         return self.state.done + self.engine.state.iteration
 
@@ -212,7 +225,7 @@ class _Trainer:
         generator = task.context.generator("batch", str(self.minibatches))
         step = Step(task.extractor, drawn, other, self.number, self.minibatches - 1, generator)
         step = replace(step, batch=task.adapter.batch(step))
-        found = task.adapter.loss(step, task.features(step.batch.images))
+        found = task.loss(step)
         terms = dict(found) if isinstance(found, Mapping) else {}
         loss = found if isinstance(found, Tensor) else torch.stack([term.float() for term in terms.values()]).sum()
         if not loss.requires_grad:
@@ -330,7 +343,7 @@ class _Trainer:
         progress = Progress(self.minibatches, self._epochs(), loss)
         state.sums, state.count = {}, 0
         verdict = Verdict(keep=False, stop=False, reason="")
-        if task.stopper is not None:
+        if task.stopper is not None and self.last:
             generator = task.context.generator("stopper", str(progress.minibatches))
             with torch.no_grad():
                 look = Look(progress, task.embedding, task.adapter, task.held_out, generator)

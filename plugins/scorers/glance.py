@@ -32,7 +32,7 @@ LEVELS = ("local", "global", "mismatch")
 
 
 class GlanceParams(Params):
-    inconsistency: float = Field(
+    lambda_s: float = Field(
         0.8,
         ge=0,
         le=1,
@@ -60,7 +60,7 @@ class Glance(Scorer[GlanceParams]):
     def fit(self, stream: Stream) -> None:
         self._require(stream.levels)
         total, count = torch.zeros((), dtype=torch.float64), 0
-        if self.params.unit == "normal" and self.params.inconsistency > 0:
+        if self.params.unit == "normal" and self.params.lambda_s > 0:
             for features in stream:
                 squares = _squares(features)
                 total += squares.sum(dtype=torch.float64).cpu()
@@ -74,7 +74,7 @@ class Glance(Scorer[GlanceParams]):
         if self._unit is None:
             raise NotFittedError("glance")
         self._require(features)
-        weight, terms = self.params.inconsistency, []
+        weight, terms = self.params.lambda_s, []
         if weight > 0:
             terms.append(weight * (_squares(features) / self._unit))
         if weight < 1:
@@ -96,7 +96,7 @@ class Glance(Scorer[GlanceParams]):
         return 4
 
     def _require(self, levels: Mapping[str, object]) -> None:
-        weight = self.params.inconsistency
+        weight = self.params.lambda_s
         needed = LEVELS[:2] * (weight > 0) + LEVELS[2:] * (weight < 1)
         missing = [name for name in needed if name not in levels]
         if missing:

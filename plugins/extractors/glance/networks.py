@@ -45,7 +45,7 @@ class LocalNet(nn.Module):
         return _leaky(self.conv3(x))
 
     def last(self, given: Tensor, stride: int = 1) -> Tensor:
-        """The last layer, in steps of ``stride`` cells, on what ``before_last`` gives: (n, 256, h', w') to (n, 128, …)."""
+        """The last layer on what ``before_last`` gives, in steps of ``stride`` cells, as (n, 128, …)."""
         return _leaky(F.conv2d(given, self.conv4.weight, self.conv4.bias, stride))
 
 

@@ -39,7 +39,7 @@ def scored(normal: Features, features: Features, **params: object) -> tuple[Tens
     return scores.image, cells
 
 
-@pytest.mark.parametrize("params", [{}, {"unit": "normal"}, {"inconsistency": 1.0}, {"inconsistency": 0.0}])
+@pytest.mark.parametrize("params", [{"unit": "normal"}, {"lambda_s": 1.0}, {"lambda_s": 0.0}])
 def test_contract(params: dict[str, object]) -> None:
     check_component(adkit_scorers()[0], params, stream=stream())
 
@@ -53,16 +53,16 @@ def test_both_terms_by_hand() -> None:
 
 def test_one_term_alone_needs_no_other_level() -> None:
     features = Features({"mismatch": TWO_CELLS["mismatch"]}, {"mismatch": GEOMETRY})
-    assert scored(features, features, inconsistency=0.0)[1][0].tolist() == [[0.25, 0.5]]
+    assert scored(features, features, lambda_s=0.0)[1][0].tolist() == [[0.25, 0.5]]
     pair = Features(
         {name: TWO_CELLS[name] for name in ("local", "global")}, dict.fromkeys(("local", "global"), GEOMETRY)
     )
-    assert scored(pair, pair, inconsistency=1.0)[1][0].tolist() == [[4.0, 2.0]]
+    assert scored(pair, pair, lambda_s=1.0)[1][0].tolist() == [[4.0, 2.0]]
 
 
 def test_the_unit_may_be_the_mean_over_normal_images() -> None:
     """Of 4 and 2, which is 3."""
-    _, cells = scored(TWO_CELLS, TWO_CELLS, unit="normal", inconsistency=0.5)
+    _, cells = scored(TWO_CELLS, TWO_CELLS, unit="normal", lambda_s=0.5)
     assert cells[0].tolist() == [pytest.approx([0.5 * 4 / 3 + 0.125, 0.5 * 2 / 3 + 0.25])]
 
 

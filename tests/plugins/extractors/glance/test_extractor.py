@@ -48,9 +48,8 @@ def features() -> dict[str, Tensor]:
         return glance()(images(2))
 
 
-@pytest.mark.parametrize("params", [{"patches": 2}, {"compare": "image"}])
-def test_contract(params: dict[str, object]) -> None:
-    check_component(adkit_extractors()[0], params, context=CONTEXT)
+def test_contract_where_whole_images_are_compared() -> None:
+    check_component(adkit_extractors()[0], {"compare": "image"}, context=CONTEXT)
 
 
 def test_levels_lie_where_the_patches_are_centered() -> None:
