@@ -1,8 +1,7 @@
 """glance: train Local-Net after a teacher, and then Global-Net and the DAD head to expect what Local-Net sees.
 
 Source: Wang et al., Glancing at the Patch: Anomaly Localization with Global and Local Feature Comparison (CVPR 2021),
-supplement C. It has the weights, rates and lengths, but not the losses, which are our reading: docs/results.md says
-which and why.
+supplement C. It has the weights, rates and lengths, but not the losses: docs/glance.md says how we read them, and why.
 """
 
 from __future__ import annotations
