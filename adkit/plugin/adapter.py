@@ -45,6 +45,9 @@ class Stage:
     images: Literal["normal", "auxiliary"] = "normal"
     """The images that ``Step.batch`` has: the normal ones to train on, or those of ``[auxiliary]``."""
     name: str = "adapt"
+    shared: bool = False
+    """Whether a stage on ``[auxiliary]`` depends on no normal image, not by ``prepare`` either: it is then trained
+    once, and other categories, folds and runs take its outcome from the cache."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -172,6 +172,9 @@ def _check_stage(stage: Stage, own: set[int], who: str) -> None:
             raise fault(who, f"{where}: {key}", "a whole number above 0 or None", repr(value), "correct it")
     if stage.images not in ("normal", "auxiliary"):
         raise fault(who, f"{where}: images", '"normal" or "auxiliary"', repr(stage.images), "name one of the two")
+    if stage.shared not in ((True, False) if stage.images == "auxiliary" else (False,)):
+        expected = 'True for a stage on "auxiliary" images alone, or False'
+        raise fault(who, f"{where}: shared", expected, repr(stage.shared), "leave it out")
     groups = stage.groups
     if not isinstance(groups, Sequence) or not groups or not all(isinstance(group, Group) for group in groups):
         raise fault(who, f"{where}: groups", "a list of at least one Group", described(groups), "list one per rate")

@@ -72,6 +72,7 @@ def check_adapter(
         checks.generators,
         checks.seed,
         checks.resumed,
+        checks.shared,
         checks.images_unread,
         checks.after_step,
         checks.score,
@@ -134,18 +135,19 @@ class _Checks:
         with running("extend(extractor)"):
             return self.made().extend(extractor)
 
-    def prepared(self, extractor: Extractor | None = None) -> _Prepared:
+    def prepared(self, extractor: Extractor | None = None, normal: int = 2) -> _Prepared:
+        """An adapter that was prepared on normal images of the seed ``normal``."""
         adapter, extractor = self.made(), extractor or self.extractor()
         with running("extend(extractor)"):
             extractor = adapter.extend(extractor)
-        normal, auxiliary = (stream_of(extractor, seed, self.size, self.device) for seed in (2, 3))
+        seen, auxiliary = (stream_of(extractor, seed, self.size, self.device) for seed in (normal, 3))
         scorer: Scorer | None = None
         if adapter.needs_scorer:
             with running("make_scorer()"):
                 scorer = self.make_scorer() if self.make_scorer else TinyScorer(self.device)
-                scorer.fit(normal)
+                scorer.fit(seen)
         with running("prepare(see)"):
-            adapter.prepare(See(extractor, normal, auxiliary, scorer))
+            adapter.prepare(See(extractor, seen, auxiliary, scorer))
         return _Prepared(adapter, extractor, _stages(adapter, extractor))
 
     def images(self, seed: int) -> Batch:
@@ -321,6 +323,17 @@ class _Checks:
             "step.minibatch"
         )
         require(repr(after) == repr(alone), "resumed", wanted, found)
+
+    def shared(self) -> None:
+        """The loss of a stage that is trained once for all categories does not depend on the normal images of one."""
+        for number, stage in enumerate(self.prepared().stages):
+            if stage.shared:
+                one, other = (
+                    {"loss": given.loss(given.batch(self.step(given, number)))[0].detach()}
+                    for given in (self.prepared(), self.prepared(normal=7))
+                )
+                wanted = f"a loss of stage {stage.name}, which is shared, whatever the normal images are"
+                require_close("shared", wanted, one, other, 0.0)
 
     def images_unread(self) -> None:
         """Without ``reads_images`` a step has what blocks that are not trained gave in place of the images."""

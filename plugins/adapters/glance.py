@@ -131,7 +131,7 @@ class Glance(Adapter[GlanceParams]):
         stages = []
         if params.distillation:
             groups = [Group(local, params.distillation_rate)]
-            stages.append(Stage(groups, params.distillation, params.distillation_batch, "auxiliary", DISTILL))
+            stages.append(Stage(groups, params.distillation, params.distillation_batch, "auxiliary", DISTILL, True))
         if params.fine_tuning:
             groups = [Group(local, params.fine_tuning_rate)]
             stages.append(Stage(groups, params.fine_tuning, params.fine_tuning_batch, "normal", FINE_TUNE))

@@ -87,7 +87,8 @@ class SharedGlobal(nn.Module):
 
     def forward(self, net: GlobalNet, images: Tensor) -> Tensor:
         whole, count = images, self._count
-        windows = images.new_zeros(len(images), images.shape[1], count * PATCH, count * PATCH)  # all hidden
+        nothing = torch.zeros_like(images[:, :, :1, :1])
+        windows = nothing.expand(-1, -1, count * PATCH, count * PATCH)  # all hidden
         for layer, step in zip(LAYERS, self.steps, strict=True):
             windows = step(net, whole, windows)
             if layer is not LAYERS[-1]:

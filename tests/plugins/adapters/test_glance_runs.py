@@ -11,9 +11,11 @@ import pytest
 
 import adkit
 import adkit.training.trainer
+from adkit.export.export import LIMIT, export
+from adkit.toolkit.cache import VARIABLE
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
-from tests.runner.test_resume import go_on, interrupt, outcome
+from tests.runner.test_resume import Watch, go_on, interrupt, outcome
 
 STAGES = {"distillation": 2, "fine_tuning": 3}
 
@@ -41,6 +43,17 @@ def timeless(report: adkit.Report) -> tuple[Any, ...]:
     return kept, *files
 
 
+def test_the_second_category_takes_local_net_from_the_first(tmp_path: Path) -> None:
+    tables = recipe(tmp_path)
+    write_category(tmp_path / "data" / "waves", seed=6)
+    watch = Watch()
+    report = adkit.run(tables, display=watch)
+    said = [text for text in watch.said if "taken from" in text]
+    assert said == ["waves: distillation: taken from an earlier training on the same images"]
+    first, second = (report.categories[name].trainings[0].checks[:3] for name in ("stripes", "waves"))
+    assert first == second
+
+
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints after every minibatch."""
@@ -49,10 +62,12 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("often")
-def test_killed_in_any_stage_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_killed_in_any_stage_it_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stages see 12, 18 and 20 images."""
     tables = recipe(tmp_path)
     expected = timeless(adkit.run(tables, output=tmp_path / "undisturbed"))
     for images in (10, 25, 45):
+        monkeypatch.setenv(VARIABLE, str(tmp_path / f"cache-{images}"))  # nothing is taken from the run before
         interrupt(tables, "adapt", "stripes", images)
         report, _ = go_on(tables)
         assert timeless(report) == expected
@@ -78,6 +93,17 @@ def test_the_report_has_every_stage_and_a_saved_detector_gives_the_runs_scores(t
     assert found.maps is not None
     # The map's largest value is the score of a patch's center, of which the image's is the largest.
     np.testing.assert_array_less(found.maps.max((1, 2)), found.scores * (1 + 1e-5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torchscript"])
+def test_exported_it_gives_the_detectors_scores_and_maps(tmp_path: Path, format: str) -> None:
+    """``export`` compares by itself, and refuses to write a file that deviates."""
+    report = adkit.run(recipe(tmp_path))
+    test = sorted((tmp_path / "data" / "stripes" / "test").rglob("*.png"))
+    done = export(report.folder, format, images=test[:2], device="cpu")
+    assert done.parity.largest <= LIMIT
+    assert done.file.is_file()
 
 
 def test_whole_images_are_compared_in_a_run(tmp_path: Path) -> None:
