@@ -115,7 +115,7 @@ def fuzz(cases: int, seed: int, work: Path, names: list[str] | None = None) -> F
     """Run cases ``seed``, 0 … ``cases`` - 1."""
     torch.set_num_threads(1)  # the workers are forks of this process, so what they import is imported here, once
     discover()
-    importlib.import_module("adkit_plugins.extractors.timm.weights")
+    importlib.import_module("adkit.toolkit.backbones")
     importlib.import_module("faiss")
     made = apart(lambda: make_originals(work, names or list(RECIPES)))
     originals = [Original(Path(folder), Path(image), expected) for folder, image, expected in made]

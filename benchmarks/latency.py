@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from adkit_plugins.extractors.timm.weights import create_backbone
 from PIL import Image
 
 from adkit import Detector
+from adkit.toolkit.backbones import create_backbone
 from adkit.utils.text import counted
 
 ROUNDS = 100

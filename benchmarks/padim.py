@@ -48,12 +48,12 @@ def recipe_settings(options: argparse.Namespace, precision: str) -> list[str]:
 def share(options: argparse.Namespace) -> dict[str, object]:
     """Save what anomalib is to use, and adkit's features of one image."""
     import torch
-    from adkit_plugins.extractors.timm.weights import create_backbone
 
     from adkit.data.dataset import open_dataset
     from adkit.data.loader import BadImages
     from adkit.inference.assemble import assemble
     from adkit.recipe.reader import read_recipe
+    from adkit.toolkit.backbones import create_backbone
 
     recipe = read_recipe(RECIPE, recipe_settings(options, "float32"))
     parts = assemble(recipe)

@@ -16,13 +16,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from adkit_plugins.extractors.timm.weights import create_backbone
 
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages, Loader
 from adkit.inference.assemble import assemble
 from adkit.inference.sources import ImageSource
 from adkit.recipe.reader import read_recipe
+from adkit.toolkit.backbones import create_backbone
 from adkit.utils.text import counted
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "dn2.toml"

@@ -23,7 +23,8 @@ PAPERS = Path(__file__).parents[1] / "recipes" / "papers"
 RECIPES = sorted(path.stem for path in PAPERS.glob("*.toml"))
 WHAT_IS_DONE = ("run", "data", "extractor", "adapter", "training", "stopper", "scorer", "localizer")
 """The tables whose keys must be accounted for; ``[auxiliary]`` says where images are."""
-WHERE_IMAGES_ARE = ("data.format", "data.root", "data.category", "data.normal", "data.calibration", "extractor.weights")
+WHERE_IMAGES_ARE = ("data.format", "data.root", "data.category", "data.normal", "data.calibration")
+WHERE_WEIGHTS_ARE = ("extractor.weights", "adapter.teacher_weights")
 """Keys that say which data and weights, of which a header says what is what."""
 
 
@@ -40,6 +41,7 @@ class Value(NamedTuple):
 
 
 P, S, G = "PANDA", "PANDA, supplement", "Gaussian fine-tuning"
+L = "Glancing at the Patch, supplement"
 EARLIER = "Cohen and Hoshen, Sub-Image Anomaly Detection with Deep Pyramid Correspondences (2020)"
 COMPACT = "panda-early-* panda-ses-* panda-ewc-*"
 TUNED = "gaussian-tied-max gaussian-svdd gaussian-fcdd"
@@ -136,9 +138,39 @@ GIVEN = [
     Value("adapter.use", "fcdd", f"{G} 4.2", recipes="gaussian-fcdd"),
     Value("adapter.augmentations", ALL, f"{G} 4.2: the synthetic anomalies", "fcdd", "gaussian-fcdd"),
     Value("adapter.masks", True, f"{G} 5: the masks that FCDD leverages", "fcdd", "gaussian-fcdd"),
+    # Glancing at the Patch
+    Value("data.image_size", 256, f"{L} C.1", recipes="glance-*"),
+    Value("data.resize", "squash", f"{L} C.1: to 256 × 256", recipes="glance-mvtec"),
+    Value("extractor.patches", 20, f"{L} C.1, Inference: on each side", "glance", "glance-mvtec"),
+    Value("extractor.compare", "image", f"{L} C.2: the image is the patch", recipes="glance-cifar10"),
+    Value("adapter.use", "glance", f"{L} C", recipes="glance-*"),
+    Value("adapter.teacher", "resnet18.tv_in1k", f"{L} C.1, resnet18-5c106cde.pth", "glance", "glance-*"),
+    Value("adapter.distillation", 50_000, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.distillation_batch", 64, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.distillation_rate", 2e-4, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.fine_tuning", 50_000, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.fine_tuning_batch", 16, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.fine_tuning_rate", 2e-4, f"{L} C.1, Pre-training Local-Net", "glance", "glance-mvtec"),
+    Value("adapter.fine_tuning_rate", 1e-5, f"{L} C.2, Pre-training Local-Net", recipes="glance-cifar10"),
+    Value("adapter.lambda_k", 1.0, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.lambda_c", 1.0, f"{L} C.1, Pre-training Local-Net", "glance", "glance-*"),
+    Value("adapter.lambda_t", 0.01, f"{L} C.1, Training Global-Net and DAD-head", "glance", "glance-*"),
+    Value("adapter.head_rate", 1e-5, f"{L} C.1 and C.2, Training Global-Net and DAD-head", "glance", "glance-*"),
+    Value("training.optimizer", "adam", f"{L} C.1", "glance", "glance-*"),
+    Value("training.momentum", 0.9, f"{L} C.1: β1", "glance", "glance-*"),
+    Value("training.learning_rate", 1e-4, f"{L} C.1, Training Global-Net and DAD-head", "glance", "glance-mvtec"),
+    Value("training.learning_rate", 1e-5, f"{L} C.2, Training Global-Net and DAD-head", recipes="glance-cifar10"),
+    Value("training.batch_size", 64, f"{L} C.1, Training Global-Net and DAD-head", "glance", "glance-*"),
+    Value("training.minibatches", 200_000, f"{L} C.1, Training Global-Net and DAD-head", "glance", "glance-mvtec"),
+    Value("training.minibatches", 300_000, f"{L} C.2, Training Global-Net and DAD-head", recipes="glance-cifar10"),
+    Value("scorer.use", "glance", f"{L} C.1, Inference", recipes="glance-*"),
+    Value("scorer.lambda_s", 0.8, f"{L} C.1, Inference", "glance", "glance-*"),
+    Value("scorer.aggregation", "max", f"{L} D.1, Setup", "glance", "glance-mvtec"),
+    Value("localizer.use", "idw", f"{L} C.1, Inference", recipes="glance-mvtec"),
+    Value("localizer.power", 5.0, f"{L} C.1, Inference", "idw", "glance-mvtec"),
 ]
 
-ADAPTERS = "panda ses ewc joint oe mahalanobis svdd fcdd"
+ADAPTERS = "panda ses ewc joint oe mahalanobis svdd fcdd glance"
 AS_PANDA = "the paper gives nothing on the training of joint optimization: as PANDA-Early"
 OURS = [
     Value("training.relative_steps", False, "no paper has them", ADAPTERS),
@@ -186,6 +218,16 @@ OURS = [
     Value("adapter.head_learning_rate", 1e-6, "the paper has one rate", recipes="gaussian-fcdd"),
     Value("scorer.use", "logit", "what FCDD's heads give is the score", recipes="gaussian-fcdd"),
     Value("scorer.aggregation", "mean", "as in FCDD's loss", recipes="gaussian-fcdd"),
+    Value("data.resize", "short_side", "the images of [auxiliary] are not square", recipes="glance-cifar10"),
+    Value("data.crop", 256, "the images of [auxiliary] are not square", recipes="glance-cifar10"),
+    Value("data.batch_size", 8, "an image is 400 patches", recipes="glance-mvtec"),
+    Value("extractor.offsets", "multiples", "the supplement says uniformly: these share computation", "glance"),
+    Value("adapter.teacher_size", 64, "the supplement says nothing on what the teacher is given", "glance"),
+    Value("adapter.margin", 1.0, "the supplement has no formula of the triplets", "glance"),
+    Value("adapter.stains", 3, "the supplement says some random stains", "glance"),
+    Value("scorer.unit", "raw", "the supplement has no formula of the score", "glance"),
+    Value("localizer.neighbors", 0, "the supplement does not leave any out", "idw"),
+    Value("training.weight_decay", 0, "the supplement gives none", "glance", "glance-*"),
 ]
 
 
@@ -238,7 +280,7 @@ def test_every_key_of_a_recipe_is_accounted_for(recipe):
     stated = tomllib.loads((PAPERS / f"{recipe}.toml").read_text(encoding="utf-8"))
     keys = {f"{table}.{key}" for table in WHAT_IS_DONE for key in stated.get(table, {})} - {"extractor.use"}
     known = {row.key for row in (*GIVEN, *OURS) if recipe in matching(row)}
-    assert keys - known - set(WHERE_IMAGES_ARE) == set(), (
+    assert keys - known - {*WHERE_IMAGES_ARE, *WHERE_WEIGHTS_ARE} == set(), (
         f"{__file__}: add the place in the paper to GIVEN, or to OURS why it is adkit's own"
     )
 

@@ -180,6 +180,9 @@ class Manifest(_Part):
 def _lies_in(level: Level, side: int) -> bool:
     """Whether a level's cells could be those of an input of this side; else a network of another size would result."""
     spans = zip(level.grid, level.geometry.start, level.geometry.step, strict=True)
+    centers = level.geometry.centers
+    if centers is not None and (len(centers[0]), len(centers[1])) != level.grid:
+        return False
     return all(
         0 < cells <= side and -side <= start <= side and 0 < step <= 2 * side and side / 4 <= cells * step <= 4 * side
         for cells, start, step in spans

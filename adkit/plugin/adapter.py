@@ -45,6 +45,9 @@ class Stage:
     images: Literal["normal", "auxiliary"] = "normal"
     """The images that ``Step.batch`` has: the normal ones to train on, or those of ``[auxiliary]``."""
     name: str = "adapt"
+    shared: bool = False
+    """Whether a stage on ``[auxiliary]`` depends on no normal image, not by ``prepare`` either: it is then trained
+    once, and other categories, folds and runs take its outcome from the cache."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -127,6 +130,9 @@ class Adapter(Contract[P]):
     reads_images: bool = True
     """Whether ``batch``, ``loss`` or ``after_step`` reads the images of a ``Step``, the auxiliary ones included; if
     not, blocks that are not trained run once an image."""
+    reads_features: bool = True
+    """Whether ``loss`` reads the features that it is given; if not, they are empty, and it runs the parts of
+    ``step.extractor`` that it needs, in the precision of the run."""
 
     @abstractmethod
     def prepare(self, see: See) -> None:
@@ -155,8 +161,9 @@ class Adapter(Contract[P]):
     def extend(self, extractor: Extractor) -> Extractor:
         """An extractor with the levels of ``extractor`` and those of a head that the adapter trains; default: itself.
 
-        It is called before ``prepare``, and again when a saved detector is loaded, whose weights then replace those of
-        the head. So what it makes must depend on the extractor's levels and the adapter's parameters alone.
+        A head that serves training alone, such as a projection, need not have levels. It is called before ``prepare``,
+        and again when a saved detector is loaded, whose weights then replace those of the head. So what it makes must
+        depend on the extractor's levels and the adapter's parameters alone.
         """
         return extractor
 

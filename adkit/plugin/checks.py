@@ -20,7 +20,19 @@ def check_levels(levels: object, who: str) -> Mapping[str, Level]:
     named = isinstance(levels, Mapping) and all(isinstance(one, Level) for one in levels.values())
     if not isinstance(levels, Mapping) or not named or not levels:
         raise fault(who, "levels", "a dict of at least one Level", described(levels), "give one Level by name")
+    for name, level in levels.items():
+        _check_centers(f"level {name}", level.geometry, level.grid, who)
     return levels
+
+
+def _check_centers(what: str, geometry: Geometry, grid: tuple[int, int], who: str) -> None:
+    """Raise PluginError unless a geometry that states centers has one for each row and column of the grid."""
+    if geometry.centers is None:
+        return
+    counts = (len(geometry.centers[0]), len(geometry.centers[1]))
+    if counts != tuple(grid):
+        expected, found = (f"the centers of {rows} rows and {columns} columns" for rows, columns in (grid, counts))
+        raise fault(who, what, expected, found, "make it by Geometry.at(rows, columns)")
 
 
 def check_features(
@@ -87,6 +99,7 @@ def _geometry(name: str, grid: tuple[int, int], scores: Scores, features: Featur
     own = features.geometry.get(name)
     same = level is not None and tuple(level.shape[1:3]) == grid
     if stated is not None and (same or stated != own):
+        _check_centers(f"map {name!r}", stated, grid, who)
         return stated
     if same and own is not None:
         return own
@@ -159,6 +172,9 @@ def _check_stage(stage: Stage, own: set[int], who: str) -> None:
             raise fault(who, f"{where}: {key}", "a whole number above 0 or None", repr(value), "correct it")
     if stage.images not in ("normal", "auxiliary"):
         raise fault(who, f"{where}: images", '"normal" or "auxiliary"', repr(stage.images), "name one of the two")
+    if stage.shared not in ((True, False) if stage.images == "auxiliary" else (False,)):
+        expected = 'True for a stage on "auxiliary" images alone, or False'
+        raise fault(who, f"{where}: shared", expected, repr(stage.shared), "leave it out")
     groups = stage.groups
     if not isinstance(groups, Sequence) or not groups or not all(isinstance(group, Group) for group in groups):
         raise fault(who, f"{where}: groups", "a list of at least one Group", described(groups), "list one per rate")

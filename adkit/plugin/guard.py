@@ -250,6 +250,7 @@ class GuardedAdapter(_Guard, Adapter):
         super().__init__(inner, who, "adapter")
         self.schedule = check_schedule(self._member("schedule"), who)
         self.needs_scorer, self.reads_images = self._flag("needs_scorer"), self._flag("reads_images")
+        self.reads_features = self._flag("reads_features")
         self.fuse = self._member("fuse")
         rules = get_args(Fuse)
         known = self.fuse is None or self.fuse in rules
@@ -260,6 +261,8 @@ class GuardedAdapter(_Guard, Adapter):
         right = self.reads_images or not self._batches
         expected = "True where batch makes images of its own, which run through the whole network"
         self._require(right, "reads_images", expected, "False", "leave it out")
+        right = self.reads_images or self.reads_features
+        self._require(right, "reads_features", "True without reads_images", "False", "set one of the two")
 
     def extend(self, extractor: Extractor) -> Extractor:
         with blaming(self.who, "extend"), drawing_nothing(self.who, "extend"):

@@ -60,8 +60,8 @@ class Verdict:
 class Stopper(Contract[P]):
     """A stopper says when adapting has gone far enough.
 
-    It is asked before the first step, after every epoch, and after the last step. Where it kept no state, the run goes
-    on with the last one.
+    It is asked before the first step, after every epoch, and after the last step; of several stages, it is asked about
+    the last one alone. Where it kept no state, the run goes on with the last one.
     """
 
     kind: ClassVar[str] = "stopper"

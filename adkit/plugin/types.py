@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -26,11 +27,27 @@ class Geometry:
     """Where a level's cells lie in the extractor's input, in its pixels, as (y, x).
 
     The input spans [0, height] × [0, width]: the first pixel's center is (0.5, 0.5), and cell ``(i, j)`` is
-    centered at ``(start[0] + i * step[0], start[1] + j * step[1])``.
+    centered at ``(start[0] + i * step[0], start[1] + j * step[1])``, or where ``centers`` says.
     """
 
     start: tuple[float, float]
     step: tuple[float, float]
+    centers: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """The centers of all rows and of all columns, ascending, where they are not evenly spaced; ``start`` and ``step``
+    are then those of as many evenly spaced cells with the same first and last one."""
+
+    @staticmethod
+    def at(rows: Sequence[float], columns: Sequence[float]) -> Geometry:
+        """The geometry of cells at the crossings of two or more rows and two or more columns, given by their centers.
+
+        Raises:
+            ValueError: there are fewer, or they are not ascending.
+        """
+        for centers in (rows, columns):
+            if len(centers) < 2 or any(one >= other for one, other in pairwise(centers)):
+                raise ValueError(f"centers: expected two or more, ascending, found {tuple(centers)}")
+        step = tuple((centers[-1] - centers[0]) / (len(centers) - 1) for centers in (rows, columns))
+        return Geometry((rows[0], columns[0]), (step[0], step[1]), (tuple(rows), tuple(columns)))
 
     @staticmethod
     def covering(grid: tuple[int, int], size: tuple[int, int]) -> Geometry:

@@ -72,6 +72,7 @@ def check_adapter(
         checks.generators,
         checks.seed,
         checks.resumed,
+        checks.shared,
         checks.images_unread,
         checks.after_step,
         checks.score,
@@ -88,6 +89,7 @@ class _Prepared:
     stages: Sequence[Stage]
 
     def features(self, images: Tensor) -> Features:
+        """The features of images, as stoppers have them."""
         found = self.extractor(images)
         return check_features(found, self.extractor.levels, len(images), "extractor")
 
@@ -102,7 +104,8 @@ class _Prepared:
             parameter.requires_grad_(False)
         for parameter in self.stages[step.stage].parameters:
             parameter.requires_grad_(True)
-        return self.loss_of(step, self.features(step.batch.images))
+        reads = self.adapter.reads_features
+        return self.loss_of(step, self.features(step.batch.images) if reads else Features({}, {}))
 
     def loss_of(self, step: Step, features: Features) -> tuple[Tensor, Mapping[str, Tensor]]:
         with running("loss(step, features)"):
@@ -132,18 +135,19 @@ class _Checks:
         with running("extend(extractor)"):
             return self.made().extend(extractor)
 
-    def prepared(self, extractor: Extractor | None = None) -> _Prepared:
+    def prepared(self, extractor: Extractor | None = None, normal: int = 2) -> _Prepared:
+        """An adapter that was prepared on normal images of the seed ``normal``."""
         adapter, extractor = self.made(), extractor or self.extractor()
         with running("extend(extractor)"):
             extractor = adapter.extend(extractor)
-        normal, auxiliary = (stream_of(extractor, seed, self.size, self.device) for seed in (2, 3))
+        seen, auxiliary = (stream_of(extractor, seed, self.size, self.device) for seed in (normal, 3))
         scorer: Scorer | None = None
         if adapter.needs_scorer:
             with running("make_scorer()"):
                 scorer = self.make_scorer() if self.make_scorer else TinyScorer(self.device)
-                scorer.fit(normal)
+                scorer.fit(seen)
         with running("prepare(see)"):
-            adapter.prepare(See(extractor, normal, auxiliary, scorer))
+            adapter.prepare(See(extractor, seen, auxiliary, scorer))
         return _Prepared(adapter, extractor, _stages(adapter, extractor))
 
     def images(self, seed: int) -> Batch:
@@ -165,7 +169,10 @@ class _Checks:
         require_contract("adapter", self.make)
 
     def extension(self) -> None:
-        if self.made().extends:
+        extractor = self.extractor()
+        with running("extend(extractor)"):
+            itself = self.made().extend(extractor) is extractor  # which is what extend does by default
+        if not itself:
             run_checks(
                 lambda: check_extractor(self.extended, self.size, self.tolerance, self.device),
                 self.extended_levels,
@@ -175,7 +182,9 @@ class _Checks:
     def extended_levels(self) -> None:
         plain, extended, images = self.extractor(), self.extended(), self.images(1).images
         added = [name for name in extended.levels if name not in plain.levels]
-        require(bool(added), "extend", "at least one level beside those of the extractor", ", ".join(extended.levels))
+        weights = [len(list(cast(nn.Module, one).parameters())) for one in (plain, extended)]
+        wanted = "a level or a parameter beside those of the extractor"
+        require(bool(added) or weights[0] < weights[1], "extend", wanted, ", ".join(extended.levels))
         with torch.no_grad():
             before, after = plain(images), extended(images)
         wanted = "the extractor's own levels as they were"
@@ -314,6 +323,17 @@ class _Checks:
             "step.minibatch"
         )
         require(repr(after) == repr(alone), "resumed", wanted, found)
+
+    def shared(self) -> None:
+        """The loss of a stage that is trained once for all categories does not depend on the normal images of one."""
+        for number, stage in enumerate(self.prepared().stages):
+            if stage.shared:
+                one, other = (
+                    {"loss": given.loss(given.batch(self.step(given, number)))[0].detach()}
+                    for given in (self.prepared(), self.prepared(normal=7))
+                )
+                wanted = f"a loss of stage {stage.name}, which is shared, whatever the normal images are"
+                require_close("shared", wanted, one, other, 0.0)
 
     def images_unread(self) -> None:
         """Without ``reads_images`` a step has what blocks that are not trained gave in place of the images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -56,6 +56,12 @@ def classified(extractor: Extractor, images: Tensor) -> Tensor:
             f"{type(extractor).__name__} without: use another one, such as timm, or another adapter"
         )
     return found
+
+
+def classifiers_of(model: Any) -> tuple[str, ...]:
+    """The names of the modules of a timm model that turn pooled features into logits: one, or two in distilled ones."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def tuned(extractor: Extractor, blocks: Blocks) -> list[nn.Parameter]:

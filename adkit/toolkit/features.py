@@ -131,7 +131,7 @@ class FeatureTransform:
 
     def _part(self, tensor: Tensor, source: str, target: Level) -> Tensor:
         """Compute one source's share of the level ``target``; thinned first, because that makes the rest cheaper."""
-        from adkit.toolkit.resample import cell_centers, resample
+        from adkit.toolkit.resample import centers_of, resample
 
         given = self._given[source]
         if self._axes and given.spatial:
@@ -142,8 +142,7 @@ class FeatureTransform:
             tensor = _average(tensor, self._side)
         if (given.grid, given.geometry) == (target.grid, target.geometry):
             return tensor
-        start, step = target.geometry.start, target.geometry.step
-        rows, columns = (cell_centers(start[axis], step[axis], target.grid[axis]) for axis in (0, 1))
+        rows, columns = (centers_of(target.geometry, axis, target.grid[axis]) for axis in (0, 1))
         return resample(tensor, given.geometry, rows, columns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ class ExtendedExtractor(Extractor):
     """The levels of an extractor as they are, and after them those of a head that reads them.
 
     The head is computed in float32 whatever the precision: it is small, and losses take logarithms of its levels. It
-    reads the extractor's own levels; what ``[features]`` makes of them comes after it.
+    reads the extractor's own levels; what ``[features]`` makes of them comes after it. A head without levels serves
+    training alone: it is never called here, and ``for_inference`` leaves it out.
     """
 
     inner: Extractor
@@ -28,7 +30,7 @@ class ExtendedExtractor(Extractor):
         Args:
             inner: an ``nn.Module``; it is not copied.
             head: called with the features of ``inner``, gives a tensor (n, h, w, c) for each level of ``added``.
-            added: what the head gives, by names that ``inner`` does not use.
+            added: what the head gives, by names that ``inner`` does not use; empty for one that serves training alone.
             block: what the head is called among the extractor's blocks.
         """
         nn.Module.__init__(self)  # it is made of another extractor, not of parameters
@@ -44,7 +46,8 @@ class ExtendedExtractor(Extractor):
         return {**self.inner.levels, **self._added}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return _with_head(self.inner(images), self.head, self.levels)
+        found = self.inner(images)
+        return _with_head(found, self.head, self.levels) if self._added else dict(found)
 
     def blocks(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """The blocks of the extractor, and after them the head."""
@@ -60,17 +63,21 @@ class ExtendedExtractor(Extractor):
         halves = member(self.inner, Extractor, "split")(
             [parameter for parameter in parameters if id(parameter) not in heads]
         )
-        return None if halves is None else (halves[0], _HeadedTail(halves[1], self.head, self.levels))
+        if halves is None or not self._added:
+            return cast("tuple[nn.Module, nn.Module] | None", halves)
+        return halves[0], _HeadedTail(halves[1], self.head, self.levels)
 
-    def for_inference(self) -> ExtendedExtractor:
+    def for_inference(self) -> Extractor:
         return self._over(member(self.inner, Extractor, "for_inference")())
 
-    def for_export(self) -> ExtendedExtractor:
+    def for_export(self) -> Extractor:
         return self._over(member(self.inner, Extractor, "for_export")())
 
-    def _over(self, inner: Extractor) -> ExtendedExtractor:
+    def _over(self, inner: Extractor) -> Extractor:
         """Make a copy of the head over ``inner``, or over a copy of the extractor where ``inner`` is the same one."""
         inner = copy.deepcopy(inner) if inner is self.inner else inner
+        if not self._added:
+            return inner
         return ExtendedExtractor(inner, copy.deepcopy(self.head), self._added, self._block)
 
 

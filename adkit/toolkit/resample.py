@@ -14,8 +14,15 @@ def pixel_centers(size: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def cell_centers(start: float, step: float, cells: int, device: torch.device | str = "cpu") -> Tensor:
-    """The centers of a row of cells along one axis of a ``Geometry``: (cells,) float32."""
+    """The centers of a row of evenly spaced cells: (cells,) float32."""
     return torch.arange(cells, dtype=torch.float32, device=device) * step + start
+
+
+def centers_of(geometry: Geometry, axis: int, cells: int, device: torch.device | str = "cpu") -> Tensor:
+    """The centers of a level's cells along an axis (0: y, 1: x), in pixels of the input: (cells,) float32."""
+    if geometry.centers is not None:
+        return torch.tensor(geometry.centers[axis], dtype=torch.float32, device=device)
+    return cell_centers(geometry.start[axis], geometry.step[axis], cells, device)
 
 
 def interpolation_matrix(start: float, step: float, cells: int, positions: Tensor) -> Tensor:
@@ -27,6 +34,19 @@ def interpolation_matrix(start: float, step: float, cells: int, positions: Tenso
     cell = torch.arange(cells, dtype=torch.float32, device=positions.device)
     at = ((positions.float() - start) / step).clamp(0, cells - 1)  # (p,) in cells
     return (1 - (at[:, None] - cell).abs()).clamp(min=0)  # (p, cells)
+
+
+def enlarging_matrix(geometry: Geometry, axis: int, cells: int, positions: Tensor) -> Tensor:
+    """Compute ``interpolation_matrix`` along an axis (0: y, 1: x) of cells that lie as ``geometry`` says."""
+    if geometry.centers is None:
+        return interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)
+    center = centers_of(geometry, axis, cells, positions.device)
+    at = positions.float().clamp(float(center[0]), float(center[-1]))[:, None]
+    gap = center.diff()
+    ones = center.new_ones(1)  # in front of the first and behind the last cell, where no position is
+    rising = (at - center) / torch.cat([ones, gap]) + 1
+    falling = (center - at) / torch.cat([gap, ones]) + 1
+    return torch.minimum(rising, falling).clamp(min=0)  # (p, cells)
 
 
 def area_matrix(start: float, step: float, cells: int, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -71,8 +91,8 @@ def resample(maps: Tensor, geometry: Geometry, positions_y: Tensor, positions_x:
         (n, p, q) or (n, p, q, c).
     """
     rows, columns = maps.shape[1:3]
-    along_y = interpolation_matrix(geometry.start[0], geometry.step[0], rows, positions_y.to(maps.device))
-    along_x = interpolation_matrix(geometry.start[1], geometry.step[1], columns, positions_x.to(maps.device))
+    along_y = enlarging_matrix(geometry, 0, rows, positions_y.to(maps.device))
+    along_x = enlarging_matrix(geometry, 1, columns, positions_x.to(maps.device))
     return apply_separably(maps, along_y, along_x)
 
 

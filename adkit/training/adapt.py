@@ -14,7 +14,7 @@ from pathlib import Path
 from adkit.data.loader import BadImages
 from adkit.data.samples import Sample
 from adkit.errors import PluginError, UserError
-from adkit.inference.assemble import Assembled, embedding_of, for_inference
+from adkit.inference.assemble import Assembled, embedding_of, for_inference, who
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import ImageSource, Source
 from adkit.plugin.adapter import Schedule, See
@@ -253,6 +253,7 @@ def _task(
         auxiliary=minibatches(parts.auxiliary, others, "auxiliary", True) if parts.auxiliary else None,
         held_out=parts.loader(job.held_out, job.source.bad, recipe.data.batch_size, False),
         context=context,
+        about=f"{who(recipe.adapter)} {recipe.adapter.params.model_dump_json()}",
         tunes_blocks=isinstance(recipe.adapter.params, TunesBlocks),
         say=lambda text: job.display.say(f"{job.subject}: {text}"),
     )

@@ -39,6 +39,10 @@ class TrainingState:
     """Number of the stage that is being trained, from 0."""
     done: int = 0
     """Number of minibatches of the previous stages."""
+    key: str = ""
+    """Key in the cache of the last stage whose outcome is shared; empty where there was none."""
+    begun: int = 0
+    """Number of checks before that stage."""
     ended: str = ""
     """Why the training ended early; empty while it goes on, and where it reached its length."""
     seconds: float = 0.0

@@ -27,6 +27,7 @@ from adkit.plugin.guard import blaming, named
 from adkit.plugin.stopper import Look, Progress, Stopper, Verdict
 from adkit.plugin.types import Batch, Features
 from adkit.report.report import CheckReport
+from adkit.toolkit.cache import cached
 from adkit.training.checkpoints import (
     CHECKPOINT,
     CheckpointFolder,
@@ -37,10 +38,14 @@ from adkit.training.checkpoints import (
     write_snapshot,
 )
 from adkit.training.plan import interval_of, length_of
+from adkit.training.shared import KIND, key_of, packed, unpacked
 from adkit.utils.progress import Advance
 from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
+
+SHOWN: Final = 1000
+"""The largest number of images by which those of a shared stage are recognized."""
 
 SAVE_EVERY: Final = 200
 """Number of minibatches after which a checkpoint is written, besides those at the end of every epoch."""
@@ -68,6 +73,8 @@ class TrainingTask:
     held_out: Iterable[Batch]
     """Normal images that are held out for the stopper."""
     context: Context
+    about: str = ""
+    """Names the adapter with its version and its parameters, for what is kept of its training in the cache."""
     tunes_blocks: bool = False
     """Whether the recipe's ``adapter.blocks`` decides what is trained."""
     say: Callable[[str], None] = lambda text: None
@@ -80,6 +87,13 @@ class TrainingTask:
             found = self.embedding.checked(given, len(images))
         plain = Features({name: level.float() for name, level in found.items()}, found.geometry)
         return self.embedding.transform(plain)
+
+    def loss(self, step: Step) -> Tensor | Mapping[str, Tensor]:
+        """Compute the adapter's loss of a step, on features where it reads them."""
+        if self.adapter.reads_features:
+            return self.adapter.loss(step, self.features(step.batch.images))
+        with autocast(self.context):
+            return self.adapter.loss(step, Features({}, {}))
 
     def images_of(self, number: int) -> Minibatches:
         """Return the images that a stage trains on, in minibatches of its size."""
@@ -114,7 +128,11 @@ def train(task: TrainingTask, advance: Advance, folder: Path | None = None) -> T
         for number in range(state.stage, len(task.stages)):
             if state.ended:
                 break
-            _Trainer(task, task.stages[number], number, trained, state).run(advance, folder, saved)
+            trainer = _Trainer(task, task.stages[number], number, trained, state)
+            if trainer.shared:
+                trainer.run_once(advance, folder, saved)
+            else:
+                trainer.run(advance, folder, saved)
             saved = None
     if state.best:
         put_back(task.extractor, state.best)
@@ -146,6 +164,48 @@ class _Trainer:
         self.engine = Engine(self.step)
         self.auxiliary: Iterator[Batch] | None = None
         self.started = time.perf_counter()
+
+    @property
+    def shared(self) -> bool:
+        """Whether nothing but the cache need know of this stage: neither a stopper nor snapshots look into it."""
+        task = self.task
+        watched = (self.last and task.stopper is not None) or task.schedule.snapshot_epochs is not None
+        return self.stage.shared and not watched
+
+    def run_once(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
+        """Run the stage, or take its outcome from the cache."""
+        task, state = self.task, self.state
+        names = {id(parameter): name for name, parameter in task.extractor.named_parameters()}
+        if saved is None:
+            state.key, state.begun = self._key(), len(state.checks)
+        before, ran = state.begun, False
+
+        def outcome() -> dict[str, Tensor]:
+            nonlocal ran
+            ran = True
+            self.run(advance, folder, saved)
+            trained = {names[id(one)]: one.detach() for one in self.stage.parameters}
+            return packed(trained, state.checks[before:])
+
+        found = cached(KIND, state.key, outcome)
+        if not ran:
+            parameters, checks = unpacked(found)
+            put_back(task.extractor, parameters)
+            state.checks[before:] = checks  # a killed run may have seen some of them
+            state.sums, state.count = {}, 0
+            state.done += self.length
+            advance(self.length * (self.stage.batch_size or task.schedule.batch_size))
+            task.say(f"{self.stage.name}: taken from an earlier training on the same images")
+
+    def _key(self) -> str:
+        task, images = self.task, self.images
+        generator = task.context.generator("batch", str(self.state.done + 1))
+        with torch.no_grad():
+            step = Step(task.extractor, next(images.since(0)), None, self.number, self.state.done, generator)
+            found = task.loss(replace(step, batch=task.adapter.batch(step)))
+        losses = found if isinstance(found, Mapping) else {"loss": found}
+        about = f"{task.about}, stage {self.number} after {self.state.done}, {images.count} images"
+        return key_of(about, task.schedule, self.stage, task.extractor, task.context, images.some(), losses)
 
     def run(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
         task, engine = self.task, self.engine
@@ -180,7 +240,8 @@ class _Trainer:
             inside = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n % SAVE_EVERY == 0 and n % per_epoch != 0)
             engine.add_event_handler(inside, save)
             engine.add_event_handler(Events.EPOCH_COMPLETED, save)
-        if not self.state.checks:
+        begins = task.stopper is not None and self.last and not done  # what the stopper's stage begins with
+        if not self.state.checks or begins:
             self.check()
         if self.state.ended:
             return
@@ -203,6 +264,11 @@ class _Trainer:
         }
 
     @property
+    def last(self) -> bool:
+        """Whether this is the last stage, which alone a stopper judges: what it kept of others would undo this one."""
+        return self.number == len(self.task.stages) - 1
+
+    @property
     def minibatches(self) -> int:
         return self.state.done + self.engine.state.iteration
 
@@ -212,7 +278,7 @@ class _Trainer:
         generator = task.context.generator("batch", str(self.minibatches))
         step = Step(task.extractor, drawn, other, self.number, self.minibatches - 1, generator)
         step = replace(step, batch=task.adapter.batch(step))
-        found = task.adapter.loss(step, task.features(step.batch.images))
+        found = task.loss(step)
         terms = dict(found) if isinstance(found, Mapping) else {}
         loss = found if isinstance(found, Tensor) else torch.stack([term.float() for term in terms.values()]).sum()
         if not loss.requires_grad:
@@ -330,7 +396,7 @@ class _Trainer:
         progress = Progress(self.minibatches, self._epochs(), loss)
         state.sums, state.count = {}, 0
         verdict = Verdict(keep=False, stop=False, reason="")
-        if task.stopper is not None:
+        if task.stopper is not None and self.last:
             generator = task.context.generator("stopper", str(progress.minibatches))
             with torch.no_grad():
                 look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
@@ -426,9 +492,18 @@ class Minibatches:
         return Minibatches(self._load, self._count, batch_size or self._batch_size, self._context, name)
 
     @property
+    def count(self) -> int:
+        """The number of images."""
+        return self._count
+
+    @property
     def epoch_length(self) -> int:
         """The number of minibatches of an epoch, the last of which may be smaller."""
         return math.ceil(self._count / self._batch_size)
+
+    def some(self) -> Iterator[Batch]:
+        """Yield up to ``SHOWN`` of the images, evenly taken, which stand for all of them in a digest."""
+        yield from self._load(range(0, self._count, math.ceil(self._count / SHOWN)), self._batch_size)
 
     def since(self, minibatch: int) -> Iterator[Batch]:
         """Yield batches from number ``minibatch`` on, which is counted from 0."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from adkit.plugin import Component, Localizer, Params, Scores, UserError, hookimpl
-from adkit.toolkit.resample import apply_separably, gaussian_matrix, interpolation_matrix, pixel_centers
+from adkit.toolkit.resample import apply_separably, enlarging_matrix, gaussian_matrix, pixel_centers
 
 
 class BilinearParams(Params):
@@ -49,7 +49,7 @@ class Bilinear(Localizer[BilinearParams]):
         """(size, cells): the matrix that enlarges and smooths along one axis, both of which are linear."""
         geometry, cells = scores.geometry[name], scores.maps[name].shape[1 + axis]
         positions = pixel_centers(size, device) * (self.context.image_size[axis] / size)
-        enlarge = interpolation_matrix(geometry.start[axis], geometry.step[axis], cells, positions)
+        enlarge = enlarging_matrix(geometry, axis, cells, positions)
         return gaussian_matrix(size, self.params.smoothing, device) @ enlarge  # (size, cells)
 
 

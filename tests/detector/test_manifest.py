@@ -49,7 +49,7 @@ def without(table, *keys):
 def cells(**change):
     """The table of levels whose one level has other values."""
     level = copy.deepcopy(GOLDEN["extractors"][0]["levels"]["quarters"])
-    geometry = level["geometry"] | {key: change.pop(key) for key in ("start", "step") if key in change}
+    geometry = level["geometry"] | {key: change.pop(key) for key in ("start", "step", "centers") if key in change}
     return {"quarters": level | change | {"geometry": geometry}}
 
 
@@ -127,8 +127,9 @@ def test_a_file_named_twice_is_refused_even_where_it_is_all_that_is_listed(read,
         cells(step=[4.0, 16.5]),
         cells(step=[0.5, 4.0]),  # 2 cells of 0.5 are 1 pixel of 8
         cells(grid=[8, 2], step=[4.5, 4.0]),  # 8 cells of 4.5 are 36
+        cells(centers=[[2.0, 6.0], [2.0, 4.0, 6.0]]),  # of 2 rows and 3 columns
     ],
-    ids=["no cell", "cells", "start below", "start above", "no step", "step", "too little", "too much"],
+    ids=["no cell", "cells", "start below", "start above", "no step", "step", "too little", "too much", "centers"],
 )
 def test_levels_that_do_not_lie_in_the_input_are_refused(read, levels):
     found = refused(read, "extractors", 1, "levels", levels)

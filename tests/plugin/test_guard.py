@@ -8,7 +8,7 @@ import torch
 from adkit import UserError
 from adkit.errors import PluginError
 from adkit.plugin import Features, Geometry, Level, Scores
-from adkit.plugin.checks import check_features, check_map, check_scores
+from adkit.plugin.checks import check_features, check_levels, check_map, check_scores
 from adkit.plugin.guard import blaming
 
 GEOMETRY = Geometry((1.0, 1.0), (2.0, 2.0))
@@ -76,6 +76,14 @@ def test_features_other_than_stated(given, sentence):
 )
 def test_scores_that_are_none(given, sentence):
     assert refused(check_scores, given, features()).startswith(sentence)
+
+
+def test_centers_of_another_number_than_the_cells():
+    uneven = Geometry.at((1.0, 2.0, 5.0), (1.0, 2.0, 5.0, 9.0))
+    expected = "expected the centers of 4 rows and 4 columns, found the centers of 3 rows and 4 columns: make it by"
+    assert refused(check_levels, {"a": Level(3, (4, 4), uneven)}).startswith(f"level a: {expected}")
+    scores = Scores(torch.zeros(2), {"a": torch.zeros(2, 4, 4)}, {"a": uneven})
+    assert refused(check_scores, scores, features()).startswith(f"map 'a': {expected}")
 
 
 def test_a_map_of_another_size():

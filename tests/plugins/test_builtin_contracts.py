@@ -6,10 +6,19 @@ from adkit.plugin import Context, Geometry, Level
 from adkit.plugin.registry import discover
 from adkit.testing import check_component, feature_stream
 
-PARAMS = {"timm": {"backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2", "pool"]}}
+PARAMS = {
+    "extractor timm": {"backbone": "test_resnet", "weights": "none", "levels": ["layer1", "layer2", "pool"]},
+    "extractor glance": {"patches": 2},
+}
 """For components whose defaults take long."""
-SINGLE = feature_stream({"logit": Level(1, (6, 5), Geometry.covering((6, 5), (24, 20)))})
-STREAMS = {"logit": SINGLE}
+SIZES = {"extractor timm": (64, 64), "extractor glance": (256, 256)}
+CELLS = (6, 5), Geometry.covering((6, 5), (24, 20))
+STREAMS = {
+    "scorer logit": feature_stream({"logit": Level(1, *CELLS)}),
+    "scorer glance": feature_stream(
+        {"local": Level(8, *CELLS), "global": Level(8, *CELLS), "mismatch": Level(1, *CELLS)}
+    ),
+}
 """For scorers that read other levels than any."""
 
 BUILT_IN = [
@@ -20,11 +29,15 @@ BUILT_IN = [
 ]
 
 
-@pytest.mark.parametrize("component", BUILT_IN, ids=lambda component: component.name)
+def called(component):
+    return f"{component.kind} {component.name}"
+
+
+@pytest.mark.parametrize("component", BUILT_IN, ids=called)
 def test_contract_of(component):
-    size = (64, 64) if component.kind == "extractor" else (24, 20)
-    context, stream = Context(image_size=size), STREAMS.get(component.name)
-    check_component(component, PARAMS.get(component.name), context=context, stream=stream)
+    name = called(component)
+    context = Context(image_size=SIZES.get(name, (24, 20)))
+    check_component(component, PARAMS.get(name), context=context, stream=STREAMS.get(name))
 
 
 def test_every_kind_that_a_detector_is_made_of_is_there():

