@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-SMALL: Final = 64 * 2**20
+SMALL: Final = 32 * 2**20
 """Bytes up to which an image is decoded whatever the others take: there are no more threads than cores, nor than 8."""
 TOTAL: Final = 2**29
 """Bytes that larger images take together; one that takes more is decoded when no other large one is."""
+MOST: Final = 720 * 10**6
+"""Bytes above which an image is refused: an RGB image of the most pixels that adkit decodes takes 716 MB."""
 
 
 class Budget:

@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from adkit.data.images import ImageError, Range, read_image
+from adkit.data.images import ImageError, Range, reading
 from adkit.data.samples import Sample
 
 MOST: Final = 12
@@ -51,11 +51,12 @@ def contact_sheet(pairs: Sequence[tuple[Sample, Sample]], range: Range | None = 
 
 def _thumbnail(sample: Sample, range: Range | None) -> Image.Image:
     try:
-        image = read_image(sample.source, range).convert("RGB")
+        with reading(sample.source, range) as image:
+            way = Image.Resampling.NEAREST if max(image.size) < _SIDE // 2 else Image.Resampling.LANCZOS
+            shown = image.convert("RGB") if image.mode == "F" else image
+            return ImageOps.contain(shown, (_SIDE, _SIDE), way).convert("RGB")
     except ImageError:  # it was read before, but may be gone since
         return Image.new("RGB", (_SIDE, _SIDE), "silver")
-    way = Image.Resampling.NEAREST if max(image.size) < _SIDE // 2 else Image.Resampling.LANCZOS
-    return ImageOps.contain(image, (_SIDE, _SIDE), way)
 
 
 def _caption(id: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

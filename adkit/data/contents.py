@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from adkit.data.images import ImageError, Range, in_threads, read_image
+from adkit.data.images import ImageError, Range, in_threads, reading, strips
 from adkit.data.samples import Sample, spread_over
 from adkit.utils.text import counted
 
@@ -27,8 +28,8 @@ class _Content:
 
     low: float
     high: float
-    pixels: int
-    """A hash of the size and of every pixel."""
+    pixels: tuple[tuple[int, int], bytes]
+    """The size, and a digest of every pixel."""
     deep: bool
     """Whether it is gray and of more than 8 bits."""
 
@@ -68,10 +69,12 @@ def contents_warning(name: str, normal: Sequence[Sample], range: Range | None = 
 
 
 def _content(sample: Sample, range: Range | None) -> _Content | None:
+    digest, ends = hashlib.sha256(), list[float]()
     try:
-        image = read_image(sample.source, range)
+        with reading(sample.source, range) as image:
+            for values in map(np.asarray, strips(image)):
+                digest.update(values.tobytes())
+                ends += float(values.min()), float(values.max())
+            return _Content(min(ends), max(ends), (image.size, digest.digest()), deep=image.mode == "F")
     except ImageError:
         return None
-    values = np.asarray(image)
-    pixels = hash((values.shape, values.tobytes()))
-    return _Content(float(values.min()), float(values.max()), pixels, deep=image.mode == "F")

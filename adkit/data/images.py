@@ -7,6 +7,7 @@ it knows, some of which start other programs. Here the first bytes choose among 
 
 from __future__ import annotations
 
+import builtins
 import errno
 import math
 import os
@@ -26,14 +27,17 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from adkit.data.budget import LARGE_IMAGES, SMALL
+from adkit.data.budget import LARGE_IMAGES, MOST, SMALL
 from adkit.data.file_types import HEAD, NAMES, reader_of
+from adkit.data.memory import memory_of
 from adkit.data.samples import ArrayItem, Source
 from adkit.utils.container import available_memory, cores
 from adkit.utils.text import joined
 
 T = TypeVar("T")
 R = TypeVar("R")
+Size = tuple[int, int]
+"""(height, width) of an image in pixels, as it is meant to be seen."""
 GrayValues = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 
 Range = tuple[float, float]
@@ -52,12 +56,11 @@ _VIDEOS = (
     (0, b"0&\xb2u\x8ef\xcf\x11"),  # WMV
 )
 """The place and the first bytes of what videos begin with."""
-_STRIP = 1_000_000
-"""The number of pixels that are laid over white at a time."""
+_STRIP = 2**18
+"""The number of pixels that are brought to other values at a time."""
 _ORIENTATION = 0x0112
-_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
-"""Mode → bytes that a decoded pixel takes; 4 in all others."""
 _NO_MEMORY = "decoding it takes more memory than is left"
+_SMALLER = "cut it into tiles or make it smaller"
 _OTHER_KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -98,17 +101,26 @@ def read_image(source: Source, range: Range | None = None) -> Image.Image:
         return image
 
 
+def nothing(size: Size) -> int:
+    """No bytes, for a block that makes nothing of the size of an image."""
+    return 0
+
+
 @contextmanager
-def reading(source: Source, range: Range | None = None) -> Iterator[Image.Image]:
+def reading(source: Source, range: Range | None = None, more: Callable[[Size], int] = nothing) -> Iterator[Image.Image]:
     """Decode an image as ``read_image`` does, for the block, which may not read another one.
 
     Large ones wait for others to end, so that together they take no more memory than they may.
+
+    Args:
+        range: as ``read_image`` has it.
+        more: the bytes that the block takes for an image of a size, beside those of the image.
     """
     with within_memory(), ExitStack() as held:
         if isinstance(source, ArrayItem):
             yield Image.fromarray(source.pixels)
         else:
-            yield flatten(_decoded(source, held), range)
+            yield flatten(_decoded(source, held, more), range)
 
 
 @contextmanager
@@ -133,8 +145,13 @@ def raw_values(path: Path, look: Callable[[GrayValues], T]) -> T | None:
         ImageError: as ``read_image``, but that values may lie outside their range.
     """
     with within_memory(), ExitStack() as held:
-        image = _decoded(path, held)
+        image = _decoded(path, held, _values)
         return look(np.asarray(image)) if is_deep(image) else None
+
+
+def _values(size: Size) -> int:
+    """The bytes of an array of an image's values and, while it is made and looked at, of two copies of it."""
+    return 12 * size[0] * size[1]
 
 
 def is_deep_file(path: Path) -> bool:
@@ -148,33 +165,32 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def _decoded(path: Path, held: ExitStack) -> Image.Image:
-    """As ``read_raw``; ``held`` gives the memory back that the image is allowed."""
+def _decoded(path: Path, held: ExitStack, more: Callable[[Size], int] = nothing) -> Image.Image:
+    """As ``read_raw``; ``held`` gives the memory back that the image is allowed, ``more`` is as in ``reading``."""
     with _opened(path) as image:
-        need = memory_of(image)
+        beside = more(_seen_size(image))
+        upright, turned = (memory_of(image, turned=one) + beside for one in (False, True))
+        need = upright if _stated_orientation(image) == 1 else turned
+        _check_memory(need)
         if need > SMALL:
             held.enter_context(LARGE_IMAGES.taken(need))
             if need > (free := available_memory()):
-                raise ImageError(
-                    f"decoding it takes {need / 1e6:,.0f} MB of memory, and {free / 1e6:,.0f} MB are free: cut it into "
-                    "tiles or make it smaller"
-                )
+                raise ImageError(f"{_takes(need)}, and {free / 1e6:,.0f} MB are free: {_SMALLER}")
         image.load()
-        return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+        if _orientation(image) == 1:
+            return image
+        _check_memory(turned)  # a PNG may state it behind its pixels
+        return ImageOps.exif_transpose(image)
 
 
-def memory_of(image: ImageFile) -> int:
-    """Estimate the bytes that an image takes at most from its file to what ``read_image`` gives, by its header."""
-    width, height = image.size
-    decoded = _BYTES.get(image.mode, 4)
-    turned = decoded if "exif" in image.info else 0
-    if is_deep(image):  # brought to other numbers
-        each = decoded + 16
-    elif image.mode in ("L", "RGB", "1") and "transparency" not in image.info:
-        each = decoded + turned + 6 * ("progressive" in image.info)  # a progressive JPEG's coefficients
-    else:  # brought to RGB, or laid over white
-        each = decoded + turned + 4
-    return width * height * each
+def _check_memory(need: int) -> None:
+    """Raise ImageError for an image that needs more bytes than any may take."""
+    if need > MOST:
+        raise ImageError(f"{_takes(need)}, and an image may take {MOST / 1e6:,.0f} MB: {_SMALLER}")
+
+
+def _takes(need: int) -> str:
+    return f"decoding it takes {need / 1e6:,.0f} MB of memory"
 
 
 def frames_of(video: Path) -> str:
@@ -182,18 +198,26 @@ def frames_of(video: Path) -> str:
     return f"mkdir frames && ffmpeg -i {shlex.quote(str(video))} frames/%06d.png"
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> Size:
     """Read an image's (height, width), as it is meant to be seen, from its header alone.
 
     A PNG that states a rotation behind its pixels is the exception: only decoding reveals its size.
     """
     with _opened(path) as image:
-        width, height = image.size
-        if isinstance(image, TiffImageFile):  # Pillow has turned its size already
-            return height, width
-        if isinstance(image, PngImageFile) and "exif" not in image.info:  # asking would decode it
-            return height, width
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return _seen_size(image)
+
+
+def _seen_size(image: ImageFile) -> Size:
+    """The size of an image as it is meant to be seen, as far as its header tells."""
+    width, height = image.size
+    # Pillow has turned the size of a TIFF already.
+    turned = _stated_orientation(image) >= 5 and not isinstance(image, TiffImageFile)
+    return (width, height) if turned else (height, width)
+
+
+def _stated_orientation(image: ImageFile) -> int:
+    """The orientation that is stated before the pixels; to ask a PNG for one behind them would decode it."""
+    return 1 if isinstance(image, PngImageFile) and "exif" not in image.info else _orientation(image)
 
 
 def pages(path: Path) -> int:
@@ -245,8 +269,7 @@ def _open(file: BinaryIO, extension: str) -> ImageFile:
     width, height = image.size
     if width * height > PIXEL_LIMIT:
         raise ImageError(
-            f"{width:,} × {height:,} pixels are more than the {PIXEL_LIMIT:,} that adkit decodes: "
-            "cut it into tiles or make it smaller"
+            f"{width:,} × {height:,} pixels are more than the {PIXEL_LIMIT:,} that adkit decodes: {_SMALLER}"
         )
     return image
 
@@ -278,48 +301,63 @@ def flatten(image: Image.Image, range: Range | None = None) -> Image.Image:
     """
     mode = image.mode
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or ("transparency" in image.info and mode in ("1", "L", "P", "RGB")):
-        return _over_white(image)
+        return _by_strips(image, "RGB", _over_white)
     if mode in ("L", "RGB"):
         return image
     if mode == "1":
         return image.convert("L")
     if is_deep(image):
-        return Image.fromarray(_scaled(np.asarray(image), range))
+        ends = [(values.min(), values.max()) for values in map(np.asarray, strips(image))]
+        to_bytes = _scaling(mode, (float(np.min(ends)), float(np.max(ends))), range)  # nan, if there is one
+        return _by_strips(image, "F", lambda strip: Image.fromarray(to_bytes(np.asarray(strip))))
     return image.convert("RGB")  # palette, CMYK, YCbCr, LAB, HSV
 
 
+def strips(image: Image.Image) -> Iterator[Image.Image]:
+    """Copies of so many rows of an image at a time, from its top, that none of all of it is made."""
+    rows = max(1, _STRIP // image.width)
+    for top in builtins.range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _by_strips(image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    changed, top = Image.new(mode, image.size), 0
+    for strip in strips(image):
+        changed.paste(change(strip), (0, top))
+        top += strip.height
+    return changed
+
+
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay an image that is transparent in places over white, strip by strip, so that no copy of all of it is made."""
-    flat = Image.new("RGB", image.size)
-    width, height = image.size
-    rows = max(1, _STRIP // width)
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height))).convert("RGBA")
-        white = Image.new("RGBA", strip.size, "white")
-        white.alpha_composite(strip)
-        flat.paste(white.convert("RGB"), (0, top))
-    return flat
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
 
 
-def _scaled(values: GrayValues, range: Range | None) -> npt.NDArray[np.float32]:
-    """Bring raw values to 0 to 255, as ``read_image`` says."""
-    lowest, highest = values.min().item(), values.max().item()
-    kind, top = ("an integer", 65535) if np.issubdtype(values.dtype, np.integer) else ("a float", 1)
+def _scaling(mode: str, ends: Range, range: Range | None) -> Callable[[GrayValues], npt.NDArray[np.float32]]:
+    """The function that brings raw values, which lie between ``ends``, to 0 to 255, as ``read_image`` says."""
+    lowest, highest = ends
+    kind, top = ("a float", 1) if mode == "F" else ("an integer", 65535)
     said = f"{kind} image has values from {lowest:.10g} to {highest:.10g}"
     if range is None:
         if not (lowest >= 0 and highest <= top):  # false for nan, too
             raise ImageError(f"{said}: expected 0 to {top}, unless the recipe has data.range")
-        whole = values.astype(np.float32)
-        return whole / np.float32(257) if top == 65535 else whole * np.float32(255)  # 257 is 65535 / 255
+        if mode == "F":
+            return lambda values: values.astype(np.float32) * np.float32(255)
+        return lambda values: values.astype(np.float32) / np.float32(257)  # 65535 / 255
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ImageError(f"{said}: expected finite numbers")
     low, high = range
-    scaled = np.subtract(values, low, dtype=np.float64)
-    with np.errstate(over="ignore"):  # far beyond a narrow range: infinite, and clipped
-        scaled /= high - low
-    np.clip(scaled, 0, 1, out=scaled)
-    scaled *= 255
-    return scaled.astype(np.float32)
+
+    def scaled(values: GrayValues) -> npt.NDArray[np.float32]:
+        parts = np.subtract(values, low, dtype=np.float64)
+        with np.errstate(over="ignore"):  # far beyond a narrow range: infinite, and clipped
+            parts /= high - low
+        np.clip(parts, 0, 1, out=parts)
+        parts *= 255
+        return parts.astype(np.float32)
+
+    return scaled
 
 
 def in_threads(look: Callable[[T], R], items: Iterable[T]) -> list[R]:

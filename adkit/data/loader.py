@@ -139,7 +139,7 @@ class Loader:
             return self._loaded(sample)
 
     def _loaded(self, sample: Sample) -> _Loaded:
-        with reading(sample.source, self._view.range) as image:
+        with reading(sample.source, self._view.range, self._view.memory) as image:
             size = (image.height, image.width)
             pixels = self._view.input(image)
         mask = None

@@ -7,6 +7,7 @@ image is resampled once, straight from the part that is seen, and a mask goes st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,6 +107,15 @@ class View:
         """The part (top, left, bottom, right) of the input that shows an image of ``size`` (height, width)."""
         y, x = self.axes(size)
         return y.start, x.start, y.stop, x.stop
+
+    def memory(self, size: tuple[int, int]) -> int:
+        """The bytes that ``input`` takes at most beside an image of ``size`` (height, width).
+
+        Pillow first makes all rows that are seen as wide as the input, which is more than the image where it is narrow.
+        """
+        y, x = self.axes(size)
+        rows = min(size[0], math.ceil(y.seen[1] - y.seen[0] + 2 * max(1.0, 1 / y.scale)))
+        return 4 * (x.stop - x.start) * (rows + y.stop - y.start)
 
     def input(self, image: Image.Image) -> Pixels:
         """Resample an image of mode L, RGB or F to the input, bilinearly with antialiasing.

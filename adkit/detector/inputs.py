@@ -79,7 +79,7 @@ def _item(one: object, index: int, view: View) -> InputItem:
     name = f"image {index}"
     if isinstance(one, str | Path):
         path = Path(one)
-        return lambda: _image(lambda: reading(path, view.range), str(path), view)
+        return lambda: _image(lambda: reading(path, view.range, view.memory), str(path), view)
     if isinstance(one, Tensor):
         itself = InputImage(name, _checked_tensor(one, name, view), view.size, View("squash", view.crop, view.crop))
         return lambda: itself

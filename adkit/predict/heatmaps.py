@@ -62,9 +62,10 @@ def overlay(
     """
     shrink = min(1.0, LONGEST / max(image.size))
     width, height = (max(1, round(side * shrink)) for side in image.size)
-    base = image.convert("L").convert("RGB") if image.mode == "F" else image.convert("RGB")
-    if base.size != (width, height):
+    base = image.convert("L") if image.mode == "F" else image
+    if base.size != (width, height):  # which comes first, for large images are not copied
         base = base.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    base = base.convert("RGB")
     low, high = _limits(values, threshold)
     # These are the axes of the smaller image; they differ from those of the larger one by less than a pixel.
     position = (view.restore(values, (height, width)) - low) / (high - low)

@@ -1,7 +1,5 @@
 """Large images wait for each other, and what there is no memory for is refused by name."""
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from PIL import Image
 
 from adkit.data import images
 from adkit.data.budget import SMALL, TOTAL, Budget
-from adkit.data.images import ImageError, memory_of, read_image, reading
+from adkit.data.images import ImageError, read_image, reading
 
 
 def test_no_more_is_taken_at_once_than_there_is():
@@ -47,36 +45,6 @@ def test_what_was_taken_is_given_back_whatever_ends_the_block():
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), budget.taken(100):
             1 / 0  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("mode", "options", "each"),
-    [("L", {}, 1), ("RGB", {}, 4), ("P", {}, 5), ("RGBA", {}, 8), ("P", {"transparency": 0}, 5), ("I;16", {}, 18)],
-)
-def test_the_memory_of_an_image_is_known_from_its_header(tmp_path, mode, options, each):
-    Image.new(mode, (30, 20)).save(tmp_path / "a.png", **options)
-    with images._opened(tmp_path / "a.png") as image:
-        assert memory_of(image) == 600 * each
-
-
-def test_a_progressive_jpeg_keeps_its_coefficients(tmp_path):
-    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", progressive=True)
-    with images._opened(tmp_path / "a.jpg") as image:
-        assert memory_of(image) == 600 * 10
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; ru_maxrss may be the parent's")
-def test_a_transparent_image_takes_no_more_than_its_header_tells(tmp_path):
-    """16 Mpx: 64 MB decoded, and as much laid over white."""
-    Image.new("RGBA", (4096, 4096), (9, 9, 9, 9)).save(tmp_path / "a.png", compress_level=1)
-    script = (
-        "from pathlib import Path\nfrom adkit.data.images import read_image\n"
-        "def peak():\n"
-        "    return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
-        f"before = peak()\nread_image(Path({str(tmp_path / 'a.png')!r}))\nprint(peak() - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert 100e3 < int(done.stdout) < 8 * 4096**2 / 1024 * 1.2
 
 
 @pytest.fixture
