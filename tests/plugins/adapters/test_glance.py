@@ -260,6 +260,11 @@ def test_joined_levels_are_refused() -> None:
         one.prepare(See(extractor, renamed, None, None))
 
 
+def test_a_teacher_that_takes_other_sizes_alone_is_refused() -> None:
+    with pytest.raises(UserError, match=r"adapter\.teacher_size: vit_tiny_patch16_224 does not take images of 32"):
+        adapter(teacher="vit_tiny_patch16_224").extend(TinyGlance())
+
+
 def test_sentences_on_the_teacher_name_the_adapters_keys(tmp_path: object) -> None:
     with pytest.raises(UserError, match=r"adapter\.teacher: expected the name of a timm model, found 'resnet1'"):
         adapter(teacher="resnet1").extend(TinyGlance())
