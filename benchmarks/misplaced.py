@@ -48,9 +48,14 @@ VISIBLE = 8.0
 RESAMPLES = 2000
 KINDS = ("misplaced", "control")
 LOCAL = ["scorer.covariance=local"]
+UNTRAINED = [
+    *("adapter.fine_tuning=0", "adapter.head_rate=1e-12"),
+    *("training.minibatches=1", "training.learning_rate=1e-12"),
+]
+"""The same detector with the weights that it begins with, all but for rounding."""
 METHODS: dict[str, tuple[str, list[str]]] = {
     "glance": ("glance", []),
-    "glance-untrained": ("glance", ["adapter.fine_tuning=0", "training.minibatches=1", "training.learning_rate=1e-12"]),
+    "glance-untrained": ("glance", UNTRAINED),
     "patch-knn": ("quickstart", []),
     "padim": ("padim", []),
     "gaussian-local": ("gaussian", LOCAL),

@@ -38,7 +38,7 @@ def new_adapter(parts: Assembled) -> GuardedAdapter | None:
     adapter = cast(GuardedAdapter, build(choice, parts.context))
     if adapter.extends and parts.recipe.scorer_table.fit == "initial":
         raise UserError(
-            f'scorer.fit: expected "adapted" with {choice.name}, which adds levels of its own that mean nothing before '
+            f'scorer.fit: expected "adapted" with {choice.name}, which trains a head that means nothing before '
             'training, found "initial": remove this key'
         )
     return adapter

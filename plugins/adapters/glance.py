@@ -104,7 +104,7 @@ class Glance(Adapter[GlanceParams]):
         if not self._teaches:
             return extractor
         glancing = _glancing(extractor)
-        channels = _teacher_channels(self.params.teacher)
+        channels = _teacher_channels(self.params.teacher, self.params.teacher_size)
         with torch.random.fork_rng(devices=()):  # the module draws weights that are drawn again below
             decoder = nn.Linear(glancing.feature_size, channels)
         with torch.no_grad():
@@ -297,12 +297,19 @@ def pooled(model: Any, normalized: Tensor) -> Tensor:
 
 
 @cache
-def _teacher_channels(name: str) -> int:
+def _teacher_channels(name: str, size: int) -> int:
     from adkit.toolkit.backbones import create_backbone
 
     model: Any = create_backbone(name, "none", 0, keys=("adapter.teacher", "adapter.teacher_weights")).eval()
-    with torch.no_grad():
-        return pooled(model, torch.zeros(1, 3, 64, 64)).shape[1]
+    try:
+        with torch.no_grad():
+            return pooled(model, torch.zeros(1, 3, size, size)).shape[1]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"adapter.teacher_size: {name} does not take images of {size} × {size} pixels ({reason}): use the "
+            "size that it was trained on, or another teacher"
+        ) from error
 
 
 @hookimpl

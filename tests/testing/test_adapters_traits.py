@@ -169,8 +169,55 @@ class ExtendsByChance(Heads):
 
 
 class ExtendsByNothing(TinyAdapter):
+    """As an adapter may whose parameters leave its head out."""
+
     def extend(self, extractor):
         return extractor
+
+
+class ExtendsByAShell(TinyAdapter):
+    def extend(self, extractor):
+        return ExtendedExtractor(extractor, nn.Identity(), {}, "shell")
+
+
+class Taught(TinyAdapter):
+    """Learns a teacher's colors by a projection of its own, for all categories, without features."""
+
+    reads_features = False
+    teacher = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+    def extend(self, extractor):
+        with torch.random.fork_rng(devices=()):
+            projection = nn.Linear(6, 3)
+        with torch.no_grad():
+            for parameter in projection.parameters():
+                parameter.fill_(0.1)
+        return ExtendedExtractor(extractor, projection, {}, "projection")
+
+    def prepare(self, see):
+        pass
+
+    def stages(self, extractor):
+        groups = [Group(list(extractor.head.parameters())), Group(list(extractor.inner.layer2.parameters()))]
+        return [Stage(groups, 3, images="auxiliary", name="taught", shared=True), Stage(groups, name="tuned")]
+
+    def loss(self, step, features):
+        images = step.batch.images
+        pooled = step.extractor.inner(images)[POOL][:, 0, 0]
+        return (step.extractor.head(pooled) - images.mean((2, 3)) @ self.teacher).square().mean()
+
+    def score(self, features):
+        return features[POOL].square().mean((1, 2, 3))
+
+
+class TaughtByTheNormal(Taught):
+    def prepare(self, see):
+        self.teacher = torch.stack([batch.images.mean() for batch in see.normal.batches()]).mean() * self.teacher
+
+
+class ReadsFeaturesAllTheSame(Taught):
+    def loss(self, step, features):
+        return features[POOL].square().mean()
 
 
 class ExtendsToNone(Heads):
@@ -237,7 +284,9 @@ class ExtendsAnother(Heads):
         return super().extend(Doubled())
 
 
-@pytest.mark.parametrize("honest", [Terms, Scheduled, ScoredByIt, Brightens, NeedsOthers, Heads])
+@pytest.mark.parametrize(
+    "honest", [Terms, Scheduled, ScoredByIt, Brightens, NeedsOthers, Heads, Taught, ExtendsByNothing]
+)
 def test_honest_adapter_passes(honest):
     check_adapter(honest)
 
@@ -263,7 +312,9 @@ def test_honest_adapter_passes(honest):
         ("batch", ListOfImages),
         ("reads_images", BrightensUnread),
         ("seed, seed", ExtendsByChance),
-        ("extend", ExtendsByNothing),
+        ("extend", ExtendsByAShell),
+        ("shared", TaughtByTheNormal),
+        ("loss", ReadsFeaturesAllTheSame),
         ("extend", ExtendsToNone),
         ("extend", ExtendsInTraining),
         ("extend", ExtendsGlobally),

@@ -157,18 +157,16 @@ def test_correlations_are_numpys() -> None:
 
 
 def test_the_comparison_by_hand() -> None:
-    """All weights are 1, so an image of gray v is 3 channels of v to Local-Net and to Global-Net alike."""
+    """The weights of both networks are 1, so an image of gray v is 3 channels of v to either."""
     one = adapter(lambda_t=0.1, margin=5.0, stains=1, stain_size=[2.0, 2.0], stain_opacity=1.0)
     extractor = prepared(one, TinyGlance())
     with torch.no_grad():
-        for weights in extractor.inner.weights[:2]:  # type: ignore[attr-defined]
+        for weights in extractor.inner.weights[:3]:  # type: ignore[attr-defined]
             weights.fill_(1.0)
-        for weights in extractor.inner.weights[2:]:  # type: ignore[attr-defined]
-            weights.zero_()
+        extractor.inner.weights[3].zero_()  # type: ignore[attr-defined]
     images = constant(0.5, 0.25)
     terms = one.loss(step(extractor, 2, images), Features({}, {}))
     assert float(terms["inconsistency"]) == pytest.approx(0, abs=1e-12)
-    assert float(terms["distortion"]) == pytest.approx(np.log(2))
     # ‖g − l⁻‖² by the same draws: those of the patches' places come first.
     generator = torch.Generator().manual_seed(0)
     torch.rand(2, 2, generator=generator)
@@ -176,6 +174,9 @@ def test_the_comparison_by_hand() -> None:
     far = (images[..., 0, 0] - negatives).square().sum(1)
     assert float(far.min()) > 0
     assert float(terms["triplet"]) == pytest.approx(0.1 * float((5 - far).mean()))
+    # The logits are the sum of what Local-Net sees, and 0: log(1 + e^−x) for a match, log(1 + e^x) for a mismatch.
+    match, mismatch = images[..., 0, 0].sum(1).neg(), negatives.sum(1)
+    assert float(terms["distortion"]) == pytest.approx(float(torch.cat([match, mismatch]).exp().log1p().mean()))
 
 
 def test_the_hidden_patch_is_the_one_that_is_compared() -> None:
@@ -258,6 +259,11 @@ def test_joined_levels_are_refused() -> None:
     )
     with pytest.raises(UserError, match=r"features\.combine: expected the levels local, global, mismatch"):
         one.prepare(See(extractor, renamed, None, None))
+
+
+def test_a_teacher_that_takes_other_sizes_alone_is_refused() -> None:
+    with pytest.raises(UserError, match=r"adapter\.teacher_size: vit_tiny_patch16_224 does not take images of 32"):
+        adapter(teacher="vit_tiny_patch16_224").extend(TinyGlance())
 
 
 def test_sentences_on_the_teacher_name_the_adapters_keys(tmp_path: object) -> None:
