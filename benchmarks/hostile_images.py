@@ -181,21 +181,28 @@ def _headers() -> Iterator[tuple[str, str, Make]]:
     def written(data: bytes) -> Make:
         return lambda path, random: path.write_bytes(data) and None
 
+    def large(width: int, height: int, depth: int, color: int, row: int) -> Make:
+        """A PNG of zeros, of so many bytes a row, which is made when it is written."""
+
+        def make(path: Path, random: np.random.Generator) -> None:
+            path.write_bytes(png_of(width, height, depth, color, zlib.compress(bytes(height * (row + 1)), 9)))
+
+        return make
+
+    def wide(ending: str) -> Make:
+        fast = {"speed": 10} if ending == "avif" else {}
+        plain = (90, 120, 30)
+        return lambda path, random: saved(Image.new("RGB", (8_000, 8_000), plain), ending, **fast)(path, random)
+
     for width, height in ((100_000, 100_000), (2**31 - 1, 1), (0, 10), (13_300, 13_300)):
         yield f"PNG that claims {width} × {height}", "png", written(png_of(width, height, 8, 2, zlib.compress(b"")))
-    bomb = zlib.compress(bytes(12_000 * (12_000 // 8 + 1)), 9)
-    yield "PNG of 144 Mpx in black and white", "png", written(png_of(12_000, 12_000, 1, 0, bomb))
-    lines = zlib.compress(bytes(7_000 * (7_000 * 4 + 1)), 9)
-    yield "PNG of 49 Mpx, transparent", "png", written(png_of(7_000, 7_000, 8, 6, lines))
-    rows = zlib.compress(bytes(13_300 * (13_300 * 4 + 1)), 9)
-    yield "PNG of 177 Mpx, transparent", "png", written(png_of(13_300, 13_300, 8, 6, rows))
-    colors = zlib.compress(bytes(13_300 * (13_300 * 3 + 1)), 9)
-    yield "PNG of 177 Mpx", "png", written(png_of(13_300, 13_300, 8, 2, colors))
-    line = zlib.compress(bytes(20_000_000), 9)
-    yield "PNG of 1 × 10000000", "png", written(png_of(1, 10_000_000, 8, 0, line))
+    yield "PNG of 144 Mpx in black and white", "png", large(12_000, 12_000, 1, 0, 12_000 // 8)
+    yield "PNG of 49 Mpx, transparent", "png", large(7_000, 7_000, 8, 6, 7_000 * 4)
+    yield "PNG of 177 Mpx, transparent", "png", large(13_300, 13_300, 8, 6, 13_300 * 4)
+    yield "PNG of 177 Mpx", "png", large(13_300, 13_300, 8, 2, 13_300 * 3)
+    yield "PNG of 1 × 10000000", "png", large(1, 10_000_000, 8, 0, 1)
     for ending in ("jp2", "webp", "avif"):
-        plain = Image.new("RGB", (8_000, 8_000), (90, 120, 30))
-        yield f"{ending} of 64 Mpx", ending, saved(plain, ending, **{"speed": 10} if ending == "avif" else {})
+        yield f"{ending} of 64 Mpx", ending, wide(ending)
     header = b"BM" + bytes(12) + (40).to_bytes(4, "little")
     sides = (50_000).to_bytes(4, "little", signed=True) + (-50_000).to_bytes(4, "little", signed=True)
     yield "BMP that claims 50000 × 50000", "bmp", written(header + sides + bytes((1, 0, 24, 0)) + bytes(24))
@@ -421,14 +428,18 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
     hostile, outputs = folder / "in", folder / "out"
     hostile.mkdir(parents=True)
     outputs.mkdir()
-    paths = {}
-    for case in cases:
-        path = hostile / os.fsdecode(case.name)
-        case.make(path, np.random.default_rng([seed, zlib.crc32(case.name)]))
-        paths[path.name] = case
-    random = np.random.default_rng(7)
-    for witness in range(WITNESSES):
-        picture(random).save(hostile / f"w{witness}.png")
+    paths = {os.fsdecode(case.name): case for case in cases}
+
+    def make_all() -> None:
+        for name, case in paths.items():
+            case.make(hostile / name, np.random.default_rng([seed, zlib.crc32(case.name)]))
+        random = np.random.default_rng(7)
+        for witness in range(WITNESSES):
+            picture(random).save(hostile / f"w{witness}.png")
+
+    made, _ = in_worker(make_all, SECONDS)  # in a fork, for what commands take begins with what this process takes
+    if made is not None:
+        raise SystemExit(f"batch {number}: {made}")
     names = [*paths, *(f"w{witness}.png" for witness in range(WITNESSES))]
     listed = {name for name in names if (hostile / name).is_file()}
 
