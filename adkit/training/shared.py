@@ -26,10 +26,15 @@ CHECKS: Final = "checks"
 _LIST: Final = TypeAdapter(list[CheckReport])
 
 
+STEPS: Final = ("optimizer", "momentum", "weight_decay", "clip_norm", "relative_steps")
+"""What of a schedule every stage depends on; a stage may have its own length, batch size and rates."""
+
+
 def key_of(
     about: str,
     schedule: Schedule,
     stage: Stage,
+    length: int,
     extractor: nn.Module,
     context: Context,
     images: Iterable[Batch],
@@ -39,14 +44,17 @@ def key_of(
 
     Args:
         about: names the adapter, its version, its parameters, and the place of the stage.
+        length: minibatches of the stage.
         extractor: as it is when the stage begins.
         images: those of the stage.
         losses: of the first minibatch, before anything is trained: they tell what no parameter does, such as what is
             in a file of weights that a parameter names.
     """
     names = {id(parameter): name for name, parameter in extractor.named_parameters()}
-    groups = [([names[id(one)] for one in group.parameters], group.learning_rate) for group in stage.groups]
-    told = [about, asdict(schedule), stage.name, stage.minibatches, stage.batch_size, groups, asdict(context)]
+    rates = [schedule.learning_rate if one.learning_rate is None else one.learning_rate for one in stage.groups]
+    groups = [[names[id(one)] for one in group.parameters] for group in stage.groups]
+    steps = [getattr(schedule, name) for name in STEPS]
+    told = [about, steps, length, stage.batch_size or schedule.batch_size, rates, groups, asdict(context)]
     digest = hashlib.sha256(json.dumps([*told, torch.__version__]).encode())
     for name, tensor in {**extractor.state_dict(), **losses}.items():
         add_tensor(digest, name, tensor)

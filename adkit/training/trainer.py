@@ -205,7 +205,9 @@ class _Trainer:
             found = task.loss(replace(step, batch=task.adapter.batch(step)))
         losses = found if isinstance(found, Mapping) else {"loss": found}
         about = f"{task.about}, stage {self.number} after {self.state.done}, {images.count} images"
-        return key_of(about, task.schedule, self.stage, task.extractor, task.context, images.some(), losses)
+        return key_of(
+            about, task.schedule, self.stage, self.length, task.extractor, task.context, images.some(), losses
+        )
 
     def run(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
         task, engine = self.task, self.engine

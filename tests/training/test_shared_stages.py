@@ -120,6 +120,13 @@ def test_a_stage_on_normal_images_is_never_shared():
         check_stages([stage], list(extractor.parameters()), "adapter mine")
 
 
+def test_the_length_of_later_stages_does_not_matter():
+    """Nor does their batch size, where the stage has its own."""
+    trained(Shared())
+    train(replace(made(Shared()), schedule=Schedule(learning_rate=0.05, minibatches=9, batch_size=3)), quiet)
+    assert kept() == 1
+
+
 def test_trainings_of_other_normal_images_share_it():
     trained(Shared())
     steps, *_ = trained(Shared(), normal=minibatches(4, "others"))
