@@ -196,7 +196,7 @@ def outcome(folder: Path) -> dict[str, object]:
         category["trainings"] = [
             {key: value for key, value in training.items() if key not in LASTED} for training in category["trainings"]
         ]
-    alike = {name for name in files if name not in ("report.json", "log.txt")}
+    alike = {name for name in files if name not in ("report.json", "report.html", "log.txt")}
     return {
         "files": files,
         "report": report,
