@@ -258,7 +258,7 @@ def _cropped(glancing: Glancing, images: Tensor, generator: torch.Generator) -> 
 def correlation(values: Tensor) -> Tensor:
     """The mean over pairs of channels of their squared correlation over the rows of ``values`` (n, c).
 
-    After Bergmann et al., Uninformed Students (CVPR 2020), equation 4, who add the correlations themselves: a sum that
+    After Bergmann et al., Uninformed Students (CVPR 2020), who add the correlations themselves: a sum that
     channels of opposite signs make small, and that grows with the number of channels.
     """
     centered = values - values.mean(0)
