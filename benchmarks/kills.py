@@ -196,7 +196,6 @@ def outcome(folder: Path) -> dict[str, object]:
         category["trainings"] = [
             {key: value for key, value in training.items() if key not in LASTED} for training in category["trainings"]
         ]
-    # The page is made of the report, whose timings it shows, and of the files in page/.
     alike = {name for name in files if name not in ("report.json", "report.html", "log.txt")}
     return {
         "files": files,
