@@ -7,7 +7,7 @@ measured; ``tests/data/test_memory.py`` measures it again.
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import IO, Final
 
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -19,8 +19,10 @@ _KEPT: Final = {"WEBP": 12, "AVIF": 4}
 """Format → bytes per pixel that its decoder keeps as long as the image is there."""
 _BLOCK: Final = 2**20
 """The bytes of a PPM that are made a list at a time."""
-_TILED: Final = b"\xff\x4f\xff\x51"
-"""What the code of a JPEG 2000 begins with; the sides of its tiles stand 24 bytes further on."""
+_CODE: Final = b"\xff\x4f\xff\x51"
+"""What the code of a JPEG 2000 begins with; the sides of its tiles follow after 20 bytes."""
+_BOXES: Final = 1000
+"""The number of boxes of a JPEG 2000 that are looked at to find its code."""
 
 
 def memory_of(image: ImageFile, *, turned: bool) -> int:
@@ -91,14 +93,32 @@ def _strip(image: TiffImageFile) -> int:
 
 
 def _tile(image: ImageFile) -> int:
-    """The pixels of a tile of a JPEG 2000, which is decoded at a time; those of the image where it is not stated."""
-    assert image.fp is not None
-    at = image.fp.tell()
-    image.fp.seek(0)
-    head = image.fp.read(1 << 20)
-    image.fp.seek(at)
-    start = head.find(_TILED)
-    sides = head[start + 24 : start + 32]
-    if start < 0 or len(sides) < 8:
-        return image.width * image.height
-    return int.from_bytes(sides[:4], "big") * int.from_bytes(sides[4:], "big")
+    """The pixels of a tile of a JPEG 2000, which is decoded at a time; those of the image where they are not found."""
+    file = image.fp
+    assert file is not None
+    before = file.tell()
+    file.seek(_code_of(file) + len(_CODE) + 20)
+    sides = file.read(8)
+    file.seek(before)
+    whole = image.width * image.height
+    return (int.from_bytes(sides[:4], "big") * int.from_bytes(sides[4:], "big") or whole) if len(sides) == 8 else whole
+
+
+def _code_of(file: IO[bytes]) -> int:
+    """Where in a JPEG 2000 its code begins: at once, or in one of its boxes; the end of the file where in none."""
+    file.seek(0)
+    if file.read(len(_CODE)) == _CODE:
+        return 0
+    at = 0
+    for _ in range(_BOXES):
+        file.seek(at)
+        header = file.read(16)
+        length, kind, head = int.from_bytes(header[:4], "big"), header[4:8], 8
+        if length == 1:
+            length, head = int.from_bytes(header[8:], "big"), 16
+        if kind == b"jp2c":
+            return at + head
+        if length < head:  # 0: to the end
+            break
+        at += length
+    return file.seek(0, os.SEEK_END)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adkit.data.images import ImageError, reading
+from adkit.data.images import ImageError, Range, reading
 from adkit.data.masks import read_mask
 from adkit.data.samples import Sample, Source
 from adkit.data.view import View
@@ -50,7 +50,8 @@ class Thumbnails:
             values: (h, w) the raw map over the input; None where there is none.
         """
         try:
-            image, size = small_image(sample.source, self.bytes - (0 if values is None else self.bytes // _MAP_SHARE))
+            limit = self.bytes - (0 if values is None else self.bytes // _MAP_SHARE)
+            image, size = small_image(sample.source, limit, self.view.range)
         except ImageError:
             return Picture(row=row, width=1, height=1, image=None, map=None, low=0, high=0, outline=None)
         low = high = 0.0
@@ -76,8 +77,9 @@ class Cell:
 def patches(sample: Sample, cells: Sequence[Cell], view: View) -> list[Patch]:
     """Cells of an image with what is around them; those of an image that can no longer be read have no picture."""
     try:
-        with reading(sample.source) as image:
-            return [_patch(sample.id, _of_bytes(image), cell, view) for cell in cells]
+        with reading(sample.source, view.range) as image:
+            shown = _of_bytes(image)
+            return [_patch(sample.id, shown, cell, view) for cell in cells]
     except ImageError:
         return [Patch(image=sample.id, place=(0, 0), picture=None, box=(0, 0, 0, 0)) for _ in cells]
 
@@ -107,13 +109,16 @@ def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
     )
 
 
-def small_image(source: Source, limit: int) -> tuple[str, tuple[int, int]]:
+def small_image(source: Source, limit: int, range: Range | None = None) -> tuple[str, tuple[int, int]]:
     """An image as a JPEG of at most about ``limit`` bytes, in base64, and its (width, height).
+
+    Args:
+        range: that by which images of more than 8 bits are read.
 
     Raises:
         ImageError: it cannot be read.
     """
-    with reading(source) as image:  # which may be large: it is not copied
+    with reading(source, range) as image:  # which may be large: it is not copied
         full = _within(_of_bytes(image), _SIZES[0][0])
     data, shown = b"", full
     for side, quality in _SIZES:

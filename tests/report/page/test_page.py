@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from adkit import run
+from adkit.data.samples import Sample
 from adkit.errors import UserError
 from adkit.report.page import pictures
 from adkit.report.page.charts import chart, ticks
@@ -73,6 +75,17 @@ def test_a_line_of_pixels_is_a_picture(tmp_path):
     Image.new("L", (1, 3000)).save(tmp_path / "a.png")
     width, height = pictures.small_image(tmp_path / "a.png", 40_000)[1]
     assert width == 1 and 100 < height < 1000
+
+
+def test_pictures_of_deep_images_show_the_range_of_the_recipe(tmp_path):
+    values = np.full((40, 80), 1000, np.int32)
+    values[:, 40:] = 3000
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    view, one = replace(VIEW, range=(1000.0, 3000.0)), Sample("a", tmp_path / "a.tif", 0, "good")
+    shown = replace(thumbnails(), view=view).of(one, 0, None)
+    assert [decoded(shown.image).getpixel(at) for at in ((10, 20), (70, 20))] == [0, 255]
+    (patch,) = patches(one, [Cell((32.0, 8.0), (16.0, 16.0))], view)
+    assert decoded(patch.picture).getpixel((2, 36)) == 0
 
 
 def test_a_picture_stays_within_its_bytes(tmp_path):
