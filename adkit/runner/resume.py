@@ -23,7 +23,7 @@ from adkit.errors import UserError
 from adkit.inference.store import JOURNAL, stored_images
 from adkit.report.report import CategoryReport
 from adkit.runner.fingerprint import Fingerprint
-from adkit.utils.atomic import sync, whole_file
+from adkit.utils.atomic import sweep_files, sync, whole_file
 from adkit.utils.text import counted, some
 
 START_OVER: Final = "start over with --fresh"
@@ -100,6 +100,7 @@ class Ledger:
             UserError: what is finished belongs to a run of another fingerprint.
         """
         if self._state.exists():
+            sweep_files(self.run)  # drafts of what was being written when the run was killed
             begun = _read(self._state, State)
             differences = _read(self._fingerprint, Fingerprint).differences(fingerprint)
             if begun.categories != state.categories:

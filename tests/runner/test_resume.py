@@ -191,6 +191,15 @@ def test_starting_over_does_everything_again(three):
     assert ("fit", "a") in watch.stages
 
 
+def test_drafts_that_a_killed_run_left_are_removed(three, tmp_path):
+    interrupt(three, "fit", "b")
+    (record,) = tmp_path.rglob("page/000000.json")
+    for place in (record.parent, record.parent.parent):  # a record of the page, and the page
+        (place / ".0123456789abcdef.draft").touch()
+    report, _ = go_on(three)
+    assert not list(Path(report.folder).rglob("*.draft"))
+
+
 def test_warnings_of_finished_categories_are_told_again(three):
     interrupt(three, "fit", "b")
     _, watch = go_on(three)
