@@ -49,8 +49,8 @@ from adkit.utils.text import counted
 
 MEMORY = 1.5e9
 """Bytes of resident memory that a command may reach."""
-FREE = int(64e9)
-"""Bytes that commands take to be free: what is refused for its size is so on every machine."""
+FREE = int(0.65e9)
+"""Bytes that commands take to be free, so that what is refused for its size does not depend on the machine."""
 SECONDS = 240.0
 """How long a command may take for a batch."""
 BATCH = 40
