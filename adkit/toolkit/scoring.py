@@ -68,6 +68,40 @@ def fitted_levels(fitted: Iterable[str], features: Features) -> list[str]:
     return [name for name in features if name in fitted]
 
 
+def require_some(fitted: object) -> None:
+    """Raise UserError unless there is something that a scorer was fitted on: images, or features of theirs."""
+    if not fitted:
+        raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+
+
+def require_rows(level: str, count: int, k: int) -> None:
+    """Raise UserError unless a level has at least ``k`` normal features for neighbors to be found among."""
+    if count < k:
+        raise UserError(
+            f"scorer.k: expected at most {count}, the number of normal features of level {level}, found {k}: "
+            "lower k or give more normal images"
+        )
+
+
+def require_components(components: float | None, levels: Mapping[str, Level]) -> None:
+    """Raise UserError if a whole number of principal components is more than a level has channels."""
+    for name, level in levels.items():
+        if isinstance(components, int) and components > level.channels:
+            raise UserError(
+                f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
+                f"found {components}: keep fewer, or write a share of variance such as 0.99"
+            )
+
+
+def require_maps(localizer: str, scores: Scores) -> None:
+    """Raise UserError unless there are maps for a localizer to draw."""
+    if not scores.maps:
+        raise UserError(
+            f"localizer.use: {localizer} needs at least one score map and the scorer gave none: name a spatial level "
+            "in extractor.levels or use a scorer that localizes"
+        )
+
+
 def levels_of(features: Features) -> dict[str, Level]:
     """Describe the levels of features, for what is built from levels where there is no stream to ask."""
     return {

@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.plugin import Component, Localizer, Params, Scores, UserError, hookimpl
+from adkit.plugin import Component, Localizer, Params, Scores, hookimpl
 from adkit.toolkit.resample import apply_separably, enlarging_matrix, gaussian_matrix, pixel_centers
+from adkit.toolkit.scoring import require_maps
 
 
 class BilinearParams(Params):
@@ -32,11 +33,7 @@ class Bilinear(Localizer[BilinearParams]):
         Raises:
             UserError: the scores have no map.
         """
-        if not scores.maps:
-            raise UserError(
-                "localizer.use: bilinear needs at least one score map and the scorer gave none: name a "
-                "spatial level in extractor.levels or use a scorer that localizes"
-            )
+        require_maps("bilinear", scores)
         total: Tensor | None = None
         for name, cells in scores.maps.items():
             along = [self._matrix(scores, name, axis, size[axis], cells.device) for axis in (0, 1)]

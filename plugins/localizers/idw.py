@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from adkit.plugin import Component, Localizer, Params, Scores, UserError, hookimpl
+from adkit.plugin import Component, Localizer, Params, Scores, hookimpl
 from adkit.toolkit.resample import centers_of, pixel_centers
+from adkit.toolkit.scoring import require_maps
 
 WEIGHTS = 1 << 24
 """The largest number of weights (pixels times cells) that are held at a time: 64 MiB."""
@@ -36,11 +37,7 @@ class Idw(Localizer[IdwParams]):
         Raises:
             UserError: the scores have no map.
         """
-        if not scores.maps:
-            raise UserError(
-                "localizer.use: idw needs at least one score map and the scorer gave none: name a spatial level in "
-                "extractor.levels or use a scorer that localizes"
-            )
+        require_maps("idw", scores)
         drawn = [self._drawn(scores, name, size) for name in scores.maps]
         total = torch.stack(drawn).sum(0) if len(drawn) > 1 else drawn[0]
         return total / len(drawn) if self.params.reduce == "mean" else total

@@ -22,11 +22,10 @@ from adkit.plugin import (
     Scorer,
     Scores,
     Stream,
-    UserError,
     hookimpl,
 )
 from adkit.toolkit.centers import Centers, Distance, distances, fit_centers
-from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, scores_of
+from adkit.toolkit.scoring import Aggregation, checked_state, fitted_levels, require_some, scores_of
 
 
 class CenterParams(Params):
@@ -48,8 +47,7 @@ class Center(Scorer[CenterParams]):
 
     def fit(self, stream: Stream) -> None:
         self._centers = fit_centers(stream.levels, stream, self.params.centers)
-        if not self._centers:
-            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+        require_some(self._centers)
 
     def score(self, features: Features) -> Scores:
         if not self._centers:

@@ -24,7 +24,6 @@ from adkit.plugin import (
     Scorer,
     Scores,
     Stream,
-    UserError,
     hookimpl,
 )
 from adkit.toolkit.covariance import (
@@ -46,7 +45,7 @@ from adkit.toolkit.covariance import (
     widest_float,
 )
 from adkit.toolkit.memory import check_memory
-from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.scoring import Aggregation, fitted_levels, foreign_state, require_components, require_some, scores_of
 
 logger = logging.getLogger("adkit")
 
@@ -100,7 +99,7 @@ class Gaussian(Scorer[GaussianParams]):
     def fit(self, stream: Stream) -> None:
         self._fitted = {}
         levels, device = stream.levels, self.context.device
-        self._check_components(levels)
+        require_components(self.params.components, levels)
         self._check_memory(levels, stream.count)
         groups = {name: _groups(level, self.params.covariance) for name, level in levels.items()}
         means = self._location_means(stream)
@@ -151,16 +150,7 @@ class Gaussian(Scorer[GaussianParams]):
         return held + Moments.working_memory(max(level.channels for level in levels.values()))
 
     def require(self, levels: Mapping[str, Level], images: int) -> None:
-        self._check_components(levels)
-
-    def _check_components(self, levels: Mapping[str, Level]) -> None:
-        components = self.params.components
-        for name, level in levels.items():
-            if isinstance(components, int) and components > level.channels:
-                raise UserError(
-                    f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
-                    f"found {components}: keep fewer, or write a share of variance such as 0.99"
-                )
+        require_components(self.params.components, levels)
 
     def _check_memory(self, levels: Mapping[str, Level], images: int) -> None:
         advice = "keep fewer features.channels, or name levels with smaller grids or fewer channels"
@@ -186,8 +176,7 @@ class Gaussian(Scorer[GaussianParams]):
         return {name: mean.means for name, mean in means.items()}
 
     def _finished(self, name: str, level: Level, moments: Moments, location_means: Tensor | None) -> Whitening:
-        if not moments.count:
-            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+        require_some(moments.count)
         variance = float(moments.variances.mean())
         typical = variance if variance > 0 else 1.0
         singular = still = 0

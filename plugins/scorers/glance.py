@@ -26,7 +26,7 @@ from adkit.plugin import (
     UserError,
     hookimpl,
 )
-from adkit.toolkit.scoring import Aggregation, checked_state, foreign_state, scores_of
+from adkit.toolkit.scoring import Aggregation, checked_state, foreign_state, require_some, scores_of
 
 LEVELS = ("local", "global", "mismatch")
 
@@ -65,8 +65,7 @@ class Glance(Scorer[GlanceParams]):
                 squares = _squares(features)
                 total += squares.sum(dtype=torch.float64).cpu()
                 count += squares.numel()
-            if not count:
-                raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+            require_some(count)
         unit = total / count if count and total > 0 else torch.ones(())
         self._unit = unit.float().reshape(1).to(self.context.device)
 

@@ -26,7 +26,6 @@ from adkit.plugin import (
     Scorer,
     Scores,
     Stream,
-    UserError,
     counted,
     hookimpl,
 )
@@ -34,7 +33,15 @@ from adkit.toolkit.coreset import greedy_k_center
 from adkit.toolkit.kmeans import kmeans
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepared
-from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.scoring import (
+    Aggregation,
+    Reservoir,
+    checked_state,
+    fitted_levels,
+    foreign_state,
+    require_rows,
+    scores_of,
+)
 
 PER_CENTROID = 256
 """The number of features per centroid that K-means learns from; more hardly move the centroids."""
@@ -119,12 +126,14 @@ class Knn(Scorer[KnnParams]):
                     drawn[name].append(order.int())
                     rows = rows.gather(1, order.to(rows.device)[..., None].expand(-1, -1, rows.shape[2]))
                 samples[name].add(prepared(rows.flatten(0, 1), self.params.metric))
+        banks = {}
         for name, sample in samples.items():
             bank, chosen = self._condensed(name, sample.items)
-            self._banks = {**self._banks, name: self._bank(bank)}
+            banks[name] = self._bank(bank)
             if chosen is not None:
                 height, width = levels[name].grid
                 self._cells[name] = _numbers(sample.numbers, drawn[name], height * width)[chosen]
+        self._banks = banks
 
     def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         bank = self._banks.get(level)
@@ -169,7 +178,7 @@ class Knn(Scorer[KnnParams]):
 
     def require(self, levels: Mapping[str, Level], images: int) -> None:
         for name, count in self._counts(levels, images).items():
-            self._require_rows(name, count)
+            require_rows(name, count, self.params.k)
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         counts = self._counts(levels, images)
@@ -212,16 +221,9 @@ class Knn(Scorer[KnnParams]):
             for name, level in levels.items()
         }
 
-    def _require_rows(self, name: str, count: int) -> None:
-        if count < self.params.k:
-            raise UserError(
-                f"scorer.k: expected at most {count}, the number of normal features of level {name}, found "
-                f"{self.params.k}: lower k or give more normal images"
-            )
-
     def _condensed(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The bank of a level, and which of ``rows`` it has; None for centroids, which are none of them."""
-        self._require_rows(name, len(rows))
+        require_rows(name, len(rows), self.params.k)
         every = torch.arange(len(rows))
         if self.params.coreset < 1:
             count = max(round(self.params.coreset * len(rows)), self.params.k)

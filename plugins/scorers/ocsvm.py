@@ -24,13 +24,12 @@ from adkit.plugin import (
     Scorer,
     Scores,
     Stream,
-    UserError,
     counted,
     hookimpl,
 )
 from adkit.toolkit.covariance import widest_float
 from adkit.toolkit.memory import check_memory
-from adkit.toolkit.scoring import checked_state, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.scoring import checked_state, fitted_levels, foreign_state, require_some, scores_of
 
 Kernel = Literal["rbf", "linear"]
 
@@ -113,8 +112,7 @@ class Ocsvm(Scorer[OcsvmParams]):
         for features in stream:
             for name, values in features.items():
                 rows[name].append(_pooled(values).cpu())
-        if not all(rows.values()):
-            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+        require_some(all(rows.values()))
         self._machines = {name: self._placed(self._solved(torch.cat(rows.pop(name)))) for name in levels}
 
     def score(self, features: Features) -> Scores:

@@ -32,7 +32,17 @@ from adkit.plugin import (
 from adkit.toolkit.covariance import Moments, Whitening, float64_device, from_state, state_of, widest_float
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, RecordableBank
-from adkit.toolkit.scoring import Aggregation, Reservoir, checked_state, fitted_levels, foreign_state, scores_of
+from adkit.toolkit.scoring import (
+    Aggregation,
+    Reservoir,
+    checked_state,
+    fitted_levels,
+    foreign_state,
+    require_components,
+    require_rows,
+    require_some,
+    scores_of,
+)
 
 logger = logging.getLogger("adkit")
 
@@ -75,7 +85,7 @@ class PcaWhitening(Scorer[WhiteningParams]):
     def fit(self, stream: Stream) -> None:
         self._fitted, self._banks = {}, {}
         levels, device = stream.levels, self.context.device
-        self._check_components(levels)
+        require_components(self.params.components, levels)
         self._check_memory(levels, stream.count)
         moments = {name: Moments(1, level.channels, device) for name, level in levels.items()}
         for features in stream:
@@ -143,29 +153,13 @@ class PcaWhitening(Scorer[WhiteningParams]):
             for name, values in features.items():
                 rows[name].add(self._fitted[name].whitened(values).flatten(0, 2))
         for name, found in rows.items():
-            self._require_rows(name, len(found.items))
+            require_rows(name, len(found.items), self.params.k)
         return {name: found.items for name, found in rows.items()}
 
     def require(self, levels: Mapping[str, Level], images: int) -> None:
-        self._check_components(levels)
+        require_components(self.params.components, levels)
         for name, level in levels.items():
-            self._require_rows(name, images * prod(level.grid))
-
-    def _require_rows(self, name: str, count: int) -> None:
-        if count < self.params.k:
-            raise UserError(
-                f"scorer.k: expected at most {count}, the number of normal features of level {name}, found "
-                f"{self.params.k}: lower k or give more normal images"
-            )
-
-    def _check_components(self, levels: Mapping[str, Level]) -> None:
-        components = self.params.components
-        for name, level in levels.items():
-            if isinstance(components, int) and components > level.channels:
-                raise UserError(
-                    f"scorer.components: expected at most {level.channels}, the number of channels of level {name}, "
-                    f"found {components}: keep fewer, or write a share of variance such as 0.99"
-                )
+            require_rows(name, images * prod(level.grid), self.params.k)
 
     def _check_memory(self, levels: Mapping[str, Level], images: int) -> None:
         check_memory(
@@ -178,8 +172,7 @@ class PcaWhitening(Scorer[WhiteningParams]):
 
     def _finished(self, name: str, moments: Moments) -> Whitening:
         count = moments.count
-        if not count:
-            raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
+        require_some(count)
         variances, vectors = torch.linalg.eigh(moments.covariances()[0])  # ascending; components in columns
         variances, vectors = variances.flip(0).clamp_min(0), vectors.flip(1)
         rank = int((variances > ZERO * variances[0]).sum())
