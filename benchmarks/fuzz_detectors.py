@@ -58,11 +58,23 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Found:
     """The outcomes of the cases."""
 
-    counts: Counter[tuple[str, bool, str]] = field(default_factory=Counter)
-    """Number of cases by damage, whether every digest was recomputed, and outcome."""
+    counts: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    """Number of cases by what was done to them and by outcome; here by damage, and whether digests were recomputed."""
     faults: list[str] = field(default_factory=list)
     peak: float = 0.0
     slowest: float = 0.0
+
+    def ending(self, what: str) -> str:
+        """The lines below the table; ``what`` was timed."""
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return "\n".join(
+            [
+                f"\npeak memory {self.peak / 1e9:.2f} GB (the process that they are forked from: {own:.2f} GB)",
+                f"slowest {what} {self.slowest:.1f} s",
+                counted(len(self.faults), "fault"),
+                *self.faults,
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -233,11 +245,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         found = fuzz(options.cases, options.seed, Path(work))
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(table(found))
-    print(f"\npeak memory {found.peak / 1e9:.2f} GB (the process that they are forked from: {own:.2f} GB)")
-    print(f"slowest case {found.slowest:.1f} s")
-    print("\n".join([counted(len(found.faults), "fault"), *found.faults]))
+    print(found.ending("case"))
     return 1 if found.faults else 0
 
 

@@ -20,7 +20,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -29,7 +28,6 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_detectors import SMALL, in_worker
+from fuzz_detectors import SMALL, Found, in_worker
 from PIL import Image, ImageOps
 
 from adkit import Detector
@@ -317,14 +315,6 @@ def mutations(count: int, seed: int) -> Iterator[Case]:
         yield Case("mutated", f"{ending}, mutation {number}", f"m{number:05}.{ending}".encode(), mutated(ending))
 
 
-@dataclass
-class Found:
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    peak: float = 0.0
-    slowest: float = 0.0
-
-
 @dataclass(frozen=True)
 class Place:
     """What all batches share."""
@@ -595,12 +585,9 @@ def main() -> int:
         for number, batch in enumerate(batches):
             try_batch(number, batch, place, found, options.seed)
             print(f"{number + 1} of {counted(len(batches), 'batch', 'batches')}", file=sys.stderr, flush=True)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{counted(len(cases), 'kind')}, {counted(len(chosen), 'file')}, {len(batches) * 4} commands\n")
     print(table(found))
-    print(f"\npeak memory {found.peak / 1e9:.2f} GB (the process that they are forked from: {own:.2f} GB)")
-    print(f"slowest command {found.slowest:.1f} s")
-    print("\n".join([counted(len(found.faults), "fault"), *found.faults]))
+    print(found.ending("command"))
     return 1 if found.faults else 0
 
 
