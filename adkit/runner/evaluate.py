@@ -17,7 +17,7 @@ from adkit.inference.engines import Embedded, outputs
 from adkit.inference.pipeline import Fused, Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
-from adkit.runner.shown import Keeper, Kept, Nearest, evidence
+from adkit.runner.shown import Highest, Keeper, Kept, highest_cells
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -43,7 +43,7 @@ class Evaluation:
     unseen: tuple[str, ...] = ()
     """The ids of anomalous images whose mask is empty in the part that the extractor's input shows."""
     kept: Mapping[str, Kept] = field(default_factory=dict)
-    """Id → map and evidence, of the images that the page may show."""
+    """Id → map and highest cell, of the images that the page may show."""
 
     def keys(self, groups: Mapping[str, str]) -> list[str]:
         """The key of each image's group, by ``Category.groups``: its id where it is a group of its own."""
@@ -71,7 +71,7 @@ def evaluate(
     An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
 
     ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
-    takes maps and evidence for the page.
+    takes maps and highest cells for the page.
     """
     by_id = {sample.id: sample for sample in samples}
     seen: list[Sample] = []
@@ -163,7 +163,7 @@ def create_evaluator(
         metric_size: side of the square grid on which pixel metrics are taken.
         size: (height, width) of the extractor's input.
         peaks: whether to take the highest value of every map.
-        keeper: takes the maps of every batch, and what speaks for its scores.
+        keeper: takes the maps of every batch, and the highest cell of every image.
     """
 
     def step(engine: Engine, item: Embedded) -> Scored:
@@ -174,19 +174,18 @@ def create_evaluator(
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         if keeper is not None:
-            keeper.add(item.ids, scores, whole, _evidence(pipeline, scores, item))
+            keeper.add(item.ids, scores, whole, _highest(pipeline, scores, item))
         members = torch.stack([one.image for one in scores.members], 1).cpu()
         return Scored(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
     return Engine(step)
 
 
-def _evidence(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Nearest | None]:
-    """The evidence for each image of a batch; there is none for several members, whose normal images differ."""
+def _highest(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Highest | None]:
+    """The highest cell of each image of a batch; there is none for several members, whose normal images differ."""
     if len(pipeline.members) > 1:
         return [None] * len(item)
-    with torch.inference_mode():
-        return evidence(pipeline.members[0].scorer, scores.members[0], item.features[pipeline.places[0]])
+    return highest_cells(scores.members[0], item.features[pipeline.places[0]])
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adkit.data.images import in_threads
@@ -13,8 +14,9 @@ from adkit.data.view import View
 from adkit.metrics import PixelCounts
 from adkit.report.page.pictures import Cell, patches
 from adkit.report.page.record import Evidence, PageRecord, Picture, Pro, by_interest, packed
-from adkit.runner.shown import Nearest, PageShare
+from adkit.runner.shown import Highest, Nearest, PageShare, evidence
 from adkit.runner.thresholds import Trial
+from adkit.toolkit.resample import centers_of
 
 _PRO_POINTS = 200
 
@@ -59,35 +61,41 @@ def page_record(category: Category, kept: Trial, share: PageShare, notes: list[s
 def _evidence(shown: Mapping[int, Sample], kept: Trial, view: View) -> dict[int, Evidence]:
     """Row → the evidence for it, where the scorer knows any; every image is read once, whatever is cut from it."""
     trained = list(kept.fitted.trained)
+    cells = [None if (one := kept.test.kept.get(sample.id)) is None else one.highest for sample in shown.values()]
+    with torch.inference_mode():
+        nearest = evidence(kept.fitted.pipeline.members[0].scorer, cells)
     wanted: dict[str, tuple[Sample, list[Cell]]] = {}
     places: dict[int, tuple[Nearest, list[tuple[str, int]]]] = {}
-    for row, sample in shown.items():
-        near = None if sample.id not in kept.test.kept else kept.test.kept[sample.id].nearest
-        cells = 1 if near is None else near.grid[0] * near.grid[1]
-        if near is None or not 0 <= min(near.numbers, default=0) <= max(near.numbers, default=0) < len(trained) * cells:
+    for (row, sample), near in zip(shown.items(), nearest, strict=True):
+        if near is None:
             continue
-        parts = [(sample, near.cell), *((trained[number // cells], number % cells) for number in near.numbers)]
+        size = near.to.grid[0] * near.to.grid[1]
+        if not 0 <= min(near.numbers, default=0) <= max(near.numbers, default=0) < len(trained) * size:
+            continue
+        parts = [(sample, near.to.cell), *((trained[number // size], number % size) for number in near.numbers)]
         found = []
         for image, cell in parts:
             _, cut = wanted.setdefault(image.id, (image, []))
             found.append((image.id, len(cut)))
-            cut.append(_cell(near, cell))
+            cut.append(_cell(near.to, cell))
         places[row] = near, found
     read = in_threads(lambda one: (one[0].id, patches(one[0], one[1], view)), wanted.values())
     cut_of = dict(read)
-    evidence = {}
+    explained = {}
     for row, (near, found) in places.items():
         own, *others = (cut_of[image][place] for image, place in found)
         pairs = zip(others, near.distances, strict=True)
-        nearest = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
-        evidence[row] = Evidence(level=near.level, patch=own, nearest=nearest)
-    return evidence
+        close = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
+        explained[row] = Evidence(level=near.to.level, patch=own, nearest=close)
+    return explained
 
 
-def _cell(near: Nearest, cell: int) -> Cell:
-    i, j = divmod(cell, near.grid[1])
-    (y, x), (down, across) = near.geometry.start, near.geometry.step
-    return Cell((y + i * down, x + j * across), (down, across))
+def _cell(one: Highest, cell: int) -> Cell:
+    y, x = (
+        float(centers_of(one.geometry, axis, one.grid[axis])[place])
+        for axis, place in enumerate(divmod(cell, one.grid[1]))
+    )
+    return Cell((y, x), one.geometry.step)
 
 
 def _pro(counts: PixelCounts) -> Pro:

@@ -44,8 +44,8 @@ class PageShare:
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """The cell of an image that the scorer finds least normal, and the normal cells that are closest to it."""
+class Highest:
+    """The cell of an image that the scorer finds least normal."""
 
     level: str
     grid: tuple[int, int]
@@ -53,6 +53,15 @@ class Nearest:
     geometry: Geometry
     cell: int
     """The cell's number in the image, row by row."""
+    features: Tensor
+    """(c,) those of the cell."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The normal cells that are closest to the highest one of an image."""
+
+    to: Highest
     distances: list[float]
     numbers: list[int]
     """Numbers of the normal cells in the training images, as ``Scorer.nearest`` counts them."""
@@ -66,11 +75,11 @@ class Kept:
     score: float
     map: NDArray[np.float32] | None
     """(h, w) small map over the input."""
-    nearest: Nearest | None
+    highest: Highest | None
 
 
 class Keeper:
-    """Keeps maps and evidence of the images that may be shown while test images pass: of four times those at most."""
+    """Keeps what the page takes of images that may be shown, while test images pass: of four times those at most."""
 
     def __init__(self, count: int, labels: Mapping[str, int]) -> None:
         """
@@ -82,14 +91,14 @@ class Keeper:
         self._labels = labels
         self._kept: list[Kept] = []
 
-    def add(self, ids: Sequence[str], scores: Fused, maps: Tensor | None, evidence: Sequence[Nearest | None]) -> None:
-        """Take a batch: its scores, its maps (b, H, W) over the input, and the evidence for each image."""
+    def add(self, ids: Sequence[str], scores: Fused, maps: Tensor | None, cells: Sequence[Highest | None]) -> None:
+        """Take a batch: its scores, its maps (b, H, W) over the input, and the highest cell of each image."""
         small: Sequence[NDArray[np.float32] | None] = [None] * len(ids)
         if maps is not None:
             # The highest value counts: a small defect must not be averaged away.
             side = [min(MAP_SIDE, length) for length in maps.shape[1:]]
             small = list(adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy())
-        self._kept += map(Kept, ids, scores.image.tolist(), small, evidence)
+        self._kept += map(Kept, ids, scores.image.tolist(), small, cells)
         if len(self._kept) > 4 * self._count:
             self._prune()
 
@@ -108,8 +117,8 @@ class Keeper:
         return {one.id: one for one in self._kept}
 
 
-def evidence(scorer: Scorer, scores: Scores, features: Features) -> list[Nearest | None]:
-    """For each image, the cell with the highest value and the normal cells closest to it; None where nobody knows.
+def highest_cells(scores: Scores, features: Features) -> list[Highest | None]:
+    """For each image, the cell with the highest value; None where the scorer gives none.
 
     Of several levels it is the one whose highest value is the highest. A level of one cell counts where it is the first
     and there are no maps.
@@ -127,18 +136,25 @@ def evidence(scorer: Scorer, scores: Scores, features: Features) -> list[Nearest
     highest = {name: values.flatten(1).max(1) for name, values in maps.items()}
     names = list(highest)
     chosen = torch.stack([highest[name].values for name in names]).argmax(0).tolist()
-    found: list[Nearest | None] = [None] * images
-    for index, name in enumerate(names):
-        rows = [row for row in range(images) if chosen[row] == index]
-        if not rows:
-            continue
+    found: list[Highest | None] = []
+    for row, name in enumerate(names[index] for index in chosen):
         height, width = maps[name].shape[1:]
-        cells = highest[name].indices[rows]
-        near = scorer.nearest(name, features[name].flatten(1, 2)[rows, cells], NEIGHBORS)
+        cell = int(highest[name].indices[row])
+        own = features[name][row].flatten(0, 1)[cell].clone()  # the batch need not stay
+        found.append(Highest(name, (height, width), features.geometry[name], cell, own))
+    return found
+
+
+def evidence(scorer: Scorer, cells: Sequence[Highest | None]) -> list[Nearest | None]:
+    """The normal cells closest to each of ``cells``; None where the scorer knows none."""
+    found: list[Nearest | None] = [None] * len(cells)
+    for level in dict.fromkeys(one.level for one in cells if one is not None):
+        asked = {row: one for row, one in enumerate(cells) if one is not None and one.level == level}
+        near = scorer.nearest(level, torch.stack([one.features for one in asked.values()]), NEIGHBORS)
         if near is None:
             continue
-        for row, cell, distances, numbers in zip(rows, cells.tolist(), near[0].tolist(), near[1].tolist(), strict=True):
-            found[row] = Nearest(name, (height, width), features.geometry[name], cell, distances, numbers)
+        for (row, one), distances, numbers in zip(asked.items(), near[0].tolist(), near[1].tolist(), strict=True):
+            found[row] = Nearest(one, distances, numbers)
     return found
 
 

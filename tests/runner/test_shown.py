@@ -7,7 +7,8 @@ import torch
 from adkit.inference.pipeline import Fused
 from adkit.plugin import Features, Geometry, Scores
 from adkit.report.page.record import by_interest
-from adkit.runner.shown import Keeper, evidence
+from adkit.runner.page import _cell
+from adkit.runner.shown import Highest, Keeper, evidence, highest_cells
 
 FINE, COARSE = Geometry((2.0, 2.0), (4.0, 4.0)), Geometry((4.0, 4.0), (8.0, 8.0))
 
@@ -60,14 +61,14 @@ def test_the_highest_cell_of_the_highest_level_is_asked_about():
     fine[0, 1, 2], coarse[0, 0, 1] = 5.0, 3.0
     fine[1, 0, 0], coarse[1, 1, 0] = 1.0, 3.0
     scores = Scores(torch.tensor([5.0, 3.0]), {"fine": fine, "coarse": coarse})
-    first, second = evidence(Named(), scores, features(fine=(4, 4), coarse=(2, 2)))
-    assert (first.level, first.grid, first.cell, first.numbers) == ("fine", (4, 4), 6, [6])
-    assert (second.level, second.cell, second.numbers, second.geometry) == ("coarse", 2, [2], COARSE)
+    first, second = evidence(Named(), highest_cells(scores, features(fine=(4, 4), coarse=(2, 2))))
+    assert (first.to.level, first.to.grid, first.to.cell, first.numbers) == ("fine", (4, 4), 6, [6])
+    assert (second.to.level, second.to.cell, second.numbers, second.to.geometry) == ("coarse", 2, [2], COARSE)
 
 
 def test_of_pooled_features_the_whole_image_is_asked_about():
-    found = evidence(Named(), Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1)))
-    assert [(one.level, one.grid, one.cell) for one in found] == [("pool", (1, 1), 0)] * 2
+    found = evidence(Named(), highest_cells(Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1))))
+    assert [(one.to.level, one.to.grid, one.to.cell) for one in found] == [("pool", (1, 1), 0)] * 2
 
 
 def test_a_scorer_that_knows_none_gives_no_evidence():
@@ -75,4 +76,12 @@ def test_a_scorer_that_knows_none_gives_no_evidence():
         def nearest(self, level, cells, k):
             return None
 
-    assert evidence(Silent(), Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1))) == [None, None]
+    cells = highest_cells(Scores(torch.tensor([5.0, 3.0])), features(pool=(1, 1)))
+    assert None not in cells
+    assert evidence(Silent(), cells) == [None, None]
+
+
+def test_a_cell_lies_where_the_geometry_says():
+    uneven = Geometry.at([10.0, 12.0, 40.0, 100.0], [20.0, 30.0])
+    assert _cell(Highest("fine", (4, 2), uneven, 3, torch.zeros(1)), 3).center == (12.0, 30.0)
+    assert _cell(Highest("fine", (4, 4), FINE, 6, torch.zeros(1)), 6).center == (6.0, 10.0)
