@@ -245,7 +245,7 @@ MISTAKES = {
     "nearest without numbers": (
         "scorer",
         changed("scorer", nearest=lambda self, level, cells, k: (cells[:, :k], cells[:, :k])),
-        "nearest: expected distances and whole numbers of shape (4, at most 3), found shapes (4, 3) and (4, 3) of",
+        "nearest: expected distances and whole numbers of shape (6, at most 3), found shapes (6, 3) and (6, 3) of",
     ),
     "a generator of NumPy": (
         "scorer",
