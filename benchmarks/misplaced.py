@@ -1,18 +1,22 @@
 """Normal parts where they do not belong: what Glancing at the Patch is for, beside methods that look at patches alone.
 
     python benchmarks/misplaced.py make --root data/mvtec/transistor --output data/misplaced
+    python benchmarks/misplaced.py clothes --root data/fashion-mnist --label 9 --output data/clothes/boot
     python benchmarks/misplaced.py run --data data/misplaced --output figures/misplaced [--recipes glance patch-knn …]
     python benchmarks/misplaced.py run --data data/misplaced --output figures/misplaced --table
 
 ``make`` takes the normal images of one category in MVTec layout, whose images should show an object in one pose, and
-writes another category: its training images as they are, and of its normal test images
+writes another category: its training images, and of its normal test images
 
 - ``misplaced``: a crop of *another* normal image, pasted at another place, at least a crop's side away in y or x;
 - ``control``: a crop of another normal image, pasted at its *own* place.
 
-Both are cut from test images of which none is also shown as normal, have the mean and deviation of each color of what
-they cover, the same sizes and the same soft rim, and are masked where more than a tenth of a pixel is new. So a method
-that finds ``misplaced`` and not ``control`` finds the place; one that finds both finds seams.
+Both are cut from test images of which none is also shown as normal. They have the same sizes and the same soft rim, and
+take on the mean and deviation of each color of what they cover, from which theirs were not far. The mask is where more
+than a tenth of a pixel is new. So a method that finds ``misplaced`` and not ``control`` finds the place; one that finds
+both finds seams.
+
+``clothes`` writes a class of Fashion-MNIST as such a category, for where no other objects in one pose are at hand.
 
 ``run`` carries out recipes on it, each an ``adkit run`` whose result is kept. The table has for each kind the image
 AUROC against the normal test images, pixel AUROC and AUPRO, and the difference in image AUROC, with 95% intervals by
@@ -23,7 +27,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
+import gzip
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,6 +49,12 @@ RIM = 0.12
 """The width of the soft rim, as a share of the crop's side."""
 VISIBLE = 8.0
 """The least mean change of what a misplaced crop covers, of 255."""
+SHOWS = 10.0
+"""The least deviation of what a crop shows and covers, of 255."""
+STRETCHED = 1.5
+"""By how much the deviation of a crop may be changed at most; more would not leave it a normal part."""
+SHIFTED = 12.0
+"""By how much the mean of a crop may be changed at most, of 255."""
 RESAMPLES = 2000
 KINDS = ("misplaced", "control")
 LOCAL = ["scorer.covariance=local"]
@@ -73,6 +83,11 @@ def main() -> None:
     made.add_argument("--root", type=Path, required=True, help="a category in MVTec layout")
     made.add_argument("--output", type=Path, required=True)
     made.add_argument("--seed", type=int, default=0)
+    clothes = commands.add_parser("clothes")
+    clothes.add_argument("--root", type=Path, required=True, help="the folder of the idx.gz files of Fashion-MNIST")
+    clothes.add_argument("--output", type=Path, required=True)
+    clothes.add_argument("--label", type=int, required=True)
+    clothes.add_argument("--count", type=int, nargs=2, default=(400, 200), metavar=("TRAINING", "TEST"))
     ran = commands.add_parser("run")
     ran.add_argument("--data", type=Path, required=True)
     ran.add_argument("--output", type=Path, required=True)
@@ -82,6 +97,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "make":
         make(options.root, options.output, np.random.default_rng(options.seed))
+        return
+    if options.command == "clothes":
+        for half, count in zip(("train", "test"), options.count, strict=True):
+            write_clothes(options.root, half, options.label, count, options.output)
         return
     if not options.table:
         for recipe in options.recipes:
@@ -94,16 +113,25 @@ def make(root: Path, output: Path, rng: np.random.Generator) -> None:
     category = output / root.name
     for kind in (*KINDS, "good"):
         (category / "test" / kind).mkdir(parents=True, exist_ok=False)
-    shutil.copytree(root / "train", category / "train")
+    (category / "train" / "good").mkdir(parents=True)
+    for path in sorted(path for path in (root / "train" / "good").iterdir() if path.is_file()):
+        # Enlarged the way the test images are, or that would tell them apart.
+        Image.fromarray(read(path)).save(category / "train" / "good" / f"{path.stem}.png")
     paths = sorted(path for path in (root / "test" / "good").iterdir() if path.is_file())
     order = [paths[i] for i in rng.permutation(len(paths))]
     normal, changed = order[: len(order) // 2], order[len(order) // 2 :]
     for path in normal:
         Image.fromarray(read(path)).save(category / "test" / "good" / f"{path.stem}.png")
     for number, path in enumerate(changed):
-        image, donor = read(path), read(changed[(number + 1) % len(changed)])
-        side = int(rng.uniform(*CROP) * SIDE)
-        source, target = places(image, donor, side, rng)
+        image, side = read(path), int(rng.uniform(*CROP) * SIDE)
+        for other in [*changed[number + 1 :], *changed[:number]]:
+            donor = read(other)
+            if (found := places(image, donor, side, rng)) is not None:
+                break
+        else:
+            print(f"{path.name} is left out: no other image has a crop of {side} pixels of colors like its own")
+            continue
+        source, target = found
         for kind, origin in (("misplaced", source), ("control", target)):
             pasted, mask = paste(image, donor, origin, target, side)
             masks = category / "ground_truth" / kind
@@ -112,16 +140,37 @@ def make(root: Path, output: Path, rng: np.random.Generator) -> None:
             Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{path.stem}_mask.png")
 
 
-def places(image: Pixels, donor: Pixels, side: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Where to take a misplaced crop from and where to paste it, as two corners (y, x)."""
+def write_clothes(root: Path, half: str, label: int, count: int, output: Path) -> None:
+    """Write the first ``count`` images of a class of Fashion-MNIST, 28 pixels wide, as good ones in MVTec layout."""
+    name = {"train": "train", "test": "t10k"}[half]
+    with gzip.open(root / f"{name}-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+    with gzip.open(root / f"{name}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    folder = output / half / "good"
+    folder.mkdir(parents=True, exist_ok=False)
+    for number in np.flatnonzero(labels == label)[:count]:
+        Image.fromarray(images[number]).save(folder / f"{number:05}.png")
+
+
+def places(image: Pixels, donor: Pixels, side: int, rng: np.random.Generator) -> NDArray[Any] | None:
+    """Where to take a misplaced crop from and where to paste it, as two corners (y, x); None if nowhere was found."""
     drawn = rng.integers(0, SIDE - side + 1, (1000, 2, 2))
     apart = drawn[np.abs(drawn[:, 0] - drawn[:, 1]).max(1) >= side]
     for source, target in apart:
+        if not (like(image, donor, source, target, side) and like(image, donor, target, target, side)):
+            continue
         pasted, mask = paste(image, donor, source, target, side)
         if np.abs(pasted.astype(float) - image)[mask].mean() >= VISIBLE:
-            return np.array([source, target])
-    found: NDArray[Any] = apart[0]
-    return found
+            return np.stack([source, target])
+    return None
+
+
+def like(image: Pixels, donor: Pixels, source: NDArray[Any], target: NDArray[Any], side: int) -> bool:
+    """Whether a crop of ``donor`` at ``source`` has about the colors of what it would cover at ``target``."""
+    cut, covered = (of[y : y + side, x : x + side] for of, (y, x) in ((donor, source), (image, target)))
+    low, high = sorted((float(cut.std()), float(covered.std())))
+    return bool(low >= SHOWS and high <= STRETCHED * low and abs(cut.mean() - covered.mean()) <= SHIFTED)
 
 
 def read(path: Path) -> Pixels:
