@@ -74,12 +74,12 @@ def require_some(fitted: object) -> None:
         raise UserError("scorer: expected at least 1 normal image, found none: check the training data")
 
 
-def require_rows(level: str, count: int, k: int) -> None:
-    """Raise UserError unless a level has at least ``k`` normal features for neighbors to be found among."""
-    if count < k:
+def require_rows(level: str, count: int, least: int, key: str = "k") -> None:
+    """Raise UserError unless a level has at least as many normal features as parameter ``key`` asks for."""
+    if count < least:
         raise UserError(
-            f"scorer.k: expected at most {count}, the number of normal features of level {level}, found {k}: "
-            "lower k or give more normal images"
+            f"scorer.{key}: expected at most {count}, the number of normal features of level {level}, found {least}: "
+            f"lower {key} or give more normal images"
         )
 
 

@@ -44,9 +44,6 @@ from adkit.utils.text import counted
 
 logger = logging.getLogger("adkit")
 
-SHOWN: Final = 1000
-"""The largest number of images by which those of a shared stage are recognized."""
-
 SAVE_EVERY: Final = 200
 """Number of minibatches after which a checkpoint is written, besides those at the end of every epoch."""
 
@@ -204,10 +201,9 @@ class _Trainer:
             step = Step(task.extractor, next(images.since(0)), None, self.number, self.state.done, generator)
             found = task.loss(replace(step, batch=task.adapter.batch(step)))
         losses = found if isinstance(found, Mapping) else {"loss": found}
-        about = f"{task.about}, stage {self.number} after {self.state.done}, {images.count} images"
-        return key_of(
-            about, task.schedule, self.stage, self.length, task.extractor, task.context, images.some(), losses
-        )
+        about = f"{task.about}, stage {self.number} after {self.state.done}"
+        every = images.every()
+        return key_of(about, task.schedule, self.stage, self.length, task.extractor, task.context, every, losses)
 
     def run(self, advance: Advance, folder: Path | None, saved: Mapping[str, Any] | None) -> None:
         task, engine = self.task, self.engine
@@ -494,18 +490,13 @@ class Minibatches:
         return Minibatches(self._load, self._count, batch_size or self._batch_size, self._context, name)
 
     @property
-    def count(self) -> int:
-        """The number of images."""
-        return self._count
-
-    @property
     def epoch_length(self) -> int:
         """The number of minibatches of an epoch, the last of which may be smaller."""
         return math.ceil(self._count / self._batch_size)
 
-    def some(self) -> Iterator[Batch]:
-        """Yield up to ``SHOWN`` of the images, evenly taken, which stand for all of them in a digest."""
-        yield from self._load(range(0, self._count, math.ceil(self._count / SHOWN)), self._batch_size)
+    def every(self) -> Iterable[Batch]:
+        """Read each image once, in order."""
+        return self._load(range(self._count), self._batch_size)
 
     def since(self, minibatch: int) -> Iterator[Batch]:
         """Yield batches from number ``minibatch`` on, which is counted from 0."""

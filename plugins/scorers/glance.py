@@ -58,7 +58,7 @@ class Glance(Scorer[GlanceParams]):
         self._unit: Tensor | None = None  # (1,) what ‖local − global‖² is divided by
 
     def fit(self, stream: Stream) -> None:
-        self._require(stream.levels)
+        self.require(stream.levels, stream.count)
         total, count = torch.zeros((), dtype=torch.float64), 0
         if self.params.unit == "normal" and self.params.lambda_s > 0:
             for features in stream:
@@ -72,7 +72,6 @@ class Glance(Scorer[GlanceParams]):
     def score(self, features: Features) -> Scores:
         if self._unit is None:
             raise NotFittedError("glance")
-        self._require(features)
         weight, terms = self.params.lambda_s, []
         if weight > 0:
             terms.append(weight * (_squares(features) / self._unit))
@@ -94,7 +93,7 @@ class Glance(Scorer[GlanceParams]):
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         return 4
 
-    def _require(self, levels: Mapping[str, object]) -> None:
+    def require(self, levels: Mapping[str, Level], images: int) -> None:
         weight = self.params.lambda_s
         needed = LEVELS[:2] * (weight > 0) + LEVELS[2:] * (weight < 1)
         missing = [name for name in needed if name not in levels]

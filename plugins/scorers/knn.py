@@ -94,11 +94,15 @@ class KnnParams(Params):
 
     @field_validator("reweight")
     @classmethod
-    def _by_the_highest(cls, reweight: int, info: ValidationInfo) -> int:
+    def _weighable(cls, reweight: int, info: ValidationInfo) -> int:
+        if reweight == 1:
+            raise ValueError("expected 0 or at least 2, found 1: beside itself alone, every feature weighs nothing")
         if reweight and (aggregation := info.data.get("aggregation", "max")) != "max":
             raise ValueError(
                 f'expected 0 beside aggregation = "{aggregation}", found {reweight}: it is for "max" alone'
             )
+        if 0 < (centroids := info.data.get("centroids", 0)) < reweight:
+            raise ValueError(f"expected at most centroids = {centroids}, found {reweight}")
         return reweight
 
 
@@ -167,8 +171,9 @@ class Knn(Scorer[KnnParams]):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         banks = checked_state("knn", state, {"bank.*": 2})
         for name, rows in banks.items():
-            if len(rows) < self.params.k:
-                raise foreign_state("knn", name, f"at least k = {counted(self.params.k, 'row')}", len(rows))
+            for key in ("k", "reweight"):
+                if len(rows) < (least := getattr(self.params, key)):
+                    raise foreign_state("knn", name, f"at least {key} = {counted(least, 'row')}", len(rows))
         self._banks, self._cells = {name.removeprefix("bank."): self._bank(rows) for name, rows in banks.items()}, {}
 
     def for_export(self) -> Knn:
@@ -178,7 +183,7 @@ class Knn(Scorer[KnnParams]):
 
     def require(self, levels: Mapping[str, Level], images: int) -> None:
         for name, count in self._counts(levels, images).items():
-            require_rows(name, count, self.params.k)
+            self._require_rows(name, count)
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         counts = self._counts(levels, images)
@@ -189,7 +194,7 @@ class Knn(Scorer[KnnParams]):
 
         So what is nearest to a feature of which there are few like it counts for more [PatchCore, equation 7].
         """
-        around = bank.search(bank.rows[nearest], min(self.params.reweight, len(bank)))[1]  # (n, b)
+        around = bank.search(bank.rows[nearest], self.params.reweight)[1]  # (n, b)
         patches = prepared(patches, self.params.metric)
         lengths = torch.linalg.vector_norm(patches[:, None] - bank.rows[around], dim=2)
         own = torch.linalg.vector_norm(patches - bank.rows[nearest], dim=1)
@@ -200,6 +205,10 @@ class Knn(Scorer[KnnParams]):
         """Level name → the number of rows that its bank is filled with, before K-means if that is used."""
         most = PER_CENTROID * self.params.centroids or math.inf
         return {name: int(min(images * self._kept(level), most)) for name, level in levels.items()}
+
+    def _require_rows(self, level: str, count: int) -> None:
+        require_rows(level, count, self.params.k)
+        require_rows(level, count, self.params.reweight, "reweight")
 
     def _kept(self, level: Level) -> int:
         return max(1, round(self.params.sample * level.grid[0] * level.grid[1]))
@@ -223,13 +232,14 @@ class Knn(Scorer[KnnParams]):
 
     def _condensed(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The bank of a level, and which of ``rows`` it has; None for centroids, which are none of them."""
-        require_rows(name, len(rows), self.params.k)
+        self._require_rows(name, len(rows))
         every = torch.arange(len(rows))
         if self.params.coreset < 1:
-            count = max(round(self.params.coreset * len(rows)), self.params.k)
+            least = max(self.params.k, self.params.reweight)
+            count = max(round(self.params.coreset * len(rows)), least)
             draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
             kept = greedy_k_center(rows, count, int(draw * len(rows)))
-            return (rows[kept], kept.cpu()) if len(kept) >= self.params.k else (rows, every)  # nearly all are copies
+            return (rows[kept], kept.cpu()) if len(kept) >= least else (rows, every)  # nearly all are copies
         if not 0 < self.params.centroids < len(rows):
             return rows, every  # as few features as centroids are their own centroids
         seed = self.context.seed_for("knn", "centroids", name)

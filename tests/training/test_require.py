@@ -48,6 +48,8 @@ class Stages(Display):
             "scorer.components: expected at most 96, the number of channels of level pool, found 10000",
         ),
         (POOLED, {"use": "logit"}, "scorer.use: logit reads levels of one channel"),
+        (POOLED, {"use": "glance"}, "scorer.use: glance reads the levels local, global, mismatch"),
+        (POOLED, {"use": "knn", "reweight": 7}, f"scorer.reweight: expected at most 6, {COUNT}, found 7"),
     ],
     ids=lambda value: value.get("use") if isinstance(value, dict) else None,
 )

@@ -76,13 +76,20 @@ def test_the_second_training_takes_the_stage_from_the_first():
         lambda: made(Shared(), extractor=TinyExtractor(seed=1)),
         lambda: replace(made(Shared()), context=replace(CONTEXT, seed=1)),
         lambda: replace(made(Shared()), schedule=Schedule(learning_rate=0.1, minibatches=4, batch_size=BATCH)),
-        lambda: made(Shared(), minibatches(2, "auxiliary", darker=True)),
+        lambda: made(Shared(), minibatches(2, "auxiliary", darker=1)),
     ],
     ids=["loss", "length", "adapter", "weights", "seed", "rate", "images"],
 )
 def test_what_it_depends_on_makes_it_another_one(other):
     trained(Shared())
     train(other(), quiet)
+    assert kept() == 2
+
+
+@pytest.mark.parametrize("darker", [1, 1500, 2000])
+def test_each_of_many_images_makes_it_another_one(darker):
+    for number in (None, darker):
+        trained(Shared(), images=minibatches(2, "auxiliary", darker=number, count=2001))
     assert kept() == 2
 
 

@@ -1,7 +1,6 @@
 """Small trainings, for tests of the trainer."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -58,17 +57,19 @@ def images():
     return batch
 
 
-def minibatches(batch_size=BATCH, name="normal", darker=False):
+def minibatches(batch_size=BATCH, name="normal", darker=None, count=COUNT):
+    """The same few images again and again, where they are not enough; number ``darker`` has half the values."""
     batch = images()
-    if darker:
-        batch = replace(batch, images=batch.images / 2)
 
     def load(numbers, batch_size):
         for first in range(0, len(numbers), batch_size):
             chosen = numbers[first : first + batch_size]
-            yield Batch(batch.images[chosen], tuple(batch.ids[number] for number in chosen))
+            factors = torch.tensor([0.5 if number == darker else 1.0 for number in chosen])
+            places = [number % COUNT for number in chosen]
+            ids = tuple(batch.ids[place] for place in places)
+            yield Batch(batch.images[places] * factors[:, None, None, None], ids)
 
-    return Minibatches(load, COUNT, batch_size, CONTEXT, name)
+    return Minibatches(load, count, batch_size, CONTEXT, name)
 
 
 def task(schedule=None, stopper=None, adapter=None, extractor=None, **others):

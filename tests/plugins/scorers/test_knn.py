@@ -217,6 +217,19 @@ def test_reweighted_score_by_hand():
     assert float(knn.for_export().score(pooled([[0.0, 4.0]]).features).image) == pytest.approx(score)
 
 
+def test_a_small_coreset_keeps_as_many_features_as_are_weighed_by():
+    """Of one alone, or of a weight by one, every score would be 0."""
+    knn = fitted(pooled([[float(value), 0.0] for value in range(20)]), k=1, coreset=0.05, reweight=3)
+    assert knn.state_dict()["bank.pool"].shape == (3, 2)
+    assert float(knn.score(pooled([[30.0, 0.0]]).features).image) > 0
+
+
+def test_a_saved_bank_with_too_few_features_to_weigh_by_is_refused():
+    state = fitted(pooled([[0.0, 0.0], [1.0, 0.0]]), k=1).state_dict()
+    with pytest.raises(UserError, match=r"at least reweight = 3 rows"):
+        Knn(KnnParams(k=1, reweight=3), Context()).load_state_dict(state)
+
+
 def test_only_an_images_highest_cell_weighs_its_score():
     plain, weighted = fitted(k=1), fitted(k=1, reweight=3)
     expected = []
@@ -243,6 +256,8 @@ def test_only_an_images_highest_cell_weighs_its_score():
             {"reweight": 3, "aggregation": "mean"},
             'expected 0 beside aggregation = "mean", found 3: it is for "max" alone',
         ),
+        ({"centroids": 4, "reweight": 5}, "expected at most centroids = 4, found 5"),
+        ({"reweight": 1}, "expected 0 or at least 2, found 1: beside itself alone, every feature weighs nothing"),
     ],
 )
 def test_parameters_that_exclude_each_other(params, message):
