@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Let this process's streams take every text there is, and give every name there is; and heed its container."""
+    """Let this process's streams take every text there is and give every name there is, and it heed its container."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without the letter has its number
     if hasattr(os, "sched_getaffinity") and cores() < len(os.sched_getaffinity(0)):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # torch counts those of the machine
+    # Pillow's usual blocks of 16 MiB stay with the threads that gave them back; larger ones the system has again.
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files, which are bytes
     if logging.lastResort is not None:  # what prints warnings where nothing else takes them

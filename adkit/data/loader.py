@@ -122,21 +122,28 @@ class Loader:
 
     def _take(self, window: _Window, batch: _Assembly) -> None:
         sample, future = window.pop()
-        try:
-            batch.add(future.result())
-        except ImageError as error:
-            self._bad.add(sample.id, error.reason)
-        del future  # releases the decoded image before the next one is begun
+        found = future.result()
+        if isinstance(found, str):
+            self._bad.add(sample.id, found)
+        else:
+            batch.add(found)
+        del future, found  # releases the decoded image before the next one is begun
         window.refill()
 
     @property
     def _mask_side(self) -> int | None:
         return self._metric_size if self._masks else None
 
-    def _load(self, sample: Sample) -> _Loaded:
-        """Read a sample and bring it to the size of the input; this runs in a thread."""
-        with within_memory():
-            return self._loaded(sample)
+    def _load(self, sample: Sample) -> _Loaded | str:
+        """Read a sample and bring it to the size of the input, or say why it cannot be read; this runs in a thread.
+
+        An error would hold what was decoded, through its traceback, for as long as others are waited for.
+        """
+        try:
+            with within_memory():
+                return self._loaded(sample)
+        except ImageError as error:
+            return error.reason
 
     def _loaded(self, sample: Sample) -> _Loaded:
         with reading(sample.source, self._view.range, self._view.memory) as image:
@@ -170,14 +177,14 @@ class _Window:
     def __init__(
         self,
         pool: ThreadPoolExecutor,
-        load: Callable[[Sample], _Loaded],
+        load: Callable[[Sample], _Loaded | str],
         samples: Sequence[Sample],
         size: int,
     ) -> None:
         self._pool = pool
         self._load = load
         self._todo = deque(samples)
-        self._begun: deque[tuple[Sample, Future[_Loaded]]] = deque()
+        self._begun: deque[tuple[Sample, Future[_Loaded | str]]] = deque()
         for _ in range(size):
             self.refill()
 
@@ -185,7 +192,7 @@ class _Window:
         """The number of images that have not been popped yet."""
         return len(self._begun) + len(self._todo)
 
-    def pop(self) -> tuple[Sample, Future[_Loaded]]:
+    def pop(self) -> tuple[Sample, Future[_Loaded | str]]:
         return self._begun.popleft()
 
     def refill(self) -> None:

@@ -55,11 +55,14 @@ InputItem = Callable[[], InputImage]
 
 
 def read_input(item: InputItem) -> InputImage | UserError:
-    """Read an input, or return the error; for threads, whose exceptions would hide the other images' results."""
+    """Read an input, or return the error; for threads, whose exceptions would hide the other images' results.
+
+    The error is one that was never raised: through its traceback, that would hold what was decoded.
+    """
     try:
         return item()
     except UserError as error:
-        return error
+        return UserError(str(error))
 
 
 def input_items(images: Any, view: View) -> list[InputItem]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -12,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+import adkit.data.loader
 from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Sample
-from adkit.data.view import View
+from adkit.data.view import Pixels, View
 from adkit.errors import UserError
 from tests.data.image_files import save, square
 
@@ -290,3 +292,30 @@ def test_mistakes_of_the_code_are_not_taken_for_bad_images(tmp_path: Path) -> No
 
     with pytest.raises(ZeroDivisionError):
         list(Loader(samples(tmp_path, 2), Broken("squash", 8, 8), 2, bad()))
+
+
+def test_an_image_that_cannot_be_read_is_not_held_while_others_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one waits until the damaged ones were tried and the last one looks for them."""
+    shown = samples(tmp_path, 5)
+    for sample in shown[1:4]:
+        assert isinstance(sample.source, Path)
+        save(sample.source, 100, (90, 70))
+        sample.source.write_bytes(sample.source.read_bytes()[:-30])
+    plain, looked, held = View.input, threading.Event(), list[int]()
+
+    def watched(view: View, image: Image.Image) -> Pixels:
+        if threading.current_thread().name.endswith("_0"):
+            looked.wait(30)
+        else:
+            images = [one for one in gc.get_objects() if issubclass(type(one), Image.Image)]
+            held.append(sum(one.size == (70, 90) for one in images))
+            looked.set()
+        return plain(view, image)
+
+    monkeypatch.setattr(adkit.data.loader, "decoding_threads", lambda: 2)
+    monkeypatch.setattr(View, "input", watched)
+    found = BadImages(1)
+    (batch,) = Loader(shown, VIEW, 5, found)
+    assert (len(batch), len(found), held) == (2, 3, [0])

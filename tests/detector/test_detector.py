@@ -1,5 +1,6 @@
 """``adkit.Detector.predict``: what it takes and what it gives."""
 
+import gc
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from PIL import Image
 
 import adkit
 from adkit import Detector, UserError
-from adkit.detector.inputs import _checked_array
+from adkit.data.view import View
+from adkit.detector.inputs import _checked_array, input_items, read_input
 from adkit.detector.regions import find_regions
 from adkit.inference.pipeline import Pipeline
 
@@ -148,6 +150,17 @@ def test_an_unreadable_image_is_named(detector, image, tmp_path):
         detector.predict(Path(tmp_path))
     with Image.open(broken) as pillow, pytest.raises(UserError, match=r"image 0: .* damaged"):
         detector.predict(pillow)
+
+
+def test_the_error_of_an_image_does_not_hold_what_was_decoded_of_it(tmp_path):
+    broken = tmp_path / "broken.png"
+    Image.new("L", (70, 90)).save(broken)
+    broken.write_bytes(broken.read_bytes()[:-30])
+    (item,) = input_items(broken, View("squash", 8, 8))
+    error = read_input(item)
+    assert "broken.png: expected an image that can be read, found that" in str(error)
+    images = [one for one in gc.get_objects() if issubclass(type(one), Image.Image)]
+    assert not [one for one in images if one.size == (70, 90)]
 
 
 @pytest.mark.parametrize(
