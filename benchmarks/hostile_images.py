@@ -1,13 +1,14 @@
 """Puts hostile images, names and things that are no files through adkit as users do, and counts what comes of them.
 
-    python benchmarks/hostile_images.py [--mutations 300] [--seed 0]
+    python benchmarks/hostile_images.py [--mutations 300] [--seed 0] [--free 0.65e9]
 
-Every kind is put through ``predict`` of a folder, ``predict`` of paths, ``predict --watch`` and, as a test image,
-``run``, a batch of kinds at a time and each command in a process of its own, whose peak memory and time are measured.
-Then as many valid files of all formats, with some bytes changed, as ``--mutations`` says go the same way.
+Every kind is put through ``predict`` of a folder, of paths, and of a list on standard input (``--jsonl``), through
+``predict --watch``, beside files that grow and vanish, and, as a test image, through ``run``: a batch of kinds at a
+time, and each command in a process of its own, whose peak memory and time are measured. Then as many valid files of all
+formats, with some bytes changed, as ``--mutations`` says go the same way.
 
 Every file must have one row: with a score, or with an error. A score must be that of the same pixels as Pillow alone
-decodes them, where it does; all four ways must agree; and images beside the hostile ones must keep their scores to the
+decodes them, where it does; all ways must agree; and images beside the hostile ones must keep their scores to the
 last bit. Anything else (a crash, a traceback, a hang, a row that is lost, broken or there twice, a control character on
 the terminal, more memory than ``MEMORY``) is a fault, and the exit status is 1.
 """
@@ -40,6 +41,7 @@ from PIL import Image, ImageOps
 
 from adkit import Detector
 from adkit.cli.main import main as adkit_main
+from adkit.cli.streams import prepare as prepare_streams
 from adkit.plugin.registry import discover
 from adkit.utils.escapes import unescaped
 from adkit.utils.table import content
@@ -47,7 +49,7 @@ from adkit.utils.text import counted
 
 MEMORY = 1.5e9
 """Bytes of resident memory that a command may reach."""
-FREE = int(0.65e9)
+FREE = 0.65e9
 """Bytes that commands take to be free, so that what is refused for its size does not depend on the machine."""
 SECONDS = 240.0
 """How long a command may take for a batch."""
@@ -374,6 +376,30 @@ def rows_of(text: str) -> dict[str, list[dict[str, str]]]:
     return found
 
 
+def objects_of(text: str) -> dict[str, list[dict[str, str]]]:
+    """Name of a file → its rows, as CSV would have them, of JSON lines as ``predict --jsonl`` writes them."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in text.splitlines():
+        row = {"score": "", "error": ""} | {key: str(value) for key, value in json.loads(line).items()}
+        found.setdefault(os.path.basename(unescaped(row["path"])), []).append(row)
+    return found
+
+
+def grow_and_vanish(sound: bytes, whole: Path) -> None:
+    """Write ``whole`` in two pieces, and around it an image that is gone again and one that never ends."""
+    gone, half = whole.with_name("gone.png"), whole.with_name("half.png")
+    time.sleep(2)
+    gone.write_bytes(sound)
+    whole.write_bytes(sound[: len(sound) // 2])
+    half.write_bytes(sound[: len(sound) // 2])
+    time.sleep(0.5)
+    gone.unlink()
+    time.sleep(2)
+    half.unlink()
+    with whole.open("ab") as file:
+        file.write(sound[len(sound) // 2 :])
+
+
 def expected_pixels(path: Path) -> np.ndarray[Any, Any] | None:
     """(h, w, 3) uint8, as Pillow alone reads an image of 8 bits; None where it does not."""
     try:
@@ -412,7 +438,7 @@ def expected(run: Path, paths: Sequence[Path]) -> dict[str, float]:
     return dict(answer)
 
 
-def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, seed: int) -> None:
+def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, seed: int, free: float) -> None:
     """Put a batch through every way, and judge what came of it."""
     folder = place.work / f"batch-{number}"
     hostile, outputs = folder / "in", folder / "out"
@@ -438,7 +464,7 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
 
     def carried_out(what: str, work: Callable[[], Any]) -> Any:
         began = time.monotonic()
-        answer, peak = in_worker(work, SECONDS, FREE)
+        answer, peak = in_worker(work, SECONDS, int(free))
         found.peak, found.slowest = max(found.peak, peak), max(found.slowest, time.monotonic() - began)
         if peak > MEMORY:
             fault(f"{what}: {peak / 1e9:.2f} GB of memory")
@@ -455,8 +481,7 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
 
     scores: dict[str, dict[str, dict[str, str]]] = {}
 
-    def rows(what: str, text: str, wanted: set[str]) -> None:
-        by_name = rows_of(text)
+    def rows(what: str, by_name: dict[str, list[dict[str, str]]], wanted: set[str]) -> None:
         for name in sorted(wanted | by_name.keys()):
             of_name = by_name.get(name, [])
             if len(of_name) != (name in wanted) and not (name not in listed and len(of_name) == 1):
@@ -482,17 +507,28 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
     run = str(outputs / "batch")
     out = outputs / "folder"
     if carried_out("folder", lambda: command(["predict", run, str(hostile), "--output", str(out)], outputs)):
-        rows("folder", (out / "predictions.csv").read_text("utf-8"), listed)
+        rows("folder", rows_of((out / "predictions.csv").read_text("utf-8")), listed)
     each = [str(hostile / name) for name in names if name not in listed or name.startswith("w")]
     each += [str(hostile / name) for name in listed if not name.startswith("w")]
     there = {Path(path).name for path in each if os.path.lexists(path) and not os.path.isdir(path)}
     missing = {name for name in there if not (hostile / name).exists()}  # links that lead nowhere are refused at once
     given = [path for path in each if Path(path).name in there - missing]
     if carried_out("paths", lambda: command(["predict", run, *given, "--output", str(outputs / "paths")], outputs)):
-        rows("paths", (outputs / "paths" / "predictions.csv").read_text("utf-8"), there - missing)
+        rows("paths", rows_of((outputs / "paths" / "predictions.csv").read_text("utf-8")), there - missing)
+    # A list has a line for each, so names of several lines cannot be in it.
+    on_lines = [path for path in given if len(path.splitlines()) == 1 and path.strip() == path]
+    (outputs / "list").write_bytes(b"".join(os.fsencode(path) + b"\n" for path in on_lines))
+
+    def of_list() -> dict[str, Any]:
+        os.dup2(os.open(outputs / "list", os.O_RDONLY), 0)
+        sys.stdin = os.fdopen(0, encoding="utf-8", errors="surrogateescape")
+        return command(["predict", run, "-", "--jsonl"], outputs)
+
+    if answer := carried_out("list", of_list):
+        rows("list", objects_of(answer["out"]), {Path(path).name for path in on_lines})
     watched, out = folder / "watched", outputs / "watch"
     watched.mkdir()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 0.8 * SECONDS
 
     def all_there() -> bool:
         file = out / "predictions.csv"
@@ -501,7 +537,9 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
         )
 
     def watch() -> dict[str, Any]:
-        for name in names:
+        sound = (hostile / names[-1]).read_bytes()
+        threading.Thread(target=grow_and_vanish, args=(sound, watched / names[-1]), daemon=True).start()
+        for name in names[:-1]:
             source = hostile / name
             if source.is_file():
                 shutil.copyfile(source, watched / name)
@@ -510,7 +548,10 @@ def try_batch(number: int, cases: Sequence[Case], place: Place, found: Found, se
         return command(["predict", run, str(watched), "--watch", "--output", str(out)], outputs, all_there)
 
     if carried_out("watch", watch):
-        rows("watch", (out / "predictions.csv").read_text("utf-8"), listed)
+        by_name = rows_of((out / "predictions.csv").read_text("utf-8"))
+        if unwanted := [row for row in by_name.pop("gone.png", []) + by_name.pop("half.png", []) if row["error"]]:
+            fault(f"watch: rows of images that were gone: {unwanted}")
+        rows("watch", by_name, listed)
     wanted = expected(outputs / "batch", [hostile / name for name in sorted(listed)])
     for name in names:
         answers = {what: of_name[name] for what, of_name in scores.items() if name in of_name}
@@ -571,7 +612,10 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="kinds whose description has this in it, without mutations")
+    parser.add_argument("--free", type=float, default=FREE, help="bytes of memory that commands take to be free")
     options = parser.parse_args()
+    prepare_streams()
+    Image.core.set_block_size(int(os.environ["PILLOW_BLOCK_SIZE"].rstrip("m")) * 2**20)  # Pillow is imported already
     torch.set_num_threads(1)  # the commands are forks of this process, so what they import is imported here, once
     discover()
     found = Found()
@@ -583,9 +627,9 @@ def main() -> int:
         place = prepare(Path(work))
         batches = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
         for number, batch in enumerate(batches):
-            try_batch(number, batch, place, found, options.seed)
+            try_batch(number, batch, place, found, options.seed, options.free)
             print(f"{number + 1} of {counted(len(batches), 'batch', 'batches')}", file=sys.stderr, flush=True)
-    print(f"{counted(len(cases), 'kind')}, {counted(len(chosen), 'file')}, {len(batches) * 4} commands\n")
+    print(f"{counted(len(cases), 'kind')}, {counted(len(chosen), 'file')}, {len(batches) * 5} commands\n")
     print(table(found))
     print(found.ending("command"))
     return 1 if found.faults else 0
