@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-SMALL: Final = 32 * 2**20
-"""Bytes up to which an image is decoded whatever the others take: there are no more threads than cores, nor than 8."""
+SMALL: Final = 4 * 2**20
+"""Bytes up to which an image is decoded whatever the others take, one per core at a time: 256 MiB with 64 cores."""
 TOTAL: Final = 2**29
 """Bytes that larger images take together; one that takes more is decoded when no other large one is."""
 MOST: Final = 720 * 10**6

@@ -367,8 +367,5 @@ def in_threads(look: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def decoding_threads() -> int:
-    """The number of threads that decode at a time: one per core that this process may use, and at most eight.
-
-    More than eight would only wait for the disk.
-    """
-    return min(cores(), 8)
+    """The number of threads that decode at a time: one per core that this process may use."""
+    return cores()
