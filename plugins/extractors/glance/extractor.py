@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from adkit.plugin import Component, Context, Extractor, Geometry, Level, Params, UserError, hookimpl
 from adkit.toolkit.resample import apply_separably, area_matrix
 
-from .networks import CHANNELS, HEAD_SLOPE, IMAGE, LOCAL_SLOPE, PATCH, DadHead, GlobalNet, LocalNet
+from .networks import CHANNELS, HEAD_SLOPE, IMAGE, LAYERS, LOCAL_SLOPE, PATCH, DadHead, GlobalNet, LocalNet
 from .shared import SharedGlobal, SharedLocal, offsets
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Those of ImageNet's colors, by which images are normalized; the supplement says nothing on it."""
+FIRST_EXPECTED = 0.1
+"""How much smaller the weights of Global-Net's last layer begin: what is expected is then near 0 at first, and not
+farther from what is seen than anything that is seen."""
 
 
 class GlanceParams(Params):
@@ -61,6 +64,10 @@ class Glance(Extractor[GlanceParams]):
             self.local_net, self.global_net, self.head = LocalNet(), GlobalNet(), DadHead()
         _draw(self.local_net, LOCAL_SLOPE, context.generator("glance", "local"))
         _draw(self.global_net, 0.0, context.generator("glance", "global"))
+        last = self.global_net.convolution(LAYERS[-1])
+        assert last is not None
+        with torch.no_grad():
+            last.weight.mul_(FIRST_EXPECTED)
         _draw(self.head, HEAD_SLOPE, context.generator("glance", "mismatch"))
         for name, values in {"mean": MEAN, "deviation": DEVIATION}.items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)

@@ -158,3 +158,10 @@ def test_the_whole_image_is_compared_with_itself() -> None:
 def test_other_image_sizes_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.image_size: expected 256 for extractor glance.*found 224 × 256"):
         Glance(GlanceParams(), Context(image_size=(224, 256)))
+
+
+def test_what_is_expected_begins_near_zero_and_what_is_seen_does_not() -> None:
+    with torch.no_grad():
+        found = glance()(images(1))
+    seen, expected = (float(found[name].square().mean()) for name in ("local", "global"))
+    assert expected < 0.1 * seen
