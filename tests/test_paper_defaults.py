@@ -174,6 +174,8 @@ ADAPTERS = "panda ses ewc joint oe mahalanobis svdd fcdd glance"
 AS_PANDA = "the paper gives nothing on the training of joint optimization: as PANDA-Early"
 OURS = [
     Value("training.relative_steps", False, "no paper has them", ADAPTERS),
+    Value("training.rate_decay", "none", "no paper has any", ADAPTERS),
+    Value("training.warmup", 0, "no paper has any", ADAPTERS),
     Value("data.image_size", 256, "the supplement gives it for SPADE", recipes="dn2-* panda-*"),
     Value("data.crop", 224, "the supplement gives it for SPADE", recipes="dn2-* panda-*"),
     Value("data.resize", "squash", "the images are square", recipes="dn2-mvtec"),

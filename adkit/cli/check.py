@@ -170,6 +170,8 @@ def _schedule(schedule: Schedule, rates: Sequence[float]) -> str:
         length = f"{schedule.epochs:g} {'epoch' if schedule.epochs == 1 else 'epochs'}"
     kind = "relative" if schedule.relative_steps else "learning"
     rate = f"{kind} rate{'s' * (len(rates) > 1)} {' and '.join(f'{one:g}' for one in rates)}"
+    if schedule.rate_decay != "none":
+        rate += f" with {schedule.rate_decay} decay"
     return f"{schedule.optimizer}, {rate}, batches of {schedule.batch_size}, at most {length}"
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 """The optimizers that a training can have."""
+RateDecay = Literal["none", "linear", "cosine"]
+"""How learning rates go down to 0 over a stage, if at all."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Schedule:
     relative_steps: bool = False
     """Whether a step's gradient is first made as long as the weights that are trained, so that one learning rate, the
     share by which weights change in a step, serves backbones, losses and data. Then it is not clipped."""
+    rate_decay: RateDecay = "none"
+    """How learning rates go down over each stage: not, or to 0, on a line or on half a cosine
+    [Loshchilov and Hutter, SGDR (ICLR 2017), equation 5, without restarts]."""
+    warmup: int = 0
+    """The minibatches at the beginning of each stage over which learning rates rise to what they are."""
     batch_size: int = 32
     minibatches: int | None = None
     epochs: float | None = None

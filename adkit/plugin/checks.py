@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adkit.errors import PluginError, UserError
-from adkit.plugin.adapter import Group, Optimizer, Schedule, Stage
+from adkit.plugin.adapter import Group, Optimizer, RateDecay, Schedule, Stage
 from adkit.plugin.types import Batch, Features, Geometry, Level, Scores
 
 
@@ -217,6 +217,10 @@ def _schedule_faults(schedule: Schedule) -> Iterator[tuple[str, object]]:
         yield "relative_steps True or False", repr(schedule.relative_steps)
     elif schedule.relative_steps and schedule.optimizer != "sgd":
         yield 'optimizer "sgd" with relative_steps', repr(schedule.optimizer)
+    if schedule.rate_decay not in get_args(RateDecay):
+        yield f"rate_decay one of {', '.join(get_args(RateDecay))}", repr(schedule.rate_decay)
+    if type(schedule.warmup) is not int or schedule.warmup < 0:
+        yield "warmup a whole number of minibatches", repr(schedule.warmup)
     if not _number(schedule.weight_decay) or schedule.weight_decay < 0:
         yield "weight_decay of at least 0", repr(schedule.weight_decay)
     for name in ("learning_rate", "batch_size", "clip_norm", "minibatches", "epochs", "snapshot_epochs"):

@@ -100,6 +100,12 @@ class TrainingTable(Params):
         description="true: with sgd, each gradient is made as long as the weights that are trained, so that "
         "learning_rate is the share by which they change in a step, before momentum; it replaces clip_norm",
     )
+    rate_decay: Literal["none", "linear", "cosine"] | None = Field(
+        None, description="how learning rates go down to 0 over each stage: not, on a line, or on half a cosine"
+    )
+    warmup: int | None = Field(
+        None, ge=0, description="steps at the beginning of each stage over which learning rates rise to what they are"
+    )
     batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
     minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")
     epochs: float | None = Field(

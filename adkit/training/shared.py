@@ -26,7 +26,7 @@ CHECKS: Final = "checks"
 _LIST: Final = TypeAdapter(list[CheckReport])
 
 
-STEPS: Final = ("optimizer", "momentum", "weight_decay", "clip_norm", "relative_steps")
+STEPS: Final = ("optimizer", "momentum", "weight_decay", "clip_norm", "relative_steps", "rate_decay", "warmup")
 """What of a schedule every stage depends on; a stage may have its own length, batch size and rates."""
 
 

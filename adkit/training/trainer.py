@@ -14,7 +14,9 @@ from typing import Any, Final, NoReturn, cast
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
+from ignite.handlers.param_scheduler import LRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from adkit.errors import UserError
 from adkit.inference.device import autocast
@@ -157,6 +159,7 @@ class _Trainer:
         self.epochs_before = sum(task.length_of(one) / task.images_of(one).epoch_length for one in range(number))
         self.optimizer = optimizer_of(task.schedule, stage)
         device = torch.device(task.context.device).type
+        self.rates = rates_of(self.optimizer, task.schedule, self.length)
         self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
         self.engine = Engine(self.step)
         self.auxiliary: Iterator[Batch] | None = None
@@ -219,6 +222,8 @@ class _Trainer:
             parameter.requires_grad_(False)
         for parameter in self.stage.parameters:
             parameter.requires_grad_(True)
+        if self.rates is not None:
+            engine.add_event_handler(Events.ITERATION_STARTED, self.rates)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: advance(len(cast(Batch, engine.state.batch))))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
@@ -258,6 +263,7 @@ class _Trainer:
             "extractor": self.task.extractor,
             "optimizer": self.optimizer,
             "scaler": self.scaler,
+            **({} if self.rates is None else {"rates": self.rates}),
             "state": self.state,
         }
 
@@ -446,6 +452,21 @@ def optimizer_of(schedule: Schedule, stage: Stage) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, rate, momentum=schedule.momentum, weight_decay=decay)
     kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, rate, betas=(schedule.momentum, 0.999), weight_decay=decay)
+
+
+def rates_of(optimizer: torch.optim.Optimizer, schedule: Schedule, length: int) -> LRScheduler | None:
+    """Make the handler that sets the learning rates of each minibatch of a stage; None where they stay as they are."""
+    decay, warmup = schedule.rate_decay, schedule.warmup
+    if decay == "none" and not warmup:
+        return None
+
+    def share(number: int) -> float:
+        if number < warmup:
+            return (number + 1) / (warmup + 1)
+        past = min(1.0, (number - warmup) / max(1, length - warmup))
+        return {"none": 1.0, "linear": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2}[decay]
+
+    return LRScheduler(LambdaLR(optimizer, share))
 
 
 def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: float) -> dict[nn.Parameter, float]:

@@ -76,6 +76,41 @@ def test_a_relative_step_changes_weights_by_a_share_of_their_norm_whatever_the_l
     assert float((after - before).norm() / before.norm()) == pytest.approx(0.01, rel=1e-4)
 
 
+class Noting(TinyAdapter):
+    """Two groups, of which the second has a rate of its own; notes the rates that act."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def stages(self, extractor):
+        blocks = extractor.blocks()
+        return [Stage([Group(blocks["layer1"]), Group(blocks["layer2"], 0.4)])]
+
+    def after_step(self, step, rates):
+        self.seen.append(sorted(set(rates.values())))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"rate_decay": "linear"}, [1, 3 / 4, 2 / 4, 1 / 4]),
+        ({"rate_decay": "cosine"}, [1, (1 + 0.5**0.5) / 2, 1 / 2, (1 - 0.5**0.5) / 2]),
+        ({"warmup": 1}, [1 / 2, 1, 1, 1]),
+        ({"rate_decay": "linear", "warmup": 2}, [1 / 3, 2 / 3, 1, 1 / 2]),
+        ({"warmup": 9}, [1 / 10, 2 / 10, 3 / 10, 4 / 10]),
+    ],
+    ids=str,
+)
+def test_learning_rates_rise_and_go_down(changes, shares):
+    """Of four minibatches."""
+    adapter = Noting()
+    schedule = Schedule(learning_rate=0.1, momentum=0.0, minibatches=4, batch_size=BATCH, **changes)
+    train(task(schedule, adapter=adapter), quiet)
+    assert adapter.seen == [pytest.approx([share * rate for rate in (0.1, 0.4)]) for share in shares]
+
+
 def test_relative_steps_go_where_the_gradient_points():
     steps = []
     for relative in (False, True):

@@ -95,6 +95,19 @@ def test_a_checkpoint_that_a_power_cut_emptied_is_passed_over(tmp_path, monkeypa
     assert same(weights(one), weights(whole))
 
 
+@pytest.mark.parametrize("after", [1, 2, 3, 7, 11])
+def test_changing_rates_go_on_where_they_were(tmp_path, monkeypatch, after):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
+
+    def make():
+        return task(Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH, rate_decay="cosine", warmup=4))
+
+    whole = make()
+    train(whole, quiet, tmp_path / "whole")
+    one, _ = interrupted(make, tmp_path / "killed", after)
+    assert same(weights(one), weights(whole))
+
+
 @pytest.mark.parametrize("after", range(1, 8))
 def test_stages_of_several_sizes_and_images_resume_where_they_were(tmp_path, monkeypatch, after):
     monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
