@@ -29,6 +29,9 @@ def add_parser(commands: Commands) -> None:
         metavar="CATEGORY",
         help="run this category or class alone; may be given several times",
     )
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("--quiet", action="store_true", help="show no progress, and of the result where the report lies")
+    told.add_argument("--json", action="store_true", help="print report.json instead of tables, a line for each run")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     again.add_argument("--fresh", action="store_true", help="start over, whatever an interrupted run had finished")
@@ -70,7 +73,8 @@ def run_recipes(options: argparse.Namespace) -> int:
             refuse_interrupted(run_path(recipe, options.output))
     for recipe in recipes:
         try:
-            report = run(recipe, output=options.output, display=Display(), interrupted=interrupted, only=options.only)
+            display = Display(quiet=options.quiet)
+            report = run(recipe, output=options.output, display=display, interrupted=interrupted, only=options.only)
         except UserError as error:
             complain(error)
             status = status or EXIT_USER
@@ -78,14 +82,23 @@ def run_recipes(options: argparse.Namespace) -> int:
             say_lines(f"{fault}; the traceback is in {fault.log}")
             status = EXIT_FAULT
         else:
-            _show(report)
+            if options.json:
+                show(report.as_json())
+            else:
+                _show(report, options.quiet)
     return status
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, quiet: bool) -> None:
+    if not quiet:
+        _show_figures(report)
+    show(f"report: {Path(report.folder) / 'report.html'}")
+
+
+def _show_figures(report: Report) -> None:
     from rich.console import Console
 
-    from adkit.report.tables import kinds_table, metrics_table, thresholds_table
+    from adkit.report.tables import kinds_table, metrics_table, suspects, thresholds_table
 
     console = Console()
     for table in (metrics_table(report), kinds_table(report), thresholds_table(report)):
@@ -99,4 +112,7 @@ def _show(report: Report) -> None:
             "no AUROC and the like: they take test images of both kinds; see the warnings above, which report.json has "
             "too"
         )
-    show(f"report: {Path(report.folder) / 'report.html'}")
+    if found := suspects(Path(report.folder) / "scores.csv"):
+        show("normal images that look most anomalous, and the share of the anomalous ones that they score above:")
+        for image, share in found:
+            show(f"  {image}  {share:.0%}")

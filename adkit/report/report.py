@@ -206,8 +206,12 @@ class Report(_Part):
 
     def write(self, path: Path) -> None:
         """Write ``report.json``, which ``load`` reads back, but for bytes of the folder's name that are no text."""
+        path.write_text(self.as_json(indent=2) + "\n", encoding="utf-8")
+
+    def as_json(self, indent: int | None = None) -> str:
+        """What ``report.json`` has; a line without ``indent``."""
         written = self.model_copy(update={"folder": harmless(self.folder)})
-        path.write_text(written.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
+        return written.model_dump_json(indent=indent, by_alias=True)
 
 
 def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import heapq
+from bisect import bisect_left
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.metrics import METRICS
 from adkit.report.report import Report, ThresholdReport
 from adkit.utils.escapes import harmless
+from adkit.utils.table import content
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,6 +56,33 @@ def kinds_table(report: Report) -> Table | None:
     for name, kind in only.kinds.items():
         result.add_row(_plain(name), f"{kind.images:,}", *(_value(kind.metrics[metric]) for metric in shown))
     return result
+
+
+def suspects(scores: Path, most: int = 3) -> list[tuple[str, float]]:
+    """Name the normal test images that are most like anomalous ones, which may show what nobody saw.
+
+    Args:
+        scores: the ``scores.csv`` of a run.
+
+    Returns:
+        The image and the share of the anomalous test images of its category that it scores above, which is not 0; the
+        highest share first.
+    """
+    by_label: dict[str, tuple[list[tuple[float, str]], list[float]]] = {}
+    with scores.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "test":
+                normal, anomalous = by_label.setdefault(row["category"], ([], []))
+                if row["label"] == "0":
+                    normal.append((float(row["score"]), content(row["id"])))
+                else:
+                    anomalous.append(float(row["score"]))
+    found = []
+    for normal, anomalous in by_label.values():
+        ordered = sorted(anomalous)
+        for score, image in heapq.nlargest(most, normal) if ordered else ():
+            found.append((image, bisect_left(ordered, score) / len(ordered)))
+    return heapq.nlargest(most, [one for one in found if one[1]], key=lambda one: one[1])
 
 
 def thresholds_table(report: Report) -> Table | None:

@@ -1,5 +1,6 @@
 """The command as a user meets it: exit status, what is shown, what is left."""
 
+import json
 import resource
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from tests.cli.commands import BOTH, SLOW_START, adkit, adkit_process
+from tests.cli.commands import BOTH, SLOW_START, Done, adkit, adkit_process
 from tests.data.categories import write_category
 from tests.plugin.registries import install
 
@@ -28,6 +29,22 @@ def test_run_prints_a_row_and_where_the_report_lies(command, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "stripes" in done.stdout
     assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'runs' / 'small' / 'report.html'}"
+
+
+def test_quiet_tells_where_the_report_lies_and_nothing_else(recipe, tmp_path):
+    done = adkit("run", recipe, "--quiet", cwd=tmp_path)
+    assert done == Done(0, f"report: {tmp_path / 'runs' / 'small' / 'report.html'}\n", "")
+
+
+def test_json_is_a_report_on_a_line_for_each_run(small_recipe, tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        paths.append(tmp_path / f"{name}.toml")
+        paths[-1].write_text(tomli_w.dumps(small_recipe | {"run": small_recipe["run"] | {"name": name}}))
+    done = adkit("run", *paths, "--json", cwd=tmp_path)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["name"] for one in found] == ["one", "two"]
+    assert found == [json.loads((Path(one["folder"]) / "report.json").read_text()) for one in found]
 
 
 def test_set_and_output_are_heard(recipe, tmp_path):
