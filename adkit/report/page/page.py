@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import ValidationError
 
 from adkit.errors import UserError
 from adkit.metrics import METRICS, PRO_LIMIT
@@ -42,18 +41,19 @@ def remake_page(run: Path) -> Path:
     Raises:
         UserError: there is no such run, it was not finished, or another version of adkit made it.
     """
-    again = "run its recipe again to get a page"
+    again, run = "run its recipe again to get a page", run.absolute()  # of which "." and "/" have names, too
     try:
         report = Report.load(run / "report.json")
+        _require_metrics(report)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if run.with_name(f".{run.name}.partial").exists():
+        if (run.parent / f".{run.name}.partial").exists():
             advice = "finish it first: adkit run RECIPE --resume"
             raise UserError(f"{run}: expected a finished run, found one that was interrupted; {advice}") from error
         raise UserError(
             f"{run}: expected the folder of a run, with report.json in it, found none: name one that adkit run left, "
             "such as runs/quickstart"
         ) from error
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:  # pydantic's, and of bytes that are no text
         raise UserError(
             f"{run / 'report.json'}: expected a report of this version of adkit, found another one or a damaged file: "
             f"{again}"
@@ -66,6 +66,18 @@ def remake_page(run: Path) -> Path:
         raise UserError(
             f"{run / FOLDER}: expected records of this version of adkit, found others or damaged files: {again}"
         ) from error
+
+
+def _require_metrics(report: Report) -> None:
+    """Raise ValueError unless a report has every metric wherever it has some."""
+    tables: list[Mapping[str, object] | object] = [report.mean]
+    if len(report.categories) > 1:
+        tables.append(report.mean.get("sem"))
+    for category in report.categories.values():
+        tables += [category.metrics, *(kind.metrics for kind in category.kinds.values())]
+    for table in tables:
+        if not isinstance(table, Mapping) or not METRICS.keys() <= table.keys():
+            raise ValueError("a table lacks metrics")
 
 
 def write_page(run: Path, report: Report) -> Path:

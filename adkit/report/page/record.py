@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adkit.utils.atomic import sync, whole_file
 
@@ -107,9 +107,27 @@ class PageRecord(_Part):
     notes: list[str]
     """Sentences on what the page shows of this category."""
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse arrays that are none, or of other lengths than those of the images, and rows and kinds beyond them."""
+        count, groups = len(unpacked(self.scores, "float32")), self.group_of
+        kinds = unpacked(self.kind_of, "uint8" if len(self.kinds) <= 256 else "uint16")
+        arrays = [unpacked(self.labels, "uint8"), kinds, unpacked(groups, "uint32") if groups else kinds]
+        arrays += [unpacked(self.peaks, "float32")] if self.peaks else []
+        if any(len(one) != count for one in arrays):
+            raise ValueError(f"expected {count} numbers in each array of the test images")
+        held_out = len(unpacked(self.calibration, "float32"))
+        for text, dtype in ((self.calibration_groups, "uint32"), (self.calibration_peaks, "float32")):
+            if text is not None and len(unpacked(text, dtype)) != held_out:
+                raise ValueError(f"expected {held_out} numbers in each array of the calibration images")
+        rows = [row for row, _ in self.names] + [one.row for one in self.pictures]
+        if not all(0 <= row < count for row in rows) or not np.all(kinds < len(self.kinds)):
+            raise ValueError("expected rows of the test images and places of their kinds")
+        return self
+
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a record that ``save`` wrote."""
+        """Read a record that ``save`` wrote; raises ValueError where it is damaged."""
         return cls.model_validate_json(path.read_bytes())
 
     def save(self, run: Path, number: int) -> None:
@@ -131,7 +149,7 @@ def packed(values: Sequence[Any] | NDArray[Any], dtype: str) -> str:
 
 def unpacked(text: str, dtype: str) -> NDArray[Any]:
     """The numbers that ``packed`` made ``text`` of."""
-    return np.frombuffer(base64.b64decode(text), np.dtype(dtype).newbyteorder("<")).astype(dtype)
+    return np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype).newbyteorder("<")).astype(dtype)
 
 
 def by_interest(scores: NDArray[Any], labels: NDArray[Any], threshold: float | None) -> NDArray[np.intp]:

@@ -239,6 +239,54 @@ def test_a_report_of_another_version(tmp_path):
         remake_page(tmp_path)
 
 
+@pytest.mark.parametrize("given", ["", ".", "/"])
+def test_a_folder_without_a_name_is_refused_in_words(tmp_path, given):
+    done = adkit("report", given, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected the folder of a run, with report.json in it, found none" in done.stderr
+
+
+def test_the_folder_that_one_is_in_may_be_the_run(small_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    assert adkit("report", ".", cwd=copy).stdout == f"report: {copy / 'report.html'}\n"
+
+
+@pytest.mark.parametrize("table", [{}, {"image_auroc": None}])
+def test_a_report_that_lacks_metrics_is_told_to_be_damaged(small_run, tmp_path, table):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    written = json.loads((copy / "report.json").read_text())
+    for change in ({"mean": table}, {"categories": {"stripes": written["categories"]["stripes"] | {"metrics": table}}}):
+        (copy / "report.json").write_text(json.dumps(written | change))
+        with pytest.raises(UserError, match=r"report.json: expected a report of this version of adkit, found another"):
+            remake_page(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": "no base64"},
+        {"scores": packed([0.1], "float32")},
+        {"labels": packed([0, 1, 1], "float32")},
+        {"kind_of": packed([7, 7, 7, 7], "uint8")},
+        {"peaks": packed([0.5], "float32")},
+        {"calibration_groups": packed([0], "uint32")},
+        {"names": [(4, "beyond")]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_record_whose_numbers_do_not_fit_is_told_to_be_damaged(small_run, tmp_path, change):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    whole = record("stripes").model_dump(by_alias=True)
+    (copy / "page" / "000000.json").write_text(json.dumps(whole))
+    remake_page(copy)
+    (copy / "page" / "000000.json").write_text(json.dumps(whole | change))
+    with pytest.raises(UserError, match=r"page: expected records of this version of adkit, found others or damaged"):
+        remake_page(copy)
+
+
 def test_the_number_of_pictures_is_the_recipes(small_recipe):
     small_recipe["run"]["thumbnails"] = 3
     found = run(small_recipe)
