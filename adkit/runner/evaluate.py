@@ -17,7 +17,7 @@ from adkit.inference.engines import Embedded, outputs
 from adkit.inference.pipeline import Fused, Pipeline
 from adkit.inference.sources import Source
 from adkit.metrics import PixelCounts, PixelMetrics
-from adkit.runner.shown import Highest, Keeper, Kept, highest_cells
+from adkit.runner.shown import Highest, Keeper, Kept, highest_cells, inside
 from adkit.utils.progress import Advance
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -174,7 +174,8 @@ def create_evaluator(
             highest = map_peaks(maps, item.regions).cpu() if peaks else None
             maps = None if item.masks is None else to_metric_grid(maps, metric_size).cpu()
         if keeper is not None:
-            keeper.add(item.ids, scores, whole, _highest(pipeline, scores, item))
+            shown = None if whole is None else inside(whole, item.regions)
+            keeper.add(item.ids, scores, shown, _highest(pipeline, scores, item))
         members = torch.stack([one.image for one in scores.members], 1).cpu()
         return Scored(item.ids, scores.image.cpu(), members, highest, maps, item.masks, item.regions)
 
@@ -185,7 +186,7 @@ def _highest(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Highest 
     """The highest cell of each image of a batch; there is none for several members, whose normal images differ."""
     if len(pipeline.members) > 1:
         return [None] * len(item)
-    return highest_cells(scores.members[0], item.features[pipeline.places[0]])
+    return highest_cells(scores.members[0], item.features[pipeline.places[0]], item.regions)
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:

@@ -19,6 +19,7 @@ from adkit.plugin.scorer import Scorer
 from adkit.plugin.types import Features, Geometry, Scores
 from adkit.report.page.pictures import MAP_SIDE, Thumbnails
 from adkit.report.page.record import LISTED, allotted
+from adkit.toolkit.resample import centers_of
 
 NEIGHBORS: Final = 3
 """Normal cells that an image's is compared with."""
@@ -117,17 +118,50 @@ class Keeper:
         return {one.id: one for one in self._kept}
 
 
-def highest_cells(scores: Scores, features: Features) -> list[Highest | None]:
+def inside(maps: Tensor, regions: Tensor | None) -> Tensor:
+    """Maps (n, H, W) in which the padding around an image has the lowest value of the image itself.
+
+    Args:
+        regions: (n, 4) top, left, bottom, right of the part that shows the image; None: all of it does.
+    """
+    if regions is None:
+        return maps
+    filled = torch.empty_like(maps)
+    for one, found, (top, left, bottom, right) in zip(maps, filled, regions.tolist(), strict=True):
+        shown = one[top:bottom, left:right]
+        found.fill_(shown.amin())[top:bottom, left:right] = shown
+    return filled
+
+
+def _of_image(values: Tensor, geometry: Geometry, regions: Tensor | None) -> Tensor:
+    """Values of cells (n, h, w), without those whose centers lie in the padding; all where every center does."""
+    if regions is None:
+        return values
+    edges = regions.to(values.device)
+    within = torch.ones_like(values, dtype=torch.bool)
+    for axis in (0, 1):
+        centers = centers_of(geometry, axis, values.shape[1 + axis], values.device)
+        first, last = edges[:, axis, None], edges[:, axis + 2, None]
+        along = (first <= centers) & (centers < last)  # (n, cells)
+        within &= along[:, :, None] if axis == 0 else along[:, None]
+    within |= ~within.flatten(1).any(1)[:, None, None]
+    return values.masked_fill(~within, -torch.inf)
+
+
+def highest_cells(scores: Scores, features: Features, regions: Tensor | None = None) -> list[Highest | None]:
     """For each image, the cell with the highest value; None where the scorer gives none.
 
     Of several levels it is the one whose highest value is the highest. A level of one cell counts where it is the first
     and there are no maps.
+
+    Args:
+        regions: (n, 4) top, left, bottom, right of the part of each input that shows the image; None: all of it does.
     """
     images = len(scores.image)
     first = next(iter(features))
     whole = {first: scores.image[:, None, None]} if features[first].shape[1:3] == (1, 1) else {}
     maps = {
-        name: values
+        name: _of_image(values, features.geometry[name], regions)
         for name, values in (scores.maps or whole).items()
         if name in features and features[name].shape[:3] == values.shape
     }

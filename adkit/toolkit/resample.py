@@ -49,15 +49,17 @@ def enlarging_matrix(geometry: Geometry, axis: int, cells: int, positions: Tenso
     return torch.minimum(rising, falling).clamp(min=0)  # (p, cells)
 
 
-def area_matrix(start: float, step: float, cells: int, size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Compute the weights that average a row of ``size`` pixels over each cell of a row of ``step`` wide cells.
+def area_matrix(centers: Tensor, width: float, size: int) -> Tensor:
+    """Compute the weights that average a row of ``size`` pixels over each cell of a row of ``width`` wide cells.
+
+    Args:
+        centers: (cells,) float32, as ``centers_of`` gives them.
 
     Returns:
         (cells, size) float32, whose rows sum to 1; or to 0, where a cell lies beyond the pixels.
     """
-    pixel = torch.arange(size, dtype=torch.float32, device=device)
-    center = cell_centers(start, step, cells, device)[:, None]
-    covered = torch.minimum(center + step / 2, pixel + 1) - torch.maximum(center - step / 2, pixel)
+    pixel, center = torch.arange(size, dtype=torch.float32, device=centers.device), centers[:, None]
+    covered = torch.minimum(center + width / 2, pixel + 1) - torch.maximum(center - width / 2, pixel)
     covered = covered.clamp(min=0)  # (cells, size)
     return covered / covered.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 

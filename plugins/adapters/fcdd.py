@@ -35,7 +35,7 @@ from adkit.toolkit.augment import Augmentation, vary
 from adkit.toolkit.blocks import BLOCKS, Blocks, TunesBlocks, mean_terms, tuned
 from adkit.toolkit.centers import fit_centers
 from adkit.toolkit.heads import ExtendedExtractor
-from adkit.toolkit.resample import apply_separably, area_matrix
+from adkit.toolkit.resample import apply_separably, area_matrix, centers_of
 
 NEAR_ZERO = 1e-6
 """Added to h before its logarithm is taken, so that an anomaly at h = 0 costs 13.8 and not infinity."""
@@ -129,8 +129,8 @@ class Fcdd(Adapter[FcddParams]):
             # A cell that is changed in part is anomalous in part: the mean over its pixels, which have its h in common.
             masks = batch.masks.to(h.device, h.dtype)
             along = [
-                area_matrix(geometry.start[axis], geometry.step[axis], grid[axis], masks.shape[1 + axis], h.device)
-                for axis in (0, 1)
+                area_matrix(centers_of(geometry, axis, cells, h.device), geometry.step[axis], masks.shape[1 + axis])
+                for axis, cells in enumerate(grid)
             ]
             changed = apply_separably(masks, along[0], along[1])
             return torch.lerp(h, repelled(h), changed).mean((1, 2))

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from adkit import UserError
 from adkit.cli.main import main
 from adkit.cli.new_plugin import new_plugin
+from adkit.plugin import Context, Geometry, Scores
 from adkit.plugin.component import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -110,3 +112,14 @@ def test_a_name_that_is_a_word_of_the_contract_clashes_with_nothing(tmp_path):
     new_plugin("scorer", "params", tmp_path)
     source = (tmp_path / "adkit-params" / "adkit_params.py").read_text()
     assert "class ParamsParams(Params):" in source and "class ParamsScorer(Scorer[ParamsParams]):" in source
+
+
+def test_the_localizer_it_writes_puts_cells_at_points_where_they_lie(tmp_path, monkeypatch):
+    new_plugin("localizer", "apart", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "adkit-apart")
+    written = importlib.import_module("adkit_apart")
+    cells = torch.tensor([[[1.0, 2.0, 3.0]] * 2])
+    scores = Scores(torch.tensor([3.0]), {"a": cells}, {"a": Geometry.at((0.5, 1.5), (0.5, 1.5, 6.5))})
+    localizer = written.ApartLocalizer(written.ApartParams(smoothing=0), Context(image_size=(2, 8)))
+    found = localizer.localize(scores, (2, 8))
+    assert found[0, 0].tolist() == [1, 2, 2, 2, 3, 3, 3, 3]

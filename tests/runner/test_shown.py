@@ -8,7 +8,7 @@ from adkit.inference.pipeline import Fused
 from adkit.plugin import Features, Geometry, Scores
 from adkit.report.page.record import by_interest
 from adkit.runner.page import _cell
-from adkit.runner.shown import Highest, Keeper, evidence, highest_cells
+from adkit.runner.shown import Highest, Keeper, evidence, highest_cells, inside
 
 FINE, COARSE = Geometry((2.0, 2.0), (4.0, 4.0)), Geometry((4.0, 4.0), (8.0, 8.0))
 
@@ -64,6 +64,22 @@ def test_the_highest_cell_of_the_highest_level_is_asked_about():
     first, second = evidence(Named(), highest_cells(scores, features(fine=(4, 4), coarse=(2, 2))))
     assert (first.to.level, first.to.grid, first.to.cell, first.numbers) == ("fine", (4, 4), 6, [6])
     assert (second.to.level, second.to.cell, second.numbers, second.to.geometry) == ("coarse", 2, [2], COARSE)
+
+
+def test_the_padding_around_an_image_is_no_evidence():
+    """The second image has no cell whose center is inside."""
+    values = torch.zeros(2, 4, 4)
+    values[:, 0, 0], values[:, 1, 2] = 9.0, 5.0
+    regions = torch.tensor([[4, 0, 12, 16], [3, 0, 4, 16]])
+    cells = highest_cells(Scores(values.amax((1, 2)), {"fine": values}), features(fine=(4, 4)), regions)
+    assert [one.cell for one in cells] == [6, 0]
+
+
+def test_the_padding_around_an_image_takes_no_part_in_its_map():
+    maps = torch.arange(16.0).view(1, 4, 4)
+    assert inside(maps, torch.tensor([[1, 1, 3, 3]])).tolist() == [
+        [[5, 5, 5, 5], [5, 5, 6, 5], [5, 9, 10, 5], [5, 5, 5, 5]]
+    ]
 
 
 def test_of_pooled_features_the_whole_image_is_asked_about():

@@ -60,7 +60,7 @@ def test_centers_ascend(centers: tuple[float, ...]) -> None:
 
 
 def test_area_is_averaged_over_what_of_a_cell_lies_on_the_pixels() -> None:
-    matrix = area_matrix(start=0.5, step=2, cells=4, size=4)  # cells from -0.5, 1.5, 3.5 and 5.5
+    matrix = area_matrix(torch.tensor([0.5, 2.5, 4.5, 6.5]), 2, size=4)  # cells from -0.5, 1.5, 3.5 and 5.5
     expected = torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 0.25, 0.5, 0.25], [0, 0, 0, 1], [0, 0, 0, 0]])
     torch.testing.assert_close(matrix, expected)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from adkit.plugin import Component, Localizer, Params, Scores, hookimpl
-from adkit.toolkit.resample import gaussian_smooth, pixel_centers
+from adkit.toolkit.resample import centers_of, gaussian_smooth, pixel_centers
 from pydantic import Field
 from torch import Tensor
 
@@ -21,9 +21,8 @@ class MineLocalizer(Localizer[MineParams]):
     def localize(self, scores: Scores, size: tuple[int, int]) -> Tensor:
         drawn = []
         for name, cells in scores.maps.items():  # (n, h, w), in the scorer's raw unit
-            geometry = scores.geometry[name]
             rows, columns = (
-                nearest(geometry.start[axis], geometry.step[axis], cells.shape[1 + axis], size[axis], cells.device)
+                nearest(centers_of(scores.geometry[name], axis, cells.shape[1 + axis], cells.device), size[axis])
                 for axis in (0, 1)
             )
             drawn.append(cells[:, rows][:, :, columns])
@@ -31,10 +30,9 @@ class MineLocalizer(Localizer[MineParams]):
         return gaussian_smooth(mean, self.params.smoothing) if self.params.smoothing else mean
 
 
-def nearest(start: float, step: float, cells: int, size: int, device: torch.device) -> Tensor:
+def nearest(centers: Tensor, size: int) -> Tensor:
     """(size,) int64: the cell whose center is nearest to each pixel along one axis."""
-    places = (pixel_centers(size, device) - start) / step
-    return places.round().long().clamp(0, cells - 1)
+    return (pixel_centers(size, centers.device)[:, None] - centers).abs().argmin(1)
 
 
 @hookimpl

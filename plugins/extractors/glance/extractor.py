@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adkit.plugin import Component, Context, Extractor, Geometry, Level, Params, UserError, hookimpl
-from adkit.toolkit.resample import apply_separably, area_matrix
+from adkit.toolkit.resample import apply_separably, area_matrix, cell_centers
 
 from .networks import CHANNELS, HEAD_SLOPE, IMAGE, LAYERS, LOCAL_SLOPE, PATCH, DadHead, GlobalNet, LocalNet
 from .shared import SharedGlobal, SharedLocal, offsets
@@ -133,7 +133,7 @@ class Glance(Extractor[GlanceParams]):
     def reduced(self, images: Tensor) -> Tensor:
         """(n, 3, 33, 33): images (n, 3, 256, 256) in the size of a patch, by area."""
         step = IMAGE / PATCH
-        along = area_matrix(step / 2, step, PATCH, IMAGE, images.device)
+        along = area_matrix(cell_centers(step / 2, step, PATCH, images.device), step, IMAGE)
         channels_last = apply_separably(images.permute(0, 2, 3, 1), along, along)
         return channels_last.permute(0, 3, 1, 2)
 

@@ -89,6 +89,20 @@ def test_a_cell_that_is_changed_in_part_is_so_by_its_share():
     assert term.item() == pytest.approx((0.75 * 2 - 0.25 * log(1 - exp(-2)) + 1) / 2, abs=1e-6)
 
 
+def test_cells_at_points_are_changed_where_they_lie():
+    """Three columns at 0.5, 1.5 and 6.5, of which only the last is changed; evenly spaced, none would be there."""
+    features = Features(
+        {"fcdd.a": torch.tensor([[[[1.0], [1.0], [2.0]]] * 2])},
+        {"fcdd.a": Geometry.at((0.5, 1.5), (0.5, 1.5, 6.5))},
+    )
+    masks = torch.zeros(1, 2, 8, dtype=torch.bool)
+    masks[..., 5:] = True  # all that a cell of the mean width, 3, covers around 6.5
+    term = reading(adapter(), "a").loss(step_of(replace(nothing(1), labels=torch.tensor([1]), masks=masks)), features)[
+        "fcdd.a"
+    ]
+    assert term.item() == pytest.approx((1 + 1 - log(1 - exp(-2))) / 3, abs=1e-6)
+
+
 @pytest.mark.parametrize("masks", [True, False])
 @pytest.mark.parametrize("h", [0.0, 1e-30, 1e4])
 def test_loss_and_gradient_are_finite(h, masks):
