@@ -44,7 +44,7 @@ Range = tuple[float, float]
 """The raw values (low, high) of a gray image of more than 8 bits that become 0 and 255."""
 
 PIXEL_LIMIT = 178_956_970
-"""Number of pixels above which an image is refused from its header alone: half a gigabyte once decoded."""
+"""Number of pixels above which an image is refused from its header alone: 716 MB once decoded in color."""
 
 _VIDEOS = (
     *((4, b"ftyp" + brand) for brand in (b"isom", b"iso", b"mp4", b"avc1", b"M4V", b"qt  ", b"3gp", b"dash", b"MSNV")),

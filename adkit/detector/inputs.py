@@ -145,7 +145,8 @@ def _checked_array(array: NDArray[Any], name: str) -> NDArray[Any]:
         )
     if colored and kind == np.uint16:  # Pillow has no such image; 65535 / 257 is 255
         array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return array.astype(_GRAY_KINDS.get(kind, array.dtype), copy=False)
+    with np.errstate(over="ignore"):  # beyond float32: infinite, which is refused as such
+        return array.astype(_GRAY_KINDS.get(kind, array.dtype), copy=False)
 
 
 def _checked_tensor(tensor: Tensor, name: str, view: View) -> NDArray[np.float32]:

@@ -291,6 +291,12 @@ def test_a_rate_lies_between_0_and_1(detector, rate):
         detector.with_false_positive_rate(rate)
 
 
+@pytest.mark.filterwarnings("error")
+def test_floats_beyond_what_images_hold_are_refused_in_a_sentence(detector):
+    with pytest.raises(UserError, match=r"image 0: .* a float image has values from inf to inf: expected 0 to 1"):
+        detector.predict(np.full((64, 64), 1e300))
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e39])
 def test_a_threshold_is_finite(detector, value):
     with pytest.raises(UserError, match=r"threshold: expected a finite number, found"):

@@ -52,8 +52,8 @@ class DataTable(Params, ABC):
         title='[low, high] with low below high, or "auto"',
         examples=["auto", [800, 1200]],
         description="raw values of gray images of more than 8 bits that become black and white, those beyond being "
-        "clipped; auto: the lowest and the highest of a category's training images; default: all of 16 bits, or floats "
-        "from 0 to 1. Other images are left as they are",
+        "clipped; auto: the lowest and the highest of a category's training images, or of all those of classes of the "
+        "same images; default: all of 16 bits, or floats from 0 to 1. Other images are left as they are",
     )
     metric_size: int | None = Field(
         default=None,

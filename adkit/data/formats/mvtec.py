@@ -47,10 +47,11 @@ def find_mvtec(where: str, category: str | tuple[str, ...], notes: Notes) -> lis
             f"{contents(root)}; check the path"
         )
         return []
-    return [_category(folder, root, notes) for folder in _wanted(where, category, notes)]
+    return [_category(name, folder, root, notes) for name, folder in _wanted(where, category, notes).items()]
 
 
-def _wanted(where: str, category: str | tuple[str, ...], notes: Notes) -> list[Path]:
+def _wanted(where: str, category: str | tuple[str, ...], notes: Notes) -> dict[str, Path]:
+    """Name → folder of each category that is asked for; a link is called as it lies there, not as what it leads to."""
     root = Path(where).expanduser()
     own = printable(root.resolve().name)
     folders = {printable(path.name): path for path in folders_in(root)}
@@ -61,20 +62,19 @@ def _wanted(where: str, category: str | tuple[str, ...], notes: Notes) -> list[P
             f"root: expected folders with train/good in them below {named(where)}, {found}; "
             "name the folder that holds the categories"
         )
-        return []
+        return {}
     if category == "*":
-        return list(there.values())
+        return there
     names = (category,) if isinstance(category, str) else tuple(dict.fromkeys(category))
     notes.problems.extend(
         f"category: expected a folder {name} with train/good in it below {named(where)}, {missing(name, list(there))}"
         for name in names
         if name not in there
     )
-    return [there[name] for name in names if name in there]
+    return {name: there[name] for name in names if name in there}
 
 
-def _category(folder: Path, root: Path, notes: Notes) -> Found:
-    name = printable(folder.resolve().name)
+def _category(name: str, folder: Path, root: Path, notes: Notes) -> Found:
     train = child(folder, "train") or folder / "train"
     normal = child(train, *NORMAL_NAMES) or train / "good"
     if other := [path.name for path in folders_in(train) if path != normal and images_under(path)]:

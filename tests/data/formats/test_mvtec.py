@@ -220,3 +220,13 @@ def test_textures_are_read_where_they_lie_already(tmp_path: Path) -> None:
     mvtec(tmp_path)
     dataset = open_dataset(TexturesTable(root=str(tmp_path), calibration=0), 0)
     assert [category.name for category in dataset.categories] == ["tile"]
+
+
+def test_linked_categories_are_called_as_they_lie_there(tmp_path: Path) -> None:
+    """Both lead to a folder of the same name."""
+    for number in ("a", "b"):
+        mvtec(tmp_path / number, "tile")
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"line-{number}").symlink_to(tmp_path / number / "tile")
+    assert [one.name for one in opened(tmp_path / "data").categories] == ["line-a", "line-b"]
+    assert [one.name for one in opened(tmp_path / "data", "line-b").categories] == ["line-b"]
