@@ -186,8 +186,7 @@ class Knn(Scorer[KnnParams]):
             self._require_rows(name, count)
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        counts = self._counts(levels, images)
-        return sum(4 * counts[name] * level.channels for name, level in levels.items())
+        return self._bytes(levels, {name: self._left(count) for name, count in self._counts(levels, images).items()})
 
     def _weights(self, bank: Bank | RecordableBank, patches: Tensor, nearest: Tensor) -> Tensor:
         """(n,): 1 − softmax of distances of patches (n, c) to the features around their ``nearest`` (n,), at that one.
@@ -202,13 +201,23 @@ class Knn(Scorer[KnnParams]):
         return weights
 
     def _counts(self, levels: Mapping[str, Level], images: int) -> dict[str, int]:
-        """Level name → the number of rows that its bank is filled with, before K-means if that is used."""
+        """Level name → the number of rows that its bank is filled with, before it is thinned."""
         most = PER_CENTROID * self.params.centroids or math.inf
         return {name: int(min(images * self._kept(level), most)) for name, level in levels.items()}
 
     def _require_rows(self, level: str, count: int) -> None:
         require_rows(level, count, self.params.k)
         require_rows(level, count, self.params.reweight, "reweight")
+
+    def _left(self, count: int) -> int:
+        """The number of rows that are left of ``count`` by K-means or by the coreset."""
+        if self.params.coreset < 1:
+            return max(round(self.params.coreset * count), self.params.k, self.params.reweight)
+        return min(count, self.params.centroids or count)
+
+    @staticmethod
+    def _bytes(levels: Mapping[str, Level], counts: Mapping[str, int]) -> int:
+        return sum(4 * counts[name] * level.channels for name, level in levels.items())
 
     def _kept(self, level: Level) -> int:
         return max(1, round(self.params.sample * level.grid[0] * level.grid[1]))
@@ -220,7 +229,7 @@ class Knn(Scorer[KnnParams]):
     def _reservoirs(self, levels: Mapping[str, Level], images: int) -> dict[str, Reservoir]:
         counts = self._counts(levels, images)
         check_memory(
-            self.memory(levels, images),
+            self._bytes(levels, counts),
             self._device,
             f"scorer: knn's bank of {counted(sum(counts.values()), 'normal feature')}",
             "lower scorer.sample, set scorer.centroids, or name levels with smaller grids or fewer channels",
@@ -236,9 +245,8 @@ class Knn(Scorer[KnnParams]):
         every = torch.arange(len(rows))
         if self.params.coreset < 1:
             least = max(self.params.k, self.params.reweight)
-            count = max(round(self.params.coreset * len(rows)), least)
             draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
-            kept = greedy_k_center(rows, count, int(draw * len(rows)))
+            kept = greedy_k_center(rows, self._left(len(rows)), int(draw * len(rows)))
             return (rows[kept], kept.cpu()) if len(kept) >= least else (rows, every)  # nearly all are copies
         if not 0 < self.params.centroids < len(rows):
             return rows, every  # as few features as centroids are their own centroids

@@ -230,6 +230,16 @@ def test_a_saved_bank_with_too_few_features_to_weigh_by_is_refused():
         Knn(KnnParams(k=1, reweight=3), Context()).load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    "params", [{}, {"coreset": 0.1}, {"centroids": 5}, {"sample": 0.4}, {"coreset": 0.001, "reweight": 7}], ids=str
+)
+def test_what_it_says_to_hold_is_what_it_holds(params):
+    stream = feature_stream()
+    knn = fitted(stream, k=2, **params)
+    held = sum(bank.numel() * bank.element_size() for bank in knn.state_dict().values())
+    assert knn.memory(stream.levels, stream.count) == held
+
+
 def test_only_an_images_highest_cell_weighs_its_score():
     plain, weighted = fitted(k=1), fitted(k=1, reweight=3)
     expected = []
