@@ -66,6 +66,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from adkit.report.notebook import predictions_html
+
+        boxes = None if self.regions is None else [len(one) for one in self.regions]
+        return predictions_html(self.scores, self.p_values, self.anomalous, self.threshold, boxes, self.maps)
+
 
 class Detector:
     """A saved detector, which scores images as its run did; one instance serves any number of threads."""

@@ -208,10 +208,30 @@ class Report(_Part):
         """Write ``report.json``, which ``load`` reads back, but for bytes of the folder's name that are no text."""
         path.write_text(self.as_json(indent=2) + "\n", encoding="utf-8")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from adkit.metrics import METRICS
+        from adkit.report.notebook import report_html
+
+        shown = [name for name in METRICS if self.mean[name] is not None]
+        heads = ["category", *(METRICS[name].title for name in shown), "threshold", "promise"]
+        rows = []
+        for name, category in self.categories.items():
+            limit, metrics = category.threshold, (_number(category.metrics[one]) for one in shown)
+            value, promise = ("–", "–") if limit is None else (f"{limit.value:.4g}", limit.promise)
+            rows.append([name, *metrics, value, promise])
+        if len(rows) > 1:
+            rows.append(["mean", *(_number(self.mean[name]) for name in shown), "", ""])
+        return report_html(self.name, heads, rows, str(Path(self.folder) / "report.html"))
+
     def as_json(self, indent: int | None = None) -> str:
         """What ``report.json`` has; a line without ``indent``."""
         written = self.model_copy(update={"folder": harmless(self.folder)})
         return written.model_dump_json(indent=indent, by_alias=True)
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–"
 
 
 def means(categories: dict[str, CategoryReport]) -> dict[str, Any]:
