@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from adkit.data.images import in_threads
-from adkit.data.samples import Category, Sample, in_order
+from adkit.data.samples import Category, Sample, in_order, spread_over
 from adkit.data.view import View
 from adkit.metrics import PixelCounts
-from adkit.report.page.pictures import Cell, patches
-from adkit.report.page.record import Evidence, PageRecord, Picture, Pro, by_interest, packed
-from adkit.runner.shown import Highest, Nearest, PageShare, evidence
+from adkit.report.page.pictures import Cell, mean_patches, patches
+from adkit.report.page.record import Evidence, PageRecord, Patch, Picture, Pro, by_interest, packed
+from adkit.runner.shown import Highest, PageShare, evidence
 from adkit.runner.thresholds import Trial
 from adkit.toolkit.resample import centers_of
 
+MEANT: Final = 32
+"""Normal images of whose places the mean is shown."""
 _PRO_POINTS = 200
 
 
@@ -59,35 +62,50 @@ def page_record(category: Category, kept: Trial, share: PageShare, notes: list[s
 
 
 def _evidence(shown: Mapping[int, Sample], kept: Trial, view: View) -> dict[int, Evidence]:
-    """Row → the evidence for it, where the scorer knows any; every image is read once, whatever is cut from it."""
+    """Row → the evidence for it; every image is read once, whatever is cut from it."""
     trained = list(kept.fitted.trained)
-    cells = [None if (one := kept.test.kept.get(sample.id)) is None else one.highest for sample in shown.values()]
+    seen = {row: kept.test.kept[sample.id].highest for row, sample in shown.items() if sample.id in kept.test.kept}
+    highest = {row: one for row, one in seen.items() if one is not None}
     with torch.inference_mode():
-        nearest = evidence(kept.fitted.pipeline.members[0].scorer, cells)
-    wanted: dict[str, tuple[Sample, list[Cell]]] = {}
-    places: dict[int, tuple[Nearest, list[tuple[str, int]]]] = {}
-    for (row, sample), near in zip(shown.items(), nearest, strict=True):
-        if near is None:
-            continue
-        size = near.to.grid[0] * near.to.grid[1]
-        if not 0 <= min(near.numbers, default=0) <= max(near.numbers, default=0) < len(trained) * size:
-            continue
-        parts = [(sample, near.to.cell), *((trained[number // size], number % size) for number in near.numbers)]
-        found = []
-        for image, cell in parts:
-            _, cut = wanted.setdefault(image.id, (image, []))
-            found.append((image.id, len(cut)))
-            cut.append(_cell(near.to, cell))
-        places[row] = near, found
-    read = in_threads(lambda one: (one[0].id, patches(one[0], one[1], view)), wanted.values())
-    cut_of = dict(read)
+        found = evidence(kept.fitted.pipeline.members[0].scorer, list(highest.values()))
+    nearest = {row: one for row, one in zip(highest, found, strict=True) if one is not None and one.of(len(trained))}
+    cells = {row: _cell(one, one.cell) for row, one in highest.items()}
+    means = [row for row, one in highest.items() if row not in nearest and one.grid != (1, 1)]
+    wanted = _Wanted()
+    own = {row: wanted.add(shown[row], cells[row]) for row in [*nearest, *means]}
+    close = {
+        row: [wanted.add(trained[number // size], _cell(near.to, number % size)) for number in near.numbers]
+        for row, near in nearest.items()
+        for size in (near.to.grid[0] * near.to.grid[1],)
+    }
+    cut = wanted.patches(view)
     explained = {}
-    for row, (near, found) in places.items():
-        own, *others = (cut_of[image][place] for image, place in found)
-        pairs = zip(others, near.distances, strict=True)
-        close = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
-        explained[row] = Evidence(level=near.to.level, patch=own, nearest=close)
+    for row, near in nearest.items():
+        pairs = zip((cut(one) for one in close[row]), near.distances, strict=True)
+        others = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
+        explained[row] = Evidence(level=near.to.level, patch=cut(own[row]), nearest=others)
+    averages = mean_patches(spread_over(trained, MEANT), [cells[row] for row in means], view) if means else []
+    for row, mean in zip(means, averages, strict=bool(averages)):
+        explained[row] = Evidence(level=highest[row].level, patch=cut(own[row]), nearest=[], mean=mean)
     return explained
+
+
+class _Wanted:
+    """Collects the cells that patches are cut of, image by image."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, tuple[Sample, list[Cell]]] = {}
+
+    def add(self, sample: Sample, cell: Cell) -> tuple[str, int]:
+        """Ask for the patch around a cell; what is returned is its ticket."""
+        _, cells = self._cells.setdefault(sample.id, (sample, []))
+        cells.append(cell)
+        return sample.id, len(cells) - 1
+
+    def patches(self, view: View) -> Callable[[tuple[str, int]], Patch]:
+        """Read the images, and return what gives the patch of a ticket."""
+        read = dict(in_threads(lambda one: (one[0].id, patches(one[0], one[1], view)), self._cells.values()))
+        return lambda ticket: read[ticket[0]][ticket[1]]
 
 
 def _cell(one: Highest, cell: int) -> Cell:

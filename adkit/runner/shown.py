@@ -67,6 +67,11 @@ class Nearest:
     numbers: list[int]
     """Numbers of the normal cells in the training images, as ``Scorer.nearest`` counts them."""
 
+    def of(self, images: int) -> bool:
+        """Whether they are numbers of cells of so many images."""
+        size = self.to.grid[0] * self.to.grid[1]
+        return all(0 <= number < images * size for number in self.numbers)
+
 
 @dataclass(frozen=True)
 class Kept:

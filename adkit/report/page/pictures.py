@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adkit.data.images import ImageError, Range, reading
+from adkit.data.images import ImageError, Range, in_threads, reading
 from adkit.data.masks import read_mask
 from adkit.data.samples import Sample, Source
 from adkit.data.view import View
-from adkit.report.page.record import Patch, Picture
+from adkit.report.page.record import Box, Mean, Patch, Picture
 
 MAP_SIDE: Final = 96
 """The longer side of a small map in pixels; levels have seldom more cells."""
@@ -29,6 +29,8 @@ _PATCH: Final = 72
 """The side of a patch in pixels."""
 _AROUND: Final = 7
 """The side of a patch in cells."""
+_AT_ONCE: Final = 8
+"""Images whose patches are held at a time."""
 _OUTLINE: Final = 4_000
 """Letters of a path above which outlines are drawn more coarsely."""
 
@@ -84,7 +86,44 @@ def patches(sample: Sample, cells: Sequence[Cell], view: View) -> list[Patch]:
         return [Patch(image=sample.id, place=(0, 0), picture=None, box=(0, 0, 0, 0)) for _ in cells]
 
 
+def mean_patches(samples: Sequence[Sample], cells: Sequence[Cell], view: View) -> list[Mean]:
+    """What is around cells on average over some images, each in its own pixels; none if no image can be read."""
+    sums, boxes, count = np.zeros((len(cells), _PATCH, _PATCH, 3), np.float32), list[Box](), 0
+
+    def cuts(sample: Sample) -> list[_Cut]:
+        try:
+            with reading(sample.source, view.range) as image:
+                shown = _of_bytes(image)
+                return [_cut(shown, cell, view) for cell in cells]
+        except ImageError:
+            return []
+
+    for start in range(0, len(samples), _AT_ONCE):
+        for found in in_threads(cuts, samples[start : start + _AT_ONCE]):
+            for total, one in zip(sums, found, strict=bool(found)):
+                total += np.asarray(one.picture.convert("RGB"))
+            count += bool(found)
+            boxes = boxes or [one.box for one in found]
+    pictures = (Image.fromarray(np.rint(total / count).astype(np.uint8)) for total in sums) if count else ()
+    return [Mean(picture=_jpeg(one), box=box, images=count) for one, box in zip(pictures, boxes, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is around a cell of an image."""
+
+    picture: Image.Image
+    place: tuple[int, int]
+    """The cell's center, (x, y) in pixels of the image."""
+    box: Box
+
+
 def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
+    cut = _cut(image, cell, view)
+    return Patch(image=id, place=cut.place, picture=_jpeg(cut.picture), box=cut.box)
+
+
+def _cut(image: Image.Image, cell: Cell, view: View) -> _Cut:
     axes = view.axes((image.height, image.width))
     (top, bottom), (left, right) = (
         axis.to_image(np.array([at - side / 2, at + side / 2])).tolist()
@@ -99,14 +138,17 @@ def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
     ]
     bounds = (corner[0], corner[1], corner[0] + side, corner[1] + side)
     cut = image.transform((_PATCH, _PATCH), Image.Transform.EXTENT, bounds, Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    cut.save(file, "JPEG", quality=80)
-    return Patch(
-        image=id,
-        place=(round((left + right) / 2), round((top + bottom) / 2)),
-        picture=_text(file.getvalue()),
-        box=((left - corner[0]) / side, (top - corner[1]) / side, (right - left) / side, (bottom - top) / side),
+    return _Cut(
+        cut,
+        (round((left + right) / 2), round((top + bottom) / 2)),
+        ((left - corner[0]) / side, (top - corner[1]) / side, (right - left) / side, (bottom - top) / side),
     )
+
+
+def _jpeg(patch: Image.Image) -> str:
+    file = io.BytesIO()
+    patch.save(file, "JPEG", quality=80)
+    return _text(file.getvalue())
 
 
 def small_image(source: Source, limit: int, range: Range | None = None) -> tuple[str, tuple[int, int]]:

@@ -19,6 +19,10 @@ LISTED: Final = 10_000
 """Images that a page names, of all categories together; all of them count in its figures."""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, width and height of a cell, as shares of the picture around it."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -32,18 +36,29 @@ class Patch(_Part):
     """Where the cell's center lies in the image: pixels from its left edge and from its top."""
     picture: str | None
     """The surroundings as a square JPEG, base64; None where the image can no longer be read."""
-    box: tuple[float, float, float, float]
-    """Left, top, width and height of the cell, as shares of the picture."""
+    box: Box
     distance: float = 0.0
     """How far it is from the cell that it is compared with."""
 
 
+class Mean(_Part):
+    """What normal images show at a place on average."""
+
+    picture: str
+    """The mean of their surroundings of the place as a square JPEG, base64."""
+    box: Box
+    images: int
+    """Of how many images it is."""
+
+
 class Evidence(_Part):
-    """The cell of an image with the highest score, beside the normal cells that are closest to it."""
+    """The cell of an image with the highest score, beside the normal cells that are closest to it, or their mean."""
 
     level: str
     patch: Patch
     nearest: list[Patch]
+    mean: Mean | None = None
+    """What normal images show there, where the scorer names no cells."""
 
 
 class Picture(_Part):

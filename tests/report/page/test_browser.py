@@ -16,13 +16,13 @@ from selenium.webdriver.support.ui import Select
 
 from adkit import Report, run
 from adkit.report.page.page import page
-from adkit.report.page.pictures import Thumbnails
-from adkit.report.page.record import PageRecord, by_interest, packed, unpacked
+from adkit.report.page.pictures import Cell, Thumbnails, mean_patches, patches
+from adkit.report.page.record import Evidence, PageRecord, by_interest, packed, unpacked
 from adkit.threshold import by_hand, wilson_interval
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
 from tests.report.page.browser import Browser
-from tests.report.page.records import VIEW, record, report, sample
+from tests.report.page.records import VIEW, record, report, sample, thumbnails
 
 pytestmark = pytest.mark.browser
 
@@ -369,6 +369,18 @@ def test_it_loads_where_there_is_little_to_show(browser, tmp_path, labels):
     assert browser.driver.get_log("browser") == []
     assert sum(shown_counts(browser).values()) == len(labels)
     assert browser.text("#count").startswith(f"{len(labels)} image")
+
+
+def test_the_mean_of_a_place_is_shown_as_evidence(browser, tmp_path):
+    one, cell = sample(tmp_path), Cell((24.0, 40.0), (16.0, 16.0))
+    (patch,), (mean,) = patches(one, [cell], VIEW), mean_patches([one] * 3, [cell], VIEW)
+    shown = Evidence(level="a", patch=patch, nearest=[], mean=mean)
+    picture = thumbnails().of(one, 0, None).model_copy(update={"evidence": shown})
+    (tmp_path / "report.html").write_text(page(report(), "", [record(scores=[0.9], labels=[1], pictures=[picture])]))
+    browser.open(tmp_path / "report.html")
+    browser.run("document.querySelector('.card').focus()")
+    browser.keys(Keys.ENTER)
+    assert browser.texts(".evidence figcaption") == ["This image, at 50, 15", "Normal there, the mean of 3 images"]
 
 
 @pytest.mark.parametrize(("per", "alarms", "found"), [("image", "25%", "66.7%"), ("part", "50%", "50%")])

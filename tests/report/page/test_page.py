@@ -17,7 +17,7 @@ from adkit.errors import UserError
 from adkit.report.page import pictures
 from adkit.report.page.charts import chart, ticks
 from adkit.report.page.page import page, remake_page
-from adkit.report.page.pictures import Cell, patches
+from adkit.report.page.pictures import Cell, mean_patches, patches
 from adkit.report.page.record import PageRecord, allotted, by_interest, packed, unpacked
 from adkit.report.report import Report
 from tests.cli.commands import adkit
@@ -324,3 +324,23 @@ def test_evidence_of_a_run_names_the_training_images_that_were_closest(small_run
         assert all("/train/good/" in patch.image for patch in picture.evidence.nearest)
         # With k = 1 and the highest value of each level, an image's score is the mean of its levels' distances.
         assert distances[0] >= unpacked(record.scores, "float32")[picture.row] - 1e-6
+
+
+def test_the_mean_of_a_place_is_that_of_the_images_that_can_be_read(tmp_path):
+    given = [replace(sample(tmp_path, color), id=color) for color in ("black", "#c8c8c8")]
+    gone = replace(given[0], source=tmp_path / "gone.png")
+    (mean,) = mean_patches([given[0], gone, given[1]], [Cell((24.0, 40.0), (16.0, 16.0))], VIEW)
+    colors = np.asarray(decoded(mean.picture), int)
+    assert abs(colors - 100).max() <= 2  # JPEG
+    assert mean.images == 2
+    assert mean_patches([gone], [Cell((24.0, 40.0), (16.0, 16.0))], VIEW) == []
+
+
+def test_where_the_scorer_names_no_cells_evidence_is_the_mean_of_the_place(small_recipe):
+    small_recipe["scorer"] = {"use": "gaussian"}
+    found = run(small_recipe)
+    record = PageRecord.load(Path(found.folder, "page", "000000.json"))
+    assert record.pictures
+    for picture in record.pictures:
+        assert picture.evidence.nearest == []
+        assert picture.evidence.mean.images == found.images.train
