@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from adkit import Report
 
 
+@pytest.fixture(autouse=True)
+def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of milliseconds leave no checkpoint out."""
+    monkeypatch.setattr("adkit.training.trainer.SPARING", 0)
+
+
 @pytest.fixture
 def small_recipe(tmp_path: Path) -> dict[str, Any]:
     """The smallest recipe, with data of its own, for the test to change."""

@@ -77,6 +77,7 @@ class Loader:
         metric_size: int | None = None,
         mask_resize: MaskResize = "nearest",
         mask_threshold: float = 0,
+        pinned: bool = False,
     ) -> None:
         """
         Args:
@@ -85,6 +86,7 @@ class Loader:
             metric_size: side of the masks; default: that of the input.
             mask_resize: how masks come to that side, as ``View.mask`` has it.
             mask_threshold: the value of a mask above which a pixel is anomalous.
+            pinned: whether images lie where a GPU copies them from while both go on with other work.
         """
         self.samples = tuple(samples)
         self._view = view
@@ -94,6 +96,7 @@ class Loader:
         self._metric_size = metric_size or view.size[0]
         self._mask_resize: MaskResize = mask_resize
         self._mask_threshold = mask_threshold
+        self._pinned = pinned
         self._masks = targets and any(sample.mask is not None for sample in self.samples)
 
     def __len__(self) -> int:
@@ -110,7 +113,7 @@ class Loader:
         try:
             window = _Window(pool, self._load, self.samples, self._batch_size)
             while len(window):
-                batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side)
+                batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side, self._pinned)
                 while len(window) and not batch.full:
                     self._take(window, batch)
                 if batch.count:
@@ -208,8 +211,9 @@ class _Assembly:
     and wait for them.
     """
 
-    def __init__(self, capacity: int, view: View, mask_side: int | None) -> None:
-        self._images = np.empty((capacity, 3, *view.size), np.float32)
+    def __init__(self, capacity: int, view: View, mask_side: int | None, pinned: bool) -> None:
+        self._images = torch.empty(capacity, 3, *view.size, pin_memory=pinned)
+        self._planes = self._images.numpy()
         self._masks = None if mask_side is None else np.zeros((capacity, mask_side, mask_side), np.bool_)
         self._regions: list[tuple[int, int, int, int]] | None = [] if view.resize == "pad" else None
         self._samples: list[Sample] = []
@@ -224,7 +228,7 @@ class _Assembly:
 
     def add(self, loaded: _Loaded) -> None:
         at = self.count
-        to_planes(loaded.pixels, self._images[at])
+        to_planes(loaded.pixels, self._planes[at])
         if self._masks is not None and loaded.mask is not None:
             self._masks[at] = loaded.mask
         if self._regions is not None:
@@ -234,7 +238,7 @@ class _Assembly:
     def finish(self, targets: bool) -> Batch:
         count = self.count
         return Batch(
-            images=torch.from_numpy(self._images[:count]),
+            images=self._images[:count],
             ids=tuple(sample.id for sample in self._samples),
             labels=torch.tensor([sample.label for sample in self._samples]) if targets else None,
             kinds=tuple(sample.kind for sample in self._samples) if targets else None,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import torch
+
 from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View
@@ -104,6 +106,7 @@ class Assembled:
             metric_size=size,
             mask_resize=data.mask_resize,
             mask_threshold=data.mask_threshold or 0,
+            pinned=torch.device(self.context.device).type == "cuda",
         )
 
     def new_scorer(self) -> Scorer:

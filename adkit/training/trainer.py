@@ -48,6 +48,9 @@ logger = logging.getLogger("adkit")
 
 SAVE_EVERY: Final = 200
 """Number of minibatches after which a checkpoint is written, besides those at the end of every epoch."""
+SPARING: Final = 20
+"""A checkpoint is left out when the last was written less than so many times ago as writing it took: a GPU may be done
+with an epoch sooner than a disk with a checkpoint. Where a stage ends there is always one."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class _Trainer:
         self.engine = Engine(self.step)
         self.auxiliary: Iterator[Batch] | None = None
         self.started = time.perf_counter()
+        self.saved_at = self.saving_took = 0.0
 
     @property
     def shared(self) -> bool:
@@ -240,9 +244,18 @@ class _Trainer:
                 n_saved=2,
                 global_step_transform=lambda engine, event: self.state.done + engine.state.iteration,
             )
+
+            def save_in_time(engine: Engine) -> None:
+                now = time.perf_counter()
+                ends = self.state.ended or engine.state.iteration >= self.length
+                if ends or now - self.saved_at >= SPARING * self.saving_took:
+                    save(engine)
+                    self.saved_at = time.perf_counter()
+                    self.saving_took = self.saved_at - now
+
             inside = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n % SAVE_EVERY == 0 and n % per_epoch != 0)
-            engine.add_event_handler(inside, save)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, save)
+            engine.add_event_handler(inside, save_in_time)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, save_in_time)
         begins = task.stopper is not None and self.last and not done  # what the stopper's stage begins with
         if not self.state.checks or begins:
             self.check()

@@ -7,6 +7,7 @@ from adkit import UserError
 from adkit.errors import PluginError
 from adkit.plugin import Group, Schedule, Stage
 from adkit.testing import TinyAdapter
+from adkit.training.checkpoints import CheckpointFolder
 from adkit.training.trainer import train
 from tests.training.trainings import (
     BATCH,
@@ -136,3 +137,11 @@ def test_blocks_behind_the_levels_are_refused():
 def test_a_loss_without_a_gradient_is_the_fault_of_an_adapter_that_chooses_what_it_trains():
     with pytest.raises(PluginError, match=r"loss: expected a scalar that gradients flow through .*without detach"):
         train(task(adapter=Behind()), quiet)
+
+
+def test_checkpoints_that_take_longer_than_epochs_are_left_out_but_for_the_first_and_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(adkit.training.trainer, "SPARING", 1e12)
+    written = []
+    monkeypatch.setattr(CheckpointFolder, "__call__", lambda self, saved, name, meta=None: written.append(name))
+    train(task(stopper=Scripted(stop=3)), quiet, tmp_path)
+    assert [int(name.rpartition("_")[2].removesuffix(".pt")) for name in written] == [3, 9]
