@@ -5,6 +5,7 @@ python docs/figures.py heatmaps                            one of them
 python docs/figures.py --trainings runs/*/report.json      the course of the first training of each of these runs
 python docs/figures.py --distances runs/*/report.json      the distances along the first training of each category
 python docs/figures.py --page runs/quickstart/report.html  screenshots of the page of the quickstart
+python docs/figures.py --comparison comparison.html        a screenshot of the page of a comparison
 
 Trainings and distances need matplotlib: pip install "adkit-ignite[docs]". Screenshots need what docs/pages.py says.
 """
@@ -47,11 +48,15 @@ def main() -> int:
     parser.add_argument("--trainings", nargs="+", type=Path, metavar="REPORT", help="draw losses and figures of these")
     parser.add_argument("--distances", nargs="+", type=Path, metavar="REPORT", help="draw distances of these")
     parser.add_argument("--page", type=Path, metavar="HTML", help="take screenshots of this page")
+    parser.add_argument("--comparison", type=Path, metavar="HTML", help="take a screenshot of this page")
     options = parser.parse_args()
-    if options.page:
+    if options.page or options.comparison:
         import pages
 
-        pages.draw(options.page, image_path)
+        if options.page:
+            pages.draw(options.page, image_path)
+        if options.comparison:
+            pages.draw(options.comparison, image_path, [pages.COMPARISON])
         return 0
     if options.trainings or options.distances:
         import charts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,21 +13,25 @@ from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+COMPARISON: Final = "compare-light"
+"""The screenshot of the page of ``adkit compare``."""
 NAMES: Final = ("report-light", "report-dark", "report-narrow", "report-evidence")
 WIDE, NARROW = 1280, 390
+COMPARED = 1150
+"""Height of what is shown of a comparison."""
 ROWS_BELOW = 535
 """Pixels of the grid of images that are shown: two rows of it and a bit."""
 
 
-def draw(page: Path, path_of: Callable[[str], Path]) -> None:
-    """Save every screenshot of the page of a run on the textures."""
+def draw(page: Path, path_of: Callable[[str], Path], names: Sequence[str] = NAMES) -> None:
+    """Save screenshots of the page of a run on the textures, or of several such runs."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "force-prefers-reduced-motion"):
         options.add_argument(f"--{argument}")
     driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     try:
-        for name in NAMES:
+        for name in names:
             _save(_shot(driver, page, name), path_of(name))
     finally:
         driver.quit()
@@ -42,6 +46,8 @@ def _shot(driver: Chrome, page: Path, name: str) -> Image.Image:
     driver.get(page.absolute().as_uri())
     if name == "report-narrow":
         return _cut(driver, 0, 0, width, 1500)
+    if name == COMPARISON:
+        return _cut(driver, 0, 0, width, COMPARED)
     _choose(driver, "#category", "2")
     if name != "report-dark":
         _choose(driver, "#tools [name=category]", "")

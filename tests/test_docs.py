@@ -125,7 +125,7 @@ def test_every_file_that_contributing_names_is_there():
 
 def test_every_image_of_the_docs_is_drawn_by_the_script():
     script, pages = (runpy.run_path(str(ROOT / "docs" / f"{name}.py")) for name in ("figures", "pages"))
-    drawn = {*script["FIGURES"], "distances", "trainings", *pages["NAMES"]}
+    drawn = {*script["FIGURES"], "distances", "trainings", *pages["NAMES"], pages["COMPARISON"]}
     assert {path.stem for path in (ROOT / "docs" / "images").iterdir()} == drawn, (
         "docs/images: each is drawn by a function in FIGURES of docs/figures.py"
     )

@@ -20,7 +20,7 @@ LAYERS = (
     ("bootstrap",),
     ("toolkit", "data"),
     ("report",),
-    ("recipe",),
+    ("recipe", "compare"),
     ("inference",),
     ("training", "detector"),
     ("runner", "predict", "export"),

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from adkit import __version__
-from adkit.cli import check, export, plugins, predict, recipes, report, run, schema
+from adkit.cli import check, compare, export, plugins, predict, recipes, report, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
 from adkit.cli.streams import Parser, finish, flush, prepare, say, say_lines
 from adkit.errors import PluginError, UserError, exhausted, out_of_memory
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   adkit run quickstart
   adkit run dn2 --set data.root=my/images --set scorer.k=5
   adkit report runs/quickstart --open
+  adkit compare runs/padim runs/dn2 --open
   adkit recipes padim > my-recipe.toml
   adkit check my-recipe.toml
   adkit predict runs/quickstart/detector/brick new-images/
@@ -121,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    for each in (run, report, check, predict, export, recipes, plugins, schema):
+    for each in (run, report, compare, check, predict, export, recipes, plugins, schema):
         each.add_parser(commands)
 
     def show_help(options: argparse.Namespace) -> int:

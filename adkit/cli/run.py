@@ -96,18 +96,12 @@ def _show(report: Report, quiet: bool) -> None:
 
 
 def _show_figures(report: Report) -> None:
-    from rich.console import Console
-
+    from adkit.cli.streams import print_tables
     from adkit.report.tables import kinds_table, metrics_table, suspects, thresholds_table
 
-    console = Console()
-    for table in (metrics_table(report), kinds_table(report), thresholds_table(report)):
-        if table is not None:  # wider than a narrow terminal rather than with its values cut off
-            console.width = max(
-                Console().width, console.measure(table, options=console.options.update(width=500)).maximum
-            )
-            console.print(table)
-    if metrics_table(report) is None:
+    tables = (metrics_table(report), kinds_table(report), thresholds_table(report))
+    print_tables(table for table in tables if table is not None)
+    if tables[0] is None:
         show(
             "no AUROC and the like: they take test images of both kinds; see the warnings above, which report.json has "
             "too"

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from adkit.utils.escapes import HarmlessFormatter, harmless, harmless_lines
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
+    from rich.table import Table
 
 
 def prepare() -> None:
@@ -55,6 +57,17 @@ def show(text: str) -> None:
         raise
     except OSError as error:
         raise _unwritable(error) from error
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables, wider than a narrow terminal rather than with their values cut off."""
+    from rich.console import Console
+
+    console = Console()
+    width = console.width
+    for table in tables:
+        console.width = max(width, console.measure(table, options=console.options.update(width=500)).maximum)
+        console.print(table)
 
 
 def flush() -> None:

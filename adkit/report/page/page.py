@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from adkit.errors import UserError
 from adkit.metrics import METRICS, PRO_LIMIT
+from adkit.report.finished import AGAIN, read_report
 from adkit.report.page.charts import HEIGHT, WIDTH, Chart, chart
 from adkit.report.page.figures import headlines, percent, rate_promised, value
 from adkit.report.page.record import FOLDER, PageRecord, record_path
+from adkit.report.page.render import TEMPLATES, environment, policy, style
 from adkit.report.report import Report, TrainingReport
 from adkit.utils.atomic import whole_file
 from adkit.utils.colors import color_ramp
 from adkit.utils.escapes import harmless_lines
 
 PAGE: Final = "report.html"
-_TEMPLATES: Final = Path(__file__).parent / "templates"
 _SCRIPTS: Final = ("data", "threshold", "images", "start")
 """The parts of the script, in the order in which they run, in one scope."""
 _GROUPS: Final = {
@@ -41,43 +40,16 @@ def remake_page(run: Path) -> Path:
     Raises:
         UserError: there is no such run, it was not finished, or another version of adkit made it.
     """
-    again, run = "run its recipe again to get a page", run.absolute()  # of which "." and "/" have names, too
-    try:
-        report = Report.load(run / "report.json")
-        _require_metrics(report)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if (run.parent / f".{run.name}.partial").exists():
-            advice = "finish it first: adkit run RECIPE --resume"
-            raise UserError(f"{run}: expected a finished run, found one that was interrupted; {advice}") from error
-        raise UserError(
-            f"{run}: expected the folder of a run, with report.json in it, found none: name one that adkit run left, "
-            "such as runs/quickstart"
-        ) from error
-    except ValueError as error:  # pydantic's, and of bytes that are no text
-        raise UserError(
-            f"{run / 'report.json'}: expected a report of this version of adkit, found another one or a damaged file: "
-            f"{again}"
-        ) from error
+    run = run.absolute()  # of which "." and "/" have names, too
+    report = read_report(run)
     try:
         return write_page(run, report)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: expected what the page is made of, found no such file: {again}") from error
+        raise UserError(f"{error.filename}: expected what the page is made of, found no such file: {AGAIN}") from error
     except ValueError as error:  # pydantic's among them
         raise UserError(
-            f"{run / FOLDER}: expected records of this version of adkit, found others or damaged files: {again}"
+            f"{run / FOLDER}: expected records of this version of adkit, found others or damaged files: {AGAIN}"
         ) from error
-
-
-def _require_metrics(report: Report) -> None:
-    """Raise ValueError unless a report has every metric wherever it has some."""
-    tables: list[Mapping[str, object] | object] = [report.mean]
-    if len(report.categories) > 1:
-        tables.append(report.mean.get("sem"))
-    for category in report.categories.values():
-        tables += [category.metrics, *(kind.metrics for kind in category.kinds.values())]
-    for table in tables:
-        if not isinstance(table, Mapping) or not METRICS.keys() <= table.keys():
-            raise ValueError("a table lacks metrics")
 
 
 def write_page(run: Path, report: Report) -> Path:
@@ -94,55 +66,32 @@ def write_page(run: Path, report: Report) -> Path:
 
 def page(report: Report, recipe: str, records: Sequence[PageRecord]) -> str:
     """The page as text; ``records`` are those of the report's categories, in their order."""
-    templates = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    # Nothing from outside is in these, so that they may stand in the page as they are.
-    style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))
-    script = Markup(_script())
+    looks, script = style(), Markup(_script())
     shown = [name for name in METRICS if any(one.metrics[name] is not None for one in report.categories.values())]
-    return templates.get_template("page.html.j2").render(
-        report=report,
-        recipe=recipe,
-        headlines=headlines(report),
-        metrics={name: METRICS[name] for name in shown},
-        trainings=[(one, _charts(one)) for category in report.categories.values() for one in category.trainings],
-        chart_size=(WIDTH, HEIGHT),
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        data=_script_json(_data(report, records)),
-        value=value,
-        percent=percent,
-        rate_promised=rate_promised,
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            recipe=recipe,
+            headlines=headlines(report),
+            metrics={name: METRICS[name] for name in shown},
+            trainings=[(one, _charts(one)) for category in report.categories.values() for one in category.trainings],
+            chart_size=(WIDTH, HEIGHT),
+            policy=policy(looks, script),
+            style=looks,
+            script=script,
+            data=_script_json(_data(report, records)),
+            value=value,
+            percent=percent,
+            rate_promised=rate_promised,
+        )
     )
 
 
 def _script() -> str:
-    parts = ((_TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    parts = ((TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     return f'(() => {{\n"use strict";\n{"".join(parts)}}})();\n'
-
-
-def _shown(found: Any) -> Any:
-    """Text from outside made harmless; autoescape does the rest."""
-    return harmless_lines(found) if isinstance(found, str) and not isinstance(found, Markup) else found
-
-
-def _policy(style: str, script: str) -> str:
-    """A content security policy under which nothing but this style and this script takes effect, and nothing loads."""
-
-    def digest(text: str) -> str:
-        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; script-src 'sha256-{digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _script_json(data: Mapping[str, Any]) -> Markup:
