@@ -24,6 +24,7 @@ LAYERS = (
     ("inference",),
     ("training", "detector"),
     ("runner", "predict", "export"),
+    ("init",),
     ("testing",),
     ("cli",),
     ("__main__",),

@@ -30,6 +30,8 @@ class NearCopyReport:
     warnings: list[str]
     sheet: Image.Image
     """The most suspicious pairs, those of calibration images first."""
+    suggestion: str | None
+    """The value of ``[data] group`` that puts most of them together; None where no value does."""
 
 
 class NearCopyWatch:
@@ -77,7 +79,8 @@ class NearCopyWatch:
         samples = {sample.id: sample for sample in self._category.normal}
         pairs = [(samples[pair.held_out], samples[pair.training]) for one in found.values() for pair in one.pairs]
         warnings = [near_copies_warning(self._category.name, side, one, self.sheet) for side, one in found.items()]
-        return NearCopyReport(warnings, contact_sheet(pairs, self._category.range))
+        values = [one.suggestion.group for one in found.values() if one.suggestion is not None]
+        return NearCopyReport(warnings, contact_sheet(pairs, self._category.range), next(iter(values), None))
 
 
 class WatchedStream:

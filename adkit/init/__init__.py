@@ -1,0 +1,1 @@
+"""``adkit init``: from a folder to a first recipe."""
