@@ -608,6 +608,7 @@ def table(found: Found) -> str:
 
 
 def main() -> int:
+    os.environ.setdefault("ADKIT_CACHE_GB", "0")  # every run computes its own features
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)

@@ -305,6 +305,7 @@ def kills_at_each_operation(cases: list[Case], folder: Path) -> Counter[str]:
 
 
 def main() -> None:
+    os.environ.setdefault("ADKIT_CACHE_GB", "0")  # every run computes its own features
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

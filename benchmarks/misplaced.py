@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
+    os.environ.setdefault("ADKIT_CACHE_GB", "0")  # every run computes its own features
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     made = commands.add_parser("make")

@@ -267,6 +267,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
 
 
 def main() -> None:
+    os.environ.setdefault("ADKIT_CACHE_GB", "0")  # every run computes its own features
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="a folder in MVTec layout")
     parser.add_argument("--category", default="tile")

@@ -68,6 +68,7 @@ CASES = (
 
 
 def main() -> None:
+    os.environ.setdefault("ADKIT_CACHE_GB", "0")  # every run computes its own features
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from tests.recipe.small import write_small, write_small_classes
 
 if TYPE_CHECKING:
     from adkit import Report
+
+os.environ["ADKIT_CACHE_GB"] = "0"  # no test reads the features of another one, but those of the cache
 
 
 @pytest.fixture(autouse=True)

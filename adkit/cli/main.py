@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from adkit import __version__
-from adkit.cli import check, compare, export, init, plugins, predict, recipes, report, run, schema
+from adkit.cli import cache, check, compare, export, init, plugins, predict, recipes, report, run, schema
 from adkit.cli.exits import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USER, complain
 from adkit.cli.streams import Parser, finish, flush, prepare, say, say_lines
 from adkit.errors import PluginError, UserError, exhausted, out_of_memory
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    for each in (init, run, report, compare, check, predict, export, recipes, plugins, schema):
+    for each in (init, run, report, compare, check, predict, export, recipes, plugins, schema, cache):
         each.add_parser(commands)
 
     def show_help(options: argparse.Namespace) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 from ignite.engine import Engine, Events, State
 from torch import Tensor
 
-from adkit.inference.pipeline import Embedding, embed
+from adkit.inference.pipeline import Embedding, extract
 from adkit.plugin.types import Batch, Features, Level
 from adkit.utils.progress import Advance
 
@@ -39,14 +39,24 @@ class Embedded:
 
 
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
-    """Make an engine that turns each ``Batch`` into an ``Embedded``, which is its output."""
+    """Make an engine that turns each ``Batch`` into an ``Embedded``, its output, of what the extractors give."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
-        return Embedded.of(batch, embed(embeddings, batch.images, batch.ids))
+        return Embedded.of(batch, extract(embeddings, batch.images))
 
     embedder = Engine(step)
     embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))
     return embedder
+
+
+def finished(items: Iterable[Embedded], embeddings: Sequence[Embedding]) -> Iterator[Embedded]:
+    """Make the features that scorers read of what the extractors gave."""
+    for item in items:
+        pairs = zip(embeddings, item.features, strict=True)
+        made = replace(item, features=tuple(embedding.finish(given, item.ids) for embedding, given in pairs))
+        del item  # nothing but the consumer holds what it works on
+        yield made
+        del made
 
 
 def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
@@ -97,8 +107,14 @@ class ImageStream:
         embeddings: Sequence[Embedding],
         advance: Advance,
         kinds: Sequence[str] = (),
+        keep: Callable[[Callable[[], Iterator[Embedded]]], Iterator[Embedded]] | None = None,
     ) -> None:
+        """
+        Args:
+            keep: makes features of what its argument gives, or gave at another time; default: nothing is kept.
+        """
         self.kinds = kinds
+        self._keep = keep
         self._batches = batches
         self._images = images
         self._embeddings = embeddings
@@ -116,6 +132,9 @@ class ImageStream:
         yield from self._batches()
 
     def embedded(self) -> Iterator[Embedded]:
+        return finished(self._extracted(), self._embeddings) if self._keep is None else self._keep(self._extracted)
+
+    def _extracted(self) -> Iterator[Embedded]:
         return outputs(create_embedder(self._embeddings, self._advance), self._batches())
 
     def __iter__(self) -> Iterator[Features]:

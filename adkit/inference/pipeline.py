@@ -61,11 +61,28 @@ class Embedding:
             UserError: a feature is not finite.
             PluginError: the extractor breaks its contract.
         """
+        return self.finish(self.extract(images), ids)
+
+    def extract(self, images: Tensor) -> Features:
+        """Compute what the extractor gives for ``images``, as ``__call__`` has them, in its own precision.
+
+        Raises:
+            PluginError: the extractor breaks its contract.
+        """
         with torch.inference_mode(), autocast(self.context), blaming(self.who):
             features = self.checked(self.extractor(images.to(self.context.device, non_blocking=True)), len(images))
         # Copied out of inference mode: a scorer may keep what it is given, and train on it.
         with torch.no_grad():
-            levels = {name: level.clone().float() for name, level in features.items()}
+            return Features({name: level.clone() for name, level in features.items()}, features.geometry)
+
+    def finish(self, features: Features, ids: Sequence[str] = ()) -> Features:
+        """Make the features that a scorer reads of those that ``extract`` gave; ``ids`` as ``__call__`` has them.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        with torch.no_grad():
+            levels = {name: level.float() for name, level in features.items()}
             embedded = self.transform(Features(levels, features.geometry))
         for name, level in embedded.items() if ids else ():
             check_finite(level, ids, f"{self.who}: level {name!r}", FINITE_FEATURES)
@@ -83,6 +100,11 @@ class Embedding:
 def embed(embeddings: Iterable[Embedding], images: Tensor, ids: Sequence[str] = ()) -> tuple[Features, ...]:
     """Compute the features of ``images`` (n, 3, H, W) through each embedding; ``ids`` as an embedding takes them."""
     return tuple(embedding(images, ids) for embedding in embeddings)
+
+
+def extract(embeddings: Iterable[Embedding], images: Tensor) -> tuple[Features, ...]:
+    """Compute what the extractor of each embedding gives for ``images`` (n, 3, H, W)."""
+    return tuple(embedding.extract(images) for embedding in embeddings)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from adkit.data.loader import BadImages
 from adkit.data.samples import Sample, in_order
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.inference.engines import Embedded, ImageStream, create_embedder, outputs
+from adkit.inference.cache import FeatureCache, Make
+from adkit.inference.engines import Embedded, ImageStream, create_embedder, finished, outputs
 from adkit.inference.pipeline import Embedding
 from adkit.inference.store import FeatureStore, StoredStream, Tail
 from adkit.plugin.types import Batch, Stream
@@ -61,22 +62,24 @@ def require_readable(samples: Sequence[Sample], bad: BadImages) -> None:
 class ImageSource:
     """A source that decodes and extracts the images at every iteration."""
 
-    def __init__(self, parts: Assembled, bad: BadImages, total: int) -> None:
+    def __init__(self, parts: Assembled, bad: BadImages, total: int, cache: FeatureCache | None = None) -> None:
         """
         Args:
             bad: collects the run's images that cannot be read.
             total: number of images of the whole run, of which a share may be unreadable.
+            cache: keeps features for other runs; None: nothing is kept.
         """
         self.bad = bad
         self._parts = parts
         self._total = total
+        self._cache = cache
 
     @property
     def images(self) -> ImageSource:
         return self
 
     def of(self, parts: Assembled) -> ImageSource:
-        return ImageSource(parts, self.bad, self._total)
+        return ImageSource(parts, self.bad, self._total, self._cache)
 
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
@@ -88,13 +91,44 @@ class ImageSource:
         def readable() -> int:
             return sum(sample.id not in self.bad for sample in samples)
 
-        return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples))
+        def keep(make: Make) -> Iterator[Embedded]:
+            return self.kept("masks" if targets else "images", samples, embeddings, len(samples), make, advance)
+
+        return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples), keep)
+
+    def kept(
+        self,
+        what: str,
+        samples: Sequence[Sample],
+        embeddings: Sequence[Embedding],
+        count: int,
+        make: Make,
+        advance: Advance,
+    ) -> Iterator[Embedded]:
+        """Yield features of what ``make``'s extractors give for ``samples``, or gave in an earlier run.
+
+        See ``FeatureCache.kept``.
+
+        Args:
+            what: tells it from other things that are made of the same images.
+        """
+        if self._cache is None:
+            return finished(make(), embeddings)
+        data, view = self._parts.recipe.data, self._parts.view
+        about: dict[str, object] = {"what": what, "view": repr(view), "batch_size": data.batch_size}
+        if what == "masks":
+            about |= {"size": self._parts.metric_size, "resize": data.mask_resize, "above": data.mask_threshold}
+        return finished(self._cache.kept(about, samples, embeddings, count, make, advance), embeddings)
 
     def embedded(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance
     ) -> Iterator[Embedded]:
         """Yield the features of ``samples``, even where none of them can be read."""
-        return outputs(create_embedder(embeddings, advance), self._batches(samples, targets=False))
+
+        def make() -> Iterator[Embedded]:
+            return outputs(create_embedder(embeddings, advance), self._batches(samples, targets=False))
+
+        return self.kept("images", samples, embeddings, len(samples), make, advance)
 
     def _batches(self, samples: Sequence[Sample], *, targets: bool) -> Iterator[Batch]:
         yield from self._parts.loader(samples, self.bad, self._parts.recipe.data.batch_size, targets)

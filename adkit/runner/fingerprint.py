@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
 from pydantic import RootModel
-from torch import nn
 
 from adkit.data.files import images_under
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
-from adkit.inference.pipeline import Embedding
-from adkit.plugin.registry import Registered
+from adkit.inference.identity import code_of, weights_of
 from adkit.recipe.reader import resolved
-from adkit.toolkit.cache import add_tensor
 from adkit.utils.environment import versions
 from adkit.utils.escapes import printable
 from adkit.utils.text import some
@@ -60,10 +56,10 @@ class Fingerprint(RootModel[dict[str, Any]]):
             "schema": SCHEMA,
             "recipe": recipe,
             "versions": versions() | {origin.distribution: origin.version for origin in origins},
-            "code": dict(item for component in components for item in _code(component)),
+            "code": dict(item for component in components for item in code_of(component)),
             "machine": {"device": parts.context.device, "precision": parts.context.precision},
             "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
-            "weights": {str(number): _weights(embedding) for number, embedding in enumerate(parts.embeddings)},
+            "weights": {str(number): weights_of(embedding) for number, embedding in enumerate(parts.embeddings)},
             "splits": {name: _digest(of_one) for name, of_one in splits.items()},
             "ranges": {one.name: list(one.range) for one in dataset.categories if one.range is not None},
         }
@@ -112,27 +108,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _code(component: Registered) -> Iterator[tuple[str, str]]:
-    """The packages or modules that a component is written in, each with a digest of its source files.
-
-    A version does not tell: a plugin that is being written keeps its own.
-    """
-    for module in (component.origin.module, getattr(component.component.build, "__module__", "")):
-        parts = module.partition(":")[0].split(".")
-        names = (".".join(parts[: number + 1]) for number in range(len(parts)))
-        # A namespace package has no file, and belongs to several distributions.
-        home = next((name for name in names if getattr(sys.modules.get(name), "__file__", None)), None)
-        if home is not None:
-            path = Path(str(sys.modules[home].__file__))
-            folder = path.parent
-            files = sorted(folder.rglob("*.py")) if hasattr(sys.modules[home], "__path__") else [path]
-            digest = hashlib.sha256()
-            for file in files:
-                source = file.read_bytes() if file.is_file() else b""
-                digest.update(f"{file.relative_to(folder).as_posix()}\0{len(source)}\0".encode() + source)
-            yield home, digest.hexdigest()
-
-
 def _splits(category: Category) -> dict[str, Sequence[Sample]]:
     folds = {f"fold {number}": fold for number, fold in enumerate(category.folds)}
     return {"train": category.train, "calibration": category.calibration, "test": category.test, **folds}
@@ -153,14 +128,6 @@ def _paths(samples: Iterable[Sample]) -> Iterator[Path]:
         yield sample.source if isinstance(sample.source, Path) else sample.source.path
         if sample.mask is not None:
             yield from images_under(sample.mask) if sample.mask.is_dir() else (sample.mask,)
-
-
-def _weights(embedding: Embedding) -> str:
-    digest = hashlib.sha256()
-    extractor = embedding.extractor
-    for name, tensor in extractor.state_dict().items() if isinstance(extractor, nn.Module) else ():
-        add_tensor(digest, name, tensor)
-    return digest.hexdigest()
 
 
 def _stat(path: Path) -> list[int] | None:

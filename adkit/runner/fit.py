@@ -131,7 +131,7 @@ def fit(split: Split, place: Workspace, folder: Path) -> Calibrated:
         pipeline = pipeline.scaled(_medians(found))
     drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
     with place.display.stage("synthetic", split.subject, drawings) as advance:
-        synthetic = synthetic_aurocs(pipeline, found, parts, bad, advance)
+        synthetic = synthetic_aurocs(pipeline, found, parts, place.source.images, advance)
     return Calibrated(
         pipeline,
         found,

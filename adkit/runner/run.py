@@ -19,6 +19,7 @@ from adkit.detector.save import detector_folders, save_detector
 from adkit.detector.tensors import damage
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.cache import FeatureCache, cache_limit
 from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
@@ -274,7 +275,8 @@ def _sources(
 ) -> Iterator[Source]:
     """Open the source of features: classes of the same images share one extraction."""
     parts = parts.of(dataset.categories[0])  # of several that share a store, each has its range
-    own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images)
+    cache = FeatureCache(parts.recipe, parts.embeddings) if parts.recipe.adapter is None and cache_limit() else None
+    own = ImageSource(parts, BadImages(parts.recipe.data.max_bad_share), state.images, cache)
     for record in finished:
         for image, reason in record.unreadable.items():
             own.bad.add(image, reason)

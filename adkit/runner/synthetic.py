@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
+from typing import Final
 
 import numpy as np
 
-from adkit.data.loader import BadImages
 from adkit.inference.assemble import Assembled
-from adkit.inference.pipeline import Pipeline
+from adkit.inference.engines import Embedded
+from adkit.inference.pipeline import Pipeline, extract
+from adkit.inference.sources import ImageSource
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.metrics import image_metrics
 from adkit.runner.evaluate import Evaluation
 from adkit.utils.progress import Advance
+
+_DRAWN: Final = " with a drawn "
+"""Stands in the name of a drawn image between that of the image that it was made of and the kind."""
 
 
 def synthetic_aurocs(
     pipeline: Pipeline,
     normal: Evaluation,
     parts: Assembled,
-    bad: BadImages,
+    images: ImageSource,
     advance: Advance,
 ) -> dict[str, float]:
     """Compute the image AUROC of each kind of drawn defect against all held-out normal images.
 
     Args:
         normal: the held-out normal images with their scores by ``pipeline``.
+        images: their source.
 
     Returns:
         Kind → AUROC; empty without held-out images.
@@ -38,12 +44,20 @@ def synthetic_aurocs(
     if not len(normal.scores):
         return {}
     scores: dict[str, list[float]] = defaultdict(list)
-    for batch in drawn(normal.samples, parts.recipe.run.synthetic, parts, bad):
-        names = [f"{id} with a drawn {kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True)]
-        found = pipeline(batch.images, names).image
-        for kind, score in zip(batch.kinds, found.tolist(), strict=True):
-            scores[kind].append(score)
-        advance(len(batch.ids))
+    asked, seed = parts.recipe.run.synthetic, parts.context.seed
+    count = min(asked, len(normal.samples) * len(KINDS))
+
+    def made() -> Iterator[Embedded]:
+        for batch in drawn(normal.samples, asked, parts, images.bad):
+            names = tuple(f"{id}{_DRAWN}{kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True))
+            yield Embedded(extract(pipeline.embeddings, batch.images), names)
+            advance(len(names))
+
+    what = f"{count} drawn by seed {seed}"
+    for item in images.kept(what, normal.samples, pipeline.embeddings, count, made, advance):
+        found = pipeline.score(item.features, item.ids).image
+        for name, score in zip(item.ids, found.tolist(), strict=True):
+            scores[name.rpartition(_DRAWN)[2]].append(score)
     aurocs = {}
     for kind in (kind for kind in KINDS if kind in scores):
         values = np.concatenate([normal.scores, np.array(scores[kind], np.float32)])

@@ -15,8 +15,9 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-_DRAFT: Final = ".draft"
-_DRAFTED: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(_DRAFT)}")
+DRAFT: Final = ".draft"
+"""How the hidden names of files end that are being written."""
+_DRAFTED: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(DRAFT)}")
 _AT_WORK: Final = "lock"
 """The file in a draft of a folder that is locked while somebody writes it."""
 _SWEPT: Final = 3
@@ -32,7 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     outlast a power cut takes a ``sync`` at the end of the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(8)}{_DRAFT}")
+    draft = path.with_name(f".{secrets.token_hex(8)}{DRAFT}")
     try:
         yield draft
         draft.replace(path)
@@ -84,7 +85,7 @@ def _sweep(parent: Path, name: str) -> None:
 
 def sweep_files(folder: Path) -> None:
     """Remove what killed processes left of files below ``folder``, to which nobody else may be writing."""
-    for draft in folder.rglob(f".*{_DRAFT}"):
+    for draft in folder.rglob(f".*{DRAFT}"):
         if _DRAFTED.fullmatch(draft.name):
             with suppress(OSError):  # the disk is read-only, or it is gone: whoever writes will be told
                 draft.unlink()

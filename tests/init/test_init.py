@@ -46,9 +46,7 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "parts.toml").write_text("mine")
     done = adkit("init", parts(tmp_path / "parts"), cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == (
-        "parts.toml: expected no such file yet, found one: remove it, or name another by --recipe\n"
-    )
+    assert done.stderr == ("parts.toml: expected no such file yet, found one: remove it, or name another by --recipe\n")
     assert (tmp_path / "parts.toml").read_text() == "mine"
 
 

@@ -21,6 +21,7 @@ from adkit.detector.fitted import FittedDetector
 from adkit.detector.load import load_detector
 from adkit.inference.assemble import assemble
 from adkit.inference.pipeline import Member, Pipeline
+from adkit.inference.sources import ImageSource
 from adkit.inference.synthetic import KINDS, drawn
 from adkit.plugin import Scores
 from adkit.recipe.reader import read_recipe
@@ -224,4 +225,4 @@ def test_a_score_that_is_not_finite_is_told_with_image_and_kind(small_recipe):
     with pytest.raises(
         UserError, match=r"Endless: the score of image stripes/train/good/\d+\.png with a drawn \w+: expected fin"
     ):
-        synthetic_aurocs(pipeline, normal, parts, BadImages(1), lambda count: None)
+        synthetic_aurocs(pipeline, normal, parts, ImageSource(parts, BadImages(1), 9), lambda count: None)

@@ -1,0 +1,297 @@
+"""What extractors give for a stream of images, kept between runs batch by batch as they gave it.
+
+An entry is a zip file, whose members have a checksum each: a safetensors file a batch, and an index. It is found by a
+digest of all that it depends on, the contents of the images among them, so that it is never another one's. What is read
+equals what was computed bit by bit, because a stream has the same batches whenever its images are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import secrets
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from adkit.data.files import images_under
+from adkit.data.images import in_threads
+from adkit.data.samples import ArrayItem, Sample
+from adkit.errors import UserError
+from adkit.inference.engines import Embedded
+from adkit.inference.identity import code_of, source_of, weights_of
+from adkit.inference.pipeline import Embedding
+from adkit.inference.store import bytes_needed
+from adkit.plugin.types import Features
+from adkit.recipe.reader import Recipe, resolved
+from adkit.toolkit.cache import cache_folder
+from adkit.utils.atomic import DRAFT
+from adkit.utils.environment import versions
+from adkit.utils.progress import Advance
+
+LIMIT_VARIABLE: Final = "ADKIT_CACHE_GB"
+"""The environment variable for the most that features may take, in GB; 0: none are kept."""
+LIMIT: Final = 10.0
+FOLDER: Final = "features"
+_INDEX: Final = "index.json"
+_ABANDONED: Final = 86_400
+"""Seconds after which what a killed process left half-written is removed."""
+
+logger = logging.getLogger("adkit")
+Make = Callable[[], Iterator[Embedded]]
+
+
+class FeatureCache:
+    """The features of one run's extractors, as far as earlier runs have left them."""
+
+    def __init__(self, recipe: Recipe, embeddings: Sequence[Embedding]) -> None:
+        """
+        Args:
+            embeddings: those of the recipe's extractors, as they are before any training.
+        """
+        self._embeddings = list(embeddings)
+        self._folder = cache_folder() / FOLDER
+        self._limit = cache_limit()
+        context = embeddings[0].context
+        tables, components = resolved(recipe), [choice.registered for choice in recipe.extractors]
+        self._about = {
+            "versions": versions() | {one.origin.distribution: one.origin.version for one in components},
+            "code": {"adkit": source_of("adkit"), **dict(item for one in components for item in code_of(one))},
+            "machine": [_processor(context.device), torch.get_num_threads()],
+            "context": [context.device, context.precision, *context.image_size],
+            "extractor": tables["extractor"],
+            "weights": [weights_of(one) for one in embeddings],
+        }
+
+    def kept(
+        self,
+        about: Mapping[str, Any],
+        samples: Sequence[Sample],
+        embeddings: Sequence[Embedding],
+        count: int,
+        make: Make,
+        advance: Advance,
+    ) -> Iterator[Embedded]:
+        """Yield what extractors give by ``make``, or gave in an earlier run.
+
+        Args:
+            about: what the features depend on besides the images and their extractors.
+            samples: the images, whose files are read once to know them.
+            count: how many rows ``make`` gives if every image can be read; what has fewer is not kept.
+            advance: called with the size of every batch that is read; ``make`` calls its own.
+        """
+        places = [self._embeddings.index(one) for one in embeddings if one in self._embeddings]
+        levels = [one.extractor.levels for one in embeddings]
+        size = bytes_needed(levels, count)
+        key = None
+        if len(places) == len(embeddings) and count and size <= self._limit / 2 and size <= self._free() / 4:
+            key = self._key(about, samples, places)
+        if key is None:
+            yield from make()
+            return
+        path = self._folder / f"{key}.zip"
+        found = _opened(path)
+        if found is None:
+            yield from self._keep(path, count, make())
+            return
+        logger.info("features of %d images are those of an earlier run: %s", count, path)
+        with found:
+            for entry in json.loads(found.read(_INDEX)):
+                tensors = safetensors.torch.load(found.read(entry["file"]))
+                advance(len(entry["ids"]))
+                yield _embedded(entry, tensors, embeddings)
+
+    def _free(self) -> int:
+        folder = next(one for one in (self._folder, *self._folder.parents) if one.exists())
+        return shutil.disk_usage(folder).free
+
+    def _key(self, about: Mapping[str, Any], samples: Sequence[Sample], places: Sequence[int]) -> str | None:
+        """The digest of all that a stream's features depend on; None where an image cannot be read."""
+        try:
+            contents = in_threads(_content, samples)
+        except OSError:
+            return None  # who reads it says why
+        rows = [
+            (one.id, one.label, one.kind, one.group, *digests) for one, digests in zip(samples, contents, strict=True)
+        ]
+        text = json.dumps([self._about, dict(about), places, rows], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _keep(self, path: Path, count: int, made: Iterator[Embedded]) -> Iterator[Embedded]:
+        draft = path.with_name(f".{secrets.token_hex(8)}{DRAFT}")
+        written: zipfile.ZipFile | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written = zipfile.ZipFile(draft, "w")
+        except OSError as error:
+            self._complain(error)
+        index: list[dict[str, Any]] = []
+        try:
+            for item in made:
+                if written is not None and not self._write(written, index, item):
+                    written.close()
+                    draft.unlink(missing_ok=True)
+                    written = None
+                yield item
+            if written is not None and sum(len(entry["ids"]) for entry in index) == count:
+                try:
+                    written.writestr(_INDEX, json.dumps(index))
+                    written.close()
+                    draft.replace(path)
+                except OSError as error:
+                    self._complain(error)
+                self._shrink(path)
+        finally:
+            if written is not None:
+                with suppress(OSError, ValueError):
+                    written.close()
+                draft.unlink(missing_ok=True)
+
+    def _write(self, to: zipfile.ZipFile, index: list[dict[str, Any]], item: Embedded) -> bool:
+        """Add a batch; False where that is not possible."""
+        tensors = {f"{at}.{name}": level for at, one in enumerate(item.features) for name, level in one.items()}
+        if not all(tensor.is_contiguous() for tensor in tensors.values()):
+            return False  # what is read is contiguous, of which sums may differ in their last bits
+        fields = {"labels": item.labels, "masks": item.masks, "regions": item.regions}
+        tensors |= {name: tensor.contiguous() for name, tensor in fields.items() if tensor is not None}
+        name = f"{len(index):06}.safetensors"
+        try:
+            to.writestr(name, safetensors.torch.save({key: tensor.cpu() for key, tensor in tensors.items()}))
+        except OSError as error:
+            self._complain(error)
+            return False
+        groups = None if item.groups is None else list(item.groups)
+        index.append({"file": name, "ids": list(item.ids), "groups": groups})
+        return True
+
+    def _complain(self, error: OSError) -> None:
+        logger.warning(
+            "%s: features could not be kept there (%s) and will be computed again: set ADKIT_CACHE to a folder that "
+            "can be written, or %s=0",
+            self._folder,
+            error.strerror or error,
+            LIMIT_VARIABLE,
+        )
+
+    def _shrink(self, last: Path) -> None:
+        """Remove what was used longest ago until the rest is within the limit."""
+        room = self._limit
+        for path in sorted(kept_features(), key=_used, reverse=True):
+            with suppress(OSError):
+                room -= path.stat().st_size
+                if room < 0 and path != last:
+                    path.unlink()
+        for draft in self._folder.glob(f".*{DRAFT}"):
+            with suppress(OSError):
+                if time.time() - draft.stat().st_mtime > _ABANDONED:
+                    draft.unlink()
+
+
+def _processor(device: str) -> str:
+    """What computes: another kind rounds otherwise."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def cache_limit() -> int:
+    """The most bytes that features may take.
+
+    Raises:
+        UserError: the environment asks for what is no size.
+    """
+    asked = os.environ.get(LIMIT_VARIABLE) or str(LIMIT)
+    try:
+        size = float(asked)
+        if not 0 <= size < 1e9:
+            raise ValueError(asked)
+    except ValueError as error:
+        raise UserError(f"{LIMIT_VARIABLE}: expected a number of GB, 0 or more, found {asked!r}") from error
+    return int(size * 1e9)
+
+
+def kept_features() -> list[Path]:
+    """The files of kept features."""
+    return sorted((cache_folder() / FOLDER).glob("*.zip"))
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _opened(path: Path) -> zipfile.ZipFile | None:
+    """Open an entry whose every part is intact, and note that it was used; None where there is none."""
+    try:
+        found = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, zipfile.BadZipFile) as error:
+        _damaged(path, str(error))
+        return None
+    try:
+        if (bad := found.testzip()) is None and _INDEX in found.namelist():
+            os.utime(path)
+            return found
+        reason = f"{bad or _INDEX} is not what was written"
+    except (OSError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    found.close()
+    _damaged(path, reason)
+    return None
+
+
+def _damaged(path: Path, reason: str) -> None:
+    logger.warning("%s: damaged (%s): computed again", path, reason)
+
+
+def _embedded(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], embeddings: Sequence[Embedding]) -> Embedded:
+    features = tuple(
+        Features(
+            {name: tensors[f"{at}.{name}"].to(one.context.device) for name in one.extractor.levels},
+            {name: level.geometry for name, level in one.extractor.levels.items()},
+        )
+        for at, one in enumerate(embeddings)
+    )
+    groups = None if entry["groups"] is None else tuple(entry["groups"])
+    labels, masks, regions = (tensors.get(name) for name in ("labels", "masks", "regions"))
+    return Embedded(features, tuple(entry["ids"]), groups, labels, masks, regions)
+
+
+def _content(sample: Sample) -> tuple[str, str]:
+    """Digests of an image and of its mask."""
+    if isinstance(sample.source, ArrayItem):
+        pixels = sample.source.pixels
+        image = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).hexdigest()
+    else:
+        image = _file(sample.source)
+    if sample.mask is None:
+        return image, ""
+    files = images_under(sample.mask) if sample.mask.is_dir() else [sample.mask]
+    return image, ",".join(_file(file) for file in files)
+
+
+def _file(path: Path) -> str:
+    found = path.stat()
+    return _digest(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """A file's digest, computed once for the streams of a process that have it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,270 @@
+"""Features that are kept between runs: the same figures without extracting, and never those of something else."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import adkit
+from adkit.errors import UserError
+from adkit.inference.cache import cache_limit, kept_features
+from adkit.inference.pipeline import Embedding
+from tests.cli.commands import adkit as command
+from tests.recipe.small import write_small, write_small_classes
+
+Recipe = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ADKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ADKIT_CACHE_GB", "1")
+    return tmp_path / "cache" / "features"
+
+
+@pytest.fixture
+def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches of images that went through an extractor."""
+    sizes: list[int] = []
+    extract = Embedding.extract
+
+    def counted(self: Embedding, images: Any) -> Any:
+        sizes.append(len(images))
+        return extract(self, images)
+
+    monkeypatch.setattr(Embedding, "extract", counted)
+    return sizes
+
+
+def outcome(recipe: Recipe, name: str) -> tuple[bytes, dict[str, Any]]:
+    """The scores of a run byte by byte, and the figures of its report."""
+    report = adkit.run(recipe | {"run": recipe["run"] | {"name": name}})
+    figures = report.model_dump(include={"categories", "mean", "unreadable", "warnings"})
+    return (Path(report.folder) / "scores.csv").read_bytes(), figures
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    made = write_small(tmp_path)
+    made["run"] |= {"synthetic": 20, "thumbnails": 0}
+    return made
+
+
+def test_a_second_run_extracts_nothing_and_finds_the_same(recipe: Recipe, extracted: list[int]) -> None:
+    first = outcome(recipe, "first")
+    assert sum(extracted) > 25
+    extracted.clear()
+    assert outcome(recipe, "second") == first
+    assert extracted == [1]  # of black, to see whether there are maps
+
+
+def test_without_the_cache_it_finds_the_same(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    kept = outcome(recipe, "kept")
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0")
+    assert outcome(recipe, "anew") == kept
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scorer": {"use": "knn", "k": 3}},
+        {"scorer": {"use": "gaussian"}},
+        {"localizer": {"use": "bilinear", "smoothing": 4.0}},
+        {"threshold": {"false_positive_rate": 0.3}},
+        {"features": {"neighborhood": 3, "combine": "concat"}},
+    ],
+    ids=["k", "scorer", "localizer", "threshold", "features"],
+)
+def test_another_recipe_on_the_same_features_reads_them(recipe: Recipe, extracted: list[int], other: Recipe) -> None:
+    outcome(recipe, "first")
+    extracted.clear()
+    found = outcome(recipe | other, "other")
+    assert sum(extracted) == 1
+    os.environ["ADKIT_CACHE_GB"] = "0"
+    assert outcome(recipe | other, "anew") == found
+
+
+def changed_image(recipe: Recipe) -> None:
+    path = sorted(Path(recipe["data"]["root"]).rglob("train/good/*.png"))[0]
+    with Image.open(path) as image:
+        pixels = np.asarray(image).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+
+
+def table(name: str, **keys: Any) -> Callable[[Recipe], None]:
+    return lambda recipe: recipe.__setitem__(name, recipe.get(name, {}) | keys)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_image,
+        table("data", image_size=96),
+        table("data", batch_size=8),
+        table("data", resize="pad"),
+        table("extractor", levels=["layer1"]),
+        table("extractor", backbone="test_vit", levels=["pool"]),
+        table("run", precision="bfloat16"),
+        table("run", seed=1),
+    ],
+    ids=["image", "size", "batch", "resize", "levels", "backbone", "precision", "seed of weights"],
+)
+def test_what_features_depend_on_makes_them_other_ones(
+    recipe: Recipe, extracted: list[int], change: Callable[[Recipe], None]
+) -> None:
+    recipe.pop("localizer")
+    outcome(recipe, "first")
+    extracted.clear()
+    change(recipe)
+    outcome(recipe, "other")
+    train = [one for one in extracted if one > 1]
+    assert sum(train) >= 6
+
+
+def test_code_that_changed_makes_them_other_ones(
+    recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome(recipe, "first")
+    extracted.clear()
+    monkeypatch.setattr("adkit.inference.cache.source_of", lambda home: "another")
+    outcome(recipe, "other")
+    assert sum(extracted) > 25
+
+
+def test_labels_and_masks_come_with_the_features_of_the_test(recipe: Recipe) -> None:
+    first = outcome(recipe, "first")
+    assert first[1]["mean"]["pixel_aupro"] is not None
+    mask = sorted(Path(recipe["data"]["root"]).rglob("ground_truth/**/*.png"))[0]
+    with Image.open(mask) as image:
+        turned = image.transpose(Image.Transpose.ROTATE_180)
+    turned.save(mask)
+    assert outcome(recipe, "second")[1]["mean"]["pixel_auroc"] != first[1]["mean"]["pixel_auroc"]
+
+
+def test_images_that_cannot_be_read_are_told_by_each_run(recipe: Recipe, extracted: list[int]) -> None:
+    recipe["data"]["max_bad_share"] = 0.5
+    sorted(Path(recipe["data"]["root"]).rglob("test/good/*.png"))[0].write_bytes(b"none")
+    first = outcome(recipe, "first")
+    assert len(first[1]["unreadable"]) == 1
+    extracted.clear()
+    assert outcome(recipe, "second") == first
+    assert sum(extracted) > 1  # the test is not kept, for the image may come back
+
+
+def test_damage_is_told_and_computed_again(recipe: Recipe, extracted: list[int], caplog: Any) -> None:
+    first = outcome(recipe, "first")
+    for path in kept_features():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    extracted.clear()
+    assert outcome(recipe, "second")[0] == first[0]
+    assert sum(extracted) > 25
+    assert "damaged" in caplog.text
+    extracted.clear()
+    outcome(recipe, "third")
+    assert sum(extracted) == 1  # the damaged ones were written anew
+
+
+def test_what_was_cut_off_is_computed_again(recipe: Recipe, extracted: list[int]) -> None:
+    outcome(recipe, "first")
+    for path in kept_features():
+        path.write_bytes(path.read_bytes()[:100])
+    extracted.clear()
+    outcome(recipe, "second")
+    assert sum(extracted) > 25
+
+
+def test_a_run_that_ends_early_leaves_nothing(recipe: Recipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Embedding, images: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Embedding, "extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outcome(recipe, "first")
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_ends_nothing(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ADKIT_CACHE", str(tmp_path / "file"))
+    _, figures = outcome(recipe, "first")
+    assert any("features could not be kept there" in text for text in figures["warnings"])
+
+
+def test_classes_of_the_same_images_share_it(tmp_path: Path, extracted: list[int]) -> None:
+    recipe = write_small_classes(tmp_path)
+    first = outcome(recipe, "first")
+    extracted.clear()
+    assert outcome(recipe, "second") == first
+    assert sum(extracted) <= 3
+
+
+def test_adapted_features_are_not_kept(tmp_path: Path, cache: Path) -> None:
+    recipe = write_small(tmp_path, adapter={"use": "panda"}, training={"minibatches": 1}, scorer={"use": "knn"})
+    recipe["extractor"]["levels"] = ["pool"]
+    del recipe["localizer"]
+    outcome(recipe, "first")
+    assert not cache.exists()
+
+
+def test_what_was_used_longest_ago_goes_first(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome(recipe, "first")
+    first = kept_features()
+    size = sum(path.stat().st_size for path in first)
+    for number, path in enumerate(first):
+        os.utime(path, (number, number))
+    monkeypatch.setenv("ADKIT_CACHE_GB", f"{1.5 * size / 1e9:.12f}")
+    outcome(recipe | {"data": recipe["data"] | {"image_size": 80}}, "other")
+    left = kept_features()
+    assert first[0] not in left
+    assert sum(path.stat().st_size for path in left) <= 1.5 * size
+
+
+def test_what_would_take_more_than_half_is_not_kept(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0.000001")
+    outcome(recipe, "first")
+    assert not kept_features()
+
+
+@pytest.mark.parametrize("asked", ["many", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADKIT_CACHE_GB", asked)
+    with pytest.raises(UserError, match=f"ADKIT_CACHE_GB: expected a number of GB, 0 or more, found '{asked}'"):
+        cache_limit()
+
+
+def test_the_command_shows_and_clears_it_and_touches_nothing_else(recipe: Recipe, cache: Path) -> None:
+    outcome(recipe, "first")
+    (cache / "mine.zip").touch()
+    count = len(kept_features()) - 1
+    shown = command("cache").stdout.splitlines()
+    assert shown[0].split()[:3] == ["features", str(count), "files"]
+    assert shown[-1] == str(cache.parent)
+    assert command("cache", "--clear").stdout.splitlines()[-1] == f"removed from {cache.parent}"
+    assert [path.name for path in cache.iterdir()] == ["mine.zip"]
+
+
+def test_entries_are_files_that_any_tool_can_open(recipe: Recipe) -> None:
+    outcome(recipe, "first")
+    with zipfile.ZipFile(kept_features()[0]) as found:
+        assert found.testzip() is None
+        assert {Path(name).suffix for name in found.namelist()} == {".safetensors", ".json"}
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
