@@ -61,6 +61,8 @@ def check(
     from adkit.data.dataset import open_dataset
     from adkit.inference.assemble import assemble
     from adkit.recipe.reader import read_recipe
+    from adkit.recipe.sweep import sweep_of
+    from adkit.runner.sweep import points_of
     from adkit.runner.thresholds import require_groups
     from adkit.training.auxiliary import auxiliary_images
     from adkit.training.plan import new_adapter, new_stopper, read_levels, require_trainable, scheduled, unlocalized
@@ -78,6 +80,9 @@ def check(
         if text := unlocalized(parts):
             remarks.append(text)
     lines = [f"{read.path or 'recipe'}: in order"]
+    if sweep := sweep_of(read.document):
+        points = points_of(read, sweep, recipe if isinstance(recipe, Mapping) else Path(recipe), overrides)
+        lines.append(f"  sweep      {counted(len(points), 'point')}, by {sweep.rank_by}; below is the recipe itself")
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
     lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")

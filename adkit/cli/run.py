@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,13 @@ from adkit.cli.streams import say_lines, show
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from adkit.cli.options import Commands
+    from adkit.recipe.reader import Recipe
+    from adkit.recipe.sweep import Sweep
     from adkit.report.report import Report
+    from adkit.runner.sweep import Swept
 
 
 def add_parser(commands: Commands) -> None:
@@ -44,16 +50,22 @@ def run_recipes(options: argparse.Namespace) -> int:
 
     from adkit.plugin.registry import discover
     from adkit.recipe.reader import read_recipe
+    from adkit.recipe.sweep import sweep_of
     from adkit.runner.folder import Interrupted, RunFault, refuse_interrupted
     from adkit.runner.run import run, run_path
+    from adkit.runner.sweep import points_of, run_sweep
     from adkit.utils.progress import Display
 
     registry = discover()
     problems: list[str] = []
     recipes = []
+    sweeps: dict[str, tuple[Sweep, list[Recipe]]] = {}
     for path in options.recipes:
         try:
-            recipes.append(read_recipe(Path(path), options.overrides, registry))
+            recipe = read_recipe(Path(path), options.overrides, registry)
+            recipes.append(recipe)
+            if sweep := sweep_of(recipe.document):
+                sweeps[recipe.run.name] = sweep, points_of(recipe, sweep, Path(path), options.overrides)
         except UserError as error:
             problems += error.problems
     names = [recipe.run.name for recipe in recipes]
@@ -73,6 +85,12 @@ def run_recipes(options: argparse.Namespace) -> int:
             refuse_interrupted(run_path(recipe, options.output))
     for recipe in recipes:
         try:
+            if recipe.run.name in sweeps:
+                sweep, points = sweeps[recipe.run.name]
+                displays = partial(Display, quiet=options.quiet)
+                swept = run_sweep(recipe, sweep, points, options.output, displays, interrupted, options.only)
+                status = status or _show_sweep(swept, options)
+                continue
             display = Display(quiet=options.quiet)
             report = run(recipe, output=options.output, display=display, interrupted=interrupted, only=options.only)
         except UserError as error:
@@ -110,3 +128,46 @@ def _show_figures(report: Report) -> None:
         show("normal images that look most anomalous, and the share of the anomalous ones that they score above:")
         for image, share in found:
             show(f"  {image}  {share:.0%}")
+
+
+def _show_sweep(swept: Swept, options: argparse.Namespace) -> int:
+    """Show a sweep's ranking, and give the exit status."""
+    from adkit.cli.streams import print_tables
+    from adkit.runner.sweep import FILE, PAGE, summary
+
+    if options.json:
+        show(swept.as_json())
+    else:
+        if not options.quiet:
+            print_tables([_ranking(swept)])
+            show(summary(swept))
+        page = swept.folder / PAGE
+        show(f"sweep: {page if page.exists() else swept.folder / FILE}")
+    failed = [one for one in swept.points if one.problem is not None]
+    return EXIT_FAULT if any(one.fault for one in failed) else EXIT_USER if failed else 0
+
+
+def _ranking(swept: Swept) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from adkit.utils.escapes import harmless
+    from adkit.utils.text import toml_value
+
+    table = Table(title="points", title_justify="left")
+    for head in (*swept.points[0].values, "drawn defects\nAUROC", "image\nAUROC", "pixel\nAUPRO", "seconds"):
+        table.add_column(head, justify="right")
+
+    def shown(value: object) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else "–"
+
+    for one in swept.points:
+        cells = [toml_value(value) for value in one.values.values()]
+        if one.report is None:
+            cells += ["failed", "", "", ""]
+        else:
+            mean, seconds = one.report.mean, sum(one.report.timings.values())
+            cells += [shown(one.figure("synthetic")), shown(mean["image_auroc"]), shown(mean["pixel_aupro"])]
+            cells.append(f"{seconds:.0f}")
+        table.add_row(*(Text(harmless(cell)) for cell in cells))
+    return table

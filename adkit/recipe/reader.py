@@ -15,6 +15,7 @@ from adkit.plugin.registry import Registered, Registry, discover
 from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_document
 from adkit.recipe.problems import check, unknown_key
 from adkit.recipe.shipped import ShippedRecipe
+from adkit.recipe.sweep import SWEEP
 from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
 from adkit.utils.text import did_you_mean, joined, near, toml_value
@@ -356,10 +357,10 @@ class _Reader:
 
     def unknown_tables(self) -> None:
         for name, value in self.document.values.items():
-            if name in TABLES:
+            if name in TABLES or name == SWEEP:
                 continue
             if isinstance(value, dict):
-                known = ", ".join(f"[{table}]" for table in TABLES)
+                known = ", ".join(f"[{table}]" for table in (*TABLES, SWEEP))
                 self.problem((name,), f"unknown table; a recipe has {known}{did_you_mean(name, TABLES)}")
                 continue
             homes = [table for table, model in CORE_TABLES.items() if name in model.model_fields]

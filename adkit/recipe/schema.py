@@ -10,7 +10,27 @@ from adkit.plugin.component import KINDS, Kind
 from adkit.plugin.params import Schema, first_sentence, model_schema
 from adkit.plugin.registry import Registered, Registry, question
 from adkit.recipe.reader import BACKBONE, CORE_TABLES, DEFAULT_FORMAT, DEFAULT_USE, NEED_ADAPTER, TABLES
+from adkit.recipe.sweep import SWEEP
 from adkit.recipe.tables import ScorerTable
+
+_SWEEP: Schema = {
+    "description": 'lists of values for dotted keys, such as "scorer.k" = [1, 2, 5]: a run per point of their grid',
+    "type": "object",
+    "properties": {
+        "sample": {
+            "description": "how many points of the grid are drawn; default: all",
+            "type": "integer",
+            "minimum": 1,
+        },
+        "rank_by": {
+            "description": "synthetic: by the AUROC of drawn defects, in which no test image takes part; test: by the "
+            "image AUROC of the test",
+            "enum": ["synthetic", "test"],
+            "default": "synthetic",
+        },
+    },
+    "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, {"type": "object"}]},
+}
 
 
 def recipe_schema(registry: Registry) -> Schema:
@@ -32,7 +52,7 @@ def recipe_schema(registry: Registry) -> Schema:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "adkit recipe",
         "type": "object",
-        "properties": {name: tables[name] for name in TABLES},
+        "properties": {**{name: tables[name] for name in TABLES}, SWEEP: _SWEEP},
         "required": ["data", "scorer", *(kind for kind in DEFAULT_USE if _must_be_written(kind, registry))],
         "additionalProperties": False,
         "dependencies": {name: ["adapter"] for name in NEED_ADAPTER},

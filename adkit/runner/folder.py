@@ -74,7 +74,7 @@ def run_folder(
                 yield ledger
             with undisturbed():
                 ledger.settle()
-                _keep_aside(final)
+                keep_aside(final)
                 ledger.run.rename(final)
         except OutOfMemoryError:
             raise
@@ -160,7 +160,8 @@ def _disk_error(final: Path, error: OSError) -> UserError:
     )
 
 
-def _keep_aside(final: Path) -> None:
+def keep_aside(final: Path) -> None:
+    """Rename an older folder of that name, if there is one, to ``<name>.1``, ``<name>.2`` and so on."""
     if not final.exists():
         return
     taken = [path.name.removeprefix(final.name + ".") for path in final.parent.glob(f"{final.name}.*")]

@@ -24,6 +24,7 @@ from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, 
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
+from adkit.recipe.sweep import SWEEP
 from adkit.report.page.page import write_page
 from adkit.report.page.record import record_path
 from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
@@ -76,6 +77,10 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)
+    if SWEEP in recipe.document.values:
+        raise UserError(
+            "[sweep]: expected one setting, found lists of them: use adkit run or adkit.runner.sweep, or remove it"
+        )
     final = run_path(recipe, output)
     with (
         display or Display(quiet=True) as shown,
