@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adkit.cli.streams import show
+from adkit.errors import UserError
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -35,6 +36,8 @@ def compare_runs(options: argparse.Namespace) -> int:
     from adkit.compare.comparison import compare
     from adkit.compare.tables import terminal_tables, written
 
+    if options.format and options.open:
+        raise UserError("--open: expected without --format, which prints a table and makes no page: leave one out")
     found = compare(options.runs)
     if options.format:
         show(written(found, options.format).rstrip("\n"))

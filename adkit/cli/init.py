@@ -24,7 +24,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def write_first_recipe(options: argparse.Namespace) -> int:
-    recipe = options.recipe or Path(f"{options.folder.absolute().stem or 'images'}.toml")
+    whole = options.folder.absolute()
+    recipe = options.recipe or Path(f"{(whole.stem if whole.is_file() else whole.name) or 'images'}.toml")
     if recipe.exists():
         raise UserError(f"{recipe}: expected no such file yet, found one: remove it, or name another by --recipe")
 

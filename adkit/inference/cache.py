@@ -64,6 +64,7 @@ class FeatureCache:
         self._embeddings = list(embeddings)
         self._folder = cache_folder() / FOLDER
         self._limit = cache_limit()
+        self._told = False
         context = embeddings[0].context
         tables, components = resolved(recipe), [choice.registered for choice in recipe.extractors]
         self._about = {
@@ -177,6 +178,10 @@ class FeatureCache:
         return True
 
     def _complain(self, error: OSError) -> None:
+        """Say once that features are not kept."""
+        if self._told:
+            return
+        self._told = True
         logger.warning(
             "%s: features could not be kept there (%s) and will be computed again: set ADKIT_CACHE to a folder that "
             "can be written, or %s=0",

@@ -10,7 +10,7 @@ from typing import Any, Final
 from adkit.data.files import NORMAL_NAMES, child, contents, folders_in, images_in, images_under
 from adkit.errors import UserError
 from adkit.utils.escapes import harmless, printable
-from adkit.utils.text import counted, some
+from adkit.utils.text import counted, is_text, some
 
 NORMAL: Final = (*NORMAL_NAMES, "pass", "passed", "healthy", "clean", "nominal", "io")
 """Names of folders of normal images; ``io`` is German for in order."""
@@ -40,6 +40,10 @@ def layout_of(root: Path) -> Layout:
     Raises:
         UserError: there is nothing that adkit reads as images.
     """
+    if not is_text(str(root)):
+        raise UserError(
+            f"{printable(root)}: expected a name that is text, found bytes that are none: rename the folder"
+        )
     if root.is_file():
         return _of_file(root)
     if not root.is_dir():

@@ -147,7 +147,10 @@ def run_sweep(
         draft.write_text(swept.as_json() + "\n", encoding="utf-8")
     best = [folder / one.name for one in ranked if one.problem is None][:COMPARED]
     if len(best) > 1:
-        write_comparison(compare(best), folder / PAGE)
+        try:
+            write_comparison(compare(best), folder / PAGE)
+        except UserError as error:  # points that were tested on other images
+            display().say(f"{folder}: there is no page: {error}")
     begun.unlink()
     return swept
 

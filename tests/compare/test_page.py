@@ -12,7 +12,7 @@ from adkit.errors import UserError
 from tests.compare.test_comparison import noisy
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
-from tests.report.page.browser import Browser
+from tests.report.page.browser import Browser, axe_script
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
@@ -68,3 +68,17 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(browser: Browser, p
     assert browser.requests == [page.absolute().as_uri()]
     assert browser.run("return document.querySelectorAll('.disagreements > li').length") > 0
     assert browser.run("return [...document.querySelectorAll('.frame img')].every((one) => one.naturalWidth > 0)")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, page: Path, tmp_path: Path, system: str) -> None:
+    browser.open(page)
+    browser.show_as(system)
+    assert browser.serious(axe_script(tmp_path)) == []
+
+
+@pytest.mark.browser
+def test_it_fits_a_narrow_screen(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.width_on(360) == 360

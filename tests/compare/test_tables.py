@@ -77,3 +77,9 @@ def test_bad_runs_end_with_2(tmp_path):
     done = adkit("compare", tmp_path, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("adkit: ") or "expected" in done.stderr
+
+
+def test_a_format_has_no_page_to_open(two):
+    done = adkit("compare", *two, "--format", "csv", "--open")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--open: expected without --format" in done.stderr

@@ -111,3 +111,14 @@ def test_images_of_one_part_get_a_group(tmp_path):
     group = tomllib.loads(found.text)["data"]["group"]
     assert any("near copies" in text for text in found.doubts)
     assert read_recipe(tomllib.loads(found.text)).data.group == group
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path):
+    done = adkit("init", parts(tmp_path / "caf\udce9"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert r"caf\xe9: expected a name that is text, found bytes that are none: rename the folder" in done.stderr
+
+
+def test_a_folder_with_a_dot_in_its_name_keeps_it(tmp_path):
+    assert adkit("init", parts(tmp_path / "parts.v2"), "--quick", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "parts.v2.toml").exists()

@@ -14,6 +14,7 @@ from adkit.errors import UserError
 from adkit.inference.pipeline import Embedding
 from adkit.report.report import Report
 from tests.cli.commands import adkit as command
+from tests.data.categories import write_category
 from tests.recipe.small import write_small
 
 Recipe = dict[str, Any]
@@ -163,3 +164,14 @@ def test_without_drawn_defects_there_is_nothing_to_rank_by(recipe: Recipe, tmp_p
 def test_python_is_told_where_sweeps_are_run(recipe: Recipe) -> None:
     with pytest.raises(UserError, match=r"\[sweep\]: expected one setting, found lists of them"):
         adkit.run(recipe)
+
+
+def test_points_that_were_tested_on_other_images_have_no_page(recipe: Recipe, tmp_path: Path) -> None:
+    rest = tmp_path / "data" / "waves"
+    write_category(rest)
+    recipe["sweep"] = {"data": {"category": ["stripes", "waves"]}}
+    done = command("run", written(recipe, tmp_path))
+    folder = tmp_path / "runs" / "small"
+    assert done.returncode == 0
+    assert "there is no page: adkit compare: expected runs with test images in common" in done.stderr
+    assert done.stdout.endswith(f"sweep: {folder / 'sweep.json'}\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+
+def axe_script(folder: Path) -> str:
+    """The script of axe-core, fetched from npm into ``folder``."""
+    subprocess.run(["npm", "pack", "--silent", "axe-core@4.10.3"], cwd=folder, check=True, timeout=120)
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
 
 
 class Browser:
@@ -67,6 +78,33 @@ class Browser:
     def keys(self, *keys: str) -> None:
         """Press keys wherever the focus is."""
         self.driver.switch_to.active_element.send_keys(*keys)
+
+    def show_as(self, system: str) -> None:
+        """Let the system be ``light`` or ``dark``."""
+        features = [{"name": "prefers-color-scheme", "value": system}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def serious(self, axe: str) -> list[tuple[str, list[Any]]]:
+        """What axe-core finds in the page that is serious, with some of the elements."""
+        self.run(axe)
+        found = self.driver.execute_async_script(
+            "const done = arguments[arguments.length - 1];"
+            "axe.run({ resultTypes: ['violations'] }).then((found) => done(found.violations))"
+        )
+        return [
+            (one["id"], [node["target"] for node in one["nodes"]][:3])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    def width_on(self, narrow: int) -> int:
+        """How wide the page is on a screen of this width."""
+        size = {"width": narrow, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            return int(self.run("return document.documentElement.scrollWidth"))
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     def until(self, script: str) -> Any:
         """Wait until a script gives something, and return that."""

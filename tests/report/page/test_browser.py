@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from adkit.report.page.record import Evidence, PageRecord, by_interest, packed, 
 from adkit.threshold import by_hand, wilson_interval
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
-from tests.report.page.browser import Browser
+from tests.report.page.browser import Browser, axe_script
 from tests.report.page.records import VIEW, record, report, sample, thumbnails
 
 pytestmark = pytest.mark.browser
@@ -323,41 +321,20 @@ def test_the_recipe_is_copied(opened, found):
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    subprocess.run(["npm", "pack", "--silent", "axe-core@4.10.3"], cwd=folder, check=True, timeout=120)
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        member = archive.extractfile("package/axe.min.js")
-        assert member is not None
-        return member.read().decode()
+    return axe_script(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
 @pytest.mark.parametrize("looking", [False, True], ids=["page", "image"])
 def test_axe_finds_nothing_serious(opened, axe, system, looking):
-    features = [{"name": "prefers-color-scheme", "value": system}]
-    opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    opened.show_as(system)
     if looking:
         opened.run("document.querySelector('.card').click()")
-    opened.run(axe)
-    found = opened.driver.execute_async_script(
-        "axe.run({ resultTypes: ['violations'] }).then((found) => arguments[arguments.length - 1](found.violations))"
-    )
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]][:3])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert opened.serious(axe) == []
 
 
 def test_it_fits_a_narrow_screen(opened):
-    narrow = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    opened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
-    try:
-        assert opened.run("return document.documentElement.scrollWidth") == 360
-    finally:
-        opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert opened.width_on(360) == 360
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0], [1]], ids=["no image", "normal alone", "anomalous alone"])
