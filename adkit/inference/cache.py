@@ -142,8 +142,7 @@ class FeatureCache:
         try:
             for item in made:
                 if written is not None and not self._write(written, index, item):
-                    written.close()
-                    draft.unlink(missing_ok=True)
+                    _dropped(written, draft)
                     written = None
                 yield item
             if written is not None and sum(len(entry["ids"]) for entry in index) == count:
@@ -156,9 +155,7 @@ class FeatureCache:
                 self._shrink(path)
         finally:
             if written is not None:
-                with suppress(OSError, ValueError):
-                    written.close()
-                draft.unlink(missing_ok=True)
+                _dropped(written, draft)
 
     def _write(self, to: zipfile.ZipFile, index: list[dict[str, Any]], item: Embedded) -> bool:
         """Add a batch; False where that is not possible."""
@@ -230,6 +227,14 @@ def cache_limit() -> int:
 def kept_features() -> list[Path]:
     """The files of kept features."""
     return sorted((cache_folder() / FOLDER).glob("*.zip"))
+
+
+def _dropped(written: zipfile.ZipFile, draft: Path) -> None:
+    """Remove what was written so far, if it is still there; a full disk is no matter then."""
+    with suppress(OSError):
+        written.close()
+    with suppress(OSError):
+        draft.unlink()
 
 
 def _used(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -200,6 +201,30 @@ def test_a_cache_that_cannot_be_written_is_told_and_ends_nothing(
     monkeypatch.setenv("ADKIT_CACHE", str(tmp_path / "file"))
     _, figures = outcome(recipe, "first")
     assert any("features could not be kept there" in text for text in figures["warnings"])
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_disk_that_fills_up_ends_nothing(
+    recipe: Recipe, cache: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    write = zipfile.ZipFile.writestr
+    written = []
+
+    def full(self: zipfile.ZipFile, name: str, data: bytes) -> None:
+        if len(written) >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(name)
+        write(self, name, data)
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    found = outcome(recipe, "first")
+    told = [
+        text for text in found[1]["warnings"] if "features could not be kept there (No space left on device)" in text
+    ]
+    assert len(told) == 1
+    assert not list(cache.iterdir())
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0")
+    assert outcome(recipe, "anew")[0] == found[0]
 
 
 def test_classes_of_the_same_images_share_it(tmp_path: Path, extracted: list[int]) -> None:
