@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # The tests run one process per core, each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
-.PHONY: help quickstart test fast-test browser-test lint types docs check clean
+.PHONY: help quickstart test fast-test browser-test gpu-check lint types docs check clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,6 +23,10 @@ fast-test: $(INSTALLED) ## run the tests that take no more than a few seconds ea
 
 browser-test: $(INSTALLED) ## run the tests of the report page in Chromium, which takes chromium, chromedriver and npm
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n0 -m browser
+
+gpu-check: $(INSTALLED) ## test what computes, and measure, on a GPU
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 4 -m "not slow and not browser" tests/toolkit tests/training tests/plugins tests/inference
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(INSTALLED) ## check style and format with ruff
 	$(BIN)/ruff check .
