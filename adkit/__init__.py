@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adkit.detector.detector import Detector, Predictions
     from adkit.errors import UserError
+    from adkit.report.compare.comparison import compare
     from adkit.report.report import Report
     from adkit.runner.run import run
 
 __version__ = "0.1.0"
 
-__all__ = ["Detector", "Predictions", "Report", "UserError", "__version__", "run"]
+__all__ = ["Detector", "Predictions", "Report", "UserError", "__version__", "compare", "run"]
 
 _HOME = {
     "Detector": "adkit.detector.detector",
     "Predictions": "adkit.detector.detector",
     "Report": "adkit.report.report",
     "UserError": "adkit.errors",
+    "compare": "adkit.report.compare.comparison",
     "run": "adkit.runner.run",
 }
 

@@ -20,7 +20,7 @@ LAYERS = (
     ("bootstrap",),
     ("toolkit", "data"),
     ("report",),
-    ("recipe", "compare"),
+    ("recipe",),
     ("inference",),
     ("training", "detector"),
     ("runner", "predict", "export"),

@@ -33,8 +33,8 @@ def add_parser(commands: Commands) -> None:
 
 def compare_runs(options: argparse.Namespace) -> int:
     from adkit.cli.streams import print_tables
-    from adkit.compare.comparison import compare
-    from adkit.compare.tables import terminal_tables, written
+    from adkit.report.compare.comparison import compare
+    from adkit.report.compare.tables import terminal_tables, written
 
     if options.format and options.open:
         raise UserError("--open: expected without --format, which prints a table and makes no page: leave one out")
@@ -46,7 +46,7 @@ def compare_runs(options: argparse.Namespace) -> int:
     for note in found.notes:
         show(f"note: {note}")
     if options.page is not None or options.open:
-        from adkit.compare.page import write_comparison
+        from adkit.report.compare.page import write_comparison
 
         page = write_comparison(found, options.page or Path("comparison.html")).absolute()
         show(f"page: {page}")

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from adkit.compare.comparison import compare
-from adkit.compare.page import write_comparison
 from adkit.errors import UserError
 from adkit.recipe.reader import Recipe, read_recipe
 from adkit.recipe.sweep import SWEEP, Sweep, overrides_of
+from adkit.report.compare.comparison import compare
+from adkit.report.compare.page import write_comparison
 from adkit.report.finished import read_report
 from adkit.report.report import Report
 from adkit.runner.folder import Interrupted, RunFault, keep_aside

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from adkit import run
-from adkit.compare.comparison import compare
-from adkit.compare.page import write_comparison
 from adkit.errors import UserError
-from tests.compare.test_comparison import noisy
+from adkit.report.compare.comparison import compare
+from adkit.report.compare.page import write_comparison
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
+from tests.report.compare.test_comparison import noisy
 from tests.report.page.browser import Browser, axe_script
 
 HOSTILE = "<img src=x onerror=alert(1)>.png"

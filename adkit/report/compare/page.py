@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adkit.compare.comparison import Comparison, Disagreement, Run
-from adkit.compare.tables import interval
 from adkit.errors import UserError
 from adkit.metrics import METRICS
+from adkit.report.compare.comparison import Comparison, Disagreement, Run
+from adkit.report.compare.tables import interval
 from adkit.report.finished import AGAIN
 from adkit.report.page.charts import ticks
 from adkit.report.page.figures import value

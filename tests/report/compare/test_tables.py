@@ -5,11 +5,11 @@ import io
 
 import pytest
 
-from adkit.compare.comparison import compare
-from adkit.compare.tables import written
+from adkit.report.compare.comparison import compare
+from adkit.report.compare.tables import written
 from tests.cli.commands import adkit
-from tests.compare.runs import write_run
-from tests.compare.test_comparison import ONE, OTHER, noisy
+from tests.report.compare.runs import write_run
+from tests.report.compare.test_comparison import ONE, OTHER, noisy
 
 
 @pytest.fixture

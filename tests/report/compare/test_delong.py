@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from adkit.compare.delong import difference
+from adkit.report.compare.delong import difference
 
 
 def by_definition(one, other, labels):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from adkit.bootstrap import FEWEST, Tested, paired_difference
-from adkit.compare.delong import difference as delong
 from adkit.errors import UserError
 from adkit.metrics import METRICS, image_metrics
+from adkit.report.compare.delong import difference as delong
 from adkit.report.finished import AGAIN, read_report
 from adkit.report.report import Report
 from adkit.utils.table import content

@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
-from adkit.compare.comparison import Comparison, Difference
 from adkit.metrics import METRICS
+from adkit.report.compare.comparison import Comparison, Difference
 from adkit.utils.escapes import harmless
 from adkit.utils.table import row_writer
 

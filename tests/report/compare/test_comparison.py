@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from adkit.bootstrap import Tested, paired_difference
-from adkit.compare.comparison import compare
-from adkit.compare.delong import difference
 from adkit.errors import UserError
-from tests.compare.runs import write_run
+from adkit.report.compare.comparison import compare
+from adkit.report.compare.delong import difference
+from tests.report.compare.runs import write_run
 
 ONE = {"good1": 1, "good2": 2, "bad1": 3, "bad2": 4}
 OTHER = {"good1": 1, "good2": 2, "bad1": 0, "bad2": 3}
