@@ -14,8 +14,10 @@ import os
 import platform
 import secrets
 import shutil
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -48,6 +50,12 @@ FOLDER: Final = "features"
 _INDEX: Final = "index.json"
 _ABANDONED: Final = 86_400
 """Seconds after which what a killed process left half-written is removed."""
+
+_BROKEN: Final = (
+    *(OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What zipfile raises of damaged files: flags of encryption and of later versions are among the bits that change."""
 
 logger = logging.getLogger("adkit")
 Make = Callable[[], Iterator[Embedded]]
@@ -250,7 +258,7 @@ def _opened(path: Path) -> zipfile.ZipFile | None:
         found = zipfile.ZipFile(path)
     except FileNotFoundError:
         return None
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         _damaged(path, str(error))
         return None
     try:
@@ -258,7 +266,7 @@ def _opened(path: Path) -> zipfile.ZipFile | None:
             os.utime(path)
             return found
         reason = f"{bad or _INDEX} is not what was written"
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         reason = str(error)
     found.close()
     _damaged(path, reason)

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from adkit.inference.pipeline import Embedding
 from adkit.plugin.registry import Registered
@@ -41,9 +43,14 @@ def source_of(home: str) -> str:
 
 
 def weights_of(embedding: Embedding) -> str:
-    """A digest of the tensors of an extractor."""
+    """A digest of the tensors of an extractor: parameters, buffers of any kind, and tensors and arrays beside them."""
     digest = hashlib.sha256()
     extractor = embedding.extractor
-    for name, tensor in extractor.state_dict().items() if isinstance(extractor, nn.Module) else ():
-        add_tensor(digest, name, tensor)
+    for name, module in extractor.named_modules() if isinstance(extractor, nn.Module) else ():
+        held = {**module._parameters, **module._buffers, **vars(module)}
+        for key, value in sorted(held.items()):
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+                value = torch.from_numpy(np.ascontiguousarray(value))
+            if isinstance(value, Tensor):
+                add_tensor(digest, f"{name}.{key}", value)
     return digest.hexdigest()

@@ -75,10 +75,13 @@ def draft(folder: Path, display: Display | None = None, *, copies: bool = True) 
     layout = layout_of(folder)
     data = dict(layout.keys)
     doubts = list(layout.doubts)
-    recipe, dataset = _opened(data, doubts)
+    try:
+        recipe, dataset = _opened(data, doubts)
+    except UserError as error:
+        raise UserError(f"{folder}: {problem}" for problem in error.problems) from error
     normal = [sample for one in dataset.categories for sample in one.normal]
     files = [sample.source for sample in spread_over(normal, LOOKED_AT) if isinstance(sample.source, Path)]
-    sizes = _sizes(normal)
+    sizes = _sizes(folder, normal, doubts)
     found = [layout.found, *_counts(dataset.categories)]
     if sizes:
         found.append(_told_sizes(sizes))
@@ -125,16 +128,27 @@ def _opened(data: dict[str, Any], doubts: list[str]) -> tuple[Recipe, Dataset]:
         return opened
 
 
-def _sizes(normal: Sequence[Sample]) -> list[tuple[int, int]]:
-    def size(sample: Sample) -> tuple[int, int] | None:
-        if isinstance(sample.source, ArrayItem):
-            return sample.source.pixels.shape[0], sample.source.pixels.shape[1]
-        try:
-            return image_size(sample.source)
-        except ImageError:
-            return None
+def _sizes(folder: Path, normal: Sequence[Sample], doubts: list[str]) -> list[tuple[int, int]]:
+    """The sizes of some of the images; what cannot be read becomes a doubt, or a UserError where nothing can."""
+    looked = spread_over(normal, LOOKED_AT)
+    found = in_threads(_size, looked)
+    bad = {sample.id: one for sample, one in zip(looked, found, strict=True) if isinstance(one, str)}
+    if bad:
+        named = some([f"{id}: {reason}" for id, reason in bad.items()], 3)
+        if len(bad) == len(looked):
+            raise UserError(f"{folder}: expected images, found none that can be read ({named}): look at the files")
+        doubts.append(f"{counted(len(bad), 'image')} of {len(looked):,} that were looked at cannot be read ({named})")
+    return [one for one in found if not isinstance(one, str)]
 
-    return [one for one in in_threads(size, spread_over(normal, LOOKED_AT)) if one is not None]
+
+def _size(sample: Sample) -> tuple[int, int] | str:
+    """The (height, width) of an image, or why it cannot be read."""
+    if isinstance(sample.source, ArrayItem):
+        return sample.source.pixels.shape[0], sample.source.pixels.shape[1]
+    try:
+        return image_size(sample.source)
+    except ImageError as error:
+        return error.reason
 
 
 def _deep(file: Path) -> bool:

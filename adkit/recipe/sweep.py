@@ -63,10 +63,14 @@ def sweep_of(document: Document) -> Sweep | None:
     values: dict[str, list[Any]] = {}
     for path, value in _leaves({key: one for key, one in table.items() if key not in _OWN}):
         key = dotted_key(path)
-        if path in _FIXED:
+        if path[0] == SWEEP:
+            problems.append((path, "expected a key of another table: this one says what to try of those"))
+        elif path in _FIXED:
             problems.append((path, f"expected a key that makes runs differ, found {key}, which the sweep sets itself"))
         elif not isinstance(value, list) or not value:
             problems.append((path, f"expected a list of the values to try, found {toml_value(value)}"))
+        elif any(one in value[:at] for at, one in enumerate(value)):
+            problems.append((path, f"expected values that differ, found {toml_value(value)}"))
         else:
             values[key] = value
     if not values and not problems:

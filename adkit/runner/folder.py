@@ -64,7 +64,7 @@ def run_folder(
             the disk is full, or the folder cannot be written.
         RunFault: anything but bad input or an interrupt went wrong inside.
     """
-    with _alone(final):
+    with only_run(final):
         ledger = _ledger(final)
         _take_up(ledger, final, interrupted, say)
         again = ""
@@ -94,8 +94,8 @@ def run_folder(
 
 
 @contextmanager
-def _alone(final: Path) -> Iterator[None]:
-    """Keep every other run of the same name out."""
+def only_run(final: Path) -> Iterator[None]:
+    """Keep every other run, or sweep, of the same name out; raises UserError where there is one."""
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(final.with_name(f".{final.name}.lock")))

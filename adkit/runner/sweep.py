@@ -10,14 +10,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+import tomli_w
+
+from adkit.data.dataset import open_dataset
 from adkit.errors import UserError
-from adkit.recipe.reader import Recipe, read_recipe
+from adkit.inference.assemble import assemble
+from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.recipe.sweep import SWEEP, Sweep, overrides_of
 from adkit.report.compare.comparison import compare
 from adkit.report.compare.page import write_comparison
 from adkit.report.finished import read_report
 from adkit.report.report import Report
-from adkit.runner.folder import Interrupted, RunFault, keep_aside
+from adkit.runner.fingerprint import Fingerprint
+from adkit.runner.folder import Interrupted, RunFault, keep_aside, only_run
 from adkit.runner.run import run, run_path
 from adkit.utils.atomic import whole_file
 from adkit.utils.progress import Display
@@ -93,8 +98,7 @@ def points_of(recipe: Recipe, sweep: Sweep, source: Path | Mapping[str, Any], ov
         name = f"run.name={toml_value(_name(number + 1, point))}"
         try:
             one = read_recipe(source, [*few, *overrides, *overrides_of(point), name])
-            without = {key: table for key, table in one.document.values.items() if key != SWEEP}
-            points.append(replace(one, document=replace(one.document, values=without)))
+            points.append(replace(one, document=replace(one.document, values=_without_sweep(one))))
         except UserError as error:
             problems |= dict.fromkeys(error.problems)
     if sweep.rank_by == "synthetic" and any(one.run.synthetic == 0 for one in points):
@@ -129,19 +133,63 @@ def run_sweep(
         UserError: an interrupted sweep is there and ``interrupted`` is ``ask``, or the folder cannot be written.
     """
     folder = run_path(recipe, output)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with only_run(folder):
+        _take_up(folder, _about(recipe, only), interrupted)
+        return _carry_out(folder, sweep, list(zip(points, sweep.points(recipe.run.seed), strict=True)), display, only)
+
+
+def _about(recipe: Recipe, only: Sequence[str]) -> dict[str, Any]:
+    """What every point depends on: the fingerprint of the recipe itself."""
+    plain = replace(recipe, document=replace(recipe.document, values=_without_sweep(recipe)))
+    with plain.document.locating("data", type(plain.data).model_fields):
+        dataset = open_dataset(plain.data, plain.run.seed, plain.threshold.parts)
+    fingerprint = Fingerprint.of(assemble(plain), dataset)
+    return {"only": list(only), "fingerprint": fingerprint.model_dump(mode="json")}
+
+
+def _without_sweep(recipe: Recipe) -> dict[str, Any]:
+    return {key: table for key, table in recipe.document.values.items() if key != SWEEP}
+
+
+def _take_up(folder: Path, about: dict[str, Any], interrupted: Interrupted) -> None:
+    """Make the folder, or take up that of an interrupted sweep; raises UserError."""
     begun = folder / _BEGUN
+    start_over = 'start over with --fresh (from Python: interrupted="resume" or "fresh")'
     if begun.exists() and interrupted == "ask":
-        raise UserError(
-            f"{folder}: a sweep of this name was interrupted: go on with --resume, or start over with --fresh (from "
-            'Python: interrupted="resume" or "fresh")'
-        )
-    if not (begun.exists() and interrupted == "resume"):
-        keep_aside(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    begun.touch()
-    values = sweep.points(recipe.run.seed)
-    done = [_carried_out(one, point, folder, display(), only) for one, point in zip(points, values, strict=True)]
-    ranked = sorted(done, key=lambda one: (one.problem is not None, -(one.figure(sweep.rank_by) or 0.0), one.name))
+        raise UserError(f"{folder}: a sweep of this name was interrupted: go on with --resume, or {start_over}")
+    if begun.exists() and interrupted == "resume":
+        try:
+            before = json.loads(begun.read_text(encoding="utf-8"))
+            changes = Fingerprint.model_validate(before["fingerprint"]).differences(
+                Fingerprint.model_validate(about["fingerprint"])
+            )
+            changes += ["--only changed"] * (before["only"] != about["only"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{begun}: expected what a sweep left, found a damaged file: {start_over}") from error
+        if changes:
+            raise UserError(f"{folder}: the interrupted sweep cannot go on, since {'; '.join(changes)}: {start_over}")
+        return
+    keep_aside(folder)
+    folder.mkdir(parents=True)
+    with whole_file(begun) as draft:
+        draft.write_text(json.dumps(about), encoding="utf-8")
+
+
+def _carry_out(
+    folder: Path,
+    sweep: Sweep,
+    points: Sequence[tuple[Recipe, dict[str, Any]]],
+    display: Callable[[], Display],
+    only: Sequence[str],
+) -> Swept:
+    done = [_carried_out(one, point, folder, display(), only) for one, point in points]
+
+    def place(one: Point) -> tuple[bool, bool, float, str]:
+        figure = one.figure(sweep.rank_by)
+        return one.problem is not None, figure is None, -(figure or 0.0), one.name
+
+    ranked = sorted(done, key=place)
     swept = Swept(folder, sweep.rank_by, ranked)
     with whole_file(folder / FILE) as draft:
         draft.write_text(swept.as_json() + "\n", encoding="utf-8")
@@ -151,7 +199,7 @@ def run_sweep(
             write_comparison(compare(best), folder / PAGE)
         except UserError as error:  # points that were tested on other images
             display().say(f"{folder}: there is no page: {error}")
-    begun.unlink()
+    (folder / _BEGUN).unlink()
     return swept
 
 
@@ -159,13 +207,22 @@ def _carried_out(recipe: Recipe, point: dict[str, Any], folder: Path, display: D
     name = recipe.run.name
     final = folder / name
     display.say(f"{name}: {', '.join(overrides_of(point))}")
-    if (final / "report.json").exists():
+    if _is_done(final, recipe):
         return Point(name, point, read_report(final), None)
     try:
         return Point(name, point, run(recipe, output=folder, display=display, interrupted="resume", only=only), None)
     except (UserError, RunFault) as error:
         display.say(f"{name}: failed: {error}")
         return Point(name, point, None, str(error), isinstance(error, RunFault))
+
+
+def _is_done(final: Path, recipe: Recipe) -> bool:
+    """Whether the run of a point is there, of the same recipe."""
+    try:
+        written = (final / "recipe.toml").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return (final / "report.json").exists() and written == tomli_w.dumps(resolved(recipe))
 
 
 def _name(number: int, point: dict[str, Any]) -> str:
@@ -177,10 +234,12 @@ def _name(number: int, point: dict[str, Any]) -> str:
 def summary(swept: Swept) -> str:
     """What is to be said of a sweep under its table."""
     failed = sum(one.problem is not None for one in swept.points)
-    told = f"{counted(len(swept.points), 'point')}, ranked by "
-    told += (
-        "the AUROC of drawn defects, in which no test image took part"
-        if swept.rank_by == "synthetic"
-        else "the test itself: the figures of the best are better than those of new images will be"
-    )
+    told = counted(len(swept.points), "point")
+    if all(one.figure(swept.rank_by) is None for one in swept.points):
+        why = "held-out normal images to draw on" if swept.rank_by == "synthetic" else "test images of both kinds"
+        told += f", not ranked, since none has {why}"
+    elif swept.rank_by == "synthetic":
+        told += ", ranked by the AUROC of drawn defects, in which no test image took part"
+    else:
+        told += ", ranked by the test itself: the figures of the best are better than those of new images will be"
     return told + (f"; {failed:,} failed" if failed else "")

@@ -7,15 +7,20 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import adkit
 from adkit.errors import UserError
+from adkit.inference.cache import _opened as opened
 from adkit.inference.cache import cache_limit, kept_features
+from adkit.inference.identity import weights_of
 from adkit.inference.pipeline import Embedding
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small, write_small_classes
@@ -293,3 +298,39 @@ def restored() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+def test_no_byte_of_a_file_that_changes_is_taken_for_features_or_ends_a_run(recipe: Recipe) -> None:
+    outcome(recipe, "first")
+    path = min(kept_features(), key=lambda one: one.stat().st_size)
+    whole = path.read_bytes()
+    ends = [*range(64), *range(len(whole) - 400, len(whole))]
+    for at in ends:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        found = opened(path)
+        if found is not None:  # a byte that means nothing, such as that of a time
+            assert found.testzip() is None
+            found.close()
+
+
+class Held(nn.Module):
+    """A module with a tensor in one of the places where modules have them."""
+
+    def __init__(self, place: str, value: float) -> None:
+        super().__init__()
+        held = torch.full((3,), value)
+        if place == "parameter":
+            self.weights = nn.Parameter(held)
+        elif place == "array":
+            self.weights = held.numpy()
+        elif place == "tensor":
+            self.weights = held
+        else:
+            self.register_buffer("weights", held, persistent=place == "buffer")
+
+
+@pytest.mark.parametrize("place", ["parameter", "buffer", "buffer that is not saved", "tensor", "array"])
+def test_weights_are_told_apart_wherever_they_are(place: str) -> None:
+    one, same, other = (weights_of(SimpleNamespace(extractor=Held(place, v))) for v in (1.0, 1.0, 2.0))  # type: ignore[arg-type]
+    assert one == same
+    assert one != other

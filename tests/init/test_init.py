@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from adkit.cli.check import check
+from adkit.errors import UserError
 from adkit.init.draft import draft
 from adkit.recipe.reader import read_recipe
 from tests.cli.commands import adkit
@@ -122,3 +123,20 @@ def test_a_name_that_is_no_text_is_told(tmp_path):
 def test_a_folder_with_a_dot_in_its_name_keeps_it(tmp_path):
     assert adkit("init", parts(tmp_path / "parts.v2"), "--quick", cwd=tmp_path).returncode == 0
     assert (tmp_path / "parts.v2.toml").exists()
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    root = parts(tmp_path / "parts", good=5)
+    (root / "good" / "002.png").write_text("none")
+    (doubt,) = [text for text in draft(root, copies=False).doubts if "cannot be read" in text]
+    assert doubt.startswith("1 image of 5 that were looked at cannot be read (good/002.png: the file is not a PNG")
+    for path in (root / "good").iterdir():
+        path.write_text("none")
+    with pytest.raises(UserError, match=r"parts: expected images, found none that can be read \(good/000.png: "):
+        draft(root, copies=False)
+
+
+def test_arrays_of_something_else_are_told_with_their_file(tmp_path):
+    (tmp_path / "b.npz").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(UserError, match=r"b.npz: root: expected an npz .*\(it holds pickled objects\)"):
+        draft(tmp_path / "b.npz", copies=False)

@@ -49,6 +49,8 @@ def test_a_sample_is_drawn_by_the_seed(tmp_path):
         ("", r'tile.toml:1: sweep: expected a key with the values to try, such as "scorer.k"'),
         ("scorer.k = 5", r"tile.toml:2: sweep.scorer.k: expected a list of the values to try, found 5"),
         ("scorer.k = []", r"tile.toml:2: sweep.scorer.k: expected a list of the values to try, found \[\]"),
+        ("sweep.scorer.k = [1]", r"tile.toml:2: sweep.sweep.scorer.k: expected a key of another table"),
+        ("scorer.k = [1, 2, 1]", r"tile.toml:2: sweep.scorer.k: expected values that differ, found \[1, 2, 1\]"),
         ("run.name = ['a']", r"tile.toml:2: sweep.run.name: expected a key that makes runs differ"),
         ("scorer.k = [1]\nsample = 0", r"tile.toml:3: sweep.sample: expected a whole number of points of at least 1"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import adkit
 from adkit.errors import UserError
 from adkit.inference.pipeline import Embedding
 from adkit.report.report import Report
+from adkit.runner.folder import only_run
 from tests.cli.commands import adkit as command
 from tests.data.categories import write_category
 from tests.recipe.small import write_small
@@ -175,3 +177,66 @@ def test_points_that_were_tested_on_other_images_have_no_page(recipe: Recipe, tm
     assert done.returncode == 0
     assert "there is no page: adkit compare: expected runs with test images in common" in done.stderr
     assert done.stdout.endswith(f"sweep: {folder / 'sweep.json'}\n")
+
+
+def interrupted_after_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import adkit.runner.sweep as sweeping
+
+    with monkeypatch.context() as patched:
+        calls: list[str] = []
+        run = sweeping.run
+
+        def killed(one: Any, **options: Any) -> Any:
+            calls.append(one.run.name)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return run(one, **options)
+
+        patched.setattr(sweeping, "run", killed)
+        assert command("run", path).returncode == 130
+
+
+@pytest.mark.parametrize("change", ["recipe", "image", "only"])
+def test_a_sweep_of_something_else_does_not_go_on(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = written(recipe, tmp_path)
+    interrupted_after_one(path, monkeypatch)
+    more = {"recipe": ["--set", "run.seed=5"], "only": ["--only", "stripes"], "image": []}[change]
+    if change == "image":
+        first = sorted((tmp_path / "data").rglob("train/good/*.png"))[0]
+        first.write_bytes(sorted((tmp_path / "data").rglob("train/good/*.png"))[1].read_bytes())
+    done = command("run", path, "--resume", *more)
+    assert done.returncode == 2
+    assert "the interrupted sweep cannot go on, since " in done.stderr
+    assert command("run", path, "--fresh", *more).returncode == 0
+
+
+def test_a_point_whose_values_changed_is_run_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after_one(written(recipe, tmp_path), monkeypatch)
+    recipe["sweep"] = {"scorer": {"k": [2, 3, 9]}}
+    assert command("run", written(recipe, tmp_path), "--resume").returncode == 0
+    points = ranked(tmp_path / "runs" / "small")
+    for point in points:
+        settings = tomllib.loads((tmp_path / "runs" / "small" / point["name"] / "recipe.toml").read_text())
+        assert settings["scorer"]["k"] == point["values"]["scorer.k"]
+    assert sorted(point["values"]["scorer.k"] for point in points) == [2, 3, 9]
+
+
+@pytest.mark.parametrize("how", ["--resume", "--fresh"])
+def test_two_sweeps_of_one_name_do_not_meet(recipe: Recipe, tmp_path: Path, how: str) -> None:
+    path, folder = written(recipe, tmp_path), tmp_path / "runs" / "small"
+    folder.parent.mkdir()
+    with only_run(folder):
+        done = command("run", path, how)
+    assert done.returncode == 2
+    assert f"{folder}: expected to be the only run of this name, found another one at work" in done.stderr
+    assert not folder.exists()
+
+
+def test_what_cannot_be_ranked_is_not_said_to_be(recipe: Recipe, tmp_path: Path) -> None:
+    recipe["data"]["calibration"] = 0.0
+    done = command("run", written(recipe, tmp_path))
+    assert "3 points, not ranked, since none has held-out normal images to draw on\n" in done.stdout

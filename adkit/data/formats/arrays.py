@@ -220,8 +220,9 @@ def _npz_parts(path: Path) -> tuple[_Part, _Part]:
         with archive:
             return _npz_part(path, archive, "train"), _npz_part(path, archive, "test")
     except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        why = "it holds pickled objects" if "pickle" in str(error) else error
         raise UserError(
-            f"root: expected an npz file of plain arrays at {path}, found one that cannot be read ({error})"
+            f"root: expected an npz file of plain arrays at {path}, found one that cannot be read ({why})"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
         raise UserError("adkit compare: expected the folders of two or more runs, found one: name another run")
     names = _names([Path(folder) for folder in folders])
     runs = tuple(_run(name, Path(folder)) for name, folder in zip(names, folders, strict=True))
+    _require_same_folds(runs)
     shared = [key for key in runs[0].rows if all(key in run.rows for run in runs)]
     if not shared:
         raise UserError(
@@ -146,10 +148,14 @@ def _run(name: str, folder: Path) -> Run:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
+                if None in row or None in row.values():
+                    raise ValueError("a row is not whole")
                 if row["split"] == "test":
                     key = (content(row["category"]), row["fold"], content(row["id"]))
                     group, kind = content(row["group"]), content(row["kind"])
                     rows[key] = Row(group, kind, int(row["label"]), float(row["score"]), row["anomalous"])
+                    if not math.isfinite(rows[key].score):
+                        raise ValueError("a score is not finite")
     except FileNotFoundError as error:
         raise UserError(f"{path}: expected the scores of a run, found no such file: {AGAIN}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
@@ -165,6 +171,16 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"adkit compare: expected different runs, found {folders[0]} more than once: name each run once")
+
+
+def _require_same_folds(runs: Sequence[Run]) -> None:
+    folds = [len({key[1] for key in run.rows} - {""}) for run in runs]
+    for run, count in zip(runs, folds, strict=True):
+        if count != folds[0]:
+            raise UserError(
+                f"adkit compare: expected runs of the same run.folds, found {folds[0] or 'none'} in {runs[0].name} and "
+                f"{count or 'none'} in {run.name}: compare runs that were tested alike"
+            )
 
 
 def _require_same_labels(runs: Sequence[Run], shared: Sequence[Key]) -> None:

@@ -155,6 +155,22 @@ def test_what_is_no_run_is_refused(two, tmp_path):
         compare([two[0], tmp_path])
 
 
+def test_runs_of_other_folds_are_refused(tmp_path):
+    folds = [("tile", name, int(name.startswith("bad")), 1.0, fold) for fold in "012" for name in ONE]
+    one, other = write_run(tmp_path / "one", ONE), write_run(tmp_path / "other", {}, more=folds)
+    with pytest.raises(UserError, match=r"expected runs of the same run.folds, found none in one and 3 in other"):
+        compare([one, other])
+
+
+@pytest.mark.parametrize("cut", ["bad2,", "bad2,,bad,1,nan"])
+def test_a_row_that_is_damaged_is_refused(two, cut):
+    scores = two[1] / "scores.csv"
+    head = scores.read_text().partition("bad2")[0]
+    scores.write_text(head + cut + ("," * 3 if "nan" in cut else "") + "\n")
+    with pytest.raises(UserError, match=r"scores.csv: expected the scores of a run, found a damaged file"):
+        compare(two)
+
+
 @pytest.mark.parametrize("text", ["", "category,split\ntile,test\n", "\0", None])
 def test_damaged_scores_are_refused(two, text):
     scores = two[1] / "scores.csv"
