@@ -24,6 +24,22 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches of images that went through an extractor."""
+    from adkit.inference.pipeline import Embedding
+
+    sizes: list[int] = []
+    extract = Embedding.extract
+
+    def counted(self: Embedding, images: Any) -> Any:
+        sizes.append(len(images))
+        return extract(self, images)
+
+    monkeypatch.setattr(Embedding, "extract", counted)
+    return sizes
+
+
+@pytest.fixture
 def small_recipe(tmp_path: Path) -> dict[str, Any]:
     """The smallest recipe, with data of its own, for the test to change."""
     return write_small(tmp_path)

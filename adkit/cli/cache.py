@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 EPILOG = """Features of images (features), what stages of trainings gave (stages) and Fisher information (fisher) are
 kept, so that runs after the first need not compute them again. ADKIT_CACHE names another folder, ADKIT_CACHE_GB how
 much features may take (10; 0: none are kept). What was used longest ago goes first."""
-_OURS = re.compile(r"[0-9a-f]{64}\.(safetensors|zip)|\.[0-9a-f]{16}\.draft")
-"""The names of what is kept, and of what is being written: nothing else in the folder is touched."""
+_OURS = re.compile(r"[0-9a-f]{64}\.(safetensors|zip)")
+"""The names of what is kept; but for what is being written, nothing else in the folder is touched."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -47,6 +47,11 @@ def show_cache(options: argparse.Namespace) -> int:
 
 def _kept(folder: Path) -> dict[str, list[Path]]:
     """Kind → the files that adkit writes, those of processes that are writing among them."""
+    from adkit.utils.atomic import is_draft
+
+    def is_ours(path: Path) -> bool:
+        return _OURS.fullmatch(path.name) is not None or is_draft(path)
+
     kinds = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    found = {kind.name: sorted(path for path in kind.iterdir() if _OURS.fullmatch(path.name)) for kind in kinds}
+    found = {kind.name: sorted(path for path in kind.iterdir() if is_ours(path)) for kind in kinds}
     return {kind: files for kind, files in found.items() if files}

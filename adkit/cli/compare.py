@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adkit.cli.streams import show
+from adkit.cli.streams import open_page, show
 from adkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +49,6 @@ def compare_runs(options: argparse.Namespace) -> int:
 
         page = write_comparison(found, options.page or Path("comparison.html")).absolute()
         show(f"page: {page}")
-        if options.open and not webbrowser.open(page.as_uri()):
-            show("no browser could be started: open the file in one")
+        if options.open:
+            open_page(page)
     return 0

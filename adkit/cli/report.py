@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adkit.cli.streams import show
+from adkit.cli.streams import open_page, show
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -26,6 +25,6 @@ def report_run(options: argparse.Namespace) -> int:
 
     page = remake_page(Path(options.run)).absolute()
     show(f"report: {page}")
-    if options.open and not webbrowser.open(page.as_uri()):
-        show("no browser could be started: open the file in one")
+    if options.open:
+        open_page(page)
     return 0

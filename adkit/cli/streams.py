@@ -16,6 +16,8 @@ from adkit.utils.container import cores
 from adkit.utils.escapes import HarmlessFormatter, harmless, harmless_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _typeshed import SupportsWrite
     from rich.table import Table
 
@@ -68,6 +70,14 @@ def print_tables(tables: Iterable[Table]) -> None:
     for table in tables:
         console.width = max(width, console.measure(table, options=console.options.update(width=500)).maximum)
         console.print(table)
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser, or say that none could be started."""
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        show("no browser could be started: open the file in one")
 
 
 def flush() -> None:

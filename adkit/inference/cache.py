@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import secrets
 import shutil
 import struct
 import time
@@ -39,7 +38,7 @@ from adkit.inference.store import bytes_needed
 from adkit.plugin.types import Features
 from adkit.recipe.reader import Recipe, resolved
 from adkit.toolkit.cache import cache_folder
-from adkit.utils.atomic import DRAFT
+from adkit.utils.atomic import draft_of, is_draft
 from adkit.utils.environment import versions
 from adkit.utils.progress import Advance
 
@@ -52,8 +51,15 @@ _ABANDONED: Final = 86_400
 """Seconds after which what a killed process left half-written is removed."""
 
 _BROKEN: Final = (
-    *(OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What zipfile raises of damaged files: flags of encryption and of later versions are among the bits that change."""
 
@@ -139,7 +145,7 @@ class FeatureCache:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _keep(self, path: Path, count: int, made: Iterator[Embedded]) -> Iterator[Embedded]:
-        draft = path.with_name(f".{secrets.token_hex(8)}{DRAFT}")
+        draft = draft_of(path)
         written: zipfile.ZipFile | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +209,7 @@ class FeatureCache:
                 room -= path.stat().st_size
                 if room < 0 and path != last:
                     path.unlink()
-        for draft in self._folder.glob(f".*{DRAFT}"):
+        for draft in filter(is_draft, self._folder.glob(".*")):
             with suppress(OSError):
                 if time.time() - draft.stat().st_mtime > _ABANDONED:
                     draft.unlink()

@@ -102,7 +102,8 @@ def draft(folder: Path, display: Display | None = None, *, copies: bool = True) 
             group = _group(recipe, dataset, shown, doubts)
         if group is not None:
             data["group"] = group
-    recipe, dataset = _opened(data, doubts)
+    if data.keys() & {"range", "group"}:  # which others may show otherwise
+        recipe, dataset = _opened(data, doubts)
     doubts += [text for text in dataset.warnings if text not in doubts]
     small = bool(sizes) and max(max(size) for size in sizes) <= SMALL
     if small:

@@ -40,6 +40,11 @@ def read_report(run: Path) -> Report:
     return report
 
 
+def damaged_records(folder: Path) -> UserError:
+    """What to say of a run whose records, in ``folder``, are not what its page is made of."""
+    return UserError(f"{folder}: expected records of this version of adkit, found others or damaged files: {AGAIN}")
+
+
 def _require_metrics(report: Report) -> None:
     """Raise ValueError unless a report has every metric wherever it has some."""
     tables: list[Mapping[str, object] | object] = [report.mean]

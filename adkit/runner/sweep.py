@@ -15,6 +15,7 @@ import tomli_w
 from adkit.data.dataset import open_dataset
 from adkit.errors import UserError
 from adkit.inference.assemble import assemble
+from adkit.plugin.registry import discover
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.recipe.sweep import SWEEP, Sweep, overrides_of
 from adkit.report.compare.comparison import compare
@@ -92,12 +93,12 @@ class Swept:
 def points_of(recipe: Recipe, sweep: Sweep, source: Path | Mapping[str, Any], overrides: Sequence[str]) -> list[Recipe]:
     """Read the recipe of every point; raises UserError with what any of them refuses."""
     problems: dict[str, None] = {}
-    points = []
+    points, registry = [], discover()
     few = [] if "thumbnails" in recipe.document.values.get("run", {}) else [f"run.thumbnails={THUMBNAILS}"]
     for number, point in enumerate(sweep.points(recipe.run.seed)):
         name = f"run.name={toml_value(_name(number + 1, point))}"
         try:
-            one = read_recipe(source, [*few, *overrides, *overrides_of(point), name])
+            one = read_recipe(source, [*few, *overrides, *overrides_of(point), name], registry)
             points.append(replace(one, document=replace(one.document, values=_without_sweep(one))))
         except UserError as error:
             problems |= dict.fromkeys(error.problems)

@@ -15,14 +15,23 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-DRAFT: Final = ".draft"
-"""How the hidden names of files end that are being written."""
-_DRAFTED: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(DRAFT)}")
+_DRAFT: Final = ".draft"
+_DRAFTED: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(_DRAFT)}")
 _AT_WORK: Final = "lock"
 """The file in a draft of a folder that is locked while somebody writes it."""
 _SWEPT: Final = 3
 """Folders above a folder in which drafts of it may lie: in the first of them that was there."""
 _CHUNK: Final = 2**20
+
+
+def draft_of(path: Path) -> Path:
+    """A hidden name beside ``path`` to write it under, which nobody else has."""
+    return path.with_name(f".{secrets.token_hex(8)}{_DRAFT}")
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a file has such a name."""
+    return _DRAFTED.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     outlast a power cut takes a ``sync`` at the end of the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(8)}{DRAFT}")
+    draft = draft_of(path)
     try:
         yield draft
         draft.replace(path)
@@ -85,8 +94,8 @@ def _sweep(parent: Path, name: str) -> None:
 
 def sweep_files(folder: Path) -> None:
     """Remove what killed processes left of files below ``folder``, to which nobody else may be writing."""
-    for draft in folder.rglob(f".*{DRAFT}"):
-        if _DRAFTED.fullmatch(draft.name):
+    for draft in folder.rglob(f".*{_DRAFT}"):
+        if is_draft(draft):
             with suppress(OSError):  # the disk is read-only, or it is gone: whoever writes will be told
                 draft.unlink()
 

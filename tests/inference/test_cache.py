@@ -35,20 +35,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "features"
 
 
-@pytest.fixture
-def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches of images that went through an extractor."""
-    sizes: list[int] = []
-    extract = Embedding.extract
-
-    def counted(self: Embedding, images: Any) -> Any:
-        sizes.append(len(images))
-        return extract(self, images)
-
-    monkeypatch.setattr(Embedding, "extract", counted)
-    return sizes
-
-
 def outcome(recipe: Recipe, name: str) -> tuple[bytes, dict[str, Any]]:
     """The scores of a run byte by byte, and the figures of its report."""
     report = adkit.run(recipe | {"run": recipe["run"] | {"name": name}})

@@ -11,8 +11,8 @@ import pytest
 import tomli_w
 
 import adkit
+import adkit.runner.sweep as sweeping
 from adkit.errors import UserError
-from adkit.inference.pipeline import Embedding
 from adkit.report.report import Report
 from adkit.runner.folder import only_run
 from tests.cli.commands import adkit as command
@@ -41,6 +41,23 @@ def written(recipe: Recipe, folder: Path) -> Path:
 def ranked(folder: Path) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = json.loads((folder / "sweep.json").read_text())["points"]
     return points
+
+
+def interrupted_after_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Carry out a sweep, but for Ctrl-C when the second point begins; the name of the first."""
+    calls: list[str] = []
+    run = sweeping.run
+
+    def killed(one: Any, **options: Any) -> Any:
+        calls.append(one.run.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(one, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeping, "run", killed)
+        assert command("run", path).returncode == 130
+    return calls[0]
 
 
 def test_points_are_runs_ranked_by_drawn_defects(recipe: Recipe, tmp_path: Path) -> None:
@@ -73,20 +90,11 @@ def test_each_point_is_the_run_that_it_would_be_alone(recipe: Recipe, tmp_path: 
     assert scores == Path(alone.folder, "scores.csv").read_bytes()
 
 
-def test_features_are_extracted_once(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    extract = Embedding.extract
-
-    def counted(self: Embedding, images: Any) -> Any:
-        sizes.append(len(images))
-        return extract(self, images)
-
-    monkeypatch.setattr(Embedding, "extract", counted)
+def test_features_are_extracted_once(recipe: Recipe, tmp_path: Path, extracted: list[int]) -> None:
     command("run", written(recipe, tmp_path))
     images = sum(1 for path in (tmp_path / "data").rglob("*.png") if "ground_truth" not in path.parts)
-    assert (
-        sum(sizes) == images + 8 + 3
-    )  # the drawn ones, and for each run a black one that shows whether there are maps
+    # The drawn ones, and for each run a black one that shows whether there are maps.
+    assert sum(extracted) == images + 8 + 3
 
 
 def test_by_the_test_it_says_what_that_means(recipe: Recipe, tmp_path: Path) -> None:
@@ -111,28 +119,15 @@ def test_a_point_that_fails_ends_nothing(recipe: Recipe, tmp_path: Path) -> None
 
 def test_a_killed_sweep_goes_on(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = written(recipe, tmp_path), tmp_path / "runs" / "small"
-    with monkeypatch.context() as patched:
-        import adkit.runner.sweep as sweeping
-
-        calls: list[str] = []
-        run = sweeping.run
-
-        def killed(one: Any, **options: Any) -> Any:
-            calls.append(one.run.name)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return run(one, **options)
-
-        patched.setattr(sweeping, "run", killed)
-        assert command("run", path).returncode == 130
+    name = interrupted_after_one(path, monkeypatch)
     assert not (folder / "sweep.json").exists()
     refused = command("run", path)
     assert refused.returncode == 2
     assert "a sweep of this name was interrupted: go on with --resume, or start over with --fresh" in refused.stderr
-    first = (folder / calls[0] / "report.json").stat().st_mtime_ns
+    first = (folder / name / "report.json").stat().st_mtime_ns
     assert command("run", path, "--resume").returncode == 0
     assert len(ranked(folder)) == 3
-    assert (folder / calls[0] / "report.json").stat().st_mtime_ns == first  # it was not run again
+    assert (folder / name / "report.json").stat().st_mtime_ns == first  # it was not run again
 
 
 def test_an_older_sweep_is_kept_aside(recipe: Recipe, tmp_path: Path) -> None:
@@ -177,23 +172,6 @@ def test_points_that_were_tested_on_other_images_have_no_page(recipe: Recipe, tm
     assert done.returncode == 0
     assert "there is no page: adkit compare: expected runs with test images in common" in done.stderr
     assert done.stdout.endswith(f"sweep: {folder / 'sweep.json'}\n")
-
-
-def interrupted_after_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import adkit.runner.sweep as sweeping
-
-    with monkeypatch.context() as patched:
-        calls: list[str] = []
-        run = sweeping.run
-
-        def killed(one: Any, **options: Any) -> Any:
-            calls.append(one.run.name)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-            return run(one, **options)
-
-        patched.setattr(sweeping, "run", killed)
-        assert command("run", path).returncode == 130
 
 
 @pytest.mark.parametrize("change", ["recipe", "image", "only"])

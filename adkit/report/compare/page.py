@@ -11,7 +11,7 @@ from adkit.errors import UserError
 from adkit.metrics import METRICS
 from adkit.report.compare.comparison import Comparison, Disagreement, Run
 from adkit.report.compare.tables import interval
-from adkit.report.finished import AGAIN
+from adkit.report.finished import damaged_records
 from adkit.report.page.charts import ticks
 from adkit.report.page.figures import value
 from adkit.report.page.record import FOLDER, PageRecord, Picture, record_path
@@ -101,10 +101,7 @@ def _records(run: Run) -> Iterator[PageRecord]:
         try:
             yield PageRecord.load(path)
         except ValueError as error:
-            raise UserError(
-                f"{run.folder / FOLDER}: expected records of this version of adkit, found others or damaged files: "
-                f"{AGAIN}"
-            ) from error
+            raise damaged_records(run.folder / FOLDER) from error
 
 
 def _whiskers(found: Comparison) -> Whiskers | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from adkit.metrics import METRICS
 from adkit.report.compare.comparison import Comparison, Difference
+from adkit.report.page.figures import value
 from adkit.utils.escapes import harmless
 from adkit.utils.table import row_writer
 
@@ -55,7 +56,7 @@ def _cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     heads = ["run", *titles, f"AUROC less {found.runs[0].name}", "other verdicts", "seconds", "memory"]
     rows = []
     for at, run in enumerate(found.runs):
-        metrics = [_value(values[at]) for values in found.metrics.values()]
+        metrics = [value(values[at]) for values in found.metrics.values()]
         verdicts = None if at == 0 else found.verdicts[at - 1]
         memory = f"{run.report.peak_memory_bytes / 1e9:.1f} GB"
         less = "" if at == 0 else interval(found.differences[at - 1])
@@ -69,10 +70,6 @@ def interval(one: Difference) -> str:
         return "–"
     ends = "" if one.interval is None else f" [{one.interval[0]:+.3f}, {one.interval[1]:+.3f}]"
     return f"{one.value:+.3f}{ends}"
-
-
-def _value(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _csv(found: Comparison) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from adkit.errors import UserError
 from adkit.metrics import METRICS, PRO_LIMIT
-from adkit.report.finished import AGAIN, read_report
+from adkit.report.finished import AGAIN, damaged_records, read_report
 from adkit.report.page.charts import HEIGHT, WIDTH, Chart, chart
 from adkit.report.page.figures import headlines, percent, rate_promised, value
 from adkit.report.page.record import FOLDER, PageRecord, record_path
@@ -47,9 +47,7 @@ def remake_page(run: Path) -> Path:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: expected what the page is made of, found no such file: {AGAIN}") from error
     except ValueError as error:  # pydantic's among them
-        raise UserError(
-            f"{run / FOLDER}: expected records of this version of adkit, found others or damaged files: {AGAIN}"
-        ) from error
+        raise damaged_records(run / FOLDER) from error
 
 
 def write_page(run: Path, report: Report) -> Path:
