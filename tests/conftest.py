@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adkit import Report
 
 os.environ["ADKIT_CACHE_GB"] = "0"  # no test reads the features of another one, but those of the cache
+os.environ["ADKIT_RUNTIME"] = "torch"  # converting small networks takes longer than computing them
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adkit.cli.options import RECIPE, add_set, parse_first
 from adkit.cli.streams import show
-from adkit.utils.text import counted, some
+from adkit.utils.text import counted, joined, some
 
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
@@ -85,7 +85,7 @@ def check(
         lines.append(f"  sweep      {counted(len(points), 'point')}, by {sweep.rank_by}; below is the recipe itself")
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
-    lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}")
+    lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}{_runtimes(parts.wanted.names)}")
     if adapter is not None:
         lines += [f"  training   {line}" for line in _stages(adapter, scheduled(adapter, read.training), parts)]
         if stopper is not None and stopper.validation:
@@ -116,6 +116,14 @@ def check(
         lines.append(f"  memory     the fitted scorer{'s hold' if folds else ' holds'} {_size(need)}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
+    work = [count for one in levels if (count := scorer.operations(one, fitted_on)) is not None]
+    if work:
+        fits = sum(work) * max(folds, 1)
+        seconds = fits / _operations_per_second(parts.context.device)
+        lines.append(
+            f"  work       fitting the scorer takes at most {fits:.2g} operations beside the extractor's; as matrix "
+            f"products they would take this machine {seconds:,.0f} s"
+        )
     for category in dataset.categories:
         if len({sample.label for sample in category.test}) < 2:
             lines.append(f"warning: {category.name}: test images of both kinds are needed for metrics")
@@ -178,6 +186,24 @@ def _schedule(schedule: Schedule, rates: Sequence[float]) -> str:
     if schedule.rate_decay != "none":
         rate += f" with {schedule.rate_decay} decay"
     return f"{schedule.optimizer}, {rate}, batches of {schedule.batch_size}, at most {length}"
+
+
+def _operations_per_second(device: str) -> float:
+    """How many additions and multiplications matrix products do in a second."""
+    import time
+
+    import torch
+
+    one = torch.rand(1024, 1024, device=device)
+    _ = float((one @ one).sum())
+    started = time.perf_counter()
+    _ = float((one @ one @ one @ one @ one).sum())
+    return 4 * 2 * 1024**3 / (time.perf_counter() - started)
+
+
+def _runtimes(names: Sequence[str]) -> str:
+    """What the extractor is computed by, as the end of a line."""
+    return f" by {joined(names, 'or')} where it agrees with torch, else by torch" if names else " by torch"
 
 
 def _counts(category: Category) -> str:

@@ -34,3 +34,6 @@ class FittedDetector:
     pixel_threshold: ThresholdEntry | None
     localizes: bool
     """Whether the scores come with maps."""
+    probe: float | None
+    """The score of a probe image, the first of ``adkit.inference.runtimes.probe_images``, where the detector was made;
+    None where it is not finite, or an earlier adkit did not say."""

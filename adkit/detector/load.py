@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from adkit.data.view import View
@@ -31,12 +30,13 @@ from adkit.errors import UserError, exhausted, out_of_memory
 from adkit.inference.assemble import build, inference_extractor, new_scorer, who
 from adkit.inference.device import resolve_device
 from adkit.inference.pipeline import Embedding, Member, Pipeline, embed
+from adkit.inference.runtimes import TORCH, probe_images, usable
 from adkit.plugin.component import Kind
 from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.registry import Registry, discover, normalized
-from adkit.plugin.types import Level
+from adkit.plugin.types import Features, Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
 from adkit.toolkit.features import FeatureTransform
@@ -108,7 +108,7 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
     with _refusing(file, localizes, manifest.localizer):
         localizer = cast(Localizer, build(localizes, context))
     pipeline = Pipeline(members, localizer, manifest.fuse)
-    features = embed(pipeline.embeddings, torch.zeros(1, 3, *view.size))
+    features = embed(pipeline.embeddings, probe_images(view.size)[:1])
     localized = []
     for entry, one, place in zip(manifest.members, members, pipeline.places, strict=True):
         with _refusing(folder / entry.file, scores, manifest.scorer):  # a state of other features' shapes shows here
@@ -117,6 +117,7 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
             if found.localizes:
                 alone.localize(found, view.size)
             localized.append(found.localizes)
+    _tell_of_runtimes(file, manifest, pipeline, features)
     groups = manifest.calibration_groups
     return FittedDetector(
         category=manifest.category,
@@ -128,6 +129,7 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
         threshold=manifest.threshold,
         pixel_threshold=manifest.pixel_threshold,
         localizes=all(localized),
+        probe=manifest.probe,
     )
 
 
@@ -154,7 +156,33 @@ def _embedding(
         transform = FeatureTransform(
             manifest.features, extractor.levels, context.generator("features"), entry.kept_channels
         )
-    return Embedding(extractor, transform, context, who(choice))
+    runtime = TORCH if entry.runtime is None else usable(entry.runtime.name, context)
+    return Embedding(extractor, transform, context, who(choice), wanted=runtime)
+
+
+def _tell_of_runtimes(file: Path, manifest: Manifest, pipeline: Pipeline, probed: Sequence[Features]) -> None:
+    """Warn where something else computes an extractor than did where the detector was made.
+
+    Args:
+        probed: the features of the probe image through each embedding.
+    """
+    for entry, embedding in zip(manifest.extractors, pipeline.embeddings, strict=True):
+        if entry.runtime is None or entry.runtime.name == embedding.runtime.name:
+            continue
+        logger.warning(
+            "%s: made with features by %s, which %s here, so that %s computes them: the score of a probe image is %s, "
+            "and was %s there",
+            file,
+            entry.runtime,
+            "does not agree with torch" if embedding.wanted.names else "cannot be had",
+            embedding.runtime,
+            _shown(pipeline.score(probed).first),
+            _shown(manifest.probe),
+        )
+
+
+def _shown(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:.6g}"
 
 
 def _choice(entry: ComponentEntry, kind: Kind, registry: Registry, file: Path) -> Choice:

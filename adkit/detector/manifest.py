@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from adkit.data.formats.base import Resize, checked_range
 from adkit.errors import UserError
+from adkit.inference.conversion import RuntimeName
 from adkit.plugin.context import Precision
 from adkit.plugin.params import Params
 from adkit.plugin.types import Fuse, Level
@@ -71,6 +72,16 @@ class Preprocessing(_Part):
         return self
 
 
+class RuntimeEntry(_Part):
+    """What computed an extractor where the detector was made."""
+
+    name: RuntimeName
+    version: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+!_-]{0,200}\z")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
 class ExtractorEntry(_Part):
     """An extractor and its state; an ensemble has several."""
 
@@ -80,6 +91,8 @@ class ExtractorEntry(_Part):
     file: FileName
     levels: dict[str, Level] = Field(min_length=1)
     """The levels that the extractor gives."""
+    runtime: RuntimeEntry | None = None
+    """None: an earlier adkit wrote nothing, which computed by torch."""
     kept_channels: dict[str, tuple[Count, ...]]
     """Level → the channels that ``features.channels`` chose."""
 
@@ -141,6 +154,9 @@ class Manifest(_Part):
     features: FeaturesTable
     precision: Precision
     seed: Count
+    probe: Score | None = None
+    """The score of the first of ``adkit.inference.runtimes.probe_images``; None where an earlier adkit wrote nothing,
+    or where it is not finite."""
     members: tuple[MemberEntry, ...] = Field(min_length=1, max_length=1000)
     fuse: Fuse
     calibration: tuple[Score, ...]

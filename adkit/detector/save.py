@@ -21,6 +21,7 @@ from adkit.detector.manifest import (
     Manifest,
     MemberEntry,
     Preprocessing,
+    RuntimeEntry,
     write_manifest,
 )
 from adkit.detector.tensors import entry_of, write_tensors
@@ -78,7 +79,14 @@ def save_detector(fitted: FittedDetector, parts: Assembled, folder: Path, beside
         levels, kept = dict(embedding.extractor.levels), embedding.transform.kept
         extends = None if recipe.adapter is None else _entry(recipe.adapter)
         extractors.append(
-            ExtractorEntry(component=_entry(choice), adapter=extends, file=name, levels=levels, kept_channels=kept)
+            ExtractorEntry(
+                component=_entry(choice),
+                adapter=extends,
+                file=name,
+                levels=levels,
+                runtime=RuntimeEntry(name=embedding.runtime.name, version=embedding.runtime.version),
+                kept_channels=kept,
+            )
         )
     members = []
     for index, (member, place) in enumerate(zip(pipeline.members, pipeline.places, strict=True)):
@@ -98,6 +106,7 @@ def save_detector(fitted: FittedDetector, parts: Assembled, folder: Path, beside
         features=recipe.features,
         precision=fitted.precision,
         seed=parts.context.seed,
+        probe=fitted.probe,
         members=tuple(members),
         fuse=pipeline.fuse,
         calibration=tuple(fitted.calibration.tolist()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
@@ -119,9 +118,7 @@ def _shown(found: Parity) -> str:
 
 
 def _in_float32(own: FittedDetector) -> FittedDetector:
-    exact = {embedding: copy.copy(embedding) for embedding in own.pipeline.embeddings}
-    for embedding in exact.values():
-        embedding.context = replace(embedding.context, precision="float32")
+    exact = {embedding: embedding.by_torch("float32") for embedding in own.pipeline.embeddings}
     members = [replace(member, embedding=exact[member.embedding]) for member in own.pipeline.members]
     return replace(own, pipeline=own.pipeline.with_members(members))
 

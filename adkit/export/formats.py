@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Run
+from adkit.inference.conversion import example_images, import_openvino, recorded
 from adkit.utils.atomic import check_room
 from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
@@ -59,7 +58,7 @@ def format_named(name: str) -> Format:
 
 def _write_onnx(graph: Graph, file: Path) -> None:
     program = torch.onnx.export(
-        _exported(graph), dynamo=True, input_names=[INPUT], output_names=list(graph.outputs), verbose=False
+        recorded(graph, graph.size), dynamo=True, input_names=[INPUT], output_names=list(graph.outputs), verbose=False
     )
     assert program is not None  # it is None without dynamo
     program.save(file)  # one file, unless it would be larger than the format allows
@@ -73,8 +72,8 @@ def _open_onnx(file: Path) -> Run:
 
 
 def _write_openvino(graph: Graph, file: Path) -> None:
-    openvino = _openvino()
-    model = openvino.convert_model(_exported(graph))
+    openvino = import_openvino()
+    model = openvino.convert_model(recorded(graph, graph.size))
     height, width = graph.size
     for port, name in zip((*model.inputs, *model.outputs), (INPUT, *graph.outputs), strict=True):
         port.get_tensor().set_names({name})
@@ -88,13 +87,13 @@ def _write_openvino(graph: Graph, file: Path) -> None:
 
 def _open_openvino(file: Path) -> Run:
     # Left to itself, OpenVINO computes in bfloat16 on processors that can.
-    compiled = _openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = import_openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: list(compiled(images).values())
 
 
 def _write_torchscript(graph: Graph, file: Path) -> None:
     with _deprecated_torchscript(), torch.no_grad():
-        traced = torch.jit.trace(graph, (graph.example(),), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, (example_images(graph.size),), check_trace=False)  # type: ignore[no-untyped-call]
         data = io.BytesIO()  # torch aborts the process where it writes to a disk that is full
         torch.jit.save(torch.jit.freeze(traced), data)
     file.write_bytes(data.getbuffer())
@@ -110,26 +109,6 @@ def _open_torchscript(file: Path) -> Run:
         return [output.numpy() for output in outputs]
 
     return run
-
-
-def _exported(graph: Graph) -> torch.export.ExportedProgram:
-    any_number = torch.export.Dim("n", min=1)
-    with torch.no_grad():
-        return torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: any_number},), strict=False)
-
-
-def _openvino() -> Any:
-    """The package openvino, imported without the one by which it would report each import to its maker."""
-    reporter = "openvino_telemetry"
-    before = sys.modules.get(reporter)
-    sys.modules[reporter] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules[reporter]
-        if before is not None:
-            sys.modules[reporter] = before
-    return openvino
 
 
 @contextmanager

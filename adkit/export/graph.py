@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from adkit.detector.fitted import FittedDetector
@@ -74,10 +73,6 @@ class Graph(nn.Module):
     def outputs(self) -> tuple[str, ...]:
         """The names of the outputs, in their order."""
         return OUTPUTS if self._localizer is not None else OUTPUTS[:1]
-
-    def example(self) -> Tensor:
-        """A batch to record with: two random images, since exporters take a batch size of one for a constant."""
-        return torch.rand(2, 3, *self.size, generator=torch.Generator().manual_seed(0))
 
 
 def reason(error: BaseException) -> str:

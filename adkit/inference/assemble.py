@@ -11,9 +11,12 @@ import torch
 from adkit.data.loader import BadImages, Loader
 from adkit.data.samples import Category, Sample
 from adkit.data.view import View
+from adkit.errors import UserError
+from adkit.inference.conversion import precisions_of
 from adkit.inference.device import resolve_device, resolve_precision
 from adkit.inference.levels import ScorerOfLevels, require_levels
 from adkit.inference.pipeline import Embedding, Member, Pipeline
+from adkit.inference.runtimes import TORCH, Wanted, wanted
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -75,6 +78,8 @@ class Assembled:
     embeddings: tuple[Embedding, ...]
     """The ways from images to features: one, or one per backbone of an ensemble."""
     localizer: Localizer
+    wanted: Wanted
+    """What may compute extractors that are not trained any more."""
     trainable: tuple[Extractor, ...] = ()
     """The extractors of ``embeddings`` before ``for_inference``, to train copies of; empty without an adapter."""
     auxiliary: tuple[Sample, ...] = ()
@@ -84,6 +89,19 @@ class Assembled:
     def metric_size(self) -> int:
         """The side of the square grid on which pixel metrics are computed."""
         return self.recipe.data.metric_size or self.view.size[0]
+
+    def by_torch(self) -> Assembled:
+        """The same, computed by torch alone.
+
+        Raises:
+            UserError: the recipe names another runtime.
+        """
+        if self.wanted.required:
+            raise UserError(
+                f"run.runtime: expected auto or torch where classes share what frozen blocks give, found "
+                f"{self.recipe.run.runtime}: change it"
+            )
+        return replace(self, wanted=TORCH, embeddings=tuple(one.by_torch() for one in self.embeddings))
 
     def of(self, category: Category) -> Assembled:
         """The same for the images of one category, which have a range of values of their own."""
@@ -128,12 +146,13 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     context = Context(
         device=device,
         seed=recipe.run.seed,
-        precision=resolve_precision(recipe.run.precision, device),
+        precision=resolve_precision(recipe.run.precision, device, precisions_of(recipe.run.runtime)),
         image_size=view.size,
     )
+    runtimes = wanted(recipe.run.runtime, context)
     extractors = tuple(cast(Extractor, build(choice, context)) for choice in recipe.extractors)
     embeddings = tuple(
-        embedding_of(for_inference(extractor, choice), choice, recipe.features, context, index)
+        embedding_of(for_inference(extractor, choice), choice, recipe.features, context, index, runtimes)
         for index, (extractor, choice) in enumerate(zip(extractors, recipe.extractors, strict=True))
     )
     localizer = cast(Localizer, build(recipe.localizer, context))
@@ -142,10 +161,17 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
         for embedding in embeddings:
             require_levels(recipe.scorer_table.levels, embedding.levels)
     trainable = extractors if recipe.adapter is not None else ()
-    return Assembled(recipe, context, view, embeddings, localizer, trainable, tuple(auxiliary))
+    return Assembled(recipe, context, view, embeddings, localizer, runtimes, trainable, tuple(auxiliary))
 
 
-def embedding_of(extractor: Extractor, choice: Choice, table: FeaturesTable, context: Context, index: int) -> Embedding:
+def embedding_of(
+    extractor: Extractor,
+    choice: Choice,
+    table: FeaturesTable,
+    context: Context,
+    index: int,
+    wanted: Wanted = TORCH,
+) -> Embedding:
     """Make the embedding by ``extractor`` and ``[features]``; ``choice`` is the recipe's extractor number ``index``."""
     transform = FeatureTransform(table, extractor.levels, context.generator("features"))
-    return Embedding(extractor, transform, context, who(choice), index)
+    return Embedding(extractor, transform, context, who(choice), index, wanted)

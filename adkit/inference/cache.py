@@ -10,18 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
-import shutil
-import struct
-import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -30,38 +23,26 @@ from torch import Tensor
 from adkit.data.files import images_under
 from adkit.data.images import in_threads
 from adkit.data.samples import ArrayItem, Sample
-from adkit.errors import UserError
 from adkit.inference.engines import Embedded
-from adkit.inference.identity import code_of, source_of, weights_of
+from adkit.inference.identity import code_of, processor, source_of, weights_of
+from adkit.inference.kept import (
+    FEATURES,
+    INDEX,
+    LIMIT_VARIABLE,
+    cache_limit,
+    dropped,
+    folder_of,
+    free_bytes,
+    opened,
+    shrink,
+)
 from adkit.inference.pipeline import Embedding
 from adkit.inference.store import bytes_needed
 from adkit.plugin.types import Features
 from adkit.recipe.reader import Recipe, resolved
-from adkit.toolkit.cache import cache_folder
-from adkit.utils.atomic import draft_of, is_draft
+from adkit.utils.atomic import draft_of
 from adkit.utils.environment import versions
 from adkit.utils.progress import Advance
-
-LIMIT_VARIABLE: Final = "ADKIT_CACHE_GB"
-"""The environment variable for the most that features may take, in GB; 0: none are kept."""
-LIMIT: Final = 10.0
-FOLDER: Final = "features"
-_INDEX: Final = "index.json"
-_ABANDONED: Final = 86_400
-"""Seconds after which what a killed process left half-written is removed."""
-
-_BROKEN: Final = (
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What zipfile raises of damaged files: flags of encryption and of later versions are among the bits that change."""
 
 logger = logging.getLogger("adkit")
 Make = Callable[[], Iterator[Embedded]]
@@ -76,7 +57,7 @@ class FeatureCache:
             embeddings: those of the recipe's extractors, as they are before any training.
         """
         self._embeddings = list(embeddings)
-        self._folder = cache_folder() / FOLDER
+        self._folder = folder_of(FEATURES)
         self._limit = cache_limit()
         self._told = False
         context = embeddings[0].context
@@ -84,10 +65,11 @@ class FeatureCache:
         self._about = {
             "versions": versions() | {one.origin.distribution: one.origin.version for one in components},
             "code": {"adkit": source_of("adkit"), **dict(item for one in components for item in code_of(one))},
-            "machine": [_processor(context.device), torch.get_num_threads()],
+            "machine": [processor(context.device), torch.get_num_threads()],
             "context": [context.device, context.precision, *context.image_size],
             "extractor": tables["extractor"],
-            "weights": [weights_of(one) for one in embeddings],
+            "weights": [weights_of(one.extractor) for one in embeddings],
+            "runtimes": [str(one.runtime) for one in embeddings],
         }
 
     def kept(
@@ -111,26 +93,23 @@ class FeatureCache:
         levels = [one.extractor.levels for one in embeddings]
         size = bytes_needed(levels, count)
         key = None
-        if len(places) == len(embeddings) and count and size <= self._limit / 2 and size <= self._free() / 4:
+        fits = size <= min(self._limit / 2, free_bytes(self._folder) / 4)
+        if len(places) == len(embeddings) and count and fits:
             key = self._key(about, samples, places)
         if key is None:
             yield from make()
             return
         path = self._folder / f"{key}.zip"
-        found = _opened(path)
+        found = opened(path)
         if found is None:
             yield from self._keep(path, count, make())
             return
         logger.info("features of %d images are those of an earlier run: %s", count, path)
         with found:
-            for entry in json.loads(found.read(_INDEX)):
+            for entry in json.loads(found.read(INDEX)):
                 tensors = safetensors.torch.load(found.read(entry["file"]))
                 advance(len(entry["ids"]))
                 yield _embedded(entry, tensors, embeddings)
-
-    def _free(self) -> int:
-        folder = next(one for one in (self._folder, *self._folder.parents) if one.exists())
-        return shutil.disk_usage(folder).free
 
     def _key(self, about: Mapping[str, Any], samples: Sequence[Sample], places: Sequence[int]) -> str | None:
         """The digest of all that a stream's features depend on; None where an image cannot be read."""
@@ -156,20 +135,20 @@ class FeatureCache:
         try:
             for item in made:
                 if written is not None and not self._write(written, index, item):
-                    _dropped(written, draft)
+                    dropped(written, draft)
                     written = None
                 yield item
             if written is not None and sum(len(entry["ids"]) for entry in index) == count:
                 try:
-                    written.writestr(_INDEX, json.dumps(index))
+                    written.writestr(INDEX, json.dumps(index))
                     written.close()
                     draft.replace(path)
                 except OSError as error:
                     self._complain(error)
-                self._shrink(path)
+                shrink(path)
         finally:
             if written is not None:
-                _dropped(written, draft)
+                dropped(written, draft)
 
     def _write(self, to: zipfile.ZipFile, index: list[dict[str, Any]], item: Embedded) -> bool:
         """Add a batch; False where that is not possible."""
@@ -200,87 +179,6 @@ class FeatureCache:
             error.strerror or error,
             LIMIT_VARIABLE,
         )
-
-    def _shrink(self, last: Path) -> None:
-        """Remove what was used longest ago until the rest is within the limit."""
-        room = self._limit
-        for path in sorted(kept_features(), key=_used, reverse=True):
-            with suppress(OSError):
-                room -= path.stat().st_size
-                if room < 0 and path != last:
-                    path.unlink()
-        for draft in filter(is_draft, self._folder.glob(".*")):
-            with suppress(OSError):
-                if time.time() - draft.stat().st_mtime > _ABANDONED:
-                    draft.unlink()
-
-
-def _processor(device: str) -> str:
-    """What computes: another kind rounds otherwise."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def cache_limit() -> int:
-    """The most bytes that features may take.
-
-    Raises:
-        UserError: the environment asks for what is no size.
-    """
-    asked = os.environ.get(LIMIT_VARIABLE) or str(LIMIT)
-    try:
-        size = float(asked)
-        if not 0 <= size < 1e9:
-            raise ValueError(asked)
-    except ValueError as error:
-        raise UserError(f"{LIMIT_VARIABLE}: expected a number of GB, 0 or more, found {asked!r}") from error
-    return int(size * 1e9)
-
-
-def kept_features() -> list[Path]:
-    """The files of kept features."""
-    return sorted((cache_folder() / FOLDER).glob("*.zip"))
-
-
-def _dropped(written: zipfile.ZipFile, draft: Path) -> None:
-    """Remove what was written so far, if it is still there; a full disk is no matter then."""
-    with suppress(OSError):
-        written.close()
-    with suppress(OSError):
-        draft.unlink()
-
-
-def _used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _opened(path: Path) -> zipfile.ZipFile | None:
-    """Open an entry whose every part is intact, and note that it was used; None where there is none."""
-    try:
-        found = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        return None
-    except _BROKEN as error:
-        _damaged(path, str(error))
-        return None
-    try:
-        if (bad := found.testzip()) is None and _INDEX in found.namelist():
-            os.utime(path)
-            return found
-        reason = f"{bad or _INDEX} is not what was written"
-    except _BROKEN as error:
-        reason = str(error)
-    found.close()
-    _damaged(path, reason)
-    return None
-
-
-def _damaged(path: Path, reason: str) -> None:
-    logger.warning("%s: damaged (%s): computed again", path, reason)
 
 
 def _embedded(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], embeddings: Sequence[Embedding]) -> Embedded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -36,16 +36,19 @@ def resolve_device(name: str) -> str:
     return device
 
 
-def resolve_precision(name: Literal["auto"] | Precision, device: str) -> Precision:
+def resolve_precision(name: Literal["auto"] | Precision, device: str, among: Sequence[Precision] = ()) -> Precision:
     """Resolve a precision's name: ``auto`` to bfloat16 where ``device`` has it natively, else to float32.
 
     Any other name is returned as it is.
+
+    Args:
+        among: what ``auto`` may become; default: any.
 
     Raises:
         UserError: ``device`` cannot compute in that precision.
     """
     if name == "auto":
-        return "bfloat16" if _native_bfloat16(device) else "float32"
+        return "bfloat16" if _native_bfloat16(device) and "bfloat16" in (among or ("bfloat16",)) else "float32"
     if name == "float16" and device == "cpu":
         raise UserError(
             "run.precision: float16 needs a GPU, and the device is cpu: use bfloat16, float32 or auto instead"

@@ -81,6 +81,10 @@ class ScorerOfLevels(Scorer):
         require_levels(self.chosen, levels)
         return self.inner.memory({name: levels[name] for name in self.chosen}, images)
 
+    def operations(self, levels: Mapping[str, Level], images: int) -> float | None:
+        require_levels(self.chosen, levels)
+        return self.inner.operations({name: levels[name] for name in self.chosen}, images)
+
     def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         return self.inner.nearest(level, cells, k) if level in self.chosen else None
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from adkit.inference.device import autocast
+from adkit.inference.runtimes import TORCH, Runtime, Wanted, choose, probe_images
 from adkit.plugin.checks import check_features, check_finite
-from adkit.plugin.context import Context
+from adkit.plugin.context import Context, Precision
 from adkit.plugin.extractor import Extractor
 from adkit.plugin.guard import blaming, named
 from adkit.plugin.localizer import Localizer
@@ -33,22 +36,39 @@ class Embedding:
         context: Context,
         who: str = "extractor",
         index: int = 0,
+        wanted: Wanted = TORCH,
     ) -> None:
         """
         Args:
             who: names the extractor in the message where it breaks its contract.
             index: its place among the recipe's extractors.
+            wanted: what may compute the extractor; other than torch only where it is not trained any more.
         """
         self.index = index
         self.extractor = extractor
         self.transform = transform
         self.context = context
         self.who = who
+        self.wanted = wanted
         self._dtypes = {torch.float32, getattr(torch, context.precision)}
 
     @property
     def levels(self) -> Mapping[str, Level]:
         return self.transform.levels
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What computes the extractor, which is chosen when it is asked for.
+
+        Raises:
+            UserError: the recipe names a runtime, which does not agree with torch.
+        """
+        return choose(self.extractor, self.context, self.wanted)
+
+    def by_torch(self, precision: Precision | None = None) -> Embedding:
+        """Make the same embedding as torch computes it, in its own precision or another one."""
+        context = replace(self.context, precision=precision or self.context.precision)
+        return Embedding(self.extractor, self.transform, context, self.who, self.index)
 
     def __call__(self, images: Tensor, ids: Sequence[str] = ()) -> Features:
         """Compute the float32 features of ``images``, on the context's device.
@@ -69,8 +89,9 @@ class Embedding:
         Raises:
             PluginError: the extractor breaks its contract.
         """
+        runtime = self.runtime
         with torch.inference_mode(), autocast(self.context), blaming(self.who):
-            features = self.checked(self.extractor(images.to(self.context.device, non_blocking=True)), len(images))
+            features = self.checked(runtime(images.to(self.context.device, non_blocking=True)), len(images))
         # Copied out of inference mode: a scorer may keep what it is given, and train on it.
         with torch.no_grad():
             return Features({name: level.clone() for name, level in features.items()}, features.geometry)
@@ -130,6 +151,12 @@ class Fused:
     """Names of the images, for the message where a map is not finite."""
 
     @property
+    def first(self) -> float | None:
+        """The score of the first image; None where it is not finite."""
+        score = float(self.image[0])
+        return score if math.isfinite(score) else None
+
+    @property
     def localizes(self) -> bool:
         """Whether every member gives maps."""
         return all(scores.maps for scores in self.members)
@@ -161,9 +188,9 @@ class Pipeline:
         """Compute the raw scores of ``images`` (n, 3, H, W); see ``embed`` and ``score``."""
         return self.score(embed(self.embeddings, images, ids), ids)
 
-    def localizes(self, size: tuple[int, int]) -> bool:
-        """Whether the scores of images of this (height, width) come with maps, which those of a black one show."""
-        return self(torch.zeros(1, 3, *size)).localizes
+    def probed(self, size: tuple[int, int]) -> Fused:
+        """Compute the raw scores of the first probe image of this (height, width), with maps where there are any."""
+        return self(probe_images(size)[:1])
 
     def score(self, features: Sequence[Features], ids: Sequence[str] = ()) -> Fused:
         """Compute raw scores from the features of the same images through each of ``embeddings``.

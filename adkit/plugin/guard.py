@@ -171,6 +171,13 @@ class GuardedScorer(_Guard, Scorer):
         self._require(whole, "memory", "a number of bytes or None", repr(found), "round it: int(…)")
         return cast(int | None, found)
 
+    def operations(self, levels: Mapping[str, Level], images: int) -> float | None:
+        with blaming(self.who, "operations"):
+            found = self._member("operations")(levels, images)
+        number = found is None or (isinstance(found, int | float) and not isinstance(found, bool) and found >= 0)
+        self._require(number, "operations", "a number or None", repr(found), "return how many there are")
+        return cast(float | None, found)
+
     def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         with blaming(self.who, "nearest"):
             found = self._member("nearest")(level, cells, k)

@@ -67,6 +67,14 @@ class Scorer(Contract[P]):
         """The bytes that the scorer holds once it is fitted on ``images`` images with these levels; None: not known."""
         return None
 
+    def operations(self, levels: Mapping[str, Level], images: int) -> float | None:
+        """How many additions and multiplications ``fit`` takes, at most, beside those of walking through the images.
+
+        It is asked by ``adkit check``, of whom a scorer that may take hours is expected to tell so before. Default:
+        None, they are not worth a word.
+        """
+        return None
+
     def nearest(self, level: str, cells: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         """Find the normal cells that are closest to ``cells``, for who wants to see why an image scores as it does.
 

@@ -43,6 +43,12 @@ class RunTable(Params):
         description="precision that the extractor computes in; auto: bfloat16 if the device has it natively, else "
         "float32",
     )
+    runtime: Literal["auto", "torch", "openvino", "onnx", "compile"] = Field(
+        "auto",
+        description="what computes an extractor that is not trained any more: torch, OpenVINO, ONNX Runtime or what "
+        "torch.compile makes of it; auto: on a CPU the first of openvino and onnx that is installed, computes in the "
+        "precision and agrees with torch, else torch",
+    )
     folds: int = Field(
         1,
         ge=1,

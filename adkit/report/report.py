@@ -151,6 +151,8 @@ class CategoryReport(_Part):
     None without held-out images. No test image takes part, so recipes may be chosen by it."""
     synthetic: dict[str, float] = {}
     """Kind of drawn defect → its image AUROC."""
+    runtimes: list[str] = []
+    """What computes each extractor of the detector, with its version: ``openvino 2026.4.1``."""
     threshold: ThresholdReport | None
     trainings: list[TrainingReport] = []
     pixel_threshold: ThresholdReport | None = None
@@ -192,6 +194,8 @@ class Report(_Part):
     seed: int
     device: str
     precision: str
+    runtimes: list[str] = []
+    """What computed the extractors of the detectors, with its version; empty where an earlier adkit did not say."""
     components: list[ComponentReport]
     images: ImageCounts
     unreadable: list[Unreadable]

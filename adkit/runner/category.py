@@ -162,6 +162,7 @@ def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
             return None
         return ThresholdEntry.of(threshold, table.method, table.per, grouped=category.grouped)
 
+    probed = trial.fitted.pipeline.probed(parts.view.size)
     return FittedDetector(
         category=category.name,
         view=parts.view,
@@ -171,7 +172,8 @@ def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:
         groups=trial.held_out.groups,
         threshold=stated(trial.threshold),
         pixel_threshold=stated(trial.pixel),
-        localizes=trial.fitted.pipeline.localizes(parts.view.size),
+        localizes=probed.localizes,
+        probe=probed.first,
     )
 
 
@@ -197,6 +199,7 @@ def conclude(category: Category, trials: Sequence[Trial], kept: Trial, place: Wo
         range=category.range,
         synthetic_auroc=fmean(synthetic.values()) if synthetic else None,
         synthetic=synthetic,
+        runtimes=[str(embedding.runtime) for embedding in kept.fitted.pipeline.embeddings],
         threshold=threshold_report(category, kept, tested, place, pixel=False),
         pixel_threshold=threshold_report(category, kept, tested, place, pixel=True),
         trainings=[training for trial in trials for training in trial.fitted.trainings],

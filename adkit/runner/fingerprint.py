@@ -14,12 +14,13 @@ from adkit.data.files import images_under
 from adkit.data.samples import Category, Dataset, Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.identity import code_of, weights_of
+from adkit.inference.runtimes import installed
 from adkit.recipe.reader import resolved
 from adkit.utils.environment import versions
 from adkit.utils.escapes import printable
 from adkit.utils.text import some
 
-SCHEMA: Final = "adkit.fingerprint/4"
+SCHEMA: Final = "adkit.fingerprint/5"
 SUBJECTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "recipe.": "the recipe",
@@ -57,9 +58,15 @@ class Fingerprint(RootModel[dict[str, Any]]):
             "recipe": recipe,
             "versions": versions() | {origin.distribution: origin.version for origin in origins},
             "code": dict(item for component in components for item in code_of(component)),
-            "machine": {"device": parts.context.device, "precision": parts.context.precision},
+            "machine": {
+                "device": parts.context.device,
+                "precision": parts.context.precision,
+                "runtimes": installed(parts.wanted),
+            },
             "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
-            "weights": {str(number): weights_of(embedding) for number, embedding in enumerate(parts.embeddings)},
+            "weights": {
+                str(number): weights_of(embedding.extractor) for number, embedding in enumerate(parts.embeddings)
+            },
             "splits": {name: _digest(of_one) for name, of_one in splits.items()},
             "ranges": {one.name: list(one.range) for one in dataset.categories if one.range is not None},
         }

@@ -19,7 +19,8 @@ from adkit.detector.save import detector_folders, save_detector
 from adkit.detector.tensors import damage
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
-from adkit.inference.cache import FeatureCache, cache_limit
+from adkit.inference.cache import FeatureCache
+from adkit.inference.kept import cache_limit
 from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
 from adkit.plugin.types import Level
@@ -37,7 +38,7 @@ from adkit.runner.resume import Finished, Ledger, State
 from adkit.runner.shown import page_shares
 from adkit.runner.thresholds import require_groups
 from adkit.training.auxiliary import auxiliary_images
-from adkit.training.frozen import shared_trunks
+from adkit.training.frozen import Trunks, shared_trunks
 from adkit.training.plan import require_trainable, unlocalized
 from adkit.utils.environment import peak_memory_bytes, versions
 from adkit.utils.escapes import harmless
@@ -120,6 +121,11 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
         # Also where one class alone is chosen: it goes the way that it goes in the whole run.
         shared = whole.shared and len(whole.categories) > 1
         kept = (shared_trunks(parts) if shared else None) or InitialFeatures(parts.embeddings)
+        if isinstance(kept, Trunks):
+            parts = kept.parts
+        elif parts.recipe.adapter is None:
+            for embedding in parts.embeddings:
+                logger.info("%s computes by %s", embedding.who, embedding.runtime)
     earlier = ledger.summary()
     state = ledger.open(Fingerprint.of(parts, dataset), _planned(kept, dataset, shared, ledger))
     if earlier is not None:
@@ -350,6 +356,7 @@ def _report(
         seed=recipe.run.seed,
         device=parts.context.device,
         precision=parts.context.precision,
+        runtimes=list(dict.fromkeys(runtime for category in categories.values() for runtime in category.runtimes)),
         components=[
             ComponentReport(kind=kind, name=choice.name, origin=str(choice.registered.origin))
             for kind, choice in recipe.choices

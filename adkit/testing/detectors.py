@@ -25,6 +25,7 @@ from adkit.detector.save import save_detector
 from adkit.errors import UserError
 from adkit.export.graph import Graph
 from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.conversion import recorded
 from adkit.inference.sources import ImageSource
 from adkit.plugin.component import Component, Kind, base_class
 from adkit.plugin.context import Context
@@ -248,10 +249,8 @@ def _check_export(kind: Kind, original: FittedDetector, whole: _Whole) -> None:
     exactly = 0.0 if str(loaded.pipeline.embeddings[0].context.device) == whole.parts.context.device else EXPORTED
     require_close("for_export", "the original left as it was", expected, again, exactly)
     with running("export(for_export())", inside=True), torch.no_grad():
-        any_number = torch.export.Dim("n", min=1)
-        program = torch.export.export(graph, (graph.example(),), dynamic_shapes=({0: any_number},), strict=False)
-        recorded = program.module()
-        batches = {count: recorded(images[:count]) for count in EVERY_NUMBER}
+        module = recorded(graph, graph.size).module()
+        batches = {count: module(images[:count]) for count in EVERY_NUMBER}
     for count, outputs in batches.items():
         part = {name: values[:count] for name, values in expected.items()}
         found = dict(zip(graph.outputs, outputs, strict=True))

@@ -59,6 +59,7 @@ def check_scorer(make: Callable[[], Scorer], stream: FeatureStream | None = None
         checks.missing,
         checks.batches,
         checks.memory,
+        checks.operations,
         checks.nearest,
     )
 
@@ -223,6 +224,10 @@ class _Checks:
     def memory(self) -> None:
         with running("memory(levels, images)"):
             self.made().memory(self.stream.levels, self.stream.count)
+
+    def operations(self) -> None:
+        with running("operations(levels, images)"):
+            self.made().operations(self.stream.levels, self.stream.count)
 
     def nearest(self) -> None:
         """What is named as nearest to cells of the stream is in the stream, and the nearest comes first."""

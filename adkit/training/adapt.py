@@ -16,6 +16,7 @@ from adkit.data.samples import Sample
 from adkit.errors import PluginError, UserError
 from adkit.inference.assemble import Assembled, embedding_of, for_inference, who
 from adkit.inference.pipeline import Embedding
+from adkit.inference.runtimes import TORCH, Wanted
 from adkit.inference.sources import ImageSource, Source
 from adkit.plugin.adapter import Schedule, See
 from adkit.plugin.context import Context
@@ -141,11 +142,11 @@ def _adapt(job: AdaptationJob) -> Adapted:
         state = train(task, advance, job.folder)
     snapshots = Snapshots(task, frozen, state, job.folder, job.samples, job.source)
     members = () if adapter.fuse is None else _members(job, snapshots)
+    # Of many networks, converting each would take longer than it saves.
     embeddings = tuple(_for_inference(extractor, job) for _ in snapshots.states(members))
+    embeddings = embeddings or (_for_inference(extractor, job, parts.wanted),)
     initial = scorer if parts.recipe.scorer_table.fit == "initial" else None
-    return Adapted(
-        embeddings or (_for_inference(extractor, job),), initial, _report(job.subject, state, task.schedule), snapshots
-    )
+    return Adapted(embeddings, initial, _report(job.subject, state, task.schedule), snapshots)
 
 
 def _check_members(task: TrainingTask) -> None:
@@ -274,14 +275,14 @@ def _frozen(job: AdaptationJob, frozen: Frozen, schedule: Schedule) -> Minibatch
     return Minibatches(rows.load, len(rows), schedule.batch_size, job.parts.context, "normal")
 
 
-def _for_inference(extractor: Extractor, job: AdaptationJob) -> Embedding:
+def _for_inference(extractor: Extractor, job: AdaptationJob, wanted: Wanted = TORCH) -> Embedding:
     """Make an embedding by a copy of the extractor as it is now, which no further training changes."""
-    return _embedding(for_inference(copy.deepcopy(extractor), job.chosen), job, job.parts.context)
+    return _embedding(for_inference(copy.deepcopy(extractor), job.chosen), job, job.parts.context, wanted)
 
 
-def _embedding(extractor: Extractor, job: AdaptationJob, context: Context) -> Embedding:
+def _embedding(extractor: Extractor, job: AdaptationJob, context: Context, wanted: Wanted = TORCH) -> Embedding:
     """Make an embedding by ``extractor`` that computes in ``context``."""
-    return embedding_of(extractor, job.chosen, job.parts.recipe.features, context, job.index)
+    return embedding_of(extractor, job.chosen, job.parts.recipe.features, context, job.index, wanted)
 
 
 def _report(subject: str, state: TrainingState, schedule: Schedule) -> TrainingReport:

@@ -117,7 +117,10 @@ class Trunks:
 
 
 def shared_trunks(parts: Assembled) -> Trunks | None:
-    """Cut all extractors below what the recipe's adapter trains; None where one of them cannot be cut."""
+    """Cut all extractors below what the recipe's adapter trains; None where one of them cannot be cut.
+
+    All is computed by torch then: in a lower precision, other runtimes round where the cut is, and only there.
+    """
     adapter = new_adapter(parts)
     if adapter is None or adapter.extends:
         return None
@@ -133,7 +136,7 @@ def shared_trunks(parts: Assembled) -> Trunks | None:
             return None
         names.append(trained)
         cuts.append(cut)
-    return Trunks(parts, tuple(names), tuple(cuts))
+    return Trunks(parts.by_torch(), tuple(names), tuple(cuts))
 
 
 def _runs_once(adapter: GuardedAdapter, stages: Sequence[Stage]) -> bool:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,30 @@ Advance = Callable[[int], None]
 """A function that is called with the number of images that have just been processed."""
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines about a stage where there is no terminal."""
+
+
+_shown: ContextVar[Display | None] = ContextVar("shown", default=None)
+"""The display of the run that is going on, for components, which are given none."""
+
+
+@contextmanager
+def steps(title: str, total: int, noun: str) -> Iterator[Advance]:
+    """Show long work inside a stage, on the display of the run that is going on, where there is one.
+
+    Args:
+        title: what is done.
+        total: number of things that it is done to.
+        noun: what one of these is.
+
+    Yields:
+        A function to call with the number of things that have just been done.
+    """
+    display = _shown.get()
+    if display is None:
+        yield lambda done: None
+    else:
+        with display.steps(title, total, noun) as advance:
+            yield advance
 
 
 class _Rate(ProgressColumn):
@@ -59,11 +84,13 @@ class Display:
 
     def __enter__(self) -> Self:
         self._bars.start()
+        self._before = _shown.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _shown.reset(self._before)
         self._bars.stop()
 
     def say(self, text: str) -> None:
@@ -86,8 +113,22 @@ class Display:
         """
         started = time.perf_counter()
         title = harmless(f"{subject}: {name}")
+        try:
+            with self.steps(title, total, "image", said=True) as advance:
+                yield advance
+        finally:
+            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - started
+
+    @contextmanager
+    def steps(self, title: str, total: int | None, noun: str, *, said: bool = False) -> Iterator[Advance]:
+        """Show how far something has come; see ``stage`` and the function of this name.
+
+        Args:
+            said: whether a line stays of it when it is over.
+        """
+        started = time.perf_counter()
         task = self._bars.add_task(title, total=total)
-        plain = _PlainStage(self, title) if not self.console.is_terminal else None
+        plain = _PlainStage(self, title, noun) if not self.console.is_terminal else None
 
         done = 0
 
@@ -102,9 +143,10 @@ class Display:
         try:
             yield advance
         finally:
-            seconds = time.perf_counter() - started
-            self.timings[name] = self.timings.get(name, 0.0) + seconds
             self._bars.remove_task(task)
+        seconds = time.perf_counter() - started
+        if not said:
+            return
         if plain is None:
             self.say(f"{title}: {seconds:.1f} s")
         else:
@@ -114,8 +156,9 @@ class Display:
 class _PlainStage:
     """A stage shown as lines for logs and pipes: one every few seconds and one at the end."""
 
-    def __init__(self, display: Display, title: str) -> None:
+    def __init__(self, display: Display, title: str, noun: str) -> None:
         self._display = display
+        self._noun = noun
         self._title = title
         self._done = 0
         self._started = self._reported = time.perf_counter()
@@ -127,15 +170,16 @@ class _PlainStage:
             return
         self._reported = now
         rate = self._done / (now - self._started)
-        text = f"{self._title}: {counted(self._done, 'image')}, {_as_text(rate)}"
+        speed = f"{counted(round(rate), self._noun)}/s"
+        text = f"{self._title}: {counted(self._done, self._noun)}, {speed}"
         if total:
-            text = f"{self._title}: {self._done:,} of {counted(total, 'image')}, {_as_text(rate)}"
+            text = f"{self._title}: {self._done:,} of {counted(total, self._noun)}, {speed}"
             if rate > 0:
                 text += f", {(total - self._done) / rate:.0f} s left"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:
-        images = f"{counted(self._done, 'image')}, " if self._done else ""
+        images = f"{counted(self._done, self._noun)}, " if self._done else ""
         self._display.say(f"{self._title}: {images}{seconds:.1f} s")
 
 

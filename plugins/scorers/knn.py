@@ -33,6 +33,7 @@ from adkit.toolkit.coreset import greedy_k_center
 from adkit.toolkit.kmeans import kmeans
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepared
+from adkit.toolkit.progress import steps
 from adkit.toolkit.scoring import (
     Aggregation,
     Reservoir,
@@ -188,6 +189,12 @@ class Knn(Scorer[KnnParams]):
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
         return self._bytes(levels, {name: self._left(count) for name, count in self._counts(levels, images).items()})
 
+    def operations(self, levels: Mapping[str, Level], images: int) -> float | None:
+        counts = self._counts(levels, images)
+        if self.params.coreset < 1:  # every feature is measured from every one that is chosen
+            return sum(2.0 * n * self._left(n) * levels[name].channels for name, n in counts.items())
+        return None
+
     def _weights(self, bank: Bank | RecordableBank, patches: Tensor, nearest: Tensor) -> Tensor:
         """(n,): 1 − softmax of distances of patches (n, c) to the features around their ``nearest`` (n,), at that one.
 
@@ -246,7 +253,9 @@ class Knn(Scorer[KnnParams]):
         if self.params.coreset < 1:
             least = max(self.params.k, self.params.reweight)
             draw = torch.rand(1, generator=self.context.generator("knn", "coreset", name), dtype=torch.float64)
-            kept = greedy_k_center(rows, self._left(len(rows)), int(draw * len(rows)))
+            count = self._left(len(rows))
+            with steps(f"coreset of {counted(len(rows), 'feature')} of {name}", count, "feature") as advance:
+                kept = greedy_k_center(rows, count, int(draw * len(rows)), advance)
             return (rows[kept], kept.cpu()) if len(kept) >= least else (rows, every)  # nearly all are copies
         if not 0 < self.params.centroids < len(rows):
             return rows, every  # as few features as centroids are their own centroids

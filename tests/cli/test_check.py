@@ -44,3 +44,10 @@ def test_levels_that_the_scorer_does_not_read_are_no_maps(small_recipe):
     small_recipe["scorer"]["levels"] = ["pool"]
     small_recipe["localizer"] = {"smoothing": 2.0}
     assert "[localizer]: expected a level with cells, found pool alone" in check(small_recipe)
+
+
+def test_what_a_coreset_takes_is_told(small_recipe):
+    small_recipe["scorer"] = {"use": "knn", "coreset": 0.1}
+    assert "fitting the scorer takes at most" in check(small_recipe, [])
+    small_recipe["scorer"] = {"use": "knn"}
+    assert "operations" not in check(small_recipe, [])

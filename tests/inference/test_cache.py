@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ from torch import nn
 
 import adkit
 from adkit.errors import UserError
-from adkit.inference.cache import _opened as opened
-from adkit.inference.cache import cache_limit, kept_features
 from adkit.inference.identity import weights_of
+from adkit.inference.kept import FEATURES, cache_limit, kept_files, opened
 from adkit.inference.pipeline import Embedding
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small, write_small_classes
@@ -54,7 +52,7 @@ def test_a_second_run_extracts_nothing_and_finds_the_same(recipe: Recipe, extrac
     assert sum(extracted) > 25
     extracted.clear()
     assert outcome(recipe, "second") == first
-    assert extracted == [1]  # of black, to see whether there are maps
+    assert extracted == [1]  # of a probe, which the detector keeps
 
 
 def test_without_the_cache_it_finds_the_same(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -153,7 +151,7 @@ def test_images_that_cannot_be_read_are_told_by_each_run(recipe: Recipe, extract
 
 def test_damage_is_told_and_computed_again(recipe: Recipe, extracted: list[int], caplog: Any) -> None:
     first = outcome(recipe, "first")
-    for path in kept_features():
+    for path in kept_files(FEATURES):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -168,7 +166,7 @@ def test_damage_is_told_and_computed_again(recipe: Recipe, extracted: list[int],
 
 def test_what_was_cut_off_is_computed_again(recipe: Recipe, extracted: list[int]) -> None:
     outcome(recipe, "first")
-    for path in kept_features():
+    for path in kept_files(FEATURES):
         path.write_bytes(path.read_bytes()[:100])
     extracted.clear()
     outcome(recipe, "second")
@@ -236,13 +234,13 @@ def test_adapted_features_are_not_kept(tmp_path: Path, cache: Path) -> None:
 
 def test_what_was_used_longest_ago_goes_first(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome(recipe, "first")
-    first = kept_features()
+    first = kept_files(FEATURES)
     size = sum(path.stat().st_size for path in first)
     for number, path in enumerate(first):
         os.utime(path, (number, number))
     monkeypatch.setenv("ADKIT_CACHE_GB", f"{1.5 * size / 1e9:.12f}")
     outcome(recipe | {"data": recipe["data"] | {"image_size": 80}}, "other")
-    left = kept_features()
+    left = kept_files(FEATURES)
     assert first[0] not in left
     assert sum(path.stat().st_size for path in left) <= 1.5 * size
 
@@ -250,7 +248,7 @@ def test_what_was_used_longest_ago_goes_first(recipe: Recipe, monkeypatch: pytes
 def test_what_would_take_more_than_half_is_not_kept(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADKIT_CACHE_GB", "0.000001")
     outcome(recipe, "first")
-    assert not kept_features()
+    assert not kept_files(FEATURES)
 
 
 @pytest.mark.parametrize("asked", ["many", "-1", "nan", "inf"])
@@ -263,7 +261,7 @@ def test_a_limit_that_is_none_is_refused(asked: str, monkeypatch: pytest.MonkeyP
 def test_the_command_shows_and_clears_it_and_touches_nothing_else(recipe: Recipe, cache: Path) -> None:
     outcome(recipe, "first")
     (cache / "mine.zip").touch()
-    count = len(kept_features()) - 1
+    count = len(kept_files(FEATURES)) - 1
     shown = command("cache").stdout.splitlines()
     assert shown[0].split()[:3] == ["features", str(count), "files"]
     assert shown[-1] == str(cache.parent)
@@ -273,7 +271,7 @@ def test_the_command_shows_and_clears_it_and_touches_nothing_else(recipe: Recipe
 
 def test_entries_are_files_that_any_tool_can_open(recipe: Recipe) -> None:
     outcome(recipe, "first")
-    with zipfile.ZipFile(kept_features()[0]) as found:
+    with zipfile.ZipFile(kept_files(FEATURES)[0]) as found:
         assert found.testzip() is None
         assert {Path(name).suffix for name in found.namelist()} == {".safetensors", ".json"}
 
@@ -288,7 +286,7 @@ def restored() -> Iterator[None]:
 
 def test_no_byte_of_a_file_that_changes_is_taken_for_features_or_ends_a_run(recipe: Recipe) -> None:
     outcome(recipe, "first")
-    path = min(kept_features(), key=lambda one: one.stat().st_size)
+    path = min(kept_files(FEATURES), key=lambda one: one.stat().st_size)
     whole = path.read_bytes()
     ends = [*range(64), *range(len(whole) - 400, len(whole))]
     for at in ends:
@@ -317,6 +315,6 @@ class Held(nn.Module):
 
 @pytest.mark.parametrize("place", ["parameter", "buffer", "buffer that is not saved", "tensor", "array"])
 def test_weights_are_told_apart_wherever_they_are(place: str) -> None:
-    one, same, other = (weights_of(SimpleNamespace(extractor=Held(place, v))) for v in (1.0, 1.0, 2.0))  # type: ignore[arg-type]
+    one, same, other = (weights_of(Held(place, v)) for v in (1.0, 1.0, 2.0))  # type: ignore[arg-type]
     assert one == same
     assert one != other

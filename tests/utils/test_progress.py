@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 
 import adkit.utils.progress
-from adkit.utils.progress import Display
+from adkit.utils.progress import Display, steps
 
 
 def shown(**options):
@@ -69,3 +69,19 @@ def test_a_second_walk_moves_the_bar_on():
     text = console.file.getvalue()
     assert "120/160" in text
     assert "120/80" not in text
+
+
+def test_a_component_shows_its_own_steps_inside_a_stage(monkeypatch):
+    monkeypatch.setattr(adkit.utils.progress, "PLAIN_INTERVAL", 0.0)
+    console = shown()
+    with Display(console) as display, display.stage("fit", "tile", 3), steps("coreset", 40, "feature") as advance:
+        advance(10)
+        advance(30)
+    counts = re.findall(r"^coreset: (\d+ of \d+) features, .*/s", console.file.getvalue(), re.MULTILINE)
+    assert counts == ["10 of 40", "40 of 40"]
+    assert list(display.timings) == ["fit"]
+
+
+def test_without_a_display_steps_are_shown_nowhere():
+    with steps("coreset", 40, "feature") as advance:
+        advance(10)

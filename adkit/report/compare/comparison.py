@@ -267,7 +267,7 @@ def _notes(runs: Sequence[Run], shared: Sequence[Key]) -> list[str]:
     seeds = {run.report.seed for run in runs}
     if len(seeds) > 1:
         found.append(f"the runs have different seeds: {', '.join(str(run.report.seed) for run in runs)}")
-    machines = {(run.report.device, run.report.precision) for run in runs}
+    machines = {(run.report.device, run.report.precision, *run.report.runtimes) for run in runs}
     if len(machines) > 1:
         told = ", ".join(f"{run.name} in {run.report.precision} on {run.report.device}" for run in runs)
         found.append(f"the runs were computed differently: {told}")

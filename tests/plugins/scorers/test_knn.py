@@ -192,6 +192,17 @@ def test_a_coreset_leaves_no_normal_feature_far_from_it():
     assert float((torch.arange(101.0)[:, None] - kept).abs().amin(1).max()) <= 25
 
 
+def test_a_coreset_takes_at_most_a_distance_of_every_feature_from_every_chosen_one():
+    levels = {"layer1": Level(152, (28, 28), Geometry.covering((28, 28), (224, 224)))}
+    knn = Knn(KnnParams(coreset=0.01), Context())
+    assert knn.operations(levels, 767) == 2 * 601_328 * 6_013 * 152  # 1.1e12, as the largest category of MVTec AD takes
+
+
+def test_a_whole_bank_takes_no_operations_worth_a_word():
+    levels = {"pool": Level(4, (1, 1), Geometry.covering((1, 1), (8, 8)))}
+    assert Knn(KnnParams(), Context()).operations(levels, 100) is None
+
+
 def test_a_coreset_begins_with_a_row_that_the_seed_draws():
     line = pooled([[float(place), 0.0] for place in range(101)])
     first = [float(fitted(line, seed, coreset=0.01, k=1).state_dict()["bank.pool"][0, 0]) for seed in range(5)]

@@ -1,0 +1,128 @@
+"""The files that are kept between runs: zip files, whose members have a checksum each, within a limit of bytes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import struct
+import time
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from adkit.errors import UserError
+from adkit.toolkit.cache import cache_folder
+from adkit.utils.atomic import is_draft
+
+LIMIT_VARIABLE: Final = "ADKIT_CACHE_GB"
+"""The environment variable for the most that kept files may take, in GB; 0: none are kept."""
+LIMIT: Final = 10.0
+FEATURES: Final = "features"
+RUNTIMES: Final = "runtimes"
+INDEX: Final = "index.json"
+"""The member that says what the others are; a file without it is not whole."""
+_ABANDONED: Final = 86_400
+"""Seconds after which what a killed process left half-written is removed."""
+_BROKEN: Final = (
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What zipfile raises of damaged files: flags of encryption and of later versions are among the bits that change."""
+
+logger = logging.getLogger("adkit")
+
+
+def cache_limit() -> int:
+    """The most bytes that features may take.
+
+    Raises:
+        UserError: the environment asks for what is no size.
+    """
+    asked = os.environ.get(LIMIT_VARIABLE) or str(LIMIT)
+    try:
+        size = float(asked)
+        if not 0 <= size < 1e9:
+            raise ValueError(asked)
+    except ValueError as error:
+        raise UserError(f"{LIMIT_VARIABLE}: expected a number of GB, 0 or more, found {asked!r}") from error
+    return int(size * 1e9)
+
+
+def folder_of(kind: str) -> Path:
+    """The folder of the kept files of a kind."""
+    return cache_folder() / kind
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where ``folder`` is or would be."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return shutil.disk_usage(there).free
+
+
+def kept_files(*kinds: str) -> list[Path]:
+    """The kept files of some kinds; default: of all."""
+    return sorted(path for kind in kinds or (FEATURES, RUNTIMES) for path in folder_of(kind).glob("*.zip"))
+
+
+def shrink(last: Path) -> None:
+    """Remove what was used longest ago, but not ``last``, until the rest is within the limit."""
+    room = cache_limit()
+    for path in sorted(kept_files(), key=_used, reverse=True):
+        with suppress(OSError):
+            room -= path.stat().st_size
+            if room < 0 and path != last:
+                path.unlink()
+    for draft in filter(is_draft, last.parent.glob(".*")):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                draft.unlink()
+
+
+def dropped(written: zipfile.ZipFile, draft: Path) -> None:
+    """Remove what was written so far, if it is still there; a full disk is no matter then."""
+    with suppress(OSError):
+        written.close()
+    with suppress(OSError):
+        draft.unlink()
+
+
+def opened(path: Path) -> zipfile.ZipFile | None:
+    """Open an entry whose every part is intact, and note that it was used; None where there is none."""
+    try:
+        found = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        return None
+    except _BROKEN as error:
+        _damaged(path, str(error))
+        return None
+    try:
+        if (bad := found.testzip()) is None and INDEX in found.namelist():
+            os.utime(path)
+            return found
+        reason = f"{bad or INDEX} is not what was written"
+    except _BROKEN as error:
+        reason = str(error)
+    found.close()
+    _damaged(path, reason)
+    return None
+
+
+def _damaged(path: Path, reason: str) -> None:
+    logger.warning("%s: damaged (%s): computed again", path, reason)
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

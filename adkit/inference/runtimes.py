@@ -1,0 +1,281 @@
+"""What computes the features of an extractor that is not trained any more: torch, or a faster runtime.
+
+A runtime is taken only if, in float32, it makes of a probe what torch makes of it. What it was given is kept between
+runs under a digest of all that it depends on, so that the next run, and ``predict``, convert nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata, util
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from adkit.errors import UserError
+from adkit.inference.conversion import CONVERSIONS, Conversion, Files, LevelsOf, Run, RuntimeName
+from adkit.inference.device import autocast
+from adkit.inference.identity import code_of_modules, processor, weights_of
+from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, opened, shrink
+from adkit.plugin.context import Context
+from adkit.plugin.contract import member
+from adkit.plugin.extractor import Extractor
+from adkit.utils.atomic import draft_of
+from adkit.utils.environment import DISTRIBUTION, versions
+from adkit.utils.escapes import harmless
+from adkit.utils.text import did_you_mean, joined
+
+AGREE: Final = 1e-4
+"""The share of its norm by which a level of the probe may differ from torch's, in float32."""
+ROUNDED: Final = 2.0
+"""How many times as far from float32 as torch's a level of the probe may be in a lower precision."""
+VARIABLE: Final = "ADKIT_RUNTIME"
+"""The environment variable that names the runtime which ``auto`` means."""
+AUTO: Final[tuple[RuntimeName, ...]] = ("openvino", "onnx")
+"""The runtimes that ``auto`` tries, in this order, before it takes torch."""
+
+logger = logging.getLogger("adkit")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The runtimes to try; torch is taken where none of them agrees with it."""
+
+    names: tuple[RuntimeName, ...] = ()
+    required: bool = False
+    """Whether it is an error that none agrees."""
+
+
+TORCH: Final = Wanted()
+
+
+def wanted(name: Literal["auto"] | RuntimeName, context: Context) -> Wanted:
+    """The runtimes that a recipe's ``[run] runtime`` means here.
+
+    Raises:
+        UserError: the runtime is not installed, or does not compute on the device or in the precision of ``context``.
+    """
+    if name == "auto" and (told := os.environ.get(VARIABLE)):
+        if told not in get_args(RuntimeName):
+            names = get_args(RuntimeName)
+            raise UserError(f"{VARIABLE}: expected {joined(names, 'or')}, found {told!r}{did_you_mean(told, names)}")
+        return wanted(cast(RuntimeName, told), context)
+    if name == "auto":
+        return Wanted(tuple(one for one in AUTO if not _hindrances(one, context)))
+    if name == "torch":
+        return TORCH
+    if hindrance := _hindrances(name, context):
+        raise UserError(f"run.runtime: {hindrance}")
+    return Wanted((name,), required=True)
+
+
+def usable(name: RuntimeName, context: Context) -> Wanted:
+    """The runtime of a saved detector, as far as it can be had here."""
+    return TORCH if name == "torch" or _hindrances(name, context) else Wanted((name,))
+
+
+def installed(wanted: Wanted) -> dict[str, str]:
+    """The wanted runtimes with their versions."""
+    return {name: metadata.version(CONVERSIONS[name].packages[0]) for name in wanted.names}
+
+
+def _hindrances(name: RuntimeName, context: Context) -> str:
+    """Why a runtime cannot compute here, as the end of a sentence; empty where it can."""
+    conversion = CONVERSIONS[name]
+    missing = [package for package in conversion.packages if util.find_spec(package) is None]
+    device = torch.device(context.device).type
+    if missing:
+        return (
+            f"expected the packages {', '.join(conversion.packages)} for {name}, found no {', '.join(missing)}: "
+            f"pip install '{DISTRIBUTION}[{name}]'"
+        )
+    if device not in conversion.devices:
+        return (
+            f"expected one that computes on {device}, found {name}, which computes on "
+            f"{joined(conversion.devices, 'and')}: use auto"
+        )
+    if context.precision not in conversion.precisions:
+        return (
+            f"expected one that computes in {context.precision}, found {name}, which computes in "
+            f"{joined(conversion.precisions, 'and')}: change run.precision, or use auto"
+        )
+    return ""
+
+
+def probe_images(size: tuple[int, int]) -> Tensor:
+    """Make two images (2, 3, height, width) in [0, 1], the same everywhere: clouds of colors with a fine grain."""
+    drawn = torch.Generator().manual_seed(0)
+    clouds = interpolate(torch.rand(2, 3, 8, 8, generator=drawn), size, mode="bilinear")
+    return 0.75 * clouds + 0.25 * torch.rand(2, 3, *size, generator=drawn)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What computes the features of one extractor."""
+
+    name: RuntimeName
+    version: str
+    extractor: Extractor
+    context: Context
+    files: Files | None = None
+    """What it was given; None: torch computes with the extractor itself."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Compute the levels of ``images`` (n, 3, H, W), which lie on the device."""
+        if self.files is None:
+            return cast(Mapping[str, Tensor], self.extractor(images))
+        return dict(zip(self.extractor.levels, self._run(images), strict=True))
+
+    @cached_property
+    def _run(self) -> Run:
+        assert self.files is not None and self.name != "torch"
+        network = _network(CONVERSIONS[self.name], self.extractor, self.context)
+        return CONVERSIONS[self.name].open(network, self.files, self.context.precision)
+
+
+def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
+    """Choose the first of the wanted runtimes that agrees with torch about a probe, else torch.
+
+    Raises:
+        UserError: none agrees, and one is required.
+    """
+    for name in wanted.names:
+        found = _verdict(name, extractor, context)
+        if isinstance(found, Runtime):
+            return found
+        logger.info("runtime %s is not taken: %s", name, found)
+        if wanted.required:
+            raise UserError(
+                f"run.runtime: expected features of {name} that agree with torch's, found: {found}; use auto or torch"
+            )
+    return Runtime("torch", metadata.version("torch"), extractor, context)
+
+
+def _verdict(name: RuntimeName, extractor: Extractor, context: Context) -> Runtime | str:
+    """The runtime of that name, or why it is not taken; found in the files of an earlier process or by trying."""
+    conversion = CONVERSIONS[name]
+    made = Runtime(name, metadata.version(conversion.packages[0]), extractor, context, {})
+    if not conversion.keeps:
+        made, reason = _converted(made, conversion)
+        return reason or made
+    path = folder_of(RUNTIMES) / f"{_key(made)}.zip"
+    found = opened(path) if cache_limit() else None
+    if found is not None:
+        with found:
+            index = json.loads(found.read(INDEX))
+            made = replace(made, files={file: found.read(file) for file in index["files"]})
+        return cast(str, index["reason"]) or made
+    made, reason = _converted(made, conversion)
+    if cache_limit():
+        _keep(path, made.files or {}, reason)
+    return reason or made
+
+
+def _converted(made: Runtime, conversion: Conversion) -> tuple[Runtime, str]:
+    """The runtime with what it is given, and why it is not taken; empty where it is."""
+    try:
+        made = replace(made, files=conversion.convert(_network(conversion, made.extractor, made.context)))
+        return made, _tried(made)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  # exporters raise nearly anything
+        return made, _one_line(error)
+
+
+def _tried(made: Runtime) -> str:
+    """Why the features of a runtime are not torch's, as the end of a sentence; empty where they are."""
+    torch_like = replace(made, name="torch", files=None)
+    exact = replace(made.context, precision="float32")
+    expected = _probed(replace(torch_like, context=exact))
+    deviation = _deviation(_probed(replace(made, context=exact)), expected)
+    if not deviation <= AGREE:  # nan is no agreement either
+        return f"in float32 they differ by {deviation:.1e} of their size"
+    if made.context.precision == "float32":
+        return ""
+    rounding, deviation = (_deviation(_probed(one), expected) for one in (torch_like, made))
+    if not deviation <= ROUNDED * rounding:
+        return (
+            f"in {made.context.precision} they differ from float32 by {deviation:.1e} of their size, torch's by "
+            f"{rounding:.1e}"
+        )
+    return ""
+
+
+def _probed(runtime: Runtime) -> list[Tensor]:
+    probe = probe_images(runtime.context.image_size).to(runtime.context.device)
+    with torch.inference_mode(), autocast(runtime.context):
+        return [level.float() for level in runtime(probe).values()]
+
+
+def _deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference of a level of an image, as a share of its norm."""
+    shares = []
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        size = other.flatten(1).norm(dim=1)
+        shares.append(((one - other).flatten(1).norm(dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)).max())
+    return float(torch.stack(shares).max())  # nan where one is
+
+
+def _network(conversion: Conversion, extractor: Extractor, context: Context) -> LevelsOf:
+    """The network that a runtime is given: what cannot be recorded as it is, its author records otherwise."""
+    if not conversion.keeps:
+        return LevelsOf(extractor, context.image_size)
+    return LevelsOf(member(extractor, Extractor, "for_export")(), context.image_size)
+
+
+def _key(made: Runtime) -> str:
+    """The digest of all that a conversion, and whether it agrees with torch, depend on."""
+    extractor, context = made.extractor, made.context
+    conversion = CONVERSIONS[made.name]
+    about = {
+        "versions": versions() | {package: metadata.version(package) for package in conversion.packages},
+        "code": dict(code_of_modules(extractor)),
+        "network": [repr(extractor), repr(dict(extractor.levels)), repr(getattr(extractor, "params", None))],
+        "weights": weights_of(extractor),
+        "context": [context.precision, *context.image_size],
+        "processor": processor(context.device),
+        "agree": [AGREE, ROUNDED],
+    }
+    text = json.dumps(about, sort_keys=True, default=str)
+    return hashlib.sha256(f"{made.name}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _keep(path: Path, files: Files, reason: str) -> None:
+    """Keep what was found for later processes; where that is not possible they find it anew."""
+    draft = draft_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(draft, "w") as written:
+            for name, contents in files.items():
+                written.writestr(name, contents)
+            written.writestr(INDEX, json.dumps({"files": list(files), "reason": reason}))
+        draft.replace(path)
+    except OSError as error:
+        logger.info("%s: what a runtime was given could not be kept (%s)", path, error.strerror or error)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    shrink(path)
+
+
+def _one_line(error: BaseException) -> str:
+    """The innermost error in one line: those wrapped around it hold advice for the exporter's developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return harmless((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
