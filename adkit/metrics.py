@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
@@ -48,16 +48,19 @@ def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | Non
     anomalous = labels == 1
     if anomalous.all() or not anomalous.any():
         return dict.fromkeys(IMAGE_METRICS)
-    ranking = _rank(np.sort(scores[~anomalous]), np.sort(scores[anomalous]))
+    ranking = _rank([np.sort(scores[~anomalous])], np.sort(scores[anomalous]))
     return {name: metric.function(ranking) for name, metric in IMAGE_METRICS.items()}
+
+
+_MIXED: Final = "pixels are known by their image before compute(), which sorts them, and not after it"
 
 
 class PixelMetrics:
     """Metrics over the pixels of all test images together, which are added batch by batch.
 
     Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
-    anomalous one. ``compute`` sorts the normal ones in place and needs some 100 bytes more for each anomalous
-    one. More images can be added after it.
+    anomalous one. ``compute`` sorts the normal ones in place, where images of one kind were added one after the other,
+    and needs some 100 bytes more for each anomalous one. More images can be added after it.
     """
 
     def __init__(self) -> None:
@@ -96,35 +99,52 @@ class PixelMetrics:
 
     def compute(self) -> dict[str, float | None]:
         """Compute ROC AUC, average precision and PRO; each is ``None`` where normal or anomalous pixels are missing."""
-        normal = self._normal.values
-        if not len(normal) or not sum(self._components):
-            return dict.fromkeys(PIXEL_METRICS)
-        normal.sort()
-        self._sorted = True
-        anomalous, sizes = np.concatenate(self._anomalous), np.concatenate(self._sizes)
-        order = np.argsort(anomalous, kind="stable")
-        weights = 1 / (sizes[order] * np.float64(sum(self._components)))
-        ranking = _PixelRanking(**vars(_rank(normal, anomalous[order])), weights=weights)
-        return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
+        return self.compute_by_kind([""] * len(self._components))[0]
 
-    def of_images(self, chosen: NDArray[np.bool_]) -> PixelMetrics:
-        """Copy the pixels of some of the images, in the order in which they were added.
+    def compute_by_kind(
+        self, kinds: Sequence[str]
+    ) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
+        """Compute the metrics of all images, and for each kind those of its images and the normal ones.
+
+        The normal pixels are sorted once for all of them, kind by kind: ranks among several sorted arrays add up.
 
         Args:
-            chosen: (images,) whether to take each image.
+            kinds: (images,) kind of each anomalous image, in the order in which they were added; empty for normal ones.
 
         Raises:
-            RuntimeError: ``compute`` was called before.
+            RuntimeError: there are kinds, and metrics were computed before.
         """
-        part = PixelMetrics()
-        for number, normal in enumerate(self._normal_of_each()):
-            if chosen[number]:
-                part._normal.append(normal)
-                part._normal_pixels.append(self._normal_pixels[number])
-                part._anomalous.append(self._anomalous[number])
-                part._sizes.append(self._sizes[number])
-                part._components.append(self._components[number])
-        return part
+        several = sorted({kind for kind in kinds if kind})
+        if several and self._sorted:
+            raise RuntimeError(_MIXED)
+        numbers = {kind: [at for at, own in enumerate(kinds) if own == kind] for kind in ("", *several)}
+        normal = {kind: self._normal_of(at) for kind, at in numbers.items()}
+        self._sorted = True
+        for values in normal.values():
+            values.sort()
+        whole = self._metrics(list(normal.values()), range(len(kinds)))
+        found = {kind: self._metrics([normal[""], normal[kind]], (*numbers[""], *numbers[kind])) for kind in several}
+        return whole, found
+
+    def _normal_of(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """The normal pixels of the images of these numbers: a view where they are one after the other, else a copy."""
+        if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
+            start = sum(self._normal_pixels[: numbers[0]])
+            return self._normal.values[start : start + sum(self._normal_pixels[numbers[0] : numbers[-1] + 1])]
+        each = list(self._normal_of_each())
+        return np.concatenate([np.zeros(0, np.float32), *(each[number] for number in numbers)])
+
+    def _metrics(self, normal: Sequence[Scores], numbers: Sequence[int]) -> dict[str, float | None]:
+        """The metrics of the images of these numbers, whose normal pixels are those of some sorted arrays."""
+        components = sum(self._components[number] for number in numbers)
+        if not sum(map(len, normal)) or not components:
+            return dict.fromkeys(PIXEL_METRICS)
+        anomalous = np.concatenate([self._anomalous[number] for number in numbers])
+        sizes = np.concatenate([self._sizes[number] for number in numbers])
+        order = np.argsort(anomalous, kind="stable")
+        weights = 1 / (sizes[order] * np.float64(components))
+        ranking = _PixelRanking(**vars(_rank(normal, anomalous[order])), weights=weights)
+        return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
 
     def counts(self) -> PixelCounts | None:
         """Count the pixels of each image at some thresholds; None where either side is missing.
@@ -146,7 +166,7 @@ class PixelMetrics:
 
     def _normal_of_each(self) -> Iterator[NDArray[np.float32]]:
         if self._sorted:
-            raise RuntimeError("pixels are known by their image before compute(), which sorts them, and not after it")
+            raise RuntimeError(_MIXED)
         ends = np.cumsum(self._normal_pixels)
         yield from np.split(self._normal.values, ends[:-1])
 
@@ -266,13 +286,18 @@ class _PixelRanking(_Ranking):
     """(p,) 1 / (size of the pixel's component · components); their sum is 1."""
 
 
-def _rank(negatives: Scores, positives: Scores) -> _Ranking:
-    """Rank positives against negatives; both are sorted in ascending order and neither is empty."""
+def _rank(negatives: Sequence[Scores], positives: Scores) -> _Ranking:
+    """Rank positives against all negatives; all arrays are sorted in ascending order, and neither side is empty."""
+    below, upto = np.zeros((2, len(positives)), np.int64)
+    for some in negatives:
+        below += np.searchsorted(some, positives, side="left")
+        upto += np.searchsorted(some, positives, side="right")
+    count = sum(map(len, negatives))
     return _Ranking(
         found=len(positives) - np.searchsorted(positives, positives, side="left"),
-        alarms=len(negatives) - np.searchsorted(negatives, positives, side="left"),
-        alarms_above=len(negatives) - np.searchsorted(negatives, positives, side="right"),
-        negatives=len(negatives),
+        alarms=count - below,
+        alarms_above=count - upto,
+        negatives=count,
     )
 
 

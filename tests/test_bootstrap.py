@@ -162,13 +162,3 @@ def test_pixels_are_not_told_apart_once_they_are_sorted():
     found.compute()
     with pytest.raises(RuntimeError, match="before compute"):
         found.counts()
-
-
-def test_a_subset_of_images_has_the_metrics_of_those_alone():
-    rng = np.random.default_rng(5)
-    maps, masks = rng.normal(size=(6, 9, 9)).astype(np.float32), rng.random((6, 9, 9)) > 0.9
-    chosen = np.array([1, 0, 1, 1, 0, 0], np.bool_)
-    whole, part = PixelMetrics(), PixelMetrics()
-    whole.add(maps, masks)
-    part.add(maps[chosen], masks[chosen])
-    assert whole.of_images(chosen).compute() == part.compute()

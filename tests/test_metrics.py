@@ -39,11 +39,11 @@ def brute_force_pro(maps, masks):
     return area / 0.3
 
 
-def random_images(seed):
+def random_images(seed, images=4):
     """Small maps and masks with several components each; odd seeds have heavy ties."""
     rng = np.random.default_rng(seed)
-    maps = rng.normal(size=(4, 11, 11))
-    masks = rng.random((4, 11, 11)) < rng.uniform(0.05, 0.35)
+    maps = rng.normal(size=(images, 11, 11))
+    masks = rng.random((images, 11, 11)) < rng.uniform(0.05, 0.35)
     masks[0] = False
     maps += masks * rng.uniform(0, 3)
     return (np.rint(maps * 2) if seed % 2 else maps).astype(np.float32), masks
@@ -199,6 +199,32 @@ def test_images_can_be_added_after_computing():
     metrics.compute()
     metrics.add(maps[2:], masks[2:])
     assert metrics.compute() == pixel_metrics(maps, masks)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [["", "", "hole", "hole", "scratch", "scratch"], ["hole", "", "scratch", "hole", "", "scratch"]],
+    ids=["one after the other", "mixed"],
+)
+def test_a_kind_has_the_metrics_of_its_images_and_the_normal_ones_alone(kinds):
+    maps, masks = random_images(5, images=6)
+    masks &= np.array(kinds)[:, None, None] != ""
+    metrics = PixelMetrics()
+    metrics.add(maps, masks)
+    whole, found = metrics.compute_by_kind(kinds)
+    assert whole == pixel_metrics(maps, masks)
+    for kind in ("hole", "scratch"):
+        chosen = np.isin(kinds, ("", kind))
+        assert found[kind] == pytest.approx(pixel_metrics(maps[chosen], masks[chosen]), rel=1e-12)
+
+
+def test_kinds_are_not_told_apart_once_pixels_are_sorted():
+    maps, masks = random_images(0)
+    metrics = PixelMetrics()
+    metrics.add(maps, masks)
+    metrics.compute()
+    with pytest.raises(RuntimeError, match="before compute"):
+        metrics.compute_by_kind(["hole"] * len(maps))
 
 
 def test_what_was_added_is_left_as_it_was():

@@ -93,15 +93,16 @@ def evaluate(
             located = True
         found.append(replace(scored, maps=None, masks=None, regions=None))
     counts = pixel.counts() if located else None
-    kinds = _pixel_kinds(pixel, seen) if located else {}
+    kinds = [sample.kind if sample.label else "" for sample in seen]
+    whole, by_kind = pixel.compute_by_kind(kinds) if located else (None, {})
     highest = [one.peaks.numpy() for one in found if one.peaks is not None]
     return Evaluation(
         seen,
         np.concatenate([np.zeros(0, np.float32), *(one.scores.numpy() for one in found)]),
         np.concatenate([np.zeros((0, len(pipeline.members)), np.float32), *(one.members.numpy() for one in found)]),
         np.concatenate(highest) if highest else None,
-        pixel.compute() if located else None,
-        kinds,
+        whole,
+        {kind: by_kind[kind] for kind in anomalous_kinds(seen) if located},
         counts,
         tuple(unseen),
         {} if keeper is None else keeper.kept,
@@ -112,14 +113,6 @@ def anomalous_kinds(samples: Sequence[Sample]) -> list[str]:
     """The kinds of the anomalous ``samples``, each once; none where there is but one, which is the total."""
     kinds = in_order(sample.kind for sample in samples if sample.label)
     return kinds if len(kinds) > 1 else []
-
-
-def _pixel_kinds(pixel: PixelMetrics, samples: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
-    found = {}
-    for kind in anomalous_kinds(samples):
-        chosen = np.array([not sample.label or sample.kind == kind for sample in samples])
-        found[kind] = pixel.of_images(chosen).compute()
-    return found
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
