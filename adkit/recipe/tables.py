@@ -106,6 +106,13 @@ class TrainingTable(Params):
     warmup: int | None = Field(
         None, ge=0, description="steps at the beginning of each stage over which learning rates rise to what they are"
     )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the mean of the weights that each step keeps, such as 0.999: this exponential moving "
+        "average (EMA) is then what stoppers judge and what is scored and saved, instead of the weights themselves",
+    )
     batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
     minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")
     epochs: float | None = Field(

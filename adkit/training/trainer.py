@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
+from ignite.handlers import Checkpoint, EMAHandler
 from ignite.handlers.param_scheduler import LRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -163,6 +164,7 @@ class _Trainer:
         self.optimizer = optimizer_of(task.schedule, stage)
         device = torch.device(task.context.device).type
         self.rates = rates_of(self.optimizer, task.schedule, self.length)
+        self.mean = mean_of(stage, task.schedule)
         self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
         self.engine = Engine(self.step)
         self.auxiliary: Iterator[Batch] | None = None
@@ -228,6 +230,8 @@ class _Trainer:
             parameter.requires_grad_(True)
         if self.rates is not None:
             engine.add_event_handler(Events.ITERATION_STARTED, self.rates)
+        if self.mean is not None:  # before whatever looks at a step's outcome
+            self.mean.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: advance(len(cast(Batch, engine.state.batch))))
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
@@ -268,6 +272,8 @@ class _Trainer:
             engine.run(self.images.since(done), max_epochs=epochs, epoch_length=per_epoch)
         if self.state.checks[-1].minibatches < self.state.done + engine.state.iteration:
             self.check()  # inside an epoch
+        if self.mean is not None:
+            self._put(self.mean.ema_model.parameters())  # which the next stage begins with
         self.state.done += engine.state.iteration
 
     def _objects(self) -> dict[str, Any]:
@@ -277,8 +283,27 @@ class _Trainer:
             "optimizer": self.optimizer,
             "scaler": self.scaler,
             **({} if self.rates is None else {"rates": self.rates}),
+            **({} if self.mean is None else {"mean": self.mean.ema_model}),
             "state": self.state,
         }
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the extractor have the mean of the weights, where the schedule asks for one, and then its own again."""
+        if self.mean is None:
+            yield
+            return
+        own = [parameter.detach().clone() for parameter in self.stage.parameters]
+        self._put(self.mean.ema_model.parameters())
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def _put(self, weights: Iterable[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, weight in zip(self.stage.parameters, weights, strict=True):
+                parameter.copy_(weight)
 
     @property
     def last(self) -> bool:
@@ -390,7 +415,8 @@ class _Trainer:
         last = self.engine.state.iteration >= self.length
         if self.state.ended or not (self.minibatches % every == 0 or last):
             return
-        write_snapshot(folder, self.minibatches, self.trained)
+        with self.averaged():
+            write_snapshot(folder, self.minibatches, self.trained)
         if self.minibatches not in self.state.snapshots:
             self.state.snapshots.append(self.minibatches)
 
@@ -413,13 +439,15 @@ class _Trainer:
         progress = Progress(self.minibatches, self._epochs(), loss)
         state.sums, state.count = {}, 0
         verdict = Verdict(keep=False, stop=False, reason="")
-        if task.stopper is not None and self.last:
-            generator = task.context.generator("stopper", str(progress.minibatches))
-            with torch.no_grad():
-                look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
-                verdict = task.stopper.check(look)
-        if verdict.keep:
-            state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
+        with self.averaged():
+            if task.stopper is not None and self.last:
+                generator = task.context.generator("stopper", str(progress.minibatches))
+                with torch.no_grad():
+                    look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
+                    verdict = task.stopper.check(look)
+            # A checkpoint has the weights themselves: where nothing was kept, a mean would be lost with the stop.
+            if verdict.keep or (verdict.stop and self.mean is not None and not state.best):
+                state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
         state.checks.append(
             CheckReport(
                 minibatches=progress.minibatches,
@@ -480,6 +508,16 @@ def rates_of(optimizer: torch.optim.Optimizer, schedule: Schedule, length: int) 
         return {"none": 1.0, "linear": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2}[decay]
 
     return LRScheduler(LambdaLR(optimizer, share))
+
+
+def mean_of(stage: Stage, schedule: Schedule) -> EMAHandler | None:
+    """Make the handler that averages the weights that a stage trains; None where they are kept as they are.
+
+    It knows nothing of the others: averaged with themselves they would drift by rounding.
+    """
+    if schedule.ema_decay is None:
+        return None
+    return EMAHandler(nn.ParameterList(stage.parameters), momentum=1 - schedule.ema_decay)
 
 
 def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: float) -> dict[nn.Parameter, float]:
