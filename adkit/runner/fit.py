@@ -18,6 +18,7 @@ from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding, Member, Pipeline
 from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
+from adkit.logs.logs import NO_LOGS, Logs
 from adkit.plugin.guard import check_state
 from adkit.plugin.scorer import Scorer
 from adkit.recipe.reader import Recipe
@@ -47,6 +48,7 @@ class Workspace:
     """Sees the features of the category's normal images pass; None where the parts are named, or it saw enough."""
     share: PageShare | None = None
     """What the category may put on the page; None: nothing is kept for it."""
+    logs: Logs = NO_LOGS
 
     def unwatched(self) -> Workspace:
         """The same for the folds after the first: one split is looked at."""
@@ -151,7 +153,9 @@ def _adapted(split: Split, place: Workspace, folder: Path) -> list[Adapted]:
     for index in range(count):
         title = f"{split.subject}, extractor {index + 1} of {count}" if count > 1 else split.subject
         work = folder / f"extractor-{index}"
-        job = AdaptationJob(index, split.train, split.stopping, place.source, parts, place.display, title, work)
+        job = AdaptationJob(
+            index, split.train, split.stopping, place.source, parts, place.display, title, work, place.logs
+        )
         found.append(adapt(job))
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, EventEnum, Events
 from ignite.handlers import Checkpoint, EMAHandler
 from ignite.handlers.param_scheduler import LRScheduler
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from adkit.errors import UserError
 from adkit.inference.device import autocast
 from adkit.inference.pipeline import Embedding
+from adkit.logs.logs import NO_LOGS, Logs
 from adkit.plugin.adapter import Adapter, Schedule, Stage, Step
 from adkit.plugin.checks import fault
 from adkit.plugin.context import Context
@@ -54,6 +55,12 @@ SPARING: Final = 20
 with an epoch sooner than a disk with a checkpoint. Where a stage ends there is always one."""
 
 
+class Checks(EventEnum):
+    """The event of a check, beside Ignite's own."""
+
+    CHECKED = "checked"
+
+
 @dataclass(frozen=True)
 class TrainingTask:
     """Everything that a training consists of."""
@@ -80,8 +87,12 @@ class TrainingTask:
     """Names the adapter with its version and its parameters, for what is kept of its training in the cache."""
     tunes_blocks: bool = False
     """Whether the recipe's ``adapter.blocks`` decides what is trained."""
+    subject: str = ""
+    """What is adapted, for logs."""
     say: Callable[[str], None] = lambda text: None
     """Shows a line about each check to the user."""
+    logs: Logs = NO_LOGS
+    """What is told the loss and the rates of each step, and what each check found."""
 
     def features(self, images: Tensor) -> Features:
         """Compute the features that the adapter reads, with gradients; ``images`` are those of ``normal``."""
@@ -167,6 +178,7 @@ class _Trainer:
         self.mean = mean_of(stage, task.schedule)
         self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
         self.engine = Engine(self.step)
+        self.engine.register_events(*Checks, event_to_attr={Checks.CHECKED: "checks"})
         self.auxiliary: Iterator[Batch] | None = None
         self.started = time.perf_counter()
         self.saved_at = self.saving_took = 0.0
@@ -233,6 +245,7 @@ class _Trainer:
         if self.mean is not None:  # before whatever looks at a step's outcome
             self.mean.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: advance(len(cast(Batch, engine.state.batch))))
+        task.logs.attach(engine, Checks.CHECKED, self.optimizer, task.subject, lambda: self.minibatches)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
         if folder is not None:
@@ -463,9 +476,19 @@ class _Trainer:
         state.seconds, self.started = state.seconds + now - self.started, now
         if line := _describe(state.checks[-1]):
             task.say(line)
+        self.engine.state.metrics = _numbers(state.checks[-1])
+        self.engine.fire_event(Checks.CHECKED)
         if verdict.stop:
             state.ended = verdict.reason
             self.engine.terminate()
+
+
+def _numbers(check: CheckReport) -> dict[str, float]:
+    """What a check found, by name, as far as there is something."""
+    found = {"loss": check.loss, **{f"loss/{name}": mean for name, mean in check.terms.items()}}
+    if check.reason:  # there is a stopper
+        found |= {"stopper_value": check.value, "kept": float(check.kept)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _describe(check: CheckReport) -> str:
