@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("adkit")
 
 _LONGEST: Final = 100
-"""Letters of an image's id in a tag."""
+"""Letters of a part of a tag; of longer ones the end is what differs."""
 
 
 def require_logs(table: LogTable, *, reachable: bool = True) -> None:
@@ -210,7 +210,7 @@ def parameters(recipe: Recipe) -> dict[str, Parameter]:
 
 def tag_of(text: str) -> str:
     """A name as every log takes it: slashes between its parts, and "_" for what is not allowed."""
-    parts = (re.sub(r"[^-.\w]+", "_", part.strip()) for part in re.split(r"/|, ", text))
+    parts = (re.sub(r"[^-.\w]+", "_", part.strip())[-_LONGEST:] for part in re.split(r"/|, ", text))
     return "/".join(part for part in parts if part.strip(".")) or "_"
 
 

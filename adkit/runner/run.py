@@ -29,6 +29,7 @@ from adkit.recipe.sweep import SWEEP
 from adkit.report.page.page import write_page
 from adkit.report.page.record import record_path
 from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
+from adkit.runner.ahead import stages_ahead
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.fit import Workspace
@@ -149,7 +150,7 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
                     for text in record.warnings:
                         warn(text)
         records = [finished[category.name] for category in dataset.categories]
-        warnings += logs.finish(means({record.category: record.report for record in records}))
+        warnings += map(harmless, logs.finish(means({record.category: record.report for record in records})))
 
     unreadable = _unreadable(records)
     for bad in unreadable:
@@ -221,6 +222,8 @@ def _run_categories(
     """Run every category that is not done yet, and save its detector and its record."""
     detectors = detector_folders(ledger.run, [category.name for category in dataset.categories])
     shares = page_shares(dataset, parts)
+    todo = [pair for pair in zip(dataset.categories, shares, strict=True) if pair[0].name not in done]
+    display.expect(stages_ahead(todo, parts))
     first: Path | None = None
     for number, category in enumerate(dataset.categories):
         folder = detectors[category.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from adkit.utils.escapes import harmless, harmless_lines
 from adkit.utils.text import counted
+from adkit.utils.time_left import Ahead, Left, TimeLeft
 
 Advance = Callable[[int], None]
 """A function that is called with the number of images that have just been processed."""
@@ -36,6 +37,18 @@ class _Rate(ProgressColumn):
         return Text(_as_text(speed) if speed else "", style="progress.data.speed")
 
 
+class _RunLeft(ProgressColumn):
+    max_refresh = 1.0  # the seconds of a bar run, those of a run would only flicker
+
+    def __init__(self, left: Callable[[], Left | None]) -> None:
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        left = self._left()
+        return Text("" if left is None else f"run: {left}", style="progress.remaining")
+
+
 class Display:
     """A display that shows each stage of a run as it goes, and adds up the seconds that stages of one name took.
 
@@ -47,12 +60,15 @@ class Display:
         self.console = console or Console(stderr=True)
         self.timings: dict[str, float] = {}
         self._quiet = quiet
+        self._run = TimeLeft()
+        self._share = 0.0
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
+            _RunLeft(self.left),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
@@ -71,6 +87,14 @@ class Display:
         if not self._quiet:
             self.console.print(harmless_lines(text), highlight=False, markup=False, soft_wrap=True)
 
+    def expect(self, ahead: Sequence[Ahead]) -> None:
+        """Take the stages that a run has before it, by which the time left of all of it is shown."""
+        self._run.expect(ahead)
+
+    def left(self) -> Left | None:
+        """The time left of the run; None while nothing is known of it."""
+        return self._run.left(self._share, time.perf_counter())
+
     @contextmanager
     def stage(self, name: str, subject: str, total: int | None = None) -> Iterator[Advance]:
         """Time a stage and show how far it has come.
@@ -85,6 +109,8 @@ class Display:
             A function to call with the number of images that have just been processed.
         """
         started = time.perf_counter()
+        ahead = self._run.begin(name, subject, started)
+        self._share = 0.0
         title = harmless(f"{subject}: {name}")
         task = self._bars.add_task(title, total=total)
         plain = _PlainStage(self, title) if not self.console.is_terminal else None
@@ -95,6 +121,8 @@ class Display:
             nonlocal done
             done += images
             expected = total * max(math.ceil(done / total), 1) if total else None
+            if images_in_all := expected or ahead:
+                self._share = min(1.0, done / images_in_all)
             self._bars.update(task, total=expected, advance=images)
             if plain is not None:
                 plain.advance(images, expected)
@@ -102,7 +130,9 @@ class Display:
         try:
             yield advance
         finally:
-            seconds = time.perf_counter() - started
+            ended = time.perf_counter()
+            seconds = ended - started
+            self._run.end(ended)
             self.timings[name] = self.timings.get(name, 0.0) + seconds
             self._bars.remove_task(task)
         if plain is None:
@@ -132,6 +162,8 @@ class _PlainStage:
             text = f"{self._title}: {self._done:,} of {counted(total, 'image')}, {_as_text(rate)}"
             if rate > 0:
                 text += f", {(total - self._done) / rate:.0f} s left"
+        if (left := self._display.left()) is not None:
+            text += f"; run: {left}"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:
