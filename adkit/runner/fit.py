@@ -72,6 +72,8 @@ class Calibrated:
     trainings: list[TrainingReport]
     snapshots: tuple[Snapshots, ...] = ()
     """The snapshots along each of ``trainings``."""
+    seen: tuple[Sequence[Sample], ...] = ()
+    """For each member the images that its scorer was fitted on, in the order in which it saw them."""
     synthetic: Mapping[str, float] = field(default_factory=dict)
     """Kind of drawn defect → its image AUROC against the calibration images."""
 
@@ -110,7 +112,8 @@ def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
         fitted[0].stopping,
         [training for one in fitted for training in one.trainings],
         tuple(snapshots for one in fitted for snapshots in one.snapshots),
-        mean_aurocs([one.synthetic for one in fitted]),
+        seen=tuple(samples for one in fitted for samples in one.seen),
+        synthetic=mean_aurocs([one.synthetic for one in fitted]),
     )
 
 
@@ -134,10 +137,12 @@ def fit(split: Split, place: Workspace, folder: Path) -> Calibrated:
     drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
     with place.display.stage("synthetic", split.subject, drawings) as advance:
         synthetic = synthetic_aurocs(pipeline, found, parts, place.source.images, advance)
+    trained = [sample for sample in split.train if sample.id not in bad]
     return Calibrated(
         pipeline,
         found,
-        trained=[sample for sample in split.train if sample.id not in bad],
+        trained=trained,
+        seen=(trained,) * len(pipeline.members),
         stopping=[sample for sample in split.stopping if sample.id not in bad],
         trainings=[one.report for one in adapted],
         # Images that are new to the training: those of the threshold, else of the stopper.
