@@ -1,15 +1,15 @@
 """Compares what an extractor is computed by: figures, verdicts and seconds of recipes by each runtime and precision.
 
-    python benchmarks/runtimes.py --recipes dn2 gaussian --output figures/runtimes.json --set data.format=mvtec \
-        --set data.root=data/mtd --set data.category=tile --set 'data.group=(t[0-9]+)_'
+    python benchmarks/runtimes.py --recipes dn2 gaussian --output figures/runtimes.json \
+        --set data.format=mvtec --set data.root=data/mtd --set data.category=tile --set 'data.group=(t[0-9]+)_'
 
-Each (recipe, runtime, precision) is one ``adkit run`` in a process of its own, without kept features. The table has, for
-each:
+Each (recipe, runtime, precision) is one ``adkit run`` in a process of its own, without kept features. The table has,
+for each:
 
 - image AUROC and AUPRO, and their differences from those by torch in float32;
 - verdicts: how many test images are called otherwise than by torch in float32, each by its own run's threshold;
-- seconds of the stages that read features (extract, fit, calibrate, evaluate), and of choosing and converting (weights):
-  nothing else should run.
+- seconds of the stages that read features (extract, fit, calibrate, evaluate), and of choosing and converting
+  (weights): nothing else should run.
 
 Image AUROC may move by 0.002 at most.
 

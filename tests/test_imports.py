@@ -21,7 +21,7 @@ LAYERS = (
     ("toolkit", "data"),
     ("report",),
     ("recipe",),
-    ("inference",),
+    ("inference", "logs"),
     ("training", "detector"),
     ("runner", "predict", "export"),
     ("init",),

@@ -60,6 +60,7 @@ def check(
     """
     from adkit.data.dataset import open_dataset
     from adkit.inference.assemble import assemble
+    from adkit.logs.logs import require_logs
     from adkit.recipe.reader import read_recipe
     from adkit.recipe.sweep import sweep_of
     from adkit.runner.sweep import points_of
@@ -68,6 +69,8 @@ def check(
     from adkit.training.plan import new_adapter, new_stopper, read_levels, require_trainable, scheduled, unlocalized
 
     read = read_recipe(recipe, overrides)
+    with read.document.locating():
+        require_logs(read.log, reachable=False)
     with read.document.locating("data", type(read.data).model_fields):
         dataset = open_dataset(read.data, read.run.seed, read.threshold.parts)
     with read.document.locating():

@@ -76,6 +76,9 @@ class Schedule:
     [Loshchilov and Hutter, SGDR (ICLR 2017), equation 5, without restarts]."""
     warmup: int = 0
     """The minibatches at the beginning of each stage over which learning rates rise to what they are."""
+    ema_decay: float | None = None
+    """The share of the mean of the weights that each step keeps, in (0, 1), where this exponential moving average of
+    the weights over the steps of a stage is what is judged and kept; None: the weights themselves are."""
     batch_size: int = 32
     minibatches: int | None = None
     epochs: float | None = None

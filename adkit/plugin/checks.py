@@ -223,6 +223,8 @@ def _schedule_faults(schedule: Schedule) -> Iterator[tuple[str, object]]:
         yield f"rate_decay one of {', '.join(get_args(RateDecay))}", repr(schedule.rate_decay)
     if type(schedule.warmup) is not int or schedule.warmup < 0:
         yield "warmup a whole number of minibatches", repr(schedule.warmup)
+    if schedule.ema_decay is not None and not (_number(schedule.ema_decay, above=0) and schedule.ema_decay < 1):
+        yield "ema_decay above 0 and below 1", repr(schedule.ema_decay)
     if not _number(schedule.weight_decay) or schedule.weight_decay < 0:
         yield "weight_decay of at least 0", repr(schedule.weight_decay)
     for name in ("learning_rate", "batch_size", "clip_norm", "minibatches", "epochs", "snapshot_epochs"):

@@ -17,7 +17,7 @@ from adkit.data.view import View
 from adkit.detector.regions import Region
 from adkit.errors import UserError
 from adkit.utils.atomic import whole_file
-from adkit.utils.colors import color_ramp
+from adkit.utils.colors import color_limits, colored
 
 FOLDER = "heatmaps"
 """The folder of the output in which the heatmaps lie."""
@@ -25,8 +25,6 @@ SUFFIX = ".png"
 """What the names of heatmaps add to those of their images."""
 LONGEST = 2048
 """The longer side in pixels above which an overlay is drawn smaller than its image."""
-STRENGTH = 0.8
-"""The opacity of the strongest color, in [0, 1]; the defect must still be seen below it."""
 OUTSIDE = "_"
 """The folder for heatmaps of images from outside the base, which lie there by their absolute paths."""
 LONGEST_NAME = 255
@@ -46,10 +44,6 @@ def overlay(
 ) -> Image.Image:
     """Color an image by its map, from violet through red to yellow, and box its regions.
 
-    With a pixel threshold t the colors mean the same in every image: they begin at t - |t| / 4, which normal
-    images seldom reach, and are strongest from t + |t| on. Without one they run over the upper half of the image's
-    own values, so that every image, however normal, shows some.
-
     Args:
         image: an image of mode L, RGB or F (0 to 255), which is drawn smaller where it is larger than LONGEST.
         values: (H, W) raw map over the input; parts of the image that the input does not show stay as they are.
@@ -66,24 +60,10 @@ def overlay(
     if base.size != (width, height):  # which comes first, for large images are not copied
         base = base.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     base = base.convert("RGB")
-    low, high = _limits(values, threshold)
     # These are the axes of the smaller image; they differ from those of the larger one by less than a pixel.
-    position = (view.restore(values, (height, width)) - low) / (high - low)
-    steps = Image.fromarray(np.rint(np.nan_to_num(position, nan=0.0).clip(0, 1) * 255).astype(np.uint8))
-    colors = steps.copy()
-    colors.putpalette(color_ramp().tobytes())
-    opacity = steps.point([round(255 * STRENGTH * (step / 255) ** 0.5) for step in range(256)])
-    drawn = Image.composite(colors.convert("RGB"), base, opacity)
+    drawn = colored(base, view.restore(values, (height, width)), *color_limits(values, threshold))
     _box(drawn, regions, (width / image.width, height / image.height))
     return drawn
-
-
-def _limits(values: NDArray[np.float32], threshold: float | None) -> tuple[float, float]:
-    if threshold is not None:
-        unit = abs(threshold) or 1.0
-        return threshold - unit / 4, threshold + unit
-    low, high = float(values.min()), float(values.max())
-    return ((low + high) / 2, high) if high > low else (high, high + 1.0)  # an even map shows nothing
 
 
 def _box(drawn: Image.Image, regions: Sequence[Region], scale: tuple[float, float]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from adkit.errors import UserError
 from adkit.recipe.shipped import ShippedRecipe, find_recipe, no_such_recipe
-from adkit.utils.text import is_text, toml_key
+from adkit.utils.text import is_text, toml_key, without_credentials
 
 _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 
@@ -51,7 +51,7 @@ class Document:
         given = [number for number, key in enumerate(self.overrides) if at[: len(key)] == key]
         dotted = f"{dotted_key(path)}: " if path else ""
         if given:
-            place = f"--set {list(self.overrides.values())[given[-1]]}: "
+            place = f"--set {without_credentials(list(self.overrides.values())[given[-1]])}: "
             return Problem((2, given[-1]), f"{place}{dotted}{sentence}")
         line = self.lines.get(at)
         if self.path is None or line is None:
@@ -112,7 +112,8 @@ def read_document(source: Path | str | Mapping[str, Any], overrides: Sequence[st
     for argument in overrides:
         problem = _override(values, taken, argument)
         if problem:
-            problems.append(f"--set {argument.encode(errors='backslashreplace').decode()}: {problem}")
+            shown = without_credentials(argument.encode(errors="backslashreplace").decode())
+            problems.append(f"--set {shown}: {problem}")
     if problems:
         raise UserError(problems)
     return Document(values, path, key_lines(text), taken)

@@ -16,9 +16,9 @@ from adkit.recipe.document import Document, KeyPath, Problem, parse_toml, read_d
 from adkit.recipe.problems import check, unknown_key
 from adkit.recipe.shipped import ShippedRecipe
 from adkit.recipe.sweep import SWEEP
-from adkit.recipe.tables import RunTable, ScorerTable, ThresholdTable, TrainingTable
+from adkit.recipe.tables import LogTable, RunTable, ScorerTable, ThresholdTable, TrainingTable
 from adkit.toolkit.features import FeaturesTable
-from adkit.utils.text import did_you_mean, joined, near, toml_value
+from adkit.utils.text import did_you_mean, joined, near, toml_value, without_credentials
 
 if TYPE_CHECKING:
     from adkit.data.formats.base import DataTable
@@ -37,6 +37,7 @@ TABLES: Final = (
     "scorer",
     "localizer",
     "threshold",
+    "log",
 )
 """Every table of a recipe, in the order in which a resolved one has them."""
 
@@ -46,7 +47,13 @@ DEFAULT_USE: Final[Mapping[Kind, str]] = MappingProxyType({"extractor": "timm", 
 DEFAULT_FORMAT: Final = "mvtec"
 
 CORE_TABLES: Final[Mapping[str, type[Params]]] = MappingProxyType(
-    {"run": RunTable, "features": FeaturesTable, "training": TrainingTable, "threshold": ThresholdTable}
+    {
+        "run": RunTable,
+        "features": FeaturesTable,
+        "training": TrainingTable,
+        "threshold": ThresholdTable,
+        "log": LogTable,
+    }
 )
 """Table → its model, for the tables whose keys are adkit's own whatever components the recipe names."""
 
@@ -101,6 +108,7 @@ class Recipe:
     """The keys of ``[scorer]`` that every scorer has."""
     localizer: Choice
     threshold: ThresholdTable
+    log: LogTable
 
     @property
     def path(self) -> Path | ShippedRecipe | None:
@@ -139,7 +147,10 @@ def read_recipe(
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's tables with every default spelled out, for ``tomli_w``; reading them gives an equal recipe."""
+    """The recipe's tables with every default spelled out, for ``tomli_w``; reading them gives an equal recipe.
+
+    But for a password in ``log.mlflow``, which is left out: these tables are kept and shown.
+    """
     tables: dict[str, dict[str, Any] | None] = {
         "run": _dumped(recipe.run),
         "data": _dumped(recipe.data),
@@ -152,8 +163,14 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "scorer": _choice_table(recipe.scorer, _dumped(recipe.scorer_table)),
         "localizer": _choice_table(recipe.localizer),
         "threshold": _dumped(recipe.threshold),
+        "log": _without_password(recipe.log),
     }
     return {name: table for name, table in tables.items() if table is not None}
+
+
+def _without_password(log: LogTable) -> dict[str, Any]:
+    mlflow = without_credentials(log.mlflow) if isinstance(log.mlflow, str) else log.mlflow
+    return {**log.model_dump(mode="json"), "mlflow": mlflow}
 
 
 def _choice_table(choice: Choice | None, own: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -203,6 +220,7 @@ class _Reader:
         scorer = self.choice("scorer", own=tuple(ScorerTable.model_fields))
         localizer = self.choice("localizer")
         threshold = self.model("threshold", ThresholdTable)
+        log = self.model("log", LogTable)
         self.needs_adapter(common)
         if run is not None and threshold is not None and run.folds > 1 and threshold.method == "cross":
             self.problem(("run", "folds"), 'expected 1 with threshold.method = "cross", which has folds of its own')
@@ -225,6 +243,7 @@ class _Reader:
         assert scorer is not None
         assert localizer is not None
         assert threshold is not None
+        assert log is not None
         return Recipe(
             document=self.document,
             run=run,
@@ -239,6 +258,7 @@ class _Reader:
             scorer_table=common,
             localizer=localizer,
             threshold=threshold,
+            log=log,
         )
 
     def problem(self, path: KeyPath, sentence: str, at: KeyPath | None = None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from adkit.plugin.params import Params
+from adkit.utils.text import toml_value, without_credentials
 
 Method = Literal["split", "hierarchical", "pooled", "cross"]
 """Which scores of held-out normal images a threshold is taken from, and with which weights: see ``adkit.threshold``."""
@@ -112,6 +114,13 @@ class TrainingTable(Params):
     warmup: int | None = Field(
         None, ge=0, description="steps at the beginning of each stage over which learning rates rise to what they are"
     )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the mean of the weights that each step keeps, such as 0.999: this exponential moving "
+        "average (EMA) is then what stoppers judge and what is scored and saved, instead of the weights themselves",
+    )
     batch_size: int | None = Field(None, ge=1, le=65536, description="normal images per step")
     minibatches: int | None = Field(None, ge=1, description="length of the training in steps; or give epochs")
     epochs: float | None = Field(
@@ -187,3 +196,48 @@ class ScorerTable(Params):
     levels: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         None, description="levels that the scorer reads, such as those of a head that was trained; default: all"
     )
+
+
+SERVERS: Final = ("http", "https")
+STORES: Final = ("databricks", "file", "mssql", "mysql", "postgresql", "sqlite")
+"""Schemes of tracking URIs that are no server's; those of databases may name a driver behind a plus sign."""
+
+
+class LogTable(Params):
+    """Where else a run is logged: its recipe, losses, metrics and heatmaps; scores do not depend on it."""
+
+    tensorboard: bool = Field(
+        False, description="true: event files for TensorBoard in the folder of the run; extra `tensorboard`"
+    )
+    mlflow: bool | str = Field(
+        False,
+        repr=False,  # it may hold a password
+        examples=["http://localhost:5000"],
+        description="true: a run in MLflow, where that logs by itself (MLFLOW_TRACKING_URI, or a database in the "
+        "working directory); or the URI of a server; extra `mlflow`",
+    )
+    wandb: bool = Field(
+        False,
+        description="true: files for Weights & Biases in the folder of the run, which are uploaded only if WANDB_MODE "
+        "says so; extra `wandb`",
+    )
+
+    @field_validator("mlflow")
+    @classmethod
+    def _is_uri(cls, value: bool | str) -> bool | str:
+        if isinstance(value, str) and not _tracks(value):
+            raise ValueError(
+                "expected true, false or a tracking URI with its scheme, such as "
+                f'"http://localhost:5000", found {toml_value(without_credentials(value))}'
+            )
+        return value
+
+
+def _tracks(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme in SERVERS:
+            return bool(parts.hostname) and parts.port != 0 and not any(map(str.isspace, uri))
+    except ValueError:  # a port that is no number, half of an IPv6 address
+        return False
+    return uri == "databricks" or (parts.scheme.partition("+")[0] in STORES and ":/" in uri)

@@ -109,7 +109,8 @@ def _of_folds(category: Category, trials: Sequence[Trial], place: Workspace) -> 
     """One detector with the members of all folds, calibrated by the category's calibration images."""
     pipeline = together([trial.fitted for trial in trials])
     calibration = calibrate(category.name, pipeline, category.calibration, place)
-    return replace(trials[0].fitted, pipeline=pipeline, trained=category.train, calibration=calibration)
+    seen = tuple(samples for trial in trials for samples in trial.fitted.seen)
+    return replace(trials[0].fitted, pipeline=pipeline, trained=category.train, seen=seen, calibration=calibration)
 
 
 def _trial(

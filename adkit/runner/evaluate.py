@@ -176,10 +176,32 @@ def create_evaluator(
 
 
 def _highest(pipeline: Pipeline, scores: Fused, item: Embedded) -> list[Highest | None]:
-    """The highest cell of each image of a batch; there is none for several members, whose normal images differ."""
-    if len(pipeline.members) > 1:
-        return [None] * len(item)
-    return highest_cells(scores.members[0], item.features[pipeline.places[0]], item.regions)
+    """The highest cell of each image of a batch, by the member that finds the image least normal."""
+    chosen = least_normal([one.image for one in scores.members], [member.scale for member in pipeline.members])
+    found: list[Highest | None] = [None] * len(item)
+    for member in dict.fromkeys(chosen):
+        cells = highest_cells(scores.members[member], item.features[pipeline.places[member]], item.regions)
+        for row, cell in enumerate(cells):
+            if chosen[row] == member and cell is not None:
+                found[row] = replace(cell, member=member)
+    return found
+
+
+def least_normal(scores: Sequence[Tensor], scales: Sequence[float | None]) -> list[int]:
+    """For each image, the member whose score is the highest beside that of a normal image.
+
+    It is the first one where that of a normal image is not known of every member, or is no number above 0: scores of
+    several members are in units of their own.
+
+    Args:
+        scores: those (n,) that each member gives the images.
+        scales: the score that each member gives a normal image.
+    """
+    if len(scores) == 1 or not all(scale is not None and scale > 0 for scale in scales):
+        return [0] * len(scores[0])
+    ratios = torch.stack([values / scale for values, scale in zip(scores, scales, strict=True) if scale is not None])
+    members: list[int] = ratios.argmax(0).tolist()
+    return members
 
 
 def map_peaks(maps: Tensor, regions: Tensor | None) -> Tensor:

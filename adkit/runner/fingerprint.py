@@ -51,6 +51,7 @@ class Fingerprint(RootModel[dict[str, Any]]):
         samples = (sample for of_one in splits.values() for split in of_one.values() for sample in split)
         recipe = resolved(parts.recipe)
         del recipe["run"]["output"]  # where the result lies, which another working directory may call otherwise
+        del recipe["log"]  # on which no score depends
         components = [choice.registered for _, choice in parts.recipe.choices]
         origins = [component.origin for component in components]
         tables = {

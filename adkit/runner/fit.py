@@ -18,6 +18,7 @@ from adkit.inference.assemble import Assembled
 from adkit.inference.pipeline import Embedding, Member, Pipeline
 from adkit.inference.sources import Source
 from adkit.inference.synthetic import KINDS
+from adkit.logs.logs import NO_LOGS, Logs
 from adkit.plugin.guard import check_state
 from adkit.plugin.scorer import Scorer
 from adkit.recipe.reader import Recipe
@@ -47,6 +48,7 @@ class Workspace:
     """Sees the features of the category's normal images pass; None where the parts are named, or it saw enough."""
     share: PageShare | None = None
     """What the category may put on the page; None: nothing is kept for it."""
+    logs: Logs = NO_LOGS
 
     def unwatched(self) -> Workspace:
         """The same for the folds after the first: one split is looked at."""
@@ -70,6 +72,8 @@ class Calibrated:
     trainings: list[TrainingReport]
     snapshots: tuple[Snapshots, ...] = ()
     """The snapshots along each of ``trainings``."""
+    seen: tuple[Sequence[Sample], ...] = ()
+    """For each member the images that its scorer was fitted on, in the order in which it saw them."""
     synthetic: Mapping[str, float] = field(default_factory=dict)
     """Kind of drawn defect → its image AUROC against the calibration images."""
 
@@ -108,7 +112,8 @@ def fit_and_calibrate(category: Category, place: Workspace) -> Calibrated:
         fitted[0].stopping,
         [training for one in fitted for training in one.trainings],
         tuple(snapshots for one in fitted for snapshots in one.snapshots),
-        mean_aurocs([one.synthetic for one in fitted]),
+        seen=tuple(samples for one in fitted for samples in one.seen),
+        synthetic=mean_aurocs([one.synthetic for one in fitted]),
     )
 
 
@@ -132,10 +137,12 @@ def fit(split: Split, place: Workspace, folder: Path) -> Calibrated:
     drawings = min(parts.recipe.run.synthetic, len(KINDS) * len(found.samples))
     with place.display.stage("synthetic", split.subject, drawings) as advance:
         synthetic = synthetic_aurocs(pipeline, found, parts, place.source.images, advance)
+    trained = [sample for sample in split.train if sample.id not in bad]
     return Calibrated(
         pipeline,
         found,
-        trained=[sample for sample in split.train if sample.id not in bad],
+        trained=trained,
+        seen=(trained,) * len(pipeline.members),
         stopping=[sample for sample in split.stopping if sample.id not in bad],
         trainings=[one.report for one in adapted],
         # Images that are new to the training: those of the threshold, else of the stopper.
@@ -151,7 +158,9 @@ def _adapted(split: Split, place: Workspace, folder: Path) -> list[Adapted]:
     for index in range(count):
         title = f"{split.subject}, extractor {index + 1} of {count}" if count > 1 else split.subject
         work = folder / f"extractor-{index}"
-        job = AdaptationJob(index, split.train, split.stopping, place.source, parts, place.display, title, work)
+        job = AdaptationJob(
+            index, split.train, split.stopping, place.source, parts, place.display, title, work, place.logs
+        )
         found.append(adapt(job))
     return found
 

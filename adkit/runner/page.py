@@ -15,7 +15,7 @@ from adkit.data.view import View
 from adkit.metrics import PixelCounts
 from adkit.report.page.pictures import Cell, mean_patches, patches
 from adkit.report.page.record import Evidence, PageRecord, Patch, Picture, Pro, by_interest, packed
-from adkit.runner.shown import Highest, PageShare, evidence
+from adkit.runner.shown import Highest, Nearest, PageShare, evidence
 from adkit.runner.thresholds import Trial
 from adkit.toolkit.resample import centers_of
 
@@ -63,30 +63,36 @@ def page_record(category: Category, kept: Trial, share: PageShare, notes: list[s
 
 def _evidence(shown: Mapping[int, Sample], kept: Trial, view: View) -> dict[int, Evidence]:
     """Row → the evidence for it; every image is read once, whatever is cut from it."""
-    trained = list(kept.fitted.trained)
-    seen = {row: kept.test.kept[sample.id].highest for row, sample in shown.items() if sample.id in kept.test.kept}
-    highest = {row: one for row, one in seen.items() if one is not None}
-    with torch.inference_mode():
-        found = evidence(kept.fitted.pipeline.members[0].scorer, list(highest.values()))
-    nearest = {row: one for row, one in zip(highest, found, strict=True) if one is not None and one.of(len(trained))}
+    trained, seen, members = list(kept.fitted.trained), kept.fitted.seen, kept.fitted.pipeline.members
+    cells_of = {row: kept.test.kept[sample.id].highest for row, sample in shown.items() if sample.id in kept.test.kept}
+    highest = {row: one for row, one in cells_of.items() if one is not None}
+    nearest: dict[int, Nearest] = {}
+    for number, member in enumerate(members):
+        asked = {row: one for row, one in highest.items() if one.member == number}
+        with torch.inference_mode():
+            found = evidence(member.scorer, list(asked.values()))
+        known = zip(asked, found, strict=True)
+        nearest |= {row: one for row, one in known if one is not None and one.of(len(seen[number]))}
+    which = {row: one.member + 1 if len(members) > 1 else None for row, one in highest.items()}
     cells = {row: _cell(one, one.cell) for row, one in highest.items()}
     means = [row for row, one in highest.items() if row not in nearest and one.grid != (1, 1)]
     wanted = _Wanted()
     own = {row: wanted.add(shown[row], cells[row]) for row in [*nearest, *means]}
     close = {
-        row: [wanted.add(trained[number // size], _cell(near.to, number % size)) for number in near.numbers]
+        row: [wanted.add(images[number // size], _cell(near.to, number % size)) for number in near.numbers]
         for row, near in nearest.items()
-        for size in (near.to.grid[0] * near.to.grid[1],)
+        for images, size in ((seen[near.to.member], near.to.grid[0] * near.to.grid[1]),)
     }
     cut = wanted.patches(view)
     explained = {}
     for row, near in nearest.items():
         pairs = zip((cut(one) for one in close[row]), near.distances, strict=True)
         others = [patch.model_copy(update={"distance": distance}) for patch, distance in pairs]
-        explained[row] = Evidence(level=near.to.level, patch=cut(own[row]), nearest=others)
+        explained[row] = Evidence(level=near.to.level, member=which[row], patch=cut(own[row]), nearest=others)
     averages = mean_patches(spread_over(trained, MEANT), [cells[row] for row in means], view) if means else []
     for row, mean in zip(means, averages, strict=bool(averages)):
-        explained[row] = Evidence(level=highest[row].level, patch=cut(own[row]), nearest=[], mean=mean)
+        level, patch = highest[row].level, cut(own[row])
+        explained[row] = Evidence(level=level, member=which[row], patch=patch, nearest=[], mean=mean)
     return explained
 
 

@@ -23,12 +23,14 @@ from adkit.inference.cache import FeatureCache
 from adkit.inference.kept import cache_limit
 from adkit.inference.sources import ImageSource, InitialFeatures, Kept, Source, StoredSource, extract_once
 from adkit.inference.store import FeatureStore, fits
+from adkit.logs.logs import Logs, opened_logs, require_logs
 from adkit.plugin.types import Level
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.recipe.sweep import SWEEP
 from adkit.report.page.page import write_page
 from adkit.report.page.record import record_path
 from adkit.report.report import ComponentReport, ImageCounts, Report, Unreadable, means
+from adkit.runner.ahead import stages_ahead
 from adkit.runner.category import COLUMNS, run_category
 from adkit.runner.fingerprint import Fingerprint
 from adkit.runner.fit import Workspace
@@ -83,6 +85,8 @@ def run(
             "[sweep]: expected one setting, found lists of them: use adkit run or adkit.runner.sweep, or remove it"
         )
     final = run_path(recipe, output)
+    with recipe.document.locating():
+        require_logs(recipe.log)
     with (
         display or Display(quiet=True) as shown,
         run_folder(final, interrupted, shown.say) as ledger,
@@ -144,14 +148,16 @@ def _carry_out(recipe: Recipe, ledger: Ledger, final: Path, display: Display, on
             warn(text)
     if finished:
         _add_timings(display, list(finished.values())[-1].timings)
-    if len(finished) < len(dataset.categories):
-        with _sources(parts, kept, dataset, ledger, state, finished.values(), display) as source:
-            for record in _run_categories(dataset, set(finished), source, parts, ledger, display):
-                finished[record.category] = record
-                for text in record.warnings:
-                    warn(text)
+    with opened_logs(recipe, ledger.run, ledger.folder, display.say) as logs:
+        if len(finished) < len(dataset.categories):
+            with _sources(parts, kept, dataset, ledger, state, finished.values(), display) as source:
+                for record in _run_categories(dataset, set(finished), source, parts, ledger, display, logs):
+                    finished[record.category] = record
+                    for text in record.warnings:
+                        warn(text)
+        records = [finished[category.name] for category in dataset.categories]
+        warnings += map(harmless, logs.finish(means({record.category: record.report for record in records})))
 
-    records = [finished[category.name] for category in dataset.categories]
     unreadable = _unreadable(records)
     for bad in unreadable:
         logger.warning("unreadable: %s: %s", bad.image, bad.reason)
@@ -211,11 +217,19 @@ def _intact(ledger: Ledger, dataset: Dataset, warn: Callable[[str], None]) -> It
 
 
 def _run_categories(
-    dataset: Dataset, done: Container[str], source: Source, parts: Assembled, ledger: Ledger, display: Display
+    dataset: Dataset,
+    done: Container[str],
+    source: Source,
+    parts: Assembled,
+    ledger: Ledger,
+    display: Display,
+    logs: Logs,
 ) -> Iterator[Finished]:
     """Run every category that is not done yet, and save its detector and its record."""
     detectors = detector_folders(ledger.run, [category.name for category in dataset.categories])
     shares = page_shares(dataset, parts)
+    todo = [pair for pair in zip(dataset.categories, shares, strict=True) if pair[0].name not in done]
+    display.expect(stages_ahead(todo, parts))
     first: Path | None = None
     for number, category in enumerate(dataset.categories):
         folder = detectors[category.name]
@@ -224,7 +238,8 @@ def _run_categories(
             with _remarks() as remarks:
                 watch = _watch(category, parts, folder, len(dataset.categories) == 1)
                 own = parts.of(category)
-                place = Workspace(source.of(own), own, display, ledger.workspace(number), watch, shares[number])
+                work = ledger.workspace(number)
+                place = Workspace(source.of(own), own, display, work, watch, shares[number], logs)
                 result, fitted = run_category(category, place)
             with display.stage("save", category.name):
                 save_detector(fitted, parts, folder, beside=first)
@@ -232,6 +247,7 @@ def _run_categories(
                 result.sheet.save(ledger.run / watch.sheet)
             if result.page is not None:
                 result.page.save(ledger.run, number)
+            logs.category(category.name, result.report, result.page)
             del fitted  # its memory is the next category's
             record = Finished(
                 category=category.name,

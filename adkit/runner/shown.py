@@ -56,6 +56,8 @@ class Highest:
     """The cell's number in the image, row by row."""
     features: Tensor
     """(c,) those of the cell."""
+    member: int = 0
+    """The number of the member whose scorer it is."""
 
 
 @dataclass(frozen=True)

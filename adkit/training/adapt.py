@@ -18,6 +18,7 @@ from adkit.inference.assemble import Assembled, embedding_of, for_inference, who
 from adkit.inference.pipeline import Embedding
 from adkit.inference.runtimes import TORCH, Wanted
 from adkit.inference.sources import ImageSource, Source
+from adkit.logs.logs import NO_LOGS, Logs
 from adkit.plugin.adapter import Schedule, See
 from adkit.plugin.context import Context
 from adkit.plugin.extractor import Extractor
@@ -56,6 +57,7 @@ class AdaptationJob:
     """What is adapted, for the display."""
     folder: Path
     """Folder for checkpoints, snapshots and the activations of blocks that are not trained."""
+    logs: Logs = NO_LOGS
 
     @property
     def chosen(self) -> Choice:
@@ -256,7 +258,9 @@ def _task(
         context=context,
         about=f"{who(recipe.adapter)} {recipe.adapter.params.model_dump_json()}",
         tunes_blocks=isinstance(recipe.adapter.params, TunesBlocks),
+        subject=job.subject,
         say=lambda text: job.display.say(f"{job.subject}: {text}"),
+        logs=job.logs,
     )
     return task, frozen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -193,6 +193,44 @@ def _require_adaptable(parts: Assembled, categories: Sequence[Category]) -> None
             for extractor in extended:
                 lengths = [_length(stage, schedule, len(split.train), parts) for stage in adapter.stages(extractor)]
                 members_of(schedule, sum(lengths), math.ceil(len(split.train) / schedule.batch_size))
+
+
+@dataclass(frozen=True)
+class Course:
+    """How much a training will take, if it is not stopped."""
+
+    images: int
+    """The images of all minibatches."""
+    whole: bool
+    """Whether every step runs the network from its first block on."""
+    members: int
+    """The snapshots that become members; 1 where it is the last state."""
+
+
+def courses_of(parts: Assembled) -> Callable[[int], list[Course]]:
+    """Return what tells how much the training of each extractor takes on so many normal images; none without adapter.
+
+    Extractors are copied here alone, so that it may be asked for every category and fold.
+    """
+    adapter = new_adapter(parts)
+    if adapter is None:
+        return lambda images: []
+    schedule, fused = scheduled(adapter, parts.recipe.training), adapter.fuse is not None
+    known: list[tuple[list[Stage], bool]] = []
+    for one in parts.trainable:
+        extractor = adapter.extend(copy.deepcopy(one))
+        stages, first = adapter.stages(extractor), next(extractor.parameters())
+        whole = adapter.reads_images or any(first is parameter for stage in stages for parameter in stage.parameters)
+        known.append(([replace(stage, groups=()) for stage in stages], whole))
+
+    def course(stages: Sequence[Stage], whole: bool, images: int) -> Course:
+        lengths = [_length(stage, schedule, images, parts) for stage in stages]
+        sizes = [stage.batch_size or schedule.batch_size for stage in stages]
+        taken = sum(length * size for length, size in zip(lengths, sizes, strict=True))
+        epoch_length = math.ceil(images / schedule.batch_size)
+        return Course(taken, whole, members_of(schedule, sum(lengths), epoch_length) if fused else 1)
+
+    return lambda images: [course(stages, whole, images) for stages, whole in known]
 
 
 def _require_stages(adapter: GuardedAdapter, extractor: Extractor, parts: Assembled) -> None:

@@ -26,7 +26,16 @@ CHECKS: Final = "checks"
 _LIST: Final = TypeAdapter(list[CheckReport])
 
 
-STEPS: Final = ("optimizer", "momentum", "weight_decay", "clip_norm", "relative_steps", "rate_decay", "warmup")
+STEPS: Final = (
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "clip_norm",
+    "relative_steps",
+    "rate_decay",
+    "warmup",
+    "ema_decay",
+)
 """What of a schedule every stage depends on; a stage may have its own length, batch size and rates."""
 
 

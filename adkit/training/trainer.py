@@ -6,14 +6,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 import torch
-from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
+from ignite.engine import Engine, EventEnum, Events
+from ignite.handlers import Checkpoint, EMAHandler
 from ignite.handlers.param_scheduler import LRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from adkit.errors import UserError
 from adkit.inference.device import autocast
 from adkit.inference.pipeline import Embedding
+from adkit.logs.logs import NO_LOGS, Logs
 from adkit.plugin.adapter import Adapter, Schedule, Stage, Step
 from adkit.plugin.checks import fault
 from adkit.plugin.context import Context
@@ -53,6 +55,12 @@ SPARING: Final = 20
 with an epoch sooner than a disk with a checkpoint. Where a stage ends there is always one."""
 
 
+class Checks(EventEnum):
+    """The event of a check, beside Ignite's own."""
+
+    CHECKED = "checked"
+
+
 @dataclass(frozen=True)
 class TrainingTask:
     """Everything that a training consists of."""
@@ -79,8 +87,12 @@ class TrainingTask:
     """Names the adapter with its version and its parameters, for what is kept of its training in the cache."""
     tunes_blocks: bool = False
     """Whether the recipe's ``adapter.blocks`` decides what is trained."""
+    subject: str = ""
+    """What is adapted, for logs."""
     say: Callable[[str], None] = lambda text: None
     """Shows a line about each check to the user."""
+    logs: Logs = NO_LOGS
+    """What is told the loss and the rates of each step, and what each check found."""
 
     def features(self, images: Tensor) -> Features:
         """Compute the features that the adapter reads, with gradients; ``images`` are those of ``normal``."""
@@ -163,8 +175,10 @@ class _Trainer:
         self.optimizer = optimizer_of(task.schedule, stage)
         device = torch.device(task.context.device).type
         self.rates = rates_of(self.optimizer, task.schedule, self.length)
+        self.mean = mean_of(stage, task.schedule)
         self.scaler = torch.amp.GradScaler(device, enabled=task.context.precision == "float16")
         self.engine = Engine(self.step)
+        self.engine.register_events(*Checks, event_to_attr={Checks.CHECKED: "checks"})
         self.auxiliary: Iterator[Batch] | None = None
         self.started = time.perf_counter()
         self.saved_at = self.saving_took = 0.0
@@ -228,7 +242,10 @@ class _Trainer:
             parameter.requires_grad_(True)
         if self.rates is not None:
             engine.add_event_handler(Events.ITERATION_STARTED, self.rates)
+        if self.mean is not None:  # before whatever looks at a step's outcome
+            self.mean.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: advance(len(cast(Batch, engine.state.batch))))
+        task.logs.attach(engine, Checks.CHECKED, self.optimizer, task.subject, lambda: self.minibatches)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.end_where_it_should)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
         if folder is not None:
@@ -268,6 +285,8 @@ class _Trainer:
             engine.run(self.images.since(done), max_epochs=epochs, epoch_length=per_epoch)
         if self.state.checks[-1].minibatches < self.state.done + engine.state.iteration:
             self.check()  # inside an epoch
+        if self.mean is not None:
+            self._put(self.mean.ema_model.parameters())  # which the next stage begins with
         self.state.done += engine.state.iteration
 
     def _objects(self) -> dict[str, Any]:
@@ -277,8 +296,27 @@ class _Trainer:
             "optimizer": self.optimizer,
             "scaler": self.scaler,
             **({} if self.rates is None else {"rates": self.rates}),
+            **({} if self.mean is None else {"mean": self.mean.ema_model}),
             "state": self.state,
         }
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the extractor have the mean of the weights, where the schedule asks for one, and then its own again."""
+        if self.mean is None:
+            yield
+            return
+        own = [parameter.detach().clone() for parameter in self.stage.parameters]
+        self._put(self.mean.ema_model.parameters())
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def _put(self, weights: Iterable[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, weight in zip(self.stage.parameters, weights, strict=True):
+                parameter.copy_(weight)
 
     @property
     def last(self) -> bool:
@@ -390,7 +428,8 @@ class _Trainer:
         last = self.engine.state.iteration >= self.length
         if self.state.ended or not (self.minibatches % every == 0 or last):
             return
-        write_snapshot(folder, self.minibatches, self.trained)
+        with self.averaged():
+            write_snapshot(folder, self.minibatches, self.trained)
         if self.minibatches not in self.state.snapshots:
             self.state.snapshots.append(self.minibatches)
 
@@ -413,13 +452,15 @@ class _Trainer:
         progress = Progress(self.minibatches, self._epochs(), loss)
         state.sums, state.count = {}, 0
         verdict = Verdict(keep=False, stop=False, reason="")
-        if task.stopper is not None and self.last:
-            generator = task.context.generator("stopper", str(progress.minibatches))
-            with torch.no_grad():
-                look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
-                verdict = task.stopper.check(look)
-        if verdict.keep:
-            state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
+        with self.averaged():
+            if task.stopper is not None and self.last:
+                generator = task.context.generator("stopper", str(progress.minibatches))
+                with torch.no_grad():
+                    look = Look(progress, task.embedding, task.adapter, task.held_out, generator)
+                    verdict = task.stopper.check(look)
+            # A checkpoint has the weights themselves: where nothing was kept, a mean would be lost with the stop.
+            if verdict.keep or (verdict.stop and self.mean is not None and not state.best):
+                state.best = {name: parameter.detach().cpu().clone() for name, parameter in self.trained.items()}
         state.checks.append(
             CheckReport(
                 minibatches=progress.minibatches,
@@ -435,9 +476,19 @@ class _Trainer:
         state.seconds, self.started = state.seconds + now - self.started, now
         if line := _describe(state.checks[-1]):
             task.say(line)
+        self.engine.state.metrics = _numbers(state.checks[-1])
+        self.engine.fire_event(Checks.CHECKED)
         if verdict.stop:
             state.ended = verdict.reason
             self.engine.terminate()
+
+
+def _numbers(check: CheckReport) -> dict[str, float]:
+    """What a check found, by name, as far as there is something."""
+    found = {"loss": check.loss, **{f"loss/{name}": mean for name, mean in check.terms.items()}}
+    if check.reason:  # there is a stopper
+        found |= {"stopper_value": check.value, "kept": float(check.kept)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _describe(check: CheckReport) -> str:
@@ -480,6 +531,16 @@ def rates_of(optimizer: torch.optim.Optimizer, schedule: Schedule, length: int) 
         return {"none": 1.0, "linear": 1 - past, "cosine": (1 + math.cos(math.pi * past)) / 2}[decay]
 
     return LRScheduler(LambdaLR(optimizer, share))
+
+
+def mean_of(stage: Stage, schedule: Schedule) -> EMAHandler | None:
+    """Make the handler that averages the weights that a stage trains; None where they are kept as they are.
+
+    It knows nothing of the others: averaged with themselves they would drift by rounding.
+    """
+    if schedule.ema_decay is None:
+        return None
+    return EMAHandler(nn.ParameterList(stage.parameters), momentum=1 - schedule.ema_decay)
 
 
 def acting_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, share: float) -> dict[nn.Parameter, float]:

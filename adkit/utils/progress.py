@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from adkit.utils.escapes import harmless, harmless_lines
 from adkit.utils.text import counted
+from adkit.utils.time_left import Ahead, Left, TimeLeft
 
 Advance = Callable[[int], None]
 """A function that is called with the number of images that have just been processed."""
@@ -61,6 +62,18 @@ class _Rate(ProgressColumn):
         return Text(_as_text(speed) if speed else "", style="progress.data.speed")
 
 
+class _RunLeft(ProgressColumn):
+    max_refresh = 1.0  # the seconds of a bar run, those of a run would only flicker
+
+    def __init__(self, left: Callable[[], Left | None]) -> None:
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        left = self._left()
+        return Text("" if left is None else f"run: {left}", style="progress.remaining")
+
+
 class Display:
     """A display that shows each stage of a run as it goes, and adds up the seconds that stages of one name took.
 
@@ -72,12 +85,15 @@ class Display:
         self.console = console or Console(stderr=True)
         self.timings: dict[str, float] = {}
         self._quiet = quiet
+        self._run = TimeLeft()
+        self._share = 0.0
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
+            _RunLeft(self.left),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
@@ -98,6 +114,14 @@ class Display:
         if not self._quiet:
             self.console.print(harmless_lines(text), highlight=False, markup=False, soft_wrap=True)
 
+    def expect(self, ahead: Sequence[Ahead]) -> None:
+        """Take the stages that a run has before it, by which the time left of all of it is shown."""
+        self._run.expect(ahead)
+
+    def left(self) -> Left | None:
+        """The time left of the run; None while nothing is known of it."""
+        return self._run.left(self._share, time.perf_counter())
+
     @contextmanager
     def stage(self, name: str, subject: str, total: int | None = None) -> Iterator[Advance]:
         """Time a stage and show how far it has come.
@@ -112,12 +136,23 @@ class Display:
             A function to call with the number of images that have just been processed.
         """
         started = time.perf_counter()
-        title = harmless(f"{subject}: {name}")
+        ahead = self._run.begin(name, subject, started)
+        self._share, done = 0.0, 0
         try:
-            with self.steps(title, total, "image", said=True) as advance:
+            with self.steps(harmless(f"{subject}: {name}"), total, "image", said=True) as show:
+
+                def advance(images: int) -> None:
+                    nonlocal done
+                    done += images
+                    if images_in_all := _walked(total, done) or ahead:
+                        self._share = min(1.0, done / images_in_all)
+                    show(images)
+
                 yield advance
         finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - started
+            ended = time.perf_counter()
+            self._run.end(ended)
+            self.timings[name] = self.timings.get(name, 0.0) + ended - started
 
     @contextmanager
     def steps(self, title: str, total: int | None, noun: str, *, said: bool = False) -> Iterator[Advance]:
@@ -132,13 +167,13 @@ class Display:
 
         done = 0
 
-        def advance(images: int) -> None:
+        def advance(things: int) -> None:
             nonlocal done
-            done += images
-            expected = total * max(math.ceil(done / total), 1) if total else None
-            self._bars.update(task, total=expected, advance=images)
+            done += things
+            expected = _walked(total, done)
+            self._bars.update(task, total=expected, advance=things)
             if plain is not None:
-                plain.advance(images, expected)
+                plain.advance(things, expected)
 
         try:
             yield advance
@@ -151,6 +186,11 @@ class Display:
             self.say(f"{title}: {seconds:.1f} s")
         else:
             plain.finish(seconds)
+
+
+def _walked(total: int | None, done: int) -> int | None:
+    """How many there are to do, where each further walk through ``total`` adds as many; None where it is not known."""
+    return total * max(math.ceil(done / total), 1) if total else None
 
 
 class _PlainStage:
@@ -176,6 +216,8 @@ class _PlainStage:
             text = f"{self._title}: {self._done:,} of {counted(total, self._noun)}, {speed}"
             if rate > 0:
                 text += f", {(total - self._done) / rate:.0f} s left"
+        if (left := self._display.left()) is not None:
+            text += f"; run: {left}"
         self._display.say(text)
 
     def finish(self, seconds: float) -> None:

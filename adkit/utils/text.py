@@ -71,6 +71,11 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
 
 
+def without_credentials(text: str) -> str:
+    """A text whose URIs name no user and no password: ``http://me:secret@host`` becomes ``http://host``."""
+    return re.sub(r"(?<=://)[^\s'\"]*@", "", text)
+
+
 def missing(name: str, present: Sequence[str]) -> str:
     """``found a, b, c (did you mean b?)``: the end of a sentence on a name that is not there."""
     return f"found {some(present, 20) if present else 'none'}{did_you_mean(name, present, likeness=0.7, most=2)}"

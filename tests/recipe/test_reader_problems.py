@@ -37,7 +37,7 @@ epochs = inf
         "recipes/tile.toml:1: seed: this key is in no table; write it under [run]",
         "recipes/tile.toml:3: run.seed: expected an integer from 0 to 4294967295, found -1",
         "recipes/tile.toml:5: datas: unknown table; a recipe has [run], [data], [extractor], [features], "
-        "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold], [sweep] "
+        "[adapter], [training], [stopper], [auxiliary], [scorer], [localizer], [threshold], [log], [sweep] "
         "(did you mean data?)",
         'recipes/tile.toml:6: data.root: missing; expected a string such as "path/to/images": '
         "where the images are, relative to the working directory",

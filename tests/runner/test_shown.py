@@ -7,6 +7,7 @@ import torch
 from adkit.inference.pipeline import Fused
 from adkit.plugin import Features, Geometry, Scores
 from adkit.report.page.record import by_interest
+from adkit.runner.evaluate import least_normal
 from adkit.runner.page import _cell
 from adkit.runner.shown import Highest, Keeper, evidence, highest_cells, inside
 
@@ -64,6 +65,13 @@ def test_the_highest_cell_of_the_highest_level_is_asked_about():
     first, second = evidence(Named(), highest_cells(scores, features(fine=(4, 4), coarse=(2, 2))))
     assert (first.to.level, first.to.grid, first.to.cell, first.numbers) == ("fine", (4, 4), 6, [6])
     assert (second.to.level, second.to.cell, second.numbers, second.to.geometry) == ("coarse", 2, [2], COARSE)
+
+
+@pytest.mark.parametrize(
+    ("scales", "members"), [((1.0, 10.0), [0, 1]), ((None, 10.0), [0, 0]), ((1.0, 0.0), [0, 0]), ((1.0, 1.0), [1, 1])]
+)
+def test_the_member_with_the_highest_score_beside_that_of_a_normal_image_is_asked(scales, members):
+    assert least_normal([torch.tensor([2.0, 3.0]), torch.tensor([15.0, 40.0])], scales) == members
 
 
 def test_the_padding_around_an_image_is_no_evidence():

@@ -390,3 +390,59 @@ def test_a_killed_training_goes_on_with_its_snapshots(tmp_path):
     assert state.snapshots == whole
     for at in whole:
         assert same(read_snapshot(tmp_path / "whole", at), read_snapshot(tmp_path / "killed", at))
+
+
+class Straight(TinyAdapter):
+    """Its loss is the sum of the trained weights, whose gradient is 1."""
+
+    def loss(self, step, features):
+        return sum(parameter.sum() for parameter in self.stages(step.extractor)[0].parameters)
+
+
+EMA = Schedule(learning_rate=1.0, momentum=0.0, minibatches=3, batch_size=BATCH, ema_decay=0.5)
+
+
+def trained_weights(one):
+    return torch.cat([weights(one)[name].flatten() for name in weights(one) if name.startswith("layer2")])
+
+
+def test_the_mean_of_the_weights_is_what_is_left():
+    """Weights go down by 0, 1, 2, 3; their mean by 0, 1/2, (1/2 + 2) / 2 and (5/4 + 3) / 2."""
+    one = task(EMA, adapter=Straight())
+    before = trained_weights(one)
+    train(one, quiet)
+    assert trained_weights(one) - before == pytest.approx(torch.full_like(before, -17 / 8), abs=1e-5)
+
+
+def test_a_stopper_sees_and_keeps_the_mean_of_the_weights():
+    one = task(EMA)
+    before, seen = trained_weights(one), []
+
+    class Seeing(Scripted):
+        def check(self, look):
+            seen.append(float((trained_weights(one) - before).mean()))
+            return super().check(look)
+
+    one = task(EMA, Seeing(keep=(1,)), Straight(), one.extractor)
+    train(one, quiet)
+    assert seen == pytest.approx([0, -17 / 8], abs=1e-5)
+    assert float((trained_weights(one) - before).mean()) == pytest.approx(-17 / 8, abs=1e-5)
+
+
+def test_snapshots_are_of_the_mean_of_the_weights(tmp_path):
+    one = task(replace(EMA, snapshot_epochs=1 / 3), adapter=Straight())
+    before = trained_weights(one)
+    train(one, quiet, tmp_path)
+    means = [
+        float((torch.cat([tensor.flatten() for tensor in read_snapshot(tmp_path, number).values()]) - before).mean())
+        for number in range(4)
+    ]
+    assert means == pytest.approx([0, -1 / 2, -5 / 4, -17 / 8], abs=1e-5)
+
+
+def test_what_is_not_trained_is_left_alone_by_the_mean():
+    one = task(replace(EMA, ema_decay=0.9), adapter=Straight())
+    before = weights(one)
+    train(one, quiet)
+    after = weights(one)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"layer2.weight", "layer2.bias"}

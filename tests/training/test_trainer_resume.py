@@ -109,6 +109,30 @@ def test_changing_rates_go_on_where_they_were(tmp_path, monkeypatch, after):
     assert same(weights(one), weights(whole))
 
 
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 8, 11])
+@pytest.mark.parametrize("stopper", [None, {"keep": (1, 2)}, {"stop": 3}])
+def test_a_mean_of_weights_goes_on_where_it_was(tmp_path, monkeypatch, after, stopper):
+    monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)
+
+    def make():
+        schedule = Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH, ema_decay=0.9)
+        return task(schedule, None if stopper is None else Scripted(**stopper), TwoStages(4, 8))
+
+    whole = make()
+    expected = train(whole, quiet, tmp_path / "whole")
+    one, state = interrupted(make, tmp_path / "killed", after)
+    assert same(weights(one), weights(whole))
+    assert state.checks == expected.checks
+
+
+def test_a_training_that_was_stopped_has_its_mean_again(tmp_path):
+    schedule = Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH, ema_decay=0.9)
+    first, again = (task(schedule, Scripted(stop=2)) for _ in range(2))
+    train(first, quiet, tmp_path)
+    train(again, quiet, tmp_path)
+    assert same(weights(again), weights(first))
+
+
 @pytest.mark.parametrize("after", range(1, 8))
 def test_stages_of_several_sizes_and_images_resume_where_they_were(tmp_path, monkeypatch, after):
     monkeypatch.setattr(adkit.training.trainer, "SAVE_EVERY", 1)

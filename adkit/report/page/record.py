@@ -55,6 +55,8 @@ class Evidence(_Part):
     """The cell of an image with the highest score, beside the normal cells that are closest to it, or their mean."""
 
     level: str
+    member: int | None = None
+    """The number, from 1, of the member that finds the image least normal; None where there is one."""
     patch: Patch
     nearest: list[Patch]
     mean: Mean | None = None

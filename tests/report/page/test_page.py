@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from adkit import run
+from adkit.data.dataset import open_dataset
 from adkit.data.samples import Sample
 from adkit.errors import UserError
+from adkit.recipe.reader import read_recipe
 from adkit.report.page import pictures
 from adkit.report.page.charts import chart, ticks
 from adkit.report.page.page import page, remake_page
@@ -324,6 +326,22 @@ def test_evidence_of_a_run_names_the_training_images_that_were_closest(small_run
         assert all("/train/good/" in patch.image for patch in picture.evidence.nearest)
         # With k = 1 and the highest value of each level, an image's score is the mean of its levels' distances.
         assert distances[0] >= unpacked(record.scores, "float32")[picture.row] - 1e-6
+
+
+@pytest.mark.parametrize("scorer", [{"use": "knn", "k": 1}, {"use": "gaussian"}], ids=str)
+def test_evidence_of_several_members_is_that_of_one_and_of_the_images_that_it_saw(small_recipe, scorer):
+    small_recipe |= {"scorer": scorer, "threshold": {"method": "cross", "folds": 3}}
+    found = run(small_recipe)
+    recipe = read_recipe(small_recipe)
+    (category,) = open_dataset(recipe.data, recipe.run.seed, 3).categories
+    left_out = [{sample.id for sample in fold} for fold in category.folds]
+    record = PageRecord.load(Path(found.folder, "page", "000000.json"))
+    for picture in record.pictures:
+        assert picture.evidence.member in (1, 2, 3)
+        names = {patch.image for patch in picture.evidence.nearest}
+        assert len(picture.evidence.nearest) == (3 if scorer["use"] == "knn" else 0)
+        assert (picture.evidence.mean is None) == bool(names)
+        assert not names & left_out[picture.evidence.member - 1]
 
 
 def test_the_mean_of_a_place_is_that_of_the_images_that_can_be_read(tmp_path):

@@ -277,7 +277,7 @@ function mapText(category, picture) {
 // The patch with the highest score, beside the normal patches that are closest to it.
 function evidenceOf(picture) {
   if (!picture?.evidence) return [];
-  const { level, patch, nearest, mean } = picture.evidence;
+  const { level, member, patch, nearest, mean } = picture.evidence;
   const figure = (one, text) => {
     const frame = html("span", { class: "picture" });
     if (one.picture === null) frame.append(html("span", { class: "missing" }, "This image can no longer be read."));
@@ -297,7 +297,8 @@ function evidenceOf(picture) {
   });
   if (mean) list.append(figure(mean, [html("b", {}, "Normal there"), `, the mean of ${counted(mean.images, "image")}`]));
   const beside = mean ? "what normal images show there on average" : "the places of normal images that are closest to it";
-  const hint = `The place that scores highest, by level ${level}, and ${beside}. The frame is the cell; places are pixels from the left and the top.`;
+  const by = member ? ` of member ${member}, which finds this image least normal` : "";
+  const hint = `The place that scores highest, by level ${level}${by}, and ${beside}. The frame is the cell; places are pixels from the left and the top.`;
   return [html("section", { class: "evidence" }, html("h3", {}, "Evidence"), html("p", { class: "hint" }, hint), list)];
 }
 
