@@ -14,7 +14,7 @@ def test_the_distribution_that_messages_name_is_the_one_that_is_built():
 
 
 def test_extras_name_the_distribution_and_not_the_import():
-    assert f"{DISTRIBUTION}[onnx,openvino]" in PROJECT["optional-dependencies"]["test"]
+    assert f"{DISTRIBUTION}[onnx,openvino,tensorboard,wandb]" in PROJECT["optional-dependencies"]["test"]
 
 
 def test_versions_have_adkit_under_the_name_of_its_distribution():
