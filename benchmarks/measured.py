@@ -162,11 +162,15 @@ def verdict(what: str, value: float, sign: str, bound: float) -> dict[str, Any]:
     }
 
 
+def write(figures: Mapping[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def concluded(figures: Mapping[str, Any], output: Path | None) -> int:
     """Say which bounds hold, write the figures, and return the exit status: 1 if a bound does not hold."""
     for one in figures["bounds"]:
         print(f"{'holds' if one['holds'] else 'FAILS'}: {one['what']}: {one['value']:g}, wanted {one['bound']}")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(figures, output)
     return 0 if all(one["holds"] for one in figures["bounds"]) else 1

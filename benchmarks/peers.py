@@ -46,7 +46,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from measured import begun, concluded, origin, table, verdict, watched
+from measured import begun, concluded, origin, table, verdict, watched, write
 
 # adkit, anomalib and torch are imported where they are used: no environment has all of them, and a process begins with
 # the peak memory of the one that starts it.
@@ -481,16 +481,17 @@ def measure(options: argparse.Namespace) -> int:
             file.read_bytes()  # so that whoever comes first does not wait for the disk
     names = [name for name in options.only if not (options.skip_all and name == "patchcore-all")]
     Side(COMPARISONS[names[0]], root, options.work, options).part(python, "import-anomalib")
-    compared = []
+    compared: list[dict[str, Any]] = []
+    figures = {**origin(start), "anomalib": ANOMALIB, "compared": compared, "bounds": []}
     for name in names:
         compared.append(compare(name, python, root, options))
         show(compared[-1])
         for row in compared[-1]["rows"]:
             if "share" in row:
                 print(f"\nfeatures of one image differ by {row['share']:.1e} of their level's largest, at most")
+        figures["bounds"] += compared[-1].pop("bounds")
+        write(figures, options.output)  # what was measured stays, whatever happens to the next
     print()
-    bounds = [bound for one in compared for bound in one.pop("bounds")]
-    figures = {**origin(start), "anomalib": ANOMALIB, "compared": compared, "bounds": bounds}
     return concluded(figures, options.output)
 
 

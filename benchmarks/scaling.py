@@ -34,7 +34,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from measured import begun, concluded, origin, table, verdict, watched
+from measured import begun, concluded, origin, table, verdict, watched, write
 
 # adkit and numpy are imported where they are used: a process begins with the peak memory of the one that starts it.
 
@@ -178,6 +178,7 @@ def main() -> int:
             for size in options.sizes:
                 print(f"  {method}: {size:,} images", file=sys.stderr, flush=True)
                 rows.append(at_size(method, size, made))
+                write({**origin(start), "runs": rows}, options.output)  # it stays, whatever happens to the next
     growth: dict[str, dict[str, float]] = {}
     for method in options.methods:
         own = [row for row in rows if row["method"] == method]
