@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
@@ -120,11 +121,14 @@ class PixelMetrics:
         numbers = {kind: [at for at, own in enumerate(kinds) if own == kind] for kind in ("", *several)}
         normal = {kind: self._normal_of(at) for kind, at in numbers.items()}
         self._sorted = True
-        for values in normal.values():
-            values.sort()
-        whole = self._metrics(list(normal.values()), range(len(kinds)))
-        found = {kind: self._metrics([normal[""], normal[kind]], (*numbers[""], *numbers[kind])) for kind in several}
-        return whole, found
+        with ThreadPoolExecutor() as threads:  # NumPy lets others work while it sorts and searches
+            list(threads.map(np.ndarray.sort, normal.values()))
+            whole = threads.submit(self._metrics, list(normal.values()), range(len(kinds)))
+            found = {
+                kind: threads.submit(self._metrics, [normal[""], normal[kind]], (*numbers[""], *numbers[kind]))
+                for kind in several
+            }
+        return whole.result(), {kind: one.result() for kind, one in found.items()}
 
     def _normal_of(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """The normal pixels of the images of these numbers: a view where they are one after the other, else a copy."""

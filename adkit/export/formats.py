@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Run
-from adkit.inference.conversion import example_images, import_openvino, recorded
+from adkit.inference.conversion import example_images, import_openvino, recorded, silent_torchscript
 from adkit.utils.atomic import check_room
 from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
@@ -92,7 +90,7 @@ def _open_openvino(file: Path) -> Run:
 
 
 def _write_torchscript(graph: Graph, file: Path) -> None:
-    with _deprecated_torchscript(), torch.no_grad():
+    with silent_torchscript(), torch.no_grad():
         traced = torch.jit.trace(graph, (example_images(graph.size),), check_trace=False)  # type: ignore[no-untyped-call]
         data = io.BytesIO()  # torch aborts the process where it writes to a disk that is full
         torch.jit.save(torch.jit.freeze(traced), data)
@@ -100,7 +98,7 @@ def _write_torchscript(graph: Graph, file: Path) -> None:
 
 
 def _open_torchscript(file: Path) -> Run:
-    with _deprecated_torchscript():
+    with silent_torchscript():
         module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
 
     def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -109,19 +107,6 @@ def _open_torchscript(file: Path) -> Run:
         return [output.numpy() for output in outputs]
 
     return run
-
-
-@contextmanager
-def _deprecated_torchscript() -> Iterator[None]:
-    """Silence torch's warnings that TorchScript is deprecated and that a trace passes Python conditions.
-
-    Who asks for the format has chosen the first, and the parity check would find what the second may break.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        yield
 
 
 FORMATS = {

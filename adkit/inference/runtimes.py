@@ -114,10 +114,13 @@ def _hindrances(name: RuntimeName, context: Context) -> str:
 
 
 def probe_images(size: tuple[int, int]) -> Tensor:
-    """Make two images (2, 3, height, width) in [0, 1], the same everywhere: clouds of colors with a fine grain."""
+    """Make three images (3, 3, height, width) in [0, 1], the same everywhere: clouds of colors with a fine grain.
+
+    They are not as many as those that networks are recorded with.
+    """
     drawn = torch.Generator().manual_seed(0)
-    clouds = interpolate(torch.rand(2, 3, 8, 8, generator=drawn), size, mode="bilinear")
-    return 0.75 * clouds + 0.25 * torch.rand(2, 3, *size, generator=drawn)
+    clouds = interpolate(torch.rand(3, 3, 8, 8, generator=drawn), size, mode="bilinear")
+    return 0.75 * clouds + 0.25 * torch.rand(3, 3, *size, generator=drawn)
 
 
 @dataclass(frozen=True)

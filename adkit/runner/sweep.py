@@ -18,8 +18,6 @@ from adkit.inference.assemble import assemble
 from adkit.plugin.registry import discover
 from adkit.recipe.reader import Recipe, read_recipe, resolved
 from adkit.recipe.sweep import SWEEP, Sweep, overrides_of
-from adkit.report.compare.comparison import compare
-from adkit.report.compare.page import write_comparison
 from adkit.report.finished import read_report
 from adkit.report.report import Report
 from adkit.runner.fingerprint import Fingerprint
@@ -197,6 +195,10 @@ def _carry_out(
     best = [folder / one.name for one in ranked if one.problem is None][:COMPARED]
     if len(best) > 1:
         try:
+            # Imported here, not by every run, since scipy.stats takes half a second.
+            from adkit.report.compare.comparison import compare
+            from adkit.report.compare.page import write_comparison
+
             write_comparison(compare(best), folder / PAGE)
         except UserError as error:  # points that were tested on other images
             display().say(f"{folder}: there is no page: {error}")
