@@ -61,7 +61,8 @@ class PixelMetrics:
 
     Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
     anomalous one. ``compute`` sorts the normal ones in place, where images of one kind were added one after the other,
-    and needs some 100 bytes more for each anomalous one. More images can be added after it.
+    and needs some 100 bytes more for each anomalous one, and for each of the kind that is ranked meanwhile. More images
+    can be added after it.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ class PixelMetrics:
         numbers = {kind: [at for at, own in enumerate(kinds) if own == kind] for kind in ("", *several)}
         normal = {kind: self._normal_of(at) for kind, at in numbers.items()}
         self._sorted = True
-        with ThreadPoolExecutor() as threads:  # NumPy lets others work while it sorts and searches
+        with ThreadPoolExecutor(2) as threads:  # NumPy lets others work while it sorts and searches
             list(threads.map(np.ndarray.sort, normal.values()))
             whole = threads.submit(self._metrics, list(normal.values()), range(len(kinds)))
             found = {

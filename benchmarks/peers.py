@@ -11,8 +11,8 @@ afterwards. Nothing else should run. Two protocols:
 - "as users run it" (padim-users, patchcore-users): the seconds of the whole process, imports included, and all that
   each does by itself. adkit: ``adkit run`` of the recipe, with threshold, drawn defects, metrics with intervals, and
   page. anomalib: Engine().fit and .test of a Folder, as its documentation shows them, with its defaults, of which
-  some are: 8 processes decode; half of the test images validate and the other half are tested; four metrics; a picture
-  of each tested image is written.
+  some are: 8 processes decode; four metrics; a picture of each tested image is written. All test images validate and
+  are tested, as its data module for MVTec AD has it.
 - "the method alone" (padim-alone, patchcore-alone): fit is listing the images, fitting, and saving what was fitted; not
   imports, nor building the network. test is scores and maps of every test image. adkit's time includes its metrics;
   anomalib, whose raw scores and maps are kept, is spared validation, normalization, thresholds, visualization and its
@@ -209,7 +209,8 @@ def use_anomalib(options: argparse.Namespace) -> dict[str, object]:
     from anomalib.engine import Engine
 
     model = anomalib_model(options.recipe, torch.load(options.work / SHARED, weights_only=True))
-    data = Folder(**folders(options.root / options.category))
+    # As the data module for MVTec AD has it, which reads PNG alone: so both tools test the same images.
+    data = Folder(**folders(options.root / options.category), val_split_mode="same_as_test")
     engine = Engine()
     engine.fit(model=model, datamodule=data)
     (found,) = engine.test(model=model, datamodule=data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from torch import Tensor
@@ -36,12 +37,15 @@ from adkit.plugin.context import Context
 from adkit.plugin.guard import blaming
 from adkit.plugin.localizer import Localizer
 from adkit.plugin.registry import Registry, discover, normalized
-from adkit.plugin.types import Features, Level
+from adkit.plugin.types import Level
 from adkit.recipe.problems import check
 from adkit.recipe.reader import Choice
 from adkit.toolkit.features import FeatureTransform
 
 logger = logging.getLogger("adkit")
+
+ALIKE: Final = {"float32": 1e-3, "bfloat16": 0.03, "float16": 0.01}
+"""Precision → the share of its size by which the score of the probe image may differ from that where it was made."""
 
 
 def find_detector(path: Path) -> Path:
@@ -117,7 +121,7 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
             if found.localizes:
                 alone.localize(found, view.size)
             localized.append(found.localizes)
-    _tell_of_runtimes(file, manifest, pipeline, features)
+    _compare_with_origin(file, manifest, embeddings, pipeline.score(features).first)
     groups = manifest.calibration_groups
     return FittedDetector(
         category=manifest.category,
@@ -160,29 +164,29 @@ def _embedding(
     return Embedding(extractor, transform, context, who(choice), wanted=runtime)
 
 
-def _tell_of_runtimes(file: Path, manifest: Manifest, pipeline: Pipeline, probed: Sequence[Features]) -> None:
-    """Warn where something else computes an extractor than did where the detector was made.
+def _compare_with_origin(file: Path, manifest: Manifest, embeddings: Sequence[Embedding], probe: float | None) -> None:
+    """Warn where the extractors are computed by something else, or otherwise, than where the detector was made.
 
     Args:
-        probed: the features of the probe image through each embedding.
+        probe: the score of the probe image here.
     """
-    for entry, embedding in zip(manifest.extractors, pipeline.embeddings, strict=True):
-        if entry.runtime is None or entry.runtime.name == embedding.runtime.name:
-            continue
-        logger.warning(
-            "%s: made with features by %s, which %s here, so that %s computes them: the score of a probe image is %s, "
-            "and was %s there",
-            file,
-            entry.runtime,
-            "does not agree with torch" if embedding.wanted.names else "cannot be had",
-            embedding.runtime,
-            _shown(pipeline.score(probed).first),
-            _shown(manifest.probe),
-        )
-
-
-def _shown(score: float | None) -> str:
-    return "not finite" if score is None else f"{score:.6g}"
+    if manifest.probe is None or probe is None:
+        return
+    there = [str(entry.runtime) for entry in manifest.extractors]
+    here = [str(embedding.runtime) for embedding in embeddings]
+    if math.isclose(probe, manifest.probe, rel_tol=ALIKE[manifest.precision]) and (
+        [name.split()[0] for name in there] == [name.split()[0] for name in here]
+    ):
+        return
+    logger.warning(
+        "%s: features were made by %s there and are by %s here; the score of a probe image was %.6g and is %.6g, so "
+        "expect other scores of images to differ as much",
+        file,
+        ", ".join(dict.fromkeys(there)),
+        ", ".join(dict.fromkeys(here)),
+        manifest.probe,
+        probe,
+    )
 
 
 def _choice(entry: ComponentEntry, kind: Kind, registry: Registry, file: Path) -> Choice:

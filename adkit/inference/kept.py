@@ -107,7 +107,8 @@ def opened(path: Path) -> zipfile.ZipFile | None:
         return None
     try:
         if (bad := found.testzip()) is None and INDEX in found.namelist():
-            os.utime(path)
+            with suppress(OSError):  # of others, or on what cannot be written
+                os.utime(path)
             return found
         reason = f"{bad or INDEX} is not what was written"
     except _BROKEN as error:

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib import metadata, util
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
@@ -23,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from adkit.errors import UserError
+from adkit.errors import UserError, exhausted
 from adkit.inference.conversion import CONVERSIONS, Conversion, Files, LevelsOf, Run, RuntimeName
 from adkit.inference.device import autocast
-from adkit.inference.identity import code_of_modules, processor, weights_of
-from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, opened, shrink
+from adkit.inference.identity import code_of_modules, processor, source_of, weights_of
+from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, shrink
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -55,6 +54,8 @@ class Wanted:
     names: tuple[RuntimeName, ...] = ()
     required: bool = False
     """Whether it is an error that none agrees."""
+    keep: bool = True
+    """Whether conversions are kept for later processes."""
 
 
 TORCH: Final = Wanted()
@@ -70,7 +71,7 @@ def wanted(name: Literal["auto"] | RuntimeName, context: Context) -> Wanted:
         if told not in get_args(RuntimeName):
             names = get_args(RuntimeName)
             raise UserError(f"{VARIABLE}: expected {joined(names, 'or')}, found {told!r}{did_you_mean(told, names)}")
-        return wanted(cast(RuntimeName, told), context)
+        return usable(cast(RuntimeName, told), context)
     if name == "auto":
         return Wanted(tuple(one for one in AUTO if not _hindrances(one, context)))
     if name == "torch":
@@ -81,13 +82,22 @@ def wanted(name: Literal["auto"] | RuntimeName, context: Context) -> Wanted:
 
 
 def usable(name: RuntimeName, context: Context) -> Wanted:
-    """The runtime of a saved detector, as far as it can be had here."""
+    """The runtime of that name, of a saved detector for one, where it can be had; else torch."""
     return TORCH if name == "torch" or _hindrances(name, context) else Wanted((name,))
 
 
 def installed(wanted: Wanted) -> dict[str, str]:
     """The wanted runtimes with their versions."""
-    return {name: metadata.version(CONVERSIONS[name].packages[0]) for name in wanted.names}
+    return {name: version_of(CONVERSIONS[name].packages[0]) for name in wanted.names}
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, which may come in a distribution of another name (onnxruntime-gpu)."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        owners = metadata.packages_distributions().get(package, ())
+        return metadata.version(owners[0]) if owners else "unknown"
 
 
 def _hindrances(name: RuntimeName, context: Context) -> str:
@@ -116,11 +126,15 @@ def _hindrances(name: RuntimeName, context: Context) -> str:
 def probe_images(size: tuple[int, int]) -> Tensor:
     """Make three images (3, 3, height, width) in [0, 1], the same everywhere: clouds of colors with a fine grain.
 
-    They are not as many as those that networks are recorded with.
+    They are not as many as those that networks are recorded with, and the last one has a black border and a white spot.
     """
     drawn = torch.Generator().manual_seed(0)
     clouds = interpolate(torch.rand(3, 3, 8, 8, generator=drawn), size, mode="bilinear")
-    return 0.75 * clouds + 0.25 * torch.rand(3, 3, *size, generator=drawn)
+    images = 0.75 * clouds + 0.25 * torch.rand(3, 3, *size, generator=drawn)
+    rows, columns = (max(1, side // 8) for side in size)
+    images[2, :, :rows], images[2, :, :, :columns] = 0, 0
+    images[2, :, -2 * rows : -rows, -2 * columns : -columns] = 1
+    return images
 
 
 @dataclass(frozen=True)
@@ -131,23 +145,17 @@ class Runtime:
     version: str
     extractor: Extractor
     context: Context
-    files: Files | None = None
-    """What it was given; None: torch computes with the extractor itself."""
+    run: Run | None = None
+    """Computes the levels of images; None: torch does, with the extractor itself."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """Compute the levels of ``images`` (n, 3, H, W), which lie on the device."""
-        if self.files is None:
+        if self.run is None:
             return cast(Mapping[str, Tensor], self.extractor(images))
-        return dict(zip(self.extractor.levels, self._run(images), strict=True))
-
-    @cached_property
-    def _run(self) -> Run:
-        assert self.files is not None and self.name != "torch"
-        network = _network(CONVERSIONS[self.name], self.extractor, self.context)
-        return CONVERSIONS[self.name].open(network, self.files, self.context.precision)
+        return dict(zip(self.extractor.levels, self.run(images), strict=True))
 
 
 def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
@@ -157,7 +165,7 @@ def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
         UserError: none agrees, and one is required.
     """
     for name in wanted.names:
-        found = _verdict(name, extractor, context)
+        found = _found(name, extractor, context, keep=wanted.keep and cache_limit() > 0)
         if isinstance(found, Runtime):
             return found
         logger.info("runtime %s is not taken: %s", name, found)
@@ -168,54 +176,59 @@ def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
     return Runtime("torch", metadata.version("torch"), extractor, context)
 
 
-def _verdict(name: RuntimeName, extractor: Extractor, context: Context) -> Runtime | str:
-    """The runtime of that name, or why it is not taken; found in the files of an earlier process or by trying."""
+def _found(name: RuntimeName, extractor: Extractor, context: Context, *, keep: bool) -> Runtime | str:
+    """The runtime of that name, or why it is not taken.
+
+    What was converted in an earlier process is probed again: a key may not know all that an extractor is made of. Of
+    what was not taken then it is kept that it was not, if that had to do with the network alone.
+    """
     conversion = CONVERSIONS[name]
-    made = Runtime(name, metadata.version(conversion.packages[0]), extractor, context, {})
-    if not conversion.keeps:
-        made, reason = _converted(made, conversion)
-        return reason or made
-    path = folder_of(RUNTIMES) / f"{_key(made)}.zip"
-    found = opened(path) if cache_limit() else None
-    if found is not None:
-        with found:
-            index = json.loads(found.read(INDEX))
-            made = replace(made, files={file: found.read(file) for file in index["files"]})
-        return cast(str, index["reason"]) or made
-    made, reason = _converted(made, conversion)
-    if cache_limit():
-        _keep(path, made.files or {}, reason)
-    return reason or made
-
-
-def _converted(made: Runtime, conversion: Conversion) -> tuple[Runtime, str]:
-    """The runtime with what it is given, and why it is not taken; empty where it is."""
+    path = folder_of(RUNTIMES) / f"{_key(name, extractor, context)}.zip"
+    kept = opened(path) if keep and conversion.keeps else None
+    if kept is not None:
+        with kept:
+            index = json.loads(kept.read(INDEX))
+            files = {file: kept.read(file) for file in index["files"]}
+        if index["reason"]:
+            return cast(str, index["reason"])
+        found = _opened(name, extractor, context, files)
+        if isinstance(found, Runtime):
+            return found
+    lasting = True
     try:
-        made = replace(made, files=conversion.convert(_network(conversion, made.extractor, made.context)))
-        return made, _tried(made)
-    except (MemoryError, OSError):
-        raise
+        files = dict(conversion.convert(_network(conversion, extractor, context)))
+        found = _opened(name, extractor, context, files)
     except Exception as error:  # noqa: BLE001  # exporters raise nearly anything
-        return made, _one_line(error)
+        files, found = {}, _one_line(error)
+        lasting = not (exhausted(error) or isinstance(error, OSError | ImportError))
+    if keep and conversion.keeps and lasting:
+        _keep(path, files, found if isinstance(found, str) else "")
+    return found
 
 
-def _tried(made: Runtime) -> str:
-    """Why the features of a runtime are not torch's, as the end of a sentence; empty where they are."""
-    torch_like = replace(made, name="torch", files=None)
-    exact = replace(made.context, precision="float32")
-    expected = _probed(replace(torch_like, context=exact))
-    deviation = _deviation(_probed(replace(made, context=exact)), expected)
+def _opened(name: RuntimeName, extractor: Extractor, context: Context, files: Files) -> Runtime | str:
+    """The runtime that computes by these files, or why its features are not torch's, as the end of a sentence."""
+    conversion = CONVERSIONS[name]
+    by_torch = Runtime("torch", "", extractor, context)
+    made = Runtime(name, version_of(conversion.packages[0]), extractor, context)
+
+    def computing(in_context: Context) -> Runtime:
+        network = _network(conversion, extractor, in_context)
+        return replace(made, context=in_context, run=conversion.open(network, files, in_context.precision))
+
+    exact = replace(context, precision="float32")
+    expected = _probed(replace(by_torch, context=exact))
+    found = computing(exact)
+    deviation = _deviation(_probed(found), expected)
     if not deviation <= AGREE:  # nan is no agreement either
         return f"in float32 they differ by {deviation:.1e} of their size"
-    if made.context.precision == "float32":
-        return ""
-    rounding, deviation = (_deviation(_probed(one), expected) for one in (torch_like, made))
+    if context.precision == "float32":
+        return found
+    found = computing(context)
+    rounding, deviation = (_deviation(_probed(one), expected) for one in (by_torch, found))
     if not deviation <= ROUNDED * rounding:
-        return (
-            f"in {made.context.precision} they differ from float32 by {deviation:.1e} of their size, torch's by "
-            f"{rounding:.1e}"
-        )
-    return ""
+        return f"in {context.precision} they differ by {deviation:.1e} of their size, and torch's by {rounding:.1e}"
+    return found
 
 
 def _probed(runtime: Runtime) -> list[Tensor]:
@@ -242,13 +255,11 @@ def _network(conversion: Conversion, extractor: Extractor, context: Context) -> 
     return LevelsOf(member(extractor, Extractor, "for_export")(), context.image_size)
 
 
-def _key(made: Runtime) -> str:
-    """The digest of all that a conversion, and whether it agrees with torch, depend on."""
-    extractor, context = made.extractor, made.context
-    conversion = CONVERSIONS[made.name]
+def _key(name: RuntimeName, extractor: Extractor, context: Context) -> str:
+    """The digest of what a conversion, and whether it agrees with torch, depend on, as far as can be told."""
     about = {
-        "versions": versions() | {package: metadata.version(package) for package in conversion.packages},
-        "code": dict(code_of_modules(extractor)),
+        "versions": versions() | {package: version_of(package) for package in CONVERSIONS[name].packages},
+        "code": {"adkit": source_of("adkit"), **dict(code_of_modules(extractor))},
         "network": [repr(extractor), repr(dict(extractor.levels)), repr(getattr(extractor, "params", None))],
         "weights": weights_of(extractor),
         "context": [context.precision, *context.image_size],
@@ -256,11 +267,14 @@ def _key(made: Runtime) -> str:
         "agree": [AGREE, ROUNDED],
     }
     text = json.dumps(about, sort_keys=True, default=str)
-    return hashlib.sha256(f"{made.name}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(f"{name}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _keep(path: Path, files: Files, reason: str) -> None:
     """Keep what was found for later processes; where that is not possible they find it anew."""
+    size = sum(map(len, files.values()))
+    if size > min(cache_limit() / 10, free_bytes(path.parent) / 4):
+        return
     draft = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

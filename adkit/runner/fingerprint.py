@@ -62,7 +62,11 @@ class Fingerprint(RootModel[dict[str, Any]]):
             "machine": {
                 "device": parts.context.device,
                 "precision": parts.context.precision,
-                "runtimes": installed(parts.wanted),
+                "runtimes": (
+                    [str(embedding.runtime) for embedding in parts.embeddings]
+                    if parts.recipe.adapter is None
+                    else installed(parts.wanted)
+                ),
             },
             "files": {printable(path): _stat(path) for path in dict.fromkeys(_paths(samples))},
             "weights": {

@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def _adapt(job: AdaptationJob) -> Adapted:
     members = () if adapter.fuse is None else _members(job, snapshots)
     # Of many networks, converting each would take longer than it saves.
     embeddings = tuple(_for_inference(extractor, job) for _ in snapshots.states(members))
-    embeddings = embeddings or (_for_inference(extractor, job, parts.wanted),)
+    embeddings = embeddings or (_for_inference(extractor, job, replace(parts.wanted, keep=False)),)
     initial = scorer if parts.recipe.scorer_table.fit == "initial" else None
     return Adapted(embeddings, initial, _report(job.subject, state, task.schedule), snapshots)
 

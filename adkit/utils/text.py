@@ -72,8 +72,9 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """A text whose URIs name no user and no password: ``http://me:secret@host`` becomes ``http://host``."""
-    return re.sub(r"(?<=://)[^\s'\"]*@", "", text)
+    """A text whose URIs have no user, no password and no query: ``http://me:secret@host?key=k`` becomes ``http://host``."""
+    without_user = re.sub(r"(?<=://)[^\s/]*@", "", text)
+    return re.sub(r"(://[^\s?]*)\?\S*?(?=['\"]?(?:\s|$))", r"\1", without_user)
 
 
 def missing(name: str, present: Sequence[str]) -> str:

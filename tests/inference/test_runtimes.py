@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from adkit_plugins.extractors.timm.extractor import TimmExtractor, TimmParams
 from torch import Tensor, nn
 
 import adkit
-from adkit.detector.load import load_detector
+from adkit.detector.load import _compare_with_origin, load_detector
 from adkit.detector.manifest import read_manifest
 from adkit.errors import UserError
 from adkit.export.export import export
-from adkit.inference import runtimes
-from adkit.inference.conversion import LevelsOf
+from adkit.inference.conversion import CONVERSIONS, LevelsOf
 from adkit.inference.kept import RUNTIMES, kept_files
-from adkit.inference.runtimes import Wanted, choose, installed, probe_images, usable, wanted
+from adkit.inference.runtimes import Wanted, choose, installed, probe_images, usable, version_of, wanted
 from adkit.plugin import Context, Extractor, Geometry, Level
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small
@@ -158,16 +158,27 @@ def test_a_runtime_that_is_named_and_does_not_agree_is_an_error() -> None:
         choose(Otherwise(), CONTEXT, OPENVINO_OR_ERROR)
 
 
+def converting(monkeypatch: pytest.MonkeyPatch, convert: Any) -> None:
+    monkeypatch.setitem(CONVERSIONS, "openvino", replace(CONVERSIONS["openvino"], convert=convert))  # type: ignore[arg-type]
+
+
+def never_converting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(network: LevelsOf) -> None:
+        raise AssertionError("it is converted anew")
+
+    converting(monkeypatch, refuse)
+
+
 def test_a_conversion_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     first = choose(Means(), CONTEXT, OPENVINO)
-    monkeypatch.setattr(runtimes, "_converted", None)
+    never_converting(monkeypatch)
     again = choose(Means(), CONTEXT, OPENVINO)
     assert torch.equal(first(probe_images(SIZE))["colors"].clone(), again(probe_images(SIZE))["colors"])
 
 
 def test_that_it_is_not_taken_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     choose(Looking(), CONTEXT, OPENVINO)
-    monkeypatch.setattr(runtimes, "_converted", None)
+    never_converting(monkeypatch)
     assert choose(Looking(), CONTEXT, OPENVINO).name == "torch"
 
 
@@ -177,6 +188,67 @@ def test_other_weights_are_converted_anew() -> None:
     assert torch.allclose(halved(torch.ones(1, 3, *SIZE))["colors"], torch.tensor(0.5))
     assert torch.allclose(whole(torch.ones(1, 3, *SIZE))["colors"], torch.tensor(1.0))
     assert len(kept_files(RUNTIMES)) == 2
+
+
+class Louder(Means):
+    """One that is made of a number that is neither a parameter nor a tensor."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: level * self.gain for name, level in super().forward(images).items()}
+
+
+def test_what_no_key_knows_is_noticed_by_the_probe() -> None:
+    white = torch.ones(1, 3, *SIZE)
+    assert torch.allclose(choose(Louder(1.0), CONTEXT, OPENVINO_OR_ERROR)(white)["colors"], torch.tensor(1.0))
+    assert torch.allclose(choose(Louder(2.0), CONTEXT, OPENVINO_OR_ERROR)(white)["colors"], torch.tensor(2.0))
+
+
+class Counting(Means):
+    """One that reads a number out of its images."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        white = int((images == 1).sum())
+        return {name: level + white for name, level in super().forward(images).items()}
+
+
+def test_numbers_that_are_read_out_of_images_are_no_constants() -> None:
+    found = choose(Counting(), CONTEXT, OPENVINO)
+    white = torch.ones(1, 3, *SIZE)
+    with torch.inference_mode():
+        assert torch.equal(found(white)["colors"], Counting()(white)["colors"])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("std::bad_alloc"), OSError(28, "No space left on device")]
+)
+def test_what_may_pass_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(network: LevelsOf) -> None:
+        raise error
+
+    with monkeypatch.context() as now:
+        converting(now, fail)
+        assert choose(Means(), CONTEXT, OPENVINO).name == "torch"
+        with pytest.raises(UserError, match=r"^run\.runtime"):
+            choose(Means(), CONTEXT, OPENVINO_OR_ERROR)
+    assert choose(Means(), CONTEXT, OPENVINO).name == "openvino"
+
+
+def test_a_cache_that_cannot_be_written_is_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    choose(Means(), CONTEXT, OPENVINO)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("adkit.inference.kept.os.utime", refuse)
+    never_converting(monkeypatch)
+    assert choose(Means(), CONTEXT, OPENVINO).name == "openvino"
+    assert "damaged" not in caplog.text
 
 
 def test_a_damaged_conversion_is_made_anew(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,6 +282,12 @@ def test_auto_on_a_gpu_is_torch() -> None:
 def test_auto_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADKIT_RUNTIME", "onnx")
     assert wanted("auto", CONTEXT).names == ("onnx",)
+
+
+def test_what_the_environment_names_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADKIT_RUNTIME", "openvino")
+    assert wanted("auto", Context(device="cuda")) == Wanted()
+    assert not wanted("auto", CONTEXT).required
 
 
 def test_the_environment_names_no_other_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +324,11 @@ def test_a_runtime_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_versions_of_the_wanted_runtimes_are_told() -> None:
     assert installed(OPENVINO) == {"openvino": metadata.version("openvino")}
+
+
+def test_a_package_may_come_in_a_distribution_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert version_of("adkit_plugins") == metadata.version("adkit-ignite")
+    assert version_of("there_is_none") == "unknown"
 
 
 def test_the_probe_is_the_same_everywhere() -> None:
@@ -287,8 +370,20 @@ def test_a_detector_says_where_its_runtime_cannot_be_had(
     assert detector.pipeline.embeddings[0].runtime.name == "torch"
     probe = detector.probe
     assert probe is not None
-    assert f"cannot be had here, so that torch {torch.__version__.split('+')[0]}" in caplog.text
-    assert f"and was {probe:.6g} there" in caplog.text
+    name = f"openvino {metadata.version('openvino')}"
+    assert f"made by {name} there and are by torch {metadata.version('torch')} here" in caplog.text
+    assert f"was {probe:.6g} and is" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "told"), [(1.0005, False), (1.01, True)])
+def test_a_detector_says_where_its_scores_are_others(
+    by_openvino: Path, caplog: pytest.LogCaptureFixture, share: float, told: bool
+) -> None:
+    file = by_openvino / "detector" / "manifest.json"
+    manifest, detector = read_manifest(file), load_detector(by_openvino, "cpu")
+    assert manifest.probe is not None
+    _compare_with_origin(file, manifest, detector.pipeline.embeddings, share * manifest.probe)
+    assert ("the score of a probe image was" in caplog.text) is told
 
 
 def test_a_detector_of_torch_is_computed_by_torch(small_recipe: dict[str, Any], by_openvino: Path) -> None:

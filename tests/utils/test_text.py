@@ -1,6 +1,6 @@
 import pytest
 
-from adkit.utils.text import counted, did_you_mean, missing, near
+from adkit.utils.text import counted, did_you_mean, missing, near, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,18 @@ def test_a_noun_agrees_with_its_number(number, text):
 
 def test_an_irregular_plural_is_given():
     assert [counted(number, "category", "categories") for number in (1, 2)] == ["1 category", "2 categories"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@host:5000/mlflow", "http://host:5000/mlflow"),
+        ("found 'http://me:se'cret@host'", "found 'http://host'"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("mssql+pyodbc:///?odbc_connect=PWD=secret and more", "mssql+pyodbc:/// and more"),
+        ('log.mlflow="http://host?key=secret"', 'log.mlflow="http://host"'),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_uris_are_shown_without_what_is_secret(text, shown):
+    assert without_credentials(text) == shown
