@@ -44,6 +44,12 @@ class FeaturesTable(Params):
         ge=1,
         description="odd side, in cells, of the square over which spatial levels are averaged",
     )
+    border: Literal["inside", "zero"] = Field(
+        default="inside",
+        description="what a neighborhood that reaches over the border is the mean of: inside: its cells on the grid; "
+        "zero: these and zeros for the others, as in PatchCore, so that cells at the border, which differ because the "
+        "network pads images there, too, count for less",
+    )
     channels: Channels | None = Field(
         default=None,
         description="how many channels of each level to keep, drawn at random, or a list of those to keep",
@@ -92,7 +98,7 @@ class FeatureTransform:
         """
         self._identity = table == FeaturesTable()
         self._axes = {"none": (), "image": (1, 2), "location": (3,)}[table.standardize]
-        self._side = table.neighborhood
+        self._side, self._zeros = table.neighborhood, table.border == "zero"
         self._given = dict(levels)
         self._sources = _sources(table, levels)
         self._kept: dict[str, Tensor] = {}
@@ -139,7 +145,7 @@ class FeatureTransform:
         if source in self._kept:
             tensor = tensor.index_select(3, self._kept[source].to(tensor.device))
         if self._side > 1 and given.spatial:
-            tensor = _average(tensor, self._side)
+            tensor = _average(tensor, self._side, self._zeros)
         if (given.grid, given.geometry) == (target.grid, target.geometry):
             return tensor
         rows, columns = (centers_of(target.geometry, axis, target.grid[axis]) for axis in (0, 1))
@@ -201,10 +207,14 @@ def _standardized(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
     return centered / deviation.maximum(floor)
 
 
-def _average(tensor: Tensor, side: int) -> Tensor:
-    """Average a level (n, h, w, c) over the cells of the grid within a square of ``side`` cells, to the same shape."""
+def _average(tensor: Tensor, side: int, zeros: bool) -> Tensor:
+    """Average a level (n, h, w, c) over squares of ``side`` cells, to the same shape.
+
+    Args:
+        zeros: whether cells outside of the grid count, as zeros.
+    """
     import torch.nn.functional as F
 
     planes = tensor.permute(0, 3, 1, 2)  # (n, c, h, w)
-    planes = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=False)
+    planes = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=zeros)
     return planes.permute(0, 2, 3, 1)  # (n, h, w, c)

@@ -71,6 +71,16 @@ def test_neighborhood_is_the_mean_of_the_cells_that_there_are() -> None:
     assert torch.equal(averaged["pool"], given["pool"])
 
 
+def test_a_neighborhood_may_count_zeros_over_the_border() -> None:
+    ones = Features({"fine": torch.ones(1, 4, 4, 2)}, {"fine": Geometry.covering((4, 4), (8, 8))})
+    table = FeaturesTable(neighborhood=3, border="zero")
+    level = Level(2, (4, 4), Geometry.covering((4, 4), (8, 8)))
+    averaged = FeatureTransform(table, {"fine": level}, torch.Generator())(ones)["fine"]
+    assert averaged[0, 1, 1, 0] == 1
+    assert averaged[0, 0, 1, 0] == pytest.approx(6 / 9)
+    assert averaged[0, 0, 0, 0] == pytest.approx(4 / 9)
+
+
 def test_a_neighborhood_wider_than_the_grid_is_its_mean() -> None:
     given = features()
     averaged = transform(neighborhood=9)(given)["coarse"]
