@@ -185,17 +185,16 @@ def _found(name: RuntimeName, extractor: Extractor, context: Context, *, keep: b
     conversion = CONVERSIONS[name]
     path = folder_of(RUNTIMES) / f"{_key(name, extractor, context)}.zip"
     kept = opened(path) if keep and conversion.keeps else None
-    if kept is not None:
-        with kept:
-            index = json.loads(kept.read(INDEX))
-            files = {file: kept.read(file) for file in index["files"]}
-        if index["reason"]:
-            return cast(str, index["reason"])
-        found = _opened(name, extractor, context, files)
-        if isinstance(found, Runtime):
-            return found
+    files: dict[str, bytes] = {}
     lasting = True
     try:
+        if kept is not None:
+            with kept:
+                index = json.loads(kept.read(INDEX))
+                files = {file: kept.read(file) for file in index["files"]}
+            found = cast(str, index["reason"]) or _opened(name, extractor, context, files)
+            if index["reason"] or isinstance(found, Runtime):
+                return found
         files = dict(conversion.convert(_network(conversion, extractor, context)))
         found = _opened(name, extractor, context, files)
     except Exception as error:  # noqa: BLE001  # exporters raise nearly anything

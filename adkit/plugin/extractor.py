@@ -67,5 +67,8 @@ class Extractor(Contract[P], nn.Module):
         return self
 
     def for_export(self) -> Extractor[P]:
-        """An extractor of torch operations alone, as ``Scorer.for_export``; default: the extractor itself."""
+        """An extractor of torch operations alone, as ``Scorer.for_export``; default: the extractor itself.
+
+        OpenVINO and ONNX Runtime compute it, too, where its features agree with those of ``forward``.
+        """
         return self
