@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from importlib import metadata, util
 from pathlib import Path
@@ -107,6 +108,7 @@ def test_a_runtime_gives_the_levels_that_torch_gives(name: Any, images: int) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_torch_compile_gives_the_levels_that_torch_gives() -> None:
     found = choose(Means(0.5), CONTEXT, Wanted(("compile",), required=True))
     for images in (1, 2, 5):
