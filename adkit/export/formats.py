@@ -16,7 +16,7 @@ from torch import Tensor
 from adkit.errors import UserError
 from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Run
-from adkit.inference.conversion import example_images, import_openvino, recorded, silent_torchscript
+from adkit.inference.conversion import example_images, import_openvino, own_signal_stack, recorded, silent_torchscript
 from adkit.utils.atomic import check_room
 from adkit.utils.environment import DISTRIBUTION
 from adkit.utils.text import did_you_mean
@@ -85,7 +85,8 @@ def _write_openvino(graph: Graph, file: Path) -> None:
 
 def _open_openvino(file: Path) -> Run:
     # Left to itself, OpenVINO computes in bfloat16 on processors that can.
-    compiled = import_openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with own_signal_stack():
+        compiled = import_openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: list(compiled(images).values())
 
 

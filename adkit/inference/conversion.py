@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import tempfile
 import warnings
@@ -106,11 +107,11 @@ def _to_openvino(network: LevelsOf) -> Files:
 
 def _by_openvino(network: LevelsOf, files: Files, precision: Precision) -> Run:
     if precision == "float32":
-        return _openvino_run(files["model.xml"], files["model.bin"], "f32")
+        return _OpenVino(files["model.xml"], files["model.bin"], "f32")
     first = _first_layers(network.extractor)
     # Where the layers that stay in float32 end between some pairs of layers, OpenVINO 2026.4 computes nothing.
     for number in (first, first + 1, first + 2, 0):
-        run = _openvino_run(_in_float32(files["model.xml"], number), files["model.bin"], "bf16")
+        run = _OpenVino(_in_float32(files["model.xml"], number), files["model.bin"], "bf16")
         try:
             run(torch.zeros(1, 3, *network.size))
         except RuntimeError:
@@ -121,25 +122,54 @@ def _by_openvino(network: LevelsOf, files: Files, precision: Precision) -> Run:
     raise AssertionError("the last of the numbers returns or raises")
 
 
-def _openvino_run(model: bytes, weights: bytes, precision: str) -> Run:
-    core = import_openvino().Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision,  # left to itself, it is bfloat16 on processors that can
-        "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    compiled = core.compile_model(core.read_model(model, weights), "CPU", settings)
-    request = compiled.create_infer_request()
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
 
-    def few(images: Tensor) -> list[Tensor]:
-        found = request.infer([images.numpy()], share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(found[port]).clone() for port in compiled.outputs]
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
-    def run(images: Tensor) -> list[Tensor]:
-        parts = [few(part) for part in images.contiguous().split(AT_ONCE)]  # type: ignore[no-untyped-call]
+
+@contextmanager
+def own_signal_stack() -> Iterator[None]:
+    """Give this thread back the stack on which it handles signals.
+
+    As it compiles, OpenVINO 2026.4 sets one that it frees with the network: Ctrl-C would then be a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    system, before = ctypes.CDLL(None), _SignalStack()
+    system.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        system.sigaltstack(ctypes.byref(before), None)
+
+
+class _OpenVino:
+    """A network that OpenVINO computes; implements ``Run``."""
+
+    def __init__(self, model: bytes, weights: bytes, precision: str) -> None:
+        core = import_openvino().Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,  # left to itself, it is bfloat16 on processors that can
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        core.set_property({"ENABLE_MMAP": False})  # else the files would have to stay
+        # From files, since OpenVINO neither copies nor keeps alive what it is given in memory.
+        with tempfile.TemporaryDirectory(prefix="adkit-") as folder, own_signal_stack():
+            Path(folder, "model.xml").write_bytes(model)
+            Path(folder, "model.bin").write_bytes(weights)
+            self._compiled = core.compile_model(core.read_model(Path(folder, "model.xml")), "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        parts = [self._few(part) for part in images.contiguous().split(AT_ONCE)]  # type: ignore[no-untyped-call]
         return [torch.cat(levels) for levels in zip(*parts, strict=True)]
 
-    return run
+    def _few(self, images: Tensor) -> list[Tensor]:
+        found = self._request.infer([images.numpy()], share_inputs=True, share_outputs=True)
+        return [torch.from_numpy(found[port]).clone() for port in self._compiled.outputs]
 
 
 def _first_layers(extractor: Extractor) -> int:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -299,11 +300,9 @@ def _last_line(error: BaseException) -> str:
 
 
 def _of_plugin(filename: str) -> bool:
-    return not filename.startswith("<") and filename not in {
-        __file__,
-        importlib.__file__,
-        importlib.metadata.__file__,
-    }
+    # Where the package importlib_metadata was imported, it loads entry points in place of Python's own.
+    loading = filename in {__file__, importlib.__file__, importlib.metadata.__file__}
+    return not (filename.startswith("<") or loading or Path(filename).parent.name == "importlib_metadata")
 
 
 def hook_faults(manager: pluggy.PluginManager, plugin: object) -> list[str]:

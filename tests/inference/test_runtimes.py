@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
+import signal
 from dataclasses import replace
 from importlib import metadata, util
 from pathlib import Path
@@ -24,6 +26,7 @@ from adkit.inference.conversion import CONVERSIONS, LevelsOf
 from adkit.inference.kept import RUNTIMES, kept_files
 from adkit.inference.runtimes import Wanted, choose, installed, probe_images, usable, version_of, wanted
 from adkit.plugin import Context, Extractor, Geometry, Level
+from adkit.utils.signals import handling
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small
 
@@ -422,6 +425,15 @@ def test_bad_runtimes_are_told_in_a_sentence(small_recipe: dict[str, Any], tmp_p
     assert done.returncode == 2
     assert "run.runtime" in done.stderr
     assert "openvino" in done.stderr
+
+
+def test_signals_are_handled_once_a_network_of_openvino_is_gone() -> None:
+    choose(Means(), CONTEXT, OPENVINO_OR_ERROR)
+    gc.collect()
+    taken: list[int] = []
+    with handling(lambda number, frame: taken.append(number), signal.SIGTERM):
+        signal.raise_signal(signal.SIGTERM)
+    assert taken == [signal.SIGTERM]
 
 
 def test_a_network_of_levels_gives_them_in_their_order() -> None:
