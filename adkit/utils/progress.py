@@ -59,7 +59,7 @@ def steps(title: str, total: int, noun: str) -> Iterator[Advance]:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(_as_text(speed) if speed else "", style="progress.data.speed")
+        return Text(_as_text(speed, task.fields["noun"]) if speed else "", style="progress.data.speed")
 
 
 class _RunLeft(ProgressColumn):
@@ -162,7 +162,7 @@ class Display:
             said: whether a line stays of it when it is over.
         """
         started = time.perf_counter()
-        task = self._bars.add_task(title, total=total)
+        task = self._bars.add_task(title, total=total, noun=noun)
         plain = _PlainStage(self, title, noun) if not self.console.is_terminal else None
 
         done = 0
@@ -210,7 +210,7 @@ class _PlainStage:
             return
         self._reported = now
         rate = self._done / (now - self._started)
-        speed = f"{counted(round(rate), self._noun)}/s"
+        speed = _as_text(rate, self._noun)
         text = f"{self._title}: {counted(self._done, self._noun)}, {speed}"
         if total:
             text = f"{self._title}: {self._done:,} of {counted(total, self._noun)}, {speed}"
@@ -225,6 +225,6 @@ class _PlainStage:
         self._display.say(f"{self._title}: {images}{seconds:.1f} s")
 
 
-def _as_text(speed: float) -> str:
-    """A speed in images per second as text: ``1 image/s``, ``120 images/s``."""
-    return f"{counted(round(speed), 'image')}/s"
+def _as_text(speed: float, noun: str) -> str:
+    """A speed in things per second as text: ``1 image/s``, ``120 images/s``."""
+    return f"{counted(round(speed), noun)}/s"

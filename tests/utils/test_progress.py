@@ -85,3 +85,13 @@ def test_a_component_shows_its_own_steps_inside_a_stage(monkeypatch):
 def test_without_a_display_steps_are_shown_nowhere():
     with steps("coreset", 40, "feature") as advance:
         advance(10)
+
+
+def test_bars_say_what_steps_are_of():
+    console = shown(force_terminal=True)
+    with Display(console) as display, steps("coreset", 40, "feature") as advance:
+        advance(20)
+        time.sleep(0.01)
+        advance(20)
+        display._bars.refresh()
+    assert re.search(r"\d features?/s", console.file.getvalue())

@@ -20,7 +20,7 @@ from adkit.report.compare.delong import difference as delong
 from adkit.report.finished import AGAIN, read_report
 from adkit.report.report import Report
 from adkit.utils.table import content
-from adkit.utils.text import counted, some
+from adkit.utils.text import counted, joined, some
 
 MOST: Final = 12
 """Images on which runs disagree that are named."""
@@ -269,9 +269,13 @@ def _notes(runs: Sequence[Run], shared: Sequence[Key]) -> list[str]:
         found.append(f"the runs have different seeds: {', '.join(str(run.report.seed) for run in runs)}")
     machines = {(run.report.device, run.report.precision, *run.report.runtimes) for run in runs}
     if len(machines) > 1:
-        told = ", ".join(f"{run.name} in {run.report.precision} on {run.report.device}" for run in runs)
+        told = ", ".join(f"{run.name} in {run.report.precision} on {run.report.device}{_by(run)}" for run in runs)
         found.append(f"the runs were computed differently: {told}")
     return found
+
+
+def _by(run: Run) -> str:
+    return f" by {joined(run.report.runtimes, 'and')}" if run.report.runtimes else ""
 
 
 def _number(value: object) -> float | None:

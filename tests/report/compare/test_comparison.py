@@ -7,6 +7,7 @@ from adkit.bootstrap import Tested, paired_difference
 from adkit.errors import UserError
 from adkit.report.compare.comparison import compare
 from adkit.report.compare.delong import difference
+from adkit.report.report import Report
 from tests.report.compare.runs import write_run
 
 ONE = {"good1": 1, "good2": 2, "bad1": 3, "bad2": 4}
@@ -117,6 +118,16 @@ def test_images_of_one_run_alone_take_no_part(tmp_path):
     assert found.images == 4
     assert found.auroc == [1.0, 1.0]
     assert found.notes == ["one was tested on 1 image more, which take no part in differences"]
+
+
+def test_runs_by_other_runtimes_are_told_to_be(two):
+    for folder, runtime in zip(two, ("torch 2.14.1", "openvino 2026.4.1"), strict=True):
+        report = Report.load(folder / "report.json")
+        report.model_copy(update={"runtimes": [runtime]}).write(folder / "report.json")
+    (note,) = compare(two).notes
+    assert note.startswith("the runs were computed differently: one in ")
+    assert " by torch 2.14.1, other in " in note
+    assert note.endswith(" by openvino 2026.4.1")
 
 
 def test_one_label_alone_has_no_difference(tmp_path):
