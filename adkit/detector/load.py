@@ -30,7 +30,7 @@ from adkit.detector.tensors import check_alike, read_tensors
 from adkit.errors import UserError, exhausted, out_of_memory
 from adkit.inference.assemble import build, inference_extractor, new_scorer, who
 from adkit.inference.device import resolve_device
-from adkit.inference.pipeline import Embedding, Member, Pipeline, embed
+from adkit.inference.pipeline import Embedding, Fused, Member, Pipeline, embed, fused
 from adkit.inference.runtimes import TORCH, probe_images, usable
 from adkit.plugin.component import Kind
 from adkit.plugin.context import Context
@@ -113,15 +113,17 @@ def load_detector(path: Path, device: str, registry: Registry | None = None) -> 
         localizer = cast(Localizer, build(localizes, context))
     pipeline = Pipeline(members, localizer, manifest.fuse)
     features = embed(pipeline.embeddings, probe_images(view.size)[:1])
-    localized = []
+    probed, localized = [], []
     for entry, one, place in zip(manifest.members, members, pipeline.places, strict=True):
         with _refusing(folder / entry.file, scores, manifest.scorer):  # a state of other features' shapes shows here
             alone = pipeline.with_members([one])
             found = alone.score([features[place]])
             if found.localizes:
                 alone.localize(found, view.size)
+            probed.append(found.members[0].image)
             localized.append(found.localizes)
-    _compare_with_origin(file, manifest, embeddings, pipeline.score(features).first)
+    score = fused(probed, [member.scale for member in members], manifest.fuse)
+    _compare_with_origin(file, manifest, embeddings, Fused(score, ()).first)
     groups = manifest.calibration_groups
     return FittedDetector(
         category=manifest.category,

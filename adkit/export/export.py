@@ -18,8 +18,9 @@ from adkit.detector.fitted import FittedDetector
 from adkit.detector.load import find_detector, load_detector
 from adkit.errors import UserError
 from adkit.export.formats import Format, format_named
-from adkit.export.graph import INPUT, Graph, reason
+from adkit.export.graph import INPUT, Graph
 from adkit.export.parity import Parity, Run, parity
+from adkit.inference.conversion import reason
 from adkit.utils.atomic import whole_folder
 from adkit.utils.environment import versions
 from adkit.utils.text import counted, is_text

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adkit.detector.fitted import FittedDetector
 from adkit.errors import UserError
+from adkit.inference.conversion import reason
 from adkit.inference.pipeline import fused
 from adkit.plugin.checks import with_geometry
 from adkit.plugin.contract import member
@@ -73,17 +74,6 @@ class Graph(nn.Module):
     def outputs(self) -> tuple[str, ...]:
         """The names of the outputs, in their order."""
         return OUTPUTS if self._localizer is not None else OUTPUTS[:1]
-
-
-def reason(error: BaseException) -> str:
-    """The error that stopped an exporter or a runtime, in one line.
-
-    It is the innermost one: those wrapped around it hold advice for the exporter's developers.
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]  # which shows a traceback of its own first
 
 
 @contextmanager

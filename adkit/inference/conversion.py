@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -57,6 +57,17 @@ def recorded(network: nn.Module, size: tuple[int, int]) -> torch.export.Exported
     any_number = torch.export.Dim("n", min=1)
     with torch.no_grad():
         return torch.export.export(network, (example_images(size),), dynamic_shapes=({0: any_number},), strict=False)
+
+
+def reason(error: BaseException) -> str:
+    """The error that stopped an exporter or a runtime, in one line.
+
+    It is the innermost one: those wrapped around it hold advice for the exporter's developers.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]  # which shows a traceback of its own first
 
 
 def import_openvino() -> Any:
@@ -110,16 +121,12 @@ def _by_openvino(network: LevelsOf, files: Files, precision: Precision) -> Run:
         return _OpenVino(files["model.xml"], files["model.bin"], "f32")
     first = _first_layers(network.extractor)
     # Where the layers that stay in float32 end between some pairs of layers, OpenVINO 2026.4 computes nothing.
-    for number in (first, first + 1, first + 2, 0):
+    for number in (first, first + 1, first + 2) if first else ():
         run = _OpenVino(_in_float32(files["model.xml"], number), files["model.bin"], "bf16")
-        try:
+        with suppress(RuntimeError):
             run(torch.zeros(1, 3, *network.size))
-        except RuntimeError:
-            if number == 0:
-                raise
-        else:
             return run
-    raise AssertionError("the last of the numbers returns or raises")
+    return _OpenVino(files["model.xml"], files["model.bin"], "bf16")
 
 
 class _SignalStack(ctypes.Structure):
@@ -155,12 +162,8 @@ class _OpenVino:
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all cores
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        core.set_property({"ENABLE_MMAP": False})  # else the files would have to stay
-        # From files, since OpenVINO neither copies nor keeps alive what it is given in memory.
-        with tempfile.TemporaryDirectory(prefix="adkit-") as folder, own_signal_stack():
-            Path(folder, "model.xml").write_bytes(model)
-            Path(folder, "model.bin").write_bytes(weights)
-            self._compiled = core.compile_model(core.read_model(Path(folder, "model.xml")), "CPU", settings)
+        with own_signal_stack():
+            self._compiled = core.compile_model(core.read_model(model, weights), "CPU", settings)
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -188,7 +191,7 @@ def _in_float32(model: bytes, layers: int) -> bytes:
         found += layer.get("type") in ("Convolution", "GroupConvolution", "MatMul")
         if found > layers:
             break
-        if layers and layer.get("type") not in ("Const", "Parameter"):
+        if layer.get("type") not in ("Const", "Parameter"):
             notes = layer.find("rt_info")
             if notes is None:
                 notes = ElementTree.Element("rt_info")
@@ -247,7 +250,7 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = {
         ("torch",), ("float32", "bfloat16", "float16"), ("cpu", "cuda"), lambda network: {}, _by_compile, keeps=False
     ),
 }
-"""The runtimes besides torch, the fastest first."""
+"""The runtimes besides torch."""
 
 
 def precisions_of(name: str) -> Sequence[Precision]:

@@ -43,7 +43,7 @@ logger = logging.getLogger("adkit")
 
 
 def cache_limit() -> int:
-    """The most bytes that features may take.
+    """The most bytes that kept files may take.
 
     Raises:
         UserError: the environment asks for what is no size.

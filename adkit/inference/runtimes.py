@@ -12,7 +12,6 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -23,14 +22,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from adkit.errors import UserError, exhausted
-from adkit.inference.conversion import CONVERSIONS, Conversion, Files, LevelsOf, Run, RuntimeName
+from adkit.inference.conversion import CONVERSIONS, Files, LevelsOf, Run, RuntimeName, reason
 from adkit.inference.device import autocast
 from adkit.inference.identity import code_of_modules, processor, source_of, weights_of
 from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, shrink
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
-from adkit.utils.atomic import draft_of
+from adkit.utils.atomic import whole_file
 from adkit.utils.environment import DISTRIBUTION, versions
 from adkit.utils.escapes import harmless
 from adkit.utils.text import did_you_mean, joined
@@ -39,6 +38,8 @@ AGREE: Final = 1e-4
 """The share of its norm by which a level of the probe may differ from torch's, in float32."""
 ROUNDED: Final = 2.0
 """How many times as far from float32 as torch's a level of the probe may be in a lower precision."""
+TOLD: Final = 200
+"""Letters of an exporter's error that are told."""
 VARIABLE: Final = "ADKIT_RUNTIME"
 """The environment variable that names the runtime which ``auto`` means."""
 AUTO: Final[tuple[RuntimeName, ...]] = ("openvino", "onnx")
@@ -165,7 +166,8 @@ def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
         UserError: none agrees, and one is required.
     """
     for name in wanted.names:
-        found = _found(name, extractor, context, keep=wanted.keep and cache_limit() > 0)
+        keep = wanted.keep and CONVERSIONS[name].keeps and cache_limit() > 0
+        found = _kept_or_converted(name, extractor, context) if keep else _converted(name, extractor, context)[0]
         if isinstance(found, Runtime):
             return found
         logger.info("runtime %s is not taken: %s", name, found)
@@ -176,44 +178,57 @@ def choose(extractor: Extractor, context: Context, wanted: Wanted) -> Runtime:
     return Runtime("torch", metadata.version("torch"), extractor, context)
 
 
-def _found(name: RuntimeName, extractor: Extractor, context: Context, *, keep: bool) -> Runtime | str:
-    """The runtime of that name, or why it is not taken.
+def _kept_or_converted(name: RuntimeName, extractor: Extractor, context: Context) -> Runtime | str:
+    """The runtime of that name, or why it is not taken; what is found is kept for later processes.
 
-    What was converted in an earlier process is probed again: a key may not know all that an extractor is made of. Of
-    what was not taken then it is kept that it was not, if that had to do with the network alone.
+    What was converted in an earlier one is probed again: a key may not know all that an extractor is made of. Of what
+    was not taken then it is kept that it was not, if that had to do with the network alone.
     """
-    conversion = CONVERSIONS[name]
     path = folder_of(RUNTIMES) / f"{_key(name, extractor, context)}.zip"
-    kept = opened(path) if keep and conversion.keeps else None
-    files: dict[str, bytes] = {}
-    lasting = True
-    try:
-        if kept is not None:
-            with kept:
-                index = json.loads(kept.read(INDEX))
-                files = {file: kept.read(file) for file in index["files"]}
-            found = cast(str, index["reason"]) or _opened(name, extractor, context, files)
-            if index["reason"] or isinstance(found, Runtime):
-                return found
-        files = dict(conversion.convert(_network(conversion, extractor, context)))
-        found = _opened(name, extractor, context, files)
-    except Exception as error:  # noqa: BLE001  # exporters raise nearly anything
-        files, found = {}, _one_line(error)
-        lasting = not (exhausted(error) or isinstance(error, OSError | ImportError))
-    if keep and conversion.keeps and lasting:
+    if (kept := opened(path)) is not None:
+        with kept:
+            index = json.loads(kept.read(INDEX))
+            given = {file: kept.read(file) for file in index["files"]}
+        if index["reason"]:
+            return cast(str, index["reason"])
+        found, _, _ = _converted(name, extractor, context, given)
+        if isinstance(found, Runtime):
+            return found
+    found, files, lasting = _converted(name, extractor, context)
+    if lasting:
         _keep(path, files, found if isinstance(found, str) else "")
     return found
 
 
-def _opened(name: RuntimeName, extractor: Extractor, context: Context, files: Files) -> Runtime | str:
-    """The runtime that computes by these files, or why its features are not torch's, as the end of a sentence."""
+def _converted(
+    name: RuntimeName, extractor: Extractor, context: Context, files: Files | None = None
+) -> tuple[Runtime | str, Files, bool]:
+    """The runtime of that name, or why it is not taken; what it is given; and whether it would be the same again.
+
+    Args:
+        files: what the network was converted to before; default: it is converted now.
+    """
     conversion = CONVERSIONS[name]
+    try:
+        # What cannot be recorded as it is, its author records otherwise.
+        shown = member(extractor, Extractor, "for_export")() if conversion.keeps else extractor
+        network = LevelsOf(shown, context.image_size)
+        files = conversion.convert(network) if files is None else files
+        return _opened(name, extractor, context, network, files), files, True
+    except Exception as error:  # noqa: BLE001  # exporters raise nearly anything
+        lasting = not (exhausted(error) or isinstance(error, OSError | ImportError))
+        return harmless(reason(error)[:TOLD]), {}, lasting
+
+
+def _opened(
+    name: RuntimeName, extractor: Extractor, context: Context, network: LevelsOf, files: Files
+) -> Runtime | str:
+    """The runtime that computes by these files, or why its features are not torch's, as the end of a sentence."""
     by_torch = Runtime("torch", "", extractor, context)
-    made = Runtime(name, version_of(conversion.packages[0]), extractor, context)
+    version, conversion = version_of(CONVERSIONS[name].packages[0]), CONVERSIONS[name]
 
     def computing(in_context: Context) -> Runtime:
-        network = _network(conversion, extractor, in_context)
-        return replace(made, context=in_context, run=conversion.open(network, files, in_context.precision))
+        return Runtime(name, version, extractor, in_context, conversion.open(network, files, in_context.precision))
 
     exact = replace(context, precision="float32")
     expected = _probed(replace(by_torch, context=exact))
@@ -247,13 +262,6 @@ def _deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return float(torch.stack(shares).max())  # nan where one is
 
 
-def _network(conversion: Conversion, extractor: Extractor, context: Context) -> LevelsOf:
-    """The network that a runtime is given: what cannot be recorded as it is, its author records otherwise."""
-    if not conversion.keeps:
-        return LevelsOf(extractor, context.image_size)
-    return LevelsOf(member(extractor, Extractor, "for_export")(), context.image_size)
-
-
 def _key(name: RuntimeName, extractor: Extractor, context: Context) -> str:
     """The digest of what a conversion, and whether it agrees with torch, depend on, as far as can be told."""
     about = {
@@ -269,29 +277,16 @@ def _key(name: RuntimeName, extractor: Extractor, context: Context) -> str:
     return hashlib.sha256(f"{name}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _keep(path: Path, files: Files, reason: str) -> None:
+def _keep(path: Path, files: Files, why_not: str) -> None:
     """Keep what was found for later processes; where that is not possible they find it anew."""
     size = sum(map(len, files.values()))
     if size > min(cache_limit() / 10, free_bytes(path.parent) / 4):
         return
-    draft = draft_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(draft, "w") as written:
+        with whole_file(path) as draft, zipfile.ZipFile(draft, "w") as written:
             for name, contents in files.items():
                 written.writestr(name, contents)
-            written.writestr(INDEX, json.dumps({"files": list(files), "reason": reason}))
-        draft.replace(path)
+            written.writestr(INDEX, json.dumps({"files": list(files), "reason": why_not}))
     except OSError as error:
         logger.info("%s: what a runtime was given could not be kept (%s)", path, error.strerror or error)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
     shrink(path)
-
-
-def _one_line(error: BaseException) -> str:
-    """The innermost error in one line: those wrapped around it hold advice for the exporter's developers."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return harmless((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

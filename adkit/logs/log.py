@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from adkit.errors import UserError
 from adkit.utils.environment import DISTRIBUTION
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ class Log(ABC):
         """The step that stands for minibatch 0 of the training that begins."""
         return 0
 
-    @abstractmethod
     def handler(self, tag: str, step: Callable[[], int], **what: Any) -> Callable[..., None]:
         """Make Ignite's handler that logs an engine's output or metrics under ``tag``; ``what`` are its arguments."""
+        handlers = importlib.import_module(f"ignite.handlers.{self.key}_logger")
+        made: Callable[..., None] = handlers.OutputHandler(tag, global_step_transform=lambda *_: step(), **what)
+        return made
 
     @abstractmethod
     def parameters(self, values: Mapping[str, Parameter]) -> None:
@@ -56,9 +60,10 @@ class Log(ABC):
         """Write what is not written yet; ``whole``: the run has ended well."""
 
 
-def lacking(key: str, package: str) -> str:
-    """The sentence on a log whose package is not installed."""
-    return f"log.{key}: expected the package {package}, found none: pip install '{DISTRIBUTION}[{key}]'"
+def require_package(key: str) -> None:
+    """Raise UserError where the package of a log, whose name is that of its key and of its extra, is missing."""
+    if importlib.util.find_spec(key) is None:
+        raise UserError(f"log.{key}: expected the package {key}, found none: pip install '{DISTRIBUTION}[{key}]'")
 
 
 @contextmanager

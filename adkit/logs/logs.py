@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adkit.errors import UserError
 from adkit.logs.heatmaps import heatmaps
-from adkit.logs.log import Log, Parameter
+from adkit.logs.log import Log, Parameter, require_package
 from adkit.logs.mlflow import MLflowLog, reason, require_mlflow
-from adkit.logs.tensorboard import TensorBoardLog, require_tensorboard
-from adkit.logs.wandb import WandbLog, require_wandb
+from adkit.logs.tensorboard import TensorBoardLog
+from adkit.logs.wandb import WandbLog
 from adkit.recipe.reader import Recipe, resolved
 from adkit.recipe.tables import LogTable
 from adkit.report.page.record import PageRecord
@@ -40,10 +40,9 @@ def require_logs(table: LogTable, *, reachable: bool = True) -> None:
     Raises:
         UserError: a package is missing, or a server does not answer.
     """
-    if table.tensorboard:
-        require_tensorboard()
-    if table.wandb:
-        require_wandb()
+    for key in ("tensorboard", "wandb"):
+        if getattr(table, key):
+            require_package(key)
     if table.mlflow is not False:
         require_mlflow(_uri(table), reachable=reachable)
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
 from adkit.errors import UserError
-from adkit.logs.log import Log, Parameter, lacking, scoped
+from adkit.logs.log import Log, Parameter, require_package, scoped
 from adkit.utils.text import without_credentials
 
 _ENVIRONMENT: Final = {
@@ -49,8 +48,7 @@ def require_mlflow(uri: str | None, *, reachable: bool) -> None:
     Raises:
         UserError: the package is missing, or nothing answers.
     """
-    if importlib.util.find_spec("mlflow") is None:
-        raise UserError(lacking("mlflow", "mlflow"))
+    require_package("mlflow")
     if not reachable:
         return
     with scoped(os.environ, {**_QUICK, **_ENVIRONMENT}):
@@ -114,12 +112,6 @@ class MLflowLog(Log):
                 return
         started = self._mlflow.start_run(run_name=name, nested=nested)
         note.write_text(json.dumps({"uri": where, "run": started.info.run_id}), encoding="utf-8")
-
-    def handler(self, tag: str, step: Callable[[], int], **what: Any) -> Callable[..., None]:
-        from ignite.handlers.mlflow_logger import OutputHandler
-
-        made: Callable[..., None] = OutputHandler(tag, global_step_transform=lambda *_: step(), **what)
-        return made
 
     def parameters(self, values: Mapping[str, Parameter]) -> None:
         left = iter({name: str(value)[:_LONGEST] for name, value in values.items()}.items())

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
-from adkit.errors import UserError
-from adkit.logs.log import Log, Parameter, lacking
+from adkit.logs.log import Log, Parameter
 
 FOLDER: Final = "tensorboard"
 """The folder of a run that has its event files."""
 _FLUSHED: Final = 10
 """Seconds after which an event can be read at the latest."""
-
-
-def require_tensorboard() -> None:
-    """Raise UserError where the package is missing."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError(lacking("tensorboard", "tensorboard"))
 
 
 class TensorBoardLog(Log):
@@ -37,12 +29,6 @@ class TensorBoardLog(Log):
         self._parameters: dict[str, Parameter] = {}
         self.logger = logger = TensorboardLogger(log_dir=str(self._folder), flush_secs=_FLUSHED)
         self._writer = logger.writer
-
-    def handler(self, tag: str, step: Callable[[], int], **what: Any) -> Callable[..., None]:
-        from ignite.handlers.tensorboard_logger import OutputHandler
-
-        made: Callable[..., None] = OutputHandler(tag, global_step_transform=lambda *_: step(), **what)
-        return made
 
     def parameters(self, values: Mapping[str, Parameter]) -> None:
         self._parameters = dict(values)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
 
-from adkit.errors import UserError
-from adkit.logs.log import Log, Parameter, lacking, scoped
+from adkit.logs.log import Log, Parameter, scoped
 
 _ENVIRONMENT: Final = {
     "WANDB_MODE": "offline",
@@ -20,12 +18,6 @@ _ENVIRONMENT: Final = {
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_PROJECT": "adkit",
 }
-
-
-def require_wandb() -> None:
-    """Raise UserError where the package is missing."""
-    if importlib.util.find_spec("wandb") is None:
-        raise UserError(lacking("wandb", "wandb"))
 
 
 class WandbLog(Log):
@@ -58,12 +50,6 @@ class WandbLog(Log):
     def first_step(self) -> int:
         """Steps of such a run can only rise, over one training after the other."""
         return int(self._run.step)
-
-    def handler(self, tag: str, step: Callable[[], int], **what: Any) -> Callable[..., None]:
-        from ignite.handlers.wandb_logger import OutputHandler
-
-        made: Callable[..., None] = OutputHandler(tag, global_step_transform=lambda *_: step(), **what)
-        return made
 
     def parameters(self, values: Mapping[str, Parameter]) -> None:
         self._wandb.config.update(dict(values), allow_val_change=True)

@@ -24,6 +24,15 @@ from tests.training.trainings import (
 )
 
 
+def require_resumed_as_whole(make, folder, after):
+    """A training that is interrupted and taken up again ends with the bits, and the checks, of one that is not."""
+    whole = make()
+    expected = train(whole, quiet, folder / "whole")
+    one, state = interrupted(make, folder / "killed", after)
+    assert same(weights(one), weights(whole))
+    assert state.checks == expected.checks
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7, 11, 12])
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, optimizer, after):
@@ -33,11 +42,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path, monkeypatch, op
         schedule = Schedule(optimizer, learning_rate=0.02, weight_decay=1e-3, epochs=4, batch_size=BATCH)
         return task(schedule, Scripted(keep=(1, 3)))
 
-    whole = make()
-    expected = train(whole, quiet, tmp_path / "whole")
-    one, state = interrupted(make, tmp_path / "killed", after)
-    assert same(weights(one), weights(whole))
-    assert state.checks == expected.checks
+    require_resumed_as_whole(make, tmp_path, after)
 
 
 def test_stages_resume_where_they_were(tmp_path, monkeypatch):
@@ -118,11 +123,7 @@ def test_a_mean_of_weights_goes_on_where_it_was(tmp_path, monkeypatch, after, st
         schedule = Schedule(learning_rate=0.05, epochs=4, batch_size=BATCH, ema_decay=0.9)
         return task(schedule, None if stopper is None else Scripted(**stopper), TwoStages(4, 8))
 
-    whole = make()
-    expected = train(whole, quiet, tmp_path / "whole")
-    one, state = interrupted(make, tmp_path / "killed", after)
-    assert same(weights(one), weights(whole))
-    assert state.checks == expected.checks
+    require_resumed_as_whole(make, tmp_path, after)
 
 
 def test_a_training_that_was_stopped_has_its_mean_again(tmp_path):
@@ -141,11 +142,7 @@ def test_stages_of_several_sizes_and_images_resume_where_they_were(tmp_path, mon
         adapter = TwoStages(4, 4, batch_size=3, images="auxiliary")
         return task(adapter=adapter, stopper=Scripted(keep=(3,)), auxiliary=minibatches(2, "auxiliary"))
 
-    whole = make()
-    expected = train(whole, quiet, tmp_path / "whole")
-    one, state = interrupted(make, tmp_path / "killed", after)
-    assert same(weights(one), weights(whole))
-    assert state.checks == expected.checks
+    require_resumed_as_whole(make, tmp_path, after)
 
 
 class Behind(TinyAdapter):
