@@ -93,7 +93,8 @@ def evaluate(
             located = True
         found.append(replace(scored, maps=None, masks=None, regions=None))
     counts = pixel.counts() if located else None
-    kinds = [sample.kind if sample.label else "" for sample in seen]
+    several = anomalous_kinds(seen)
+    kinds = [sample.kind if sample.label and several else "" for sample in seen]
     whole, by_kind = pixel.compute_by_kind(kinds) if located else (None, {})
     highest = [one.peaks.numpy() for one in found if one.peaks is not None]
     return Evaluation(
@@ -102,7 +103,7 @@ def evaluate(
         np.concatenate([np.zeros((0, len(pipeline.members)), np.float32), *(one.members.numpy() for one in found)]),
         np.concatenate(highest) if highest else None,
         whole,
-        {kind: by_kind[kind] for kind in anomalous_kinds(seen) if located},
+        {kind: by_kind[kind] for kind in several if located},
         counts,
         tuple(unseen),
         {} if keeper is None else keeper.kept,
