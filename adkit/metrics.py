@@ -60,9 +60,9 @@ class PixelMetrics:
     """Metrics over the pixels of all test images together, which are added batch by batch.
 
     Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
-    anomalous one. ``compute`` sorts the normal ones in place, where images of one kind were added one after the other,
-    and needs some 100 bytes more for each anomalous one, and for each of the kind that is ranked meanwhile. More images
-    can be added after it.
+    anomalous one. ``counts`` sorts the normal ones of each image in place, and ``compute`` those of each kind, where
+    its images were added one after the other; it needs some 100 bytes more for each anomalous one, and for each of the
+    kind that is ranked meanwhile. More images can be added after it.
     """
 
     def __init__(self) -> None:
@@ -91,11 +91,12 @@ class PixelMetrics:
                 "convert them first"
             )
         _require_finite(maps, "pixel metrics", "the map", first=len(self._components))
-        self._normal.append(maps[~masks])  # (normal pixels,)
         for scores, mask in zip(maps, masks, strict=True):
-            sizes, components = _component_sizes(mask) if mask.any() else (np.zeros(0, np.int32), 0)
-            self._normal_pixels.append(int(mask.size - mask.sum()))
-            self._anomalous.append(scores[mask])
+            anomalous = bool(mask.any())
+            sizes, components = _component_sizes(mask) if anomalous else (np.zeros(0, np.int32), 0)
+            self._normal.append(scores[~mask] if anomalous else scores.ravel())  # (normal pixels,)
+            self._normal_pixels.append(mask.size - len(sizes))
+            self._anomalous.append(scores[mask] if anomalous else np.zeros(0, np.float32))
             self._sizes.append(sizes)
             self._components.append(components)
 
@@ -122,7 +123,7 @@ class PixelMetrics:
         numbers = {kind: [at for at, own in enumerate(kinds) if own == kind] for kind in ("", *several)}
         normal = {kind: self._normal_of(at) for kind, at in numbers.items()}
         self._sorted = True
-        with ThreadPoolExecutor(2) as threads:  # NumPy lets others work while it sorts and searches
+        with ThreadPoolExecutor(2) as threads:
             list(threads.map(np.ndarray.sort, normal.values()))
             whole = threads.submit(self._metrics, list(normal.values()), range(len(kinds)))
             found = {
@@ -162,11 +163,17 @@ class PixelMetrics:
             return None
         thresholds = _thresholds(normal, np.concatenate(self._anomalous))
         normal_counts, anomalous, shares = np.empty((3, len(self._components), len(thresholds) + 1))
-        for number, values in enumerate(self._normal_of_each()):
+
+        def count(number: int, values: NDArray[np.float32]) -> None:
             own, sizes = self._anomalous[number], self._sizes[number]
-            normal_counts[number] = _at_or_above(values, thresholds)
+            values.sort()  # in a third of the time that it takes to find each of them among the thresholds
+            below = np.searchsorted(values, thresholds, side="left")
+            normal_counts[number] = len(values) - np.concatenate([[0], below])
             anomalous[number] = _at_or_above(own, thresholds)
             shares[number] = _at_or_above(own, thresholds, 1 / np.maximum(sizes, 1))
+
+        with ThreadPoolExecutor(2) as threads:  # NumPy lets others work while it sorts and searches
+            list(threads.map(count, range(len(self._components)), self._normal_of_each()))
         return PixelCounts(thresholds, normal_counts, anomalous, shares, np.array(self._components, np.float64))
 
     def _normal_of_each(self) -> Iterator[NDArray[np.float32]]:
@@ -295,8 +302,12 @@ def _rank(negatives: Sequence[Scores], positives: Scores) -> _Ranking:
     """Rank positives against all negatives; all arrays are sorted in ascending order, and neither side is empty."""
     below, upto = np.zeros((2, len(positives)), np.int64)
     for some in negatives:
-        below += np.searchsorted(some, positives, side="left")
-        upto += np.searchsorted(some, positives, side="right")
+        lower = np.searchsorted(some, positives, side="left")
+        below += lower
+        upto += lower
+        within = np.flatnonzero(lower < len(some))
+        tied = within[some[lower[within]] == positives[within]]
+        upto[tied] += np.searchsorted(some, positives[tied], side="right") - lower[tied]
     count = sum(map(len, negatives))
     return _Ranking(
         found=len(positives) - np.searchsorted(positives, positives, side="left"),

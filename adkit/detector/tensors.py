@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from adkit.detector.manifest import MANIFEST, FileEntry, read_manifest, refusal
 from adkit.errors import UserError
-from adkit.utils.tensors import load_tensors, save_tensors
+from adkit.utils.tensors import all_finite, load_tensors, save_tensors
 
 
 def write_tensors(state: Mapping[str, Tensor], path: Path) -> FileEntry:
@@ -84,8 +83,7 @@ def read_tensors(folder: Path, name: str, stated: FileEntry) -> dict[str, Tensor
     for key, tensor in tensors.items():
         if tensor.is_complex() or tensor.is_quantized:
             raise refusal(path, f"{key} to be of real numbers", str(tensor.dtype))
-        # Unlike tensor.isfinite(), the extremes need no memory.
-        if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
+        if not all_finite(tensor):
             raise refusal(path, f"{key} to be finite", "NaN or inf in it")
     return tensors
 
@@ -102,9 +100,3 @@ def check_alike(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: 
 
 def _described(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _finite(tensor: Tensor) -> bool:
-    if tensor.element_size() == 1:  # eight-bit floats have no extremes in torch
-        tensor = tensor.float()
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())

@@ -15,7 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adkit.plugin.context import Precision
 from adkit.plugin.contract import member
@@ -27,7 +30,8 @@ Files = Mapping[str, bytes]
 AT_ONCE: Final = 8
 """Images that OpenVINO computes at a time: of more, what is between its layers leaves the processor's caches."""
 Run = Callable[[Tensor], Sequence[Tensor]]
-"""A function from images (n, 3, H, W) on the device to the levels (n, h, w, c), in their order."""
+"""A function from images (n, 3, H, W) on the device to the levels (n, h, w, c), in their order, which it keeps no
+more."""
 
 
 class LevelsOf(nn.Module):
@@ -99,12 +103,10 @@ def silent_torchscript() -> Iterator[None]:
 
 def _to_openvino(network: LevelsOf) -> Files:
     openvino = import_openvino()
-    program = recorded(network, network.size)
     shape = [-1, 3, *network.size]
-    # What is recorded does not depend on values. A trace is converted in a fifth of the time, but takes for constants
-    # what a network reads out of tensors.
-    if any("_local_scalar_dense" in str(node.target) for node in program.graph.nodes):
-        model = openvino.convert_model(program)
+    # A trace is converted in a tenth of the time, but takes for constants what a network reads out of tensors.
+    if _reads_values(network):
+        model = openvino.convert_model(recorded(network, network.size))
         model.reshape(shape)
     else:
         with silent_torchscript(), torch.no_grad():
@@ -114,6 +116,33 @@ def _to_openvino(network: LevelsOf) -> Files:
     with tempfile.TemporaryDirectory(prefix="adkit-") as folder:
         openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
         return {name: Path(folder, name).read_bytes() for name in ("model.xml", "model.bin")}
+
+
+class _ReadByName(TorchFunctionMode):
+    """Notes that tensors are read as numbers by functions that are no operators."""
+
+    read = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read |= getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "__dlpack__")
+        return func(*args, **(kwargs or {}))
+
+
+class _ReadByOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes that operators give what is no tensor: numbers and truth values that are read out of tensors."""
+
+    read = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read |= any("Tensor" not in str(given.type) for given in func._schema.returns)
+        return func(*args, **(kwargs or {}))
+
+
+def _reads_values(network: LevelsOf) -> bool:
+    """Whether a network reads numbers out of tensors, on which what it computes may depend."""
+    with torch.no_grad(), _ReadByName() as by_name, _ReadByOperators() as by_operators:  # type: ignore[no-untyped-call]
+        network(example_images(network.size))
+    return bool(by_name.read or by_operators.read)
 
 
 def _by_openvino(network: LevelsOf, files: Files, precision: Precision) -> Run:
@@ -167,12 +196,16 @@ class _OpenVino:
         self._request = self._compiled.create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        parts = [self._few(part) for part in images.contiguous().split(AT_ONCE)]  # type: ignore[no-untyped-call]
-        return [torch.cat(levels) for levels in zip(*parts, strict=True)]
-
-    def _few(self, images: Tensor) -> list[Tensor]:
-        found = self._request.infer([images.numpy()], share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(found[port]).clone() for port in self._compiled.outputs]
+        pixels = images.contiguous().numpy()
+        levels: list[NDArray[np.float32]] = []
+        for first in range(0, len(pixels), AT_ONCE):
+            found = self._request.infer([pixels[first : first + AT_ONCE]], share_inputs=True, share_outputs=True)
+            few = [found[port] for port in self._compiled.outputs]  # which the next ones are written over
+            levels = levels or [np.empty((len(pixels), *level.shape[1:]), np.float32) for level in few]
+            for level, some in zip(levels, few, strict=True):
+                level[first : first + AT_ONCE] = some
+        with torch.inference_mode(False):
+            return [torch.from_numpy(level) for level in levels]
 
 
 def _first_layers(extractor: Extractor) -> int:

@@ -6,14 +6,18 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from ignite.engine import Engine, Events, State
 from torch import Tensor
 
 from adkit.inference.pipeline import Embedding, extract
 from adkit.plugin.types import Batch, Features, Level
+from adkit.utils.freed import give_back
 from adkit.utils.progress import Advance
+
+OFTEN: Final = 8
+"""Iterations after which free memory is given back."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
         state = engine.run(items, max_epochs=1)
         while not state.epoch_length:
             yield _take_output(state)
+            if state.iteration % OFTEN == 0:
+                give_back()
             state = engine.run(items, max_epochs=1)
+    give_back()
 
 
 def _take_output(state: State) -> Any:

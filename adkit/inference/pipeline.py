@@ -92,6 +92,8 @@ class Embedding:
         runtime = self.runtime
         with torch.inference_mode(), autocast(self.context), blaming(self.who):
             features = self.checked(runtime(images.to(self.context.device, non_blocking=True)), len(images))
+        if runtime.run is not None and not any(level.is_inference() for level in features.values()):
+            return features
         # Copied out of inference mode: a scorer may keep what it is given, and train on it.
         with torch.no_grad():
             return Features({name: level.clone() for name, level in features.items()}, features.geometry)

@@ -36,6 +36,7 @@ from adkit.plugin.localizer import Localizer
 from adkit.plugin.scorer import Scorer
 from adkit.plugin.stopper import Look, Stopper, Verdict
 from adkit.plugin.types import Batch, Features, Fuse, Level, Scores, Stream
+from adkit.utils.tensors import all_finite
 
 DISK_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Error numbers of a full or failing disk, which a stream that stores features may meet while a plugin reads it."""
@@ -152,8 +153,7 @@ class GuardedScorer(_Guard, Scorer):
         for name, value in state.items():
             what, advice = f"state_dict: {name}", "make a tensor of it: torch.tensor(…)"
             self._require(isinstance(value, Tensor), what, "a tensor", described(value), advice)
-            finite = not value.is_floating_point() or bool(value.isfinite().all())
-            self._require(finite, what, "finite values", "NaN or infinity", "check what fit computes")
+            self._require(all_finite(value), what, "finite values", "NaN or infinity", "check what fit computes")
         return dict(state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -87,7 +87,7 @@ class Kept:
 
 
 class Keeper:
-    """Keeps what the page takes of images that may be shown, while test images pass: of four times those at most."""
+    """Keeps what the page takes of images that may be shown, while test images pass: of three times those at most."""
 
     def __init__(self, count: int, labels: Mapping[str, int]) -> None:
         """
@@ -105,9 +105,10 @@ class Keeper:
         if maps is not None:
             # The highest value counts: a small defect must not be averaged away.
             side = [min(MAP_SIDE, length) for length in maps.shape[1:]]
-            small = list(adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy())
+            pooled = adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy()
+            small = [one.copy() for one in pooled]  # none holds those of its batch
         self._kept += map(Kept, ids, scores.image.tolist(), small, cells)
-        if len(self._kept) > 4 * self._count:
+        if len(self._kept) > 3 * self._count:
             self._prune()
 
     def _prune(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adkit.errors import UserError
 from adkit.plugin.types import Features, Geometry, Level, Scores
+from adkit.utils.tensors import all_finite
 
 Aggregation = Literal["max", "mean", "max_less_median"]
 """How the values of a map become one score; a map of one cell is its value, whatever it is called.
@@ -136,7 +137,7 @@ def checked_state(
             raise foreign_state(scorer, name, f"{wanted[0]}-dimensional {dtype}", described)
         if not tensor.numel():
             raise foreign_state(scorer, name, "of some values", described)
-        if not torch.stack(tensor.aminmax()).isfinite().all():  # unlike tensor.isfinite(), it needs no memory
+        if not all_finite(tensor):
             raise foreign_state(scorer, name, "finite", "NaN or inf in it")
     return {name: tensor.detach() for name, tensor in state.items()}
 

@@ -1,4 +1,7 @@
-"""Tensors in files that are written as any other: with the mode that the umask says, and the system's own errors."""
+"""Tensors: whether all are finite, and files of them that are written as any other.
+
+Files have the mode that the umask says, and the system's own errors.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -30,6 +34,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     path.chmod(mode)
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether real numbers are finite; unlike ``values.isfinite()`` it takes no memory."""
+    if not values.is_floating_point() or not values.numel():
+        return True
+    if values.element_size() == 1:  # eight-bit floats have no extremes in torch
+        values = values.float()
+    return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

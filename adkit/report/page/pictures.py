@@ -94,7 +94,7 @@ def mean_patches(samples: Sequence[Sample], cells: Sequence[Cell], view: View) -
         try:
             with reading(sample.source, view.range) as image:
                 shown = _of_bytes(image)
-                return [_cut(shown, cell, view) for cell in cells]
+                return [_cut(shown, cell, view, Image.Resampling.BILINEAR) for cell in cells]
         except ImageError:
             return []
 
@@ -123,7 +123,7 @@ def _patch(id: str, image: Image.Image, cell: Cell, view: View) -> Patch:
     return Patch(image=id, place=cut.place, picture=_jpeg(cut.picture), box=cut.box)
 
 
-def _cut(image: Image.Image, cell: Cell, view: View) -> _Cut:
+def _cut(image: Image.Image, cell: Cell, view: View, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> _Cut:
     axes = view.axes((image.height, image.width))
     (top, bottom), (left, right) = (
         axis.to_image(np.array([at - side / 2, at + side / 2])).tolist()
@@ -137,7 +137,7 @@ def _cut(image: Image.Image, cell: Cell, view: View) -> _Cut:
         for first, last, length in ((left, right, image.width), (top, bottom, image.height))
     ]
     bounds = (corner[0], corner[1], corner[0] + side, corner[1] + side)
-    cut = image.transform((_PATCH, _PATCH), Image.Transform.EXTENT, bounds, Image.Resampling.BICUBIC)
+    cut = image.transform((_PATCH, _PATCH), Image.Transform.EXTENT, bounds, resampling)
     return _Cut(
         cut,
         (round((left + right) / 2), round((top + bottom) / 2)),
