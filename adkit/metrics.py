@@ -155,6 +155,8 @@ class PixelMetrics:
     def counts(self) -> PixelCounts | None:
         """Count the pixels of each image at some thresholds; None where either side is missing.
 
+        It is asked once: of pixels that it has sorted, other thresholds would be chosen.
+
         Raises:
             RuntimeError: ``compute`` was called before.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import sys
 import tempfile
@@ -17,8 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from adkit.plugin.context import Precision
 from adkit.plugin.contract import member
@@ -104,8 +103,8 @@ def silent_torchscript() -> Iterator[None]:
 def _to_openvino(network: LevelsOf) -> Files:
     openvino = import_openvino()
     shape = [-1, 3, *network.size]
-    # A trace is converted in a tenth of the time, but takes for constants what a network reads out of tensors.
-    if _reads_values(network):
+    # A trace is converted in a tenth of the time, but has for constants what a network does by what it sees.
+    if _depends_on_values(network):
         model = openvino.convert_model(recorded(network, network.size))
         model.reshape(shape)
     else:
@@ -118,31 +117,22 @@ def _to_openvino(network: LevelsOf) -> Files:
         return {name: Path(folder, name).read_bytes() for name in ("model.xml", "model.bin")}
 
 
-class _ReadByName(TorchFunctionMode):
-    """Notes that tensors are read as numbers by functions that are no operators."""
+def _depends_on_values(network: LevelsOf) -> bool:
+    """Whether what a network does may depend on values, by computing it with tensors that have none.
 
-    read = False
+    A copy is computed, since networks keep what they make, and then whatever cannot be computed so counts as well.
+    """
+    try:
+        from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.read |= getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "__dlpack__")
-        return func(*args, **(kwargs or {}))
-
-
-class _ReadByOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes that operators give what is no tensor: numbers and truth values that are read out of tensors."""
-
-    read = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.read |= any("Tensor" not in str(given.type) for given in func._schema.returns)
-        return func(*args, **(kwargs or {}))
-
-
-def _reads_values(network: LevelsOf) -> bool:
-    """Whether a network reads numbers out of tensors, on which what it computes may depend."""
-    with torch.no_grad(), _ReadByName() as by_name, _ReadByOperators() as by_operators:  # type: ignore[no-untyped-call]
-        network(example_images(network.size))
-    return bool(by_name.read or by_operators.read)
+        fake = FakeTensorMode()
+        with FakeCopyMode(fake):  # type: ignore[no-untyped-call]
+            copied = copy.deepcopy(network)
+        with fake, torch.no_grad():
+            copied(torch.empty(example_images(network.size).shape))
+    except Exception:  # noqa: BLE001  # that of a number that is asked for among them
+        return True
+    return False
 
 
 def _by_openvino(network: LevelsOf, files: Files, precision: Precision) -> Run:

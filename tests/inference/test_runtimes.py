@@ -212,6 +212,23 @@ def test_what_no_key_knows_is_noticed_by_the_probe() -> None:
     assert torch.allclose(choose(Louder(2.0), CONTEXT, OPENVINO_OR_ERROR)(white)["colors"], torch.tensor(2.0))
 
 
+class Remembering(Means):
+    """One that keeps what it made of the first images."""
+
+    seen: Tensor | None = None
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        if self.seen is None:
+            self.seen = torch.ones(())
+        return {name: level * self.seen for name, level in super().forward(images).items()}
+
+
+def test_looking_at_a_network_leaves_nothing_in_it() -> None:
+    extractor = Remembering()
+    assert choose(extractor, CONTEXT, OPENVINO_OR_ERROR).name == "openvino"
+    assert type(extractor.seen) is Tensor
+
+
 class Counting(Means):
     """One that reads a number out of its images."""
 
@@ -228,7 +245,25 @@ class Listing(Means):
         return {name: level + white for name, level in super().forward(images).items()}
 
 
-@pytest.mark.parametrize("reading", [Counting, Listing])
+class Brightening(Means):
+    """One that does more where some of its images are dark."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        bright = (images.mean((1, 2, 3)) > 0.9).nonzero().flatten()
+        if len(bright):
+            images = images.index_add(0, bright, torch.ones_like(images[bright]))
+        return super().forward(images)
+
+
+class Wrapping(Means):
+    """One that makes a tensor of another one's number."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        bright = torch.tensor([(images.mean((1, 2, 3)) > 0.9).any()])
+        return super().forward(torch.where(bright, images + 1, images))
+
+
+@pytest.mark.parametrize("reading", [Counting, Listing, Brightening, Wrapping])
 def test_numbers_that_are_read_out_of_images_are_no_constants(reading: type[Means]) -> None:
     found = choose(reading(), CONTEXT, OPENVINO)
     white = torch.ones(1, 3, *SIZE)
