@@ -126,7 +126,7 @@ def _depends_on_values(network: LevelsOf) -> bool:
         from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
         fake = FakeTensorMode()
-        with FakeCopyMode(fake):  # type: ignore[no-untyped-call]
+        with FakeCopyMode(fake):
             copied = copy.deepcopy(network)
         with fake, torch.no_grad():
             copied(torch.empty(example_images(network.size).shape))
