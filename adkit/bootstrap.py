@@ -22,7 +22,7 @@ RESAMPLES: Final = 2000
 FEWEST: Final = 10
 """Groups on either side below which there is no interval: resamples of so few are too much alike."""
 CONFIDENCE: Final = 0.95
-CHUNK: Final = 2_000_000
+CHUNK: Final = 500_000
 """Largest number of weights that are computed with at a time."""
 
 

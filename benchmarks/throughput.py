@@ -40,7 +40,7 @@ from adkit.runner.evaluate import evaluate
 RECIPE = Path(__file__).parents[1] / "recipes" / "gaussian.toml"
 SETTINGS: dict[str, list[str]] = {"pooled": ["extractor.levels=['pool']", "localizer={}"], "every block": []}
 WAYS = [(name, precision) for name in ("torch", "openvino", "onnx") for precision in ("float32", "bfloat16")]
-ROUNDS = 3
+ROUNDS = 7
 BATCH = 32
 BOUND = 0.75
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 os.environ["ADKIT_CACHE_GB"] = "0"  # no test reads the features of another one, but those of the cache
 os.environ["ADKIT_RUNTIME"] = "torch"  # converting small networks takes longer than computing them
+gc.set_threshold(10_000)  # as commands have it: modules hold a million objects
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from adkit.plugin.types import Batch, Features, Level
 from adkit.utils.freed import give_back
 from adkit.utils.progress import Advance
 
-OFTEN: Final = 8
+OFTEN: Final = 4
 """Iterations after which free memory is given back."""
 
 

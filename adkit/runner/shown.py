@@ -87,7 +87,7 @@ class Kept:
 
 
 class Keeper:
-    """Keeps what the page takes of images that may be shown, while test images pass: of three times those at most."""
+    """Keeps what the page takes of images that may be shown, while test images pass: of at most twice as many."""
 
     def __init__(self, count: int, labels: Mapping[str, int]) -> None:
         """
@@ -108,7 +108,7 @@ class Keeper:
             pooled = adaptive_max_pool2d(maps[:, None].float(), side)[:, 0].cpu().numpy()
             small = [one.copy() for one in pooled]  # none holds those of its batch
         self._kept += map(Kept, ids, scores.image.tolist(), small, cells)
-        if len(self._kept) > 3 * self._count:
+        if len(self._kept) > 2 * self._count:
             self._prune()
 
     def _prune(self) -> None:
