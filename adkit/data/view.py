@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from adkit.data.formats.base import DataTable, MaskResize, Resize
 from adkit.data.images import Range
 
 Positions = npt.NDArray[np.floating]
+P = TypeVar("P", float, npt.NDArray[np.floating])
+"""A position, or an array of them."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
@@ -50,18 +52,18 @@ class Axis:
     stop: int
     """One past the last pixel of the input that shows the image."""
 
-    def to_input(self, position: Positions) -> Positions:
+    def to_input(self, position: P) -> P:
         """Convert positions along the image to positions along the input, both in pixels."""
         return position * self.scale + self.offset
 
-    def to_image(self, position: Positions) -> Positions:
+    def to_image(self, position: P) -> P:
         """Convert positions along the input to positions along the image, both in pixels."""
         return (position - self.offset) / self.scale
 
     @property
     def seen(self) -> tuple[float, float]:
         """The stretch (first, last) of the image that the input shows, in pixels of the image."""
-        first, last = ((edge - self.offset) / self.scale for edge in (self.start, self.stop))
+        first, last = self.to_image(float(self.start)), self.to_image(float(self.stop))
         return max(first, 0.0), min(last, float(self.length))
 
 

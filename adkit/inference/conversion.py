@@ -127,9 +127,9 @@ def _depends_on_values(network: LevelsOf) -> bool:
 
         fake = FakeTensorMode()
         with FakeCopyMode(fake):
-            copied = copy.deepcopy(network)
+            copied, images = copy.deepcopy((network, example_images(network.size)))
         with fake, torch.no_grad():
-            copied(torch.empty(example_images(network.size).shape))
+            copied(images)
     except Exception:  # noqa: BLE001  # that of a number that is asked for among them
         return True
     return False

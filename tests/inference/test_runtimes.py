@@ -246,7 +246,7 @@ class Listing(Means):
 
 
 class Brightening(Means):
-    """One that does more where some of its images are dark."""
+    """One that does more where some of its images are bright."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         bright = (images.mean((1, 2, 3)) > 0.9).nonzero().flatten()
