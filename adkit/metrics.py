@@ -18,6 +18,8 @@ Counts = NDArray[np.int64]
 
 PRO_LIMIT = 0.3
 """False-positive rate up to which PRO is integrated."""
+PART = 2**18
+"""Number of anomalous pixels that are ranked at a time, for which some 100 bytes each are needed."""
 
 
 def image_metrics(scores: Scores, labels: NDArray[Any]) -> dict[str, float | None]:
@@ -61,7 +63,7 @@ class PixelMetrics:
 
     Every pixel's score is kept, because exact metrics need them all: 4 to 4.5 bytes per normal pixel and 8 per
     anomalous one. ``counts`` sorts the normal ones of each image in place, and ``compute`` those of each kind, where
-    its images were added one after the other; it needs some 100 bytes more for each anomalous one, and for each of the
+    its images were added one after the other; it needs some 20 bytes more for each anomalous one, and for each of the
     kind that is ranked meanwhile. More images can be added after it.
     """
 
@@ -148,9 +150,14 @@ class PixelMetrics:
         anomalous = np.concatenate([self._anomalous[number] for number in numbers])
         sizes = np.concatenate([self._sizes[number] for number in numbers])
         order = np.argsort(anomalous, kind="stable")
-        weights = 1 / (sizes[order] * np.float64(components))
-        ranking = _PixelRanking(**vars(_rank(normal, anomalous[order])), weights=weights)
-        return {name: metric.function(ranking) for name, metric in PIXEL_METRICS.items()}
+        ranked = anomalous[order]
+        found = dict.fromkeys(PIXEL_METRICS, 0.0)
+        for first in range(0, len(order), PART):
+            part = slice(first, first + PART)
+            weights = 1 / (sizes[order[part]] * np.float64(components))
+            ranking = _PixelRanking(**vars(_rank(normal, ranked, part)), weights=weights)
+            found = {name: one + PIXEL_METRICS[name].function(ranking) for name, one in found.items()}
+        return {name: min(one, 1.0) for name, one in found.items()}  # rounding alone could exceed 1
 
     def counts(self) -> PixelCounts | None:
         """Count the pixels of each image at some thresholds; None where either side is missing.
@@ -273,23 +280,22 @@ def mean_and_sem(values: Iterable[float | None]) -> tuple[float | None, float | 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """What each positive's score, taken as the threshold, would find; positives in ascending order.
+    """What the score of each of p positives, taken as the threshold, would find; positives in ascending order.
 
-    No metric here changes at a threshold that is a negative's score alone, so the positives' are enough.
+    No metric here changes at a threshold that is a negative's score alone, so the positives' are enough. Where the p
+    are a part of all positives, the metrics that are means give the part's share of them: those of all parts add up.
     """
 
     found: Counts
-    """(p,) number of positives that score at least as high as each positive."""
+    """(p,) number of all positives that score at least as high as each of these."""
     alarms: Counts
     """(p,) number of negatives that score at least as high."""
     alarms_above: Counts
     """(p,) number of negatives that score higher."""
     negatives: int
     """Number of all negatives."""
-
-    @property
-    def positives(self) -> int:
-        return len(self.found)
+    positives: int
+    """Number of all positives."""
 
 
 @dataclass(frozen=True)
@@ -300,35 +306,36 @@ class _PixelRanking(_Ranking):
     """(p,) 1 / (size of the pixel's component · components); their sum is 1."""
 
 
-def _rank(negatives: Sequence[Scores], positives: Scores) -> _Ranking:
-    """Rank positives against all negatives; all arrays are sorted in ascending order, and neither side is empty."""
-    below, upto = np.zeros((2, len(positives)), np.int64)
+def _rank(negatives: Sequence[Scores], positives: Scores, part: slice = slice(None)) -> _Ranking:
+    """Rank a part of the positives; all arrays are sorted in ascending order, and neither side is empty."""
+    ranked = positives[part]
+    below, upto = np.zeros((2, len(ranked)), np.int64)
     for some in negatives:
-        lower = np.searchsorted(some, positives, side="left")
+        lower = np.searchsorted(some, ranked, side="left")
         below += lower
         upto += lower
         within = np.flatnonzero(lower < len(some))
-        tied = within[some[lower[within]] == positives[within]]
-        upto[tied] += np.searchsorted(some, positives[tied], side="right") - lower[tied]
+        tied = within[some[lower[within]] == ranked[within]]
+        upto[tied] += np.searchsorted(some, ranked[tied], side="right") - lower[tied]
     count = sum(map(len, negatives))
     return _Ranking(
-        found=len(positives) - np.searchsorted(positives, positives, side="left"),
+        found=len(positives) - np.searchsorted(positives, ranked, side="left"),
         alarms=count - below,
         alarms_above=count - upto,
         negatives=count,
+        positives=len(positives),
     )
 
 
 def _auroc(ranking: _Ranking) -> float:
     """The share of (positive, negative) pairs in the right order; a tie counts half."""
-    pairs = 2 * ranking.positives * ranking.negatives
     wrong = int(ranking.alarms.sum()) + int(ranking.alarms_above.sum())
-    return (pairs - wrong) / pairs
+    return (2 * len(ranking.found) * ranking.negatives - wrong) / (2 * ranking.positives * ranking.negatives)
 
 
 def _average_precision(ranking: _Ranking) -> float:
     """Average precision, Σ (recall gained at a threshold) · (precision there); a positive gains 1/p at its score."""
-    return float(np.mean(ranking.found / (ranking.found + ranking.alarms)))
+    return float(np.sum(ranking.found / (ranking.found + ranking.alarms))) / ranking.positives
 
 
 def _f1max(ranking: _Ranking) -> float:
@@ -353,7 +360,7 @@ def _aupro(ranking: _PixelRanking) -> float:
     reached = PRO_LIMIT - (a + b) / 2
     cut = b > PRO_LIMIT  # the limit lies on the ramp, or before it
     reached[cut] = np.maximum(PRO_LIMIT - a[cut], 0) ** 2 / np.maximum(2 * (b[cut] - a[cut]), 1e-300)
-    return min(float(ranking.weights @ reached) / PRO_LIMIT, 1.0)  # rounding alone could exceed 1
+    return float(ranking.weights @ reached) / PRO_LIMIT
 
 
 class Metric(NamedTuple):

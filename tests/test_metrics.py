@@ -138,6 +138,14 @@ def test_pro_equals_brute_force(seed):
     assert pixel_metrics(maps, masks)["pixel_aupro"] == pytest.approx(brute_force_pro(maps, masks), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_that_are_ranked_a_few_at_a_time_have_the_same_metrics(seed, monkeypatch):
+    maps, masks = random_images(seed)
+    at_once = pixel_metrics(maps, masks)
+    monkeypatch.setattr("adkit.metrics.PART", 7)
+    assert pixel_metrics(maps, masks) == pytest.approx(at_once, rel=1e-14)
+
+
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_any_batching_gives_identical_values(seed, batch):

@@ -113,15 +113,20 @@ class Loader:
         try:
             window = _Window(pool, self._load, self.samples, self._batch_size)
             while len(window):
-                batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side, self._pinned)
-                while len(window) and not batch.full:
-                    self._take(window, batch)
-                if batch.count:
-                    yield batch.finish(self._targets)
+                found = self._filled(window)
+                if found:
+                    yield found.pop()  # nothing but the consumer holds its images
         finally:  # also when the consumer stops early or is interrupted: no further image is begun
             # Nobody waits: an iterator that was left unfinished may be collected in any thread, also in one that is
             # being started, and joining the pool's threads there would wait for a lock that the same thread holds.
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _filled(self, window: _Window) -> list[Batch]:
+        """The next batch; none where no image that is left can be read."""
+        batch = _Assembly(min(self._batch_size, len(window)), self._view, self._mask_side, self._pinned)
+        while len(window) and not batch.full:
+            self._take(window, batch)
+        return [batch.finish(self._targets)] if batch.count else []
 
     def _take(self, window: _Window, batch: _Assembly) -> None:
         sample, future = window.pop()

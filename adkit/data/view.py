@@ -93,6 +93,11 @@ class View:
         """The (height, width) of the input that the extractor gets."""
         return self.crop, self.crop
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether the input shows every part of an image, whatever its size."""
+        return self.resize != "short_side" and self.crop >= self.image_size
+
     def axes(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """The axes (y, x) of an image of ``size`` (height, width)."""
         y, x = (self._axis(length, size) for length in size)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from adkit.plugin.context import Precision
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
+from adkit.utils.imports import without
 
 RuntimeName = Literal["torch", "openvino", "onnx", "compile"]
 Files = Mapping[str, bytes]
@@ -75,15 +76,8 @@ def reason(error: BaseException) -> str:
 
 def import_openvino() -> Any:
     """Import the package openvino without the one by which it would report each import to its maker."""
-    reporter = "openvino_telemetry"
-    before = sys.modules.get(reporter)
-    sys.modules[reporter] = None  # type: ignore[assignment]
-    try:
+    with without("openvino_telemetry"):
         import openvino
-    finally:
-        del sys.modules[reporter]
-        if before is not None:
-            sys.modules[reporter] = before
     return openvino
 
 

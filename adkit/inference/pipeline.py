@@ -176,6 +176,7 @@ class Pipeline:
         places = {embedding: place for place, embedding in enumerate(self.embeddings)}
         self.places = tuple(places[member.embedding] for member in self.members)
         """The place of each member's embedding in ``embeddings``."""
+        self._probed: dict[tuple[int, int], Fused] = {}
 
     def with_members(self, members: Iterable[Member]) -> Pipeline:
         """Make the same pipeline of other members."""
@@ -191,8 +192,10 @@ class Pipeline:
         return self.score(embed(self.embeddings, images, ids), ids)
 
     def probed(self, size: tuple[int, int]) -> Fused:
-        """Compute the raw scores of the first probe image of this (height, width), with maps where there are any."""
-        return self(probe_images(size)[:1])
+        """Compute the raw scores of the first probe image of this (height, width), once, with maps if there are any."""
+        if size not in self._probed:
+            self._probed[size] = self(probe_images(size)[:1])
+        return self._probed[size]
 
     def score(self, features: Sequence[Features], ids: Sequence[str] = ()) -> Fused:
         """Compute raw scores from the features of the same images through each of ``embeddings``.

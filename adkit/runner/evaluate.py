@@ -68,7 +68,8 @@ def evaluate(
 ) -> Evaluation:
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
-    An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels.
+    An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels. Masks
+    are not read where they change nothing: there are no maps, and no part of an image is cut off.
 
     ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
     takes maps and highest cells for the page.
@@ -80,7 +81,8 @@ def evaluate(
     unseen: list[str] = []
     located = False
     evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks, keeper=keeper)
-    embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=targets).embedded()
+    masked = targets and (not parts.view.shows_all or pipeline.probed(parts.view.size).localizes)
+    embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=masked).embedded()
     for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
         if scored.masks is not None:

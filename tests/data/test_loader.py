@@ -261,6 +261,12 @@ def test_one_batch_waits_ahead_and_no_more(tmp_path: Path) -> None:
         assert view.alive[0] == (4 if number < 9 else 0)
 
 
+def test_a_batch_is_gone_when_its_consumer_lets_go_of_it(tmp_path: Path) -> None:
+    batches = iter(Loader(samples(tmp_path, 8), VIEW, 4, bad()))
+    images = weakref.ref(next(batches).images._base)  # of which those of a batch are the first
+    assert images() is None
+
+
 def test_decodes_while_a_batch_is_being_used(tmp_path: Path) -> None:
     view = CountingView("squash", 8, 8)
     batches = iter(Loader(samples(tmp_path, 8), view, 4, bad()))

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import adkit
 from adkit import UserError
+from adkit.data.masks import read_mask
 from adkit.metrics import METRICS
 from adkit.report.report import Report
 from tests.data.categories import write_category
@@ -164,6 +165,15 @@ def test_defects_outside_the_crop_are_warned_of(small_recipe):
     small_recipe["data"]["metric_size"] = 8
     warnings = adkit.run(small_recipe).warnings
     assert any("no anomalous pixel where the extractor looks" in text for text in warnings)
+
+
+@pytest.mark.parametrize(("levels", "masks"), [(["layer1"], 3), (["pool"], 0)])
+def test_masks_are_read_where_there_are_maps(small_recipe, monkeypatch, levels, masks):
+    read = []
+    monkeypatch.setattr("adkit.data.loader.read_mask", lambda *asked: read.append(asked) or read_mask(*asked))
+    small_recipe["extractor"]["levels"] = levels
+    adkit.run(small_recipe)
+    assert len(read) == masks
 
 
 def test_an_empty_mask_is_not_blamed_on_the_crop(small_recipe, stripes):
