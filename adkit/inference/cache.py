@@ -138,6 +138,7 @@ class FeatureCache:
                     dropped(written, draft)
                     written = None
                 yield item
+                del item  # the consumer alone holds it while the next one is made
             if written is not None and sum(len(entry["ids"]) for entry in index) == count:
                 try:
                     written.writestr(INDEX, json.dumps(index))

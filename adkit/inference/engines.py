@@ -6,18 +6,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 from ignite.engine import Engine, Events, State
 from torch import Tensor
 
 from adkit.inference.pipeline import Embedding, extract
 from adkit.plugin.types import Batch, Features, Level
-from adkit.utils.freed import give_back
+from adkit.utils.freed import FreeMemory
 from adkit.utils.progress import Advance
-
-OFTEN: Final = 4
-"""Iterations after which free memory is given back."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,21 @@ def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine
 
 def finished(items: Iterable[Embedded], embeddings: Sequence[Embedding]) -> Iterator[Embedded]:
     """Make the features that scorers read of what the extractors gave."""
-    for item in items:
+
+    def made(item: Embedded) -> Embedded:
         pairs = zip(embeddings, item.features, strict=True)
-        made = replace(item, features=tuple(embedding.finish(given, item.ids) for embedding, given in pairs))
-        del item  # nothing but the consumer holds what it works on
-        yield made
-        del made
+        return replace(item, features=tuple(embedding.finish(given, item.ids) for embedding, given in pairs))
+
+    return map(made, items)  # which, unlike a loop, holds nothing while the next one is made
+
+
+def of_first(items: Iterable[Embedded]) -> Iterator[Features]:
+    """The features through the first embedding."""
+
+    def first(item: Embedded) -> Features:
+        return item.features[0]
+
+    return map(first, items)
 
 
 def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
@@ -73,7 +79,7 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
     # Without a handler of its own, an interrupted engine that is garbage-collected after the run's log is closed would
     # write on the terminal.
     engine.logger.addHandler(logging.NullHandler())
-    items = iter(data)
+    items, free = iter(data), FreeMemory()
     first = next(items, None)
     if first is None:  # Ignite refuses to run over nothing
         return
@@ -89,10 +95,9 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
         state = engine.run(items, max_epochs=1)
         while not state.epoch_length:
             yield _take_output(state)
-            if state.iteration % OFTEN == 0:
-                give_back()
+            free.give_back()
             state = engine.run(items, max_epochs=1)
-    give_back()
+    FreeMemory().give_back()
 
 
 def _take_output(state: State) -> Any:
@@ -145,5 +150,4 @@ class ImageStream:
         return outputs(create_embedder(self._embeddings, self._advance), self._batches())
 
     def __iter__(self) -> Iterator[Features]:
-        for item in self.embedded():
-            yield item.features[0]
+        return of_first(self.embedded())

@@ -44,8 +44,10 @@ class _StreamOfLevels:
         return self.whole.count
 
     def __iter__(self) -> Iterator[Features]:
-        for features in self.whole:
-            yield _of(features, self.chosen)
+        return map(self._of_chosen, self.whole)  # a loop would hold the last features while the next ones are made
+
+    def _of_chosen(self, features: Features) -> Features:
+        return _of(features, self.chosen)
 
 
 class ScorerOfLevels(Scorer):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adkit.data.loader import groups_of
 from adkit.data.samples import Sample
-from adkit.inference.engines import Embedded
+from adkit.inference.engines import Embedded, of_first
 from adkit.plugin.types import Features, Level
 from adkit.utils.progress import Advance
 
@@ -265,15 +265,17 @@ class StoredStream:
         return len(self._samples)
 
     def embedded(self) -> Iterator[Embedded]:
-        places = dict.fromkeys(tail.place for tail in self._tails)
         for start in range(0, len(self._samples), self._batch_size):
             samples = self._samples[start : start + self._batch_size]
-            ids = tuple(sample.id for sample in samples)
-            read = {place: self._store.read(ids, place, self._device) for place in places}
-            features = tuple(tail.finish(read[tail.place], ids) for tail in self._tails)
-            yield Embedded(features, ids, groups_of(samples), torch.tensor([sample.label for sample in samples]))
-            self._advance(len(ids))
+            yield self._read(samples)
+            self._advance(len(samples))
+
+    def _read(self, samples: Sequence[Sample]) -> Embedded:
+        ids = tuple(sample.id for sample in samples)
+        places = dict.fromkeys(tail.place for tail in self._tails)
+        read = {place: self._store.read(ids, place, self._device) for place in places}
+        features = tuple(tail.finish(read[tail.place], ids) for tail in self._tails)
+        return Embedded(features, ids, groups_of(samples), torch.tensor([sample.label for sample in samples]))
 
     def __iter__(self) -> Iterator[Features]:
-        for item in self.embedded():
-            yield item.features[0]
+        return of_first(self.embedded())

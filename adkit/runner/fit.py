@@ -176,7 +176,7 @@ def _fitted(
             with place.display.stage("fit", subject, len(samples)) as advance:
                 stream = place.source.stream(samples, (embedding,), advance, targets=False)
                 if place.watch is not None and number == 0:
-                    scorer.fit(WatchedStream(stream, partial(place.watch.see, "training")))
+                    scorer.fit(WatchedStream(stream, place.watch))
                 else:
                     scorer.fit(stream)
                 check_state(scorer, place.parts.new_scorer(), stream.levels)

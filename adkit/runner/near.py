@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,7 +12,7 @@ from PIL import Image
 from adkit.data.contact_sheet import contact_sheet
 from adkit.data.near_copies import NearCopies, NearCopyCollector, near_copies_warning
 from adkit.data.samples import Category
-from adkit.inference.engines import Embedded
+from adkit.inference.engines import Embedded, of_first
 from adkit.inference.pipeline import Embedding
 from adkit.inference.sources import EmbeddedStream, Source
 from adkit.plugin.types import Features, Level
@@ -64,9 +64,12 @@ class NearCopyWatch:
 
     def watched(self, side: Side, items: Iterable[Embedded]) -> Iterator[Embedded]:
         """Pass ``items`` on, having seen them."""
-        for item in items:
+
+        def seen(item: Embedded) -> Embedded:
             self.see(side, item)
-            yield item
+            return item
+
+        return map(seen, items)
 
     def report(self) -> NearCopyReport | None:
         """Look for near copies of training images among those for calibration and test; None: no sign of any."""
@@ -86,9 +89,9 @@ class NearCopyWatch:
 class WatchedStream:
     """A stream for a scorer to fit on, whose features a watch sees as they pass."""
 
-    def __init__(self, stream: EmbeddedStream, see: Callable[[Embedded], None]) -> None:
+    def __init__(self, stream: EmbeddedStream, watch: NearCopyWatch) -> None:
         self._stream = stream
-        self._see = see
+        self._watch = watch
 
     @property
     def levels(self) -> Mapping[str, Level]:
@@ -99,9 +102,7 @@ class WatchedStream:
         return self._stream.count
 
     def __iter__(self) -> Iterator[Features]:
-        for item in self._stream.embedded():
-            self._see(item)
-            yield item.features[0]
+        return of_first(self._watch.watched("training", self._stream.embedded()))
 
 
 def look_for_near_copies(

@@ -27,8 +27,11 @@ SINGULAR = 1e-10
 RIDGE = 1e-6
 """Share of the mean variance that is added to the diagonal of a singular covariance."""
 
-IMAGES = 8
-"""Number of images that a step of scoring is sized for: a copy takes 2 MB, and 8 MB for 32 images."""
+IMAGES = 32
+"""Number of images that a step of scoring is sized for: a copy of theirs takes 2 MB."""
+
+FEWER = 8
+"""The same where steps are recorded, so that a file has fewer, or take part in a gradient."""
 
 
 def float64_device(device: str) -> str:
@@ -217,11 +220,22 @@ class Whitening:
         """Compute Mahalanobis distances (n, h, w) float32 of features (n, h, w, c); the gradient at the mean is 0."""
         means, whitenings = self.mean.flatten(0, 1), self.rows.flatten(0, 1).mT  # (h·w or 1, c), (h·w or 1, c, k)
         cells = values.flatten(1, 2).transpose(0, 1)  # (h·w, n, c)
-        distances = []
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        apart = recorded or torch.is_grad_enabled()
         # The parts do not depend on the number of images, so that torch.export can unroll them.
-        for part in parts(len(cells), IMAGES * values.shape[3]):
-            centered = cells[part].contiguous() - (means[part] if len(means) > 1 else means)[:, None]  # (part, n, c)
-            whitened = centered @ (whitenings[part] if len(whitenings) > 1 else whitenings[0])  # (part, n, k)
+        steps = list(parts(len(cells), (FEWER if apart else IMAGES) * values.shape[3]))
+        # Elsewhere all steps share their memory: to be given new pages by the system takes as long as to compute.
+        most = (steps[0].stop, len(values))
+        shared = None if apart else [self.rows.new_empty(*most, length) for length in whitenings.shape[1:]]
+        distances = []
+        for part in steps:
+            some, mean = cells[part], (means[part] if len(means) > 1 else means)[:, None]
+            whitening = whitenings[part] if len(whitenings) > 1 else whitenings[0]
+            if shared is None:
+                whitened = (some.contiguous() - mean) @ whitening  # (part, n, k)
+            else:
+                centered, whitened = (room[: len(some)] for room in shared)
+                torch.matmul(centered.copy_(some).sub_(mean), whitening, out=whitened)
             distances.append(torch.linalg.vector_norm(whitened, dim=2))
         return torch.cat(distances).T.reshape(values.shape[:3]).float()
 

@@ -109,6 +109,11 @@ def test_stream_walks_twice_with_equal_features():
     assert first == second == [[0, 0.25, 0.5], [0, 0.75]]  # green and blue are 0
 
 
+def test_a_stream_holds_no_features_that_its_consumer_let_go_of():
+    images = iter(stream([batch(0.25), batch(0.75)]))
+    assert weakref.ref(next(images)["color"])() is None
+
+
 def test_stream_reports_every_image_as_progress():
     done = []
     images = ImageStream(lambda: [batch(0.1, 0.2), batch(0.3)], lambda: 3, [embedding()], done.append)

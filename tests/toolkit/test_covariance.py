@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.covariance import ledoit_wolf, oas
 
-from adkit.toolkit.covariance import Means, Moments, shrinkage, shrunk
+from adkit.toolkit.covariance import Means, Moments, Whitening, shrinkage, shrunk
 
 
 def rows(count, channels, seed=0):
@@ -125,3 +125,20 @@ def test_means_of_groups():
     for batch in values.split(7, dim=1):
         means.add(batch)
     np.testing.assert_allclose(means.means, values.double().mean(1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("whitenings", [(9, 9), (1, 1)])
+def test_distances_with_a_gradient_are_those_without(whitenings, monkeypatch):
+    monkeypatch.setattr("adkit.toolkit.covariance.BLOCK", 2000)  # several steps, the last one smaller
+    draw = torch.Generator().manual_seed(0)
+    mean, rows = (
+        torch.randn(*shape, dtype=torch.float64, generator=draw) for shape in ((9, 9, 5), (*whitenings, 4, 5))
+    )
+    values = torch.randn(7, 9, 9, 5, generator=draw)
+    with torch.no_grad():
+        found = Whitening(mean, rows).distances(values)
+    expected = torch.linalg.vector_norm(
+        torch.einsum("...kc,n...c->n...k", rows.expand(9, 9, 4, 5), values - mean), dim=3
+    )
+    assert torch.equal(Whitening(mean, rows).distances(values), found)
+    assert found == pytest.approx(expected.float(), rel=1e-6)

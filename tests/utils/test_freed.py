@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adkit.utils.freed import give_back
+from adkit.utils.freed import GROWN, FreeMemory
 
 SIZE = 100_000  # below what the C library asks the system for piece by piece
 
@@ -25,6 +25,21 @@ def test_memory_between_pieces_in_use_is_given_back() -> None:
     full = resident()
     kept = pieces[::10]
     del pieces
-    give_back()
+    FreeMemory().give_back()
     assert resident() <= full - 0.7 * 2000 * SIZE
     assert all(piece.all() for piece in kept)
+
+
+@pytest.mark.parametrize(("grown", "given_back"), [(GROWN - 1, 1), (GROWN, 2)])
+def test_free_memory_is_given_back_when_the_process_has_grown(
+    monkeypatch: pytest.MonkeyPatch, grown: int, given_back: int
+) -> None:
+    trims: list[int] = []
+    held = iter([500_000_000, 300_000_000, 250_000_000, 250_000_000 + grown, 0])
+    monkeypatch.setattr("adkit.utils.freed._trim", lambda: trims.append)
+    monkeypatch.setattr("adkit.utils.freed._held", lambda: next(held))
+    free = FreeMemory()
+    free.give_back()  # at once, for nobody knows what is free
+    free.give_back()
+    free.give_back()
+    assert len(trims) == given_back
