@@ -111,7 +111,8 @@ def test_stream_walks_twice_with_equal_features():
 
 def test_a_stream_holds_no_features_that_its_consumer_let_go_of():
     images = iter(stream([batch(0.25), batch(0.75)]))
-    assert weakref.ref(next(images)["color"])() is None
+    color = weakref.ref(next(images)["color"])
+    assert color() is None
 
 
 def test_stream_reports_every_image_as_progress():
