@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adkit.inference.pipeline import Embedding, extract
 from adkit.plugin.types import Batch, Features, Level
-from adkit.utils.freed import FreeMemory
+from adkit.utils.freed import GROWN, FreeMemory
 from adkit.utils.progress import Advance
 
 
@@ -95,9 +95,9 @@ def outputs(engine: Engine, data: Iterable[Any]) -> Iterator[Any]:
         state = engine.run(items, max_epochs=1)
         while not state.epoch_length:
             yield _take_output(state)
-            free.give_back()
+            free.give_back(GROWN)
             state = engine.run(items, max_epochs=1)
-    FreeMemory().give_back()
+    free.give_back()
 
 
 def _take_output(state: State) -> Any:

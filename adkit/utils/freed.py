@@ -9,35 +9,33 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-GROWN: Final = 32 * 2**20
-"""Bytes by which a process may grow before free memory is given back."""
+GROWN: Final = 64 * 2**20
+"""Bytes by which a process may grow before free memory is worth giving back: what is used again takes new pages."""
 
 
 class FreeMemory:
-    """Gives back the free pages of the C library's heap, where it can, when the process has grown.
+    """The free pages of the C library's heap, which go back to the system where there is a way.
 
     Large tensors come and go with every batch, and small ones that stay lie in between: by and by the holes no longer
     fit what is asked for, and a process would grow with the number of images, though it holds no more of them.
     """
 
     def __init__(self) -> None:
-        self._least: int | None = None
-        """Bytes that the process held when it held least, since memory was last given back."""
-
-    def give_back(self) -> None:
-        """Give them back if that is worth while: what is used again afterwards takes new pages."""
-        if (trim := _trim()) is None:
-            return
-        held = _held()
-        if self._least is not None and held < self._least + GROWN:
-            self._least = min(self._least, held)
-            return
-        trim(0)
         self._least = _held()
+
+    def give_back(self, grown: int = 0) -> None:
+        """Give them back if the process has grown by so many bytes since it held least, or since they were last."""
+        held = _held()
+        self._least = min(self._least, held)
+        if held >= self._least + grown and (trim := _trim()) is not None:
+            trim(0)
+            self._least = _held()
 
 
 def _held() -> int:
-    """The bytes of this process that are in memory."""
+    """The bytes of this process that are in memory; 0 where nothing is given back."""
+    if _trim() is None:
+        return 0
     return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
