@@ -157,7 +157,7 @@ class PixelMetrics:
             weights = 1 / (sizes[order[part]] * np.float64(components))
             ranking = _PixelRanking(**vars(_rank(normal, ranked, part)), weights=weights)
             found = {name: one + PIXEL_METRICS[name].function(ranking) for name, one in found.items()}
-        return {name: min(one, 1.0) for name, one in found.items()}  # rounding alone could exceed 1
+        return {name: min(one, 1.0) for name, one in found.items()}  # which rounding alone could exceed
 
     def counts(self) -> PixelCounts | None:
         """Count the pixels of each image at some thresholds; None where either side is missing.
@@ -303,7 +303,7 @@ class _PixelRanking(_Ranking):
     """A ranking of pixels that also says how much each anomalous one counts for its connected component."""
 
     weights: NDArray[np.float64]
-    """(p,) 1 / (size of the pixel's component · components); their sum is 1."""
+    """(p,) 1 / (size of the pixel's component · components); the sum of those of all pixels is 1."""
 
 
 def _rank(negatives: Sequence[Scores], positives: Scores, part: slice = slice(None)) -> _Ranking:
@@ -401,6 +401,7 @@ PIXEL_METRICS: Final[Mapping[str, Metric]] = {
         _aupro,
     ),
 }
+"""Means over anomalous pixels, so that the shares of parts of these add up."""
 METRICS: Final[Mapping[str, Metric]] = {**IMAGE_METRICS, **PIXEL_METRICS}
 """Every metric by its name, in the order in which a report and a table show them."""
 

@@ -149,12 +149,6 @@ def test_parsing_a_recipe_imports_no_pydantic():
     assert done.stdout == "False\n", f"adkit/recipe/document.py loads pydantic: {QUICK}"
 
 
-def test_timm_imports_no_wandb():
-    code = "import sys, adkit.toolkit.backbones; print('wandb' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n", "adkit/toolkit/backbones.py imports timm, which imports wandb along, before others"
-
-
 @pytest.mark.parametrize(
     "code",
     [

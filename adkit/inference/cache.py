@@ -18,7 +18,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from adkit.data.files import images_under
 from adkit.data.images import in_threads
@@ -107,9 +106,8 @@ class FeatureCache:
         logger.info("features of %d images are those of an earlier run: %s", count, path)
         with found:
             for entry in json.loads(found.read(INDEX)):
-                tensors = safetensors.torch.load(found.read(entry["file"]))
                 advance(len(entry["ids"]))
-                yield _embedded(entry, tensors, embeddings)
+                yield _embedded(entry, found.read(entry["file"]), embeddings)
 
     def _key(self, about: Mapping[str, Any], samples: Sequence[Sample], places: Sequence[int]) -> str | None:
         """The digest of all that a stream's features depend on; None where an image cannot be read."""
@@ -132,13 +130,16 @@ class FeatureCache:
         except OSError as error:
             self._complain(error)
         index: list[dict[str, Any]] = []
+
+        def kept(item: Embedded) -> Embedded:
+            nonlocal written
+            if written is not None and not self._write(written, index, item):
+                dropped(written, draft)
+                written = None
+            return item
+
         try:
-            for item in made:
-                if written is not None and not self._write(written, index, item):
-                    dropped(written, draft)
-                    written = None
-                yield item
-                del item  # the consumer alone holds it while the next one is made
+            yield from map(kept, made)  # which, unlike a loop, holds no item
             if written is not None and sum(len(entry["ids"]) for entry in index) == count:
                 try:
                     written.writestr(INDEX, json.dumps(index))
@@ -182,7 +183,8 @@ class FeatureCache:
         )
 
 
-def _embedded(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], embeddings: Sequence[Embedding]) -> Embedded:
+def _embedded(entry: Mapping[str, Any], written: bytes, embeddings: Sequence[Embedding]) -> Embedded:
+    tensors = safetensors.torch.load(written)
     features = tuple(
         Features(
             {name: tensors[f"{at}.{name}"].to(one.context.device) for name in one.extractor.levels},

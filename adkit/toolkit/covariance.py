@@ -27,11 +27,9 @@ SINGULAR = 1e-10
 RIDGE = 1e-6
 """Share of the mean variance that is added to the diagonal of a singular covariance."""
 
-IMAGES = 32
-"""Number of images that a step of scoring is sized for: a copy of theirs takes 2 MB."""
-
-FEWER = 8
-"""The same where steps are recorded, so that a file has fewer, or take part in a gradient."""
+IMAGES = 8
+"""Number of images that a step of scoring is sized for where it may not depend on how many there are: a copy takes 2
+MB, and 8 MB for 32 images."""
 
 
 def float64_device(device: str) -> str:
@@ -220,13 +218,15 @@ class Whitening:
         """Compute Mahalanobis distances (n, h, w) float32 of features (n, h, w, c); the gradient at the mean is 0."""
         means, whitenings = self.mean.flatten(0, 1), self.rows.flatten(0, 1).mT  # (h·w or 1, c), (h·w or 1, c, k)
         cells = values.flatten(1, 2).transpose(0, 1)  # (h·w, n, c)
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        apart = recorded or torch.is_grad_enabled()
-        # The parts do not depend on the number of images, so that torch.export can unroll them.
-        steps = list(parts(len(cells), (FEWER if apart else IMAGES) * values.shape[3]))
-        # Elsewhere all steps share their memory: to be given new pages by the system takes as long as to compute.
-        most = (steps[0].stop, len(values))
-        shared = None if apart else [self.rows.new_empty(*most, length) for length in whitenings.shape[1:]]
+        shared = None
+        if torch.is_grad_enabled() or values.device.type != "cpu" or _recorded():
+            # The parts do not depend on the number of images, so that torch.export can unroll them.
+            steps = list(parts(len(cells), IMAGES * values.shape[3]))
+        else:
+            # Steps share their memory: to be given new pages by the system would take as long as to compute.
+            steps = list(parts(len(cells), values.shape[0] * values.shape[3]))
+            most = (steps[0].stop, values.shape[0])
+            shared = [self.rows.new_empty(*most, length) for length in whitenings.shape[1:]]
         distances = []
         for part in steps:
             some, mean = cells[part], (means[part] if len(means) > 1 else means)[:, None]
@@ -248,6 +248,11 @@ class Whitening:
 
     def to(self, device: str, dtype: torch.dtype) -> Whitening:
         return Whitening(self.mean.to(device, dtype), self.rows.to(device, dtype))
+
+
+def _recorded() -> bool:
+    """Whether what is computed is recorded, by torch.export, TorchScript or torch.compile."""
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def state_of(levels: Mapping[str, Whitening]) -> dict[str, Tensor]:

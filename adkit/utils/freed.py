@@ -24,7 +24,7 @@ class FreeMemory:
         self._least = _held()
 
     def give_back(self, grown: int = 0) -> None:
-        """Give them back if the process has grown by so many bytes since it held least, or since they were last."""
+        """Give them back if the process has grown by ``grown`` bytes from the fewest at a call since they last were."""
         held = _held()
         self._least = min(self._least, held)
         if held >= self._least + grown and (trim := _trim()) is not None:
@@ -33,10 +33,12 @@ class FreeMemory:
 
 
 def _held() -> int:
-    """The bytes of this process that are in memory; 0 where nothing is given back."""
-    if _trim() is None:
+    """The bytes of this process in memory that no file stands for; 0 where the system does not say."""
+    try:
+        _, resident, of_files, *_ = Path("/proc/self/statm").read_bytes().split()
+    except OSError:
         return 0
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return (int(resident) - int(of_files)) * os.sysconf("SC_PAGE_SIZE")
 
 
 @cache
