@@ -142,3 +142,18 @@ def test_distances_with_a_gradient_are_those_without(whitenings, monkeypatch):
     )
     assert torch.equal(Whitening(mean, rows).distances(values), found)
     assert found == pytest.approx(expected.float(), rel=1e-6)
+
+
+def test_distances_are_exported_for_any_number_of_images():
+    draw = torch.Generator().manual_seed(0)
+    mean, rows = (torch.randn(*shape, dtype=torch.float64, generator=draw) for shape in ((2, 2, 3), (2, 2, 3, 3)))
+    values = torch.randn(5, 2, 2, 3, generator=draw)
+
+    class Distances(torch.nn.Module):
+        def forward(self, values):
+            return Whitening(mean, rows).distances(values)
+
+    with torch.no_grad():
+        any_number = ({0: torch.export.Dim("n", min=1)},)
+        exported = torch.export.export(Distances(), (values[:2],), dynamic_shapes=any_number, strict=False).module()
+        assert torch.equal(exported(values), Distances()(values))
