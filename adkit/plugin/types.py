@@ -124,7 +124,7 @@ class Scores:
     image: Tensor
     """(n,) float32: the score of each image."""
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    """Level name → (n, h, w) float32: the score of each cell; empty where the scorer does not localize.
+    """Level name → (n, h, w) float32: the score of each cell, of all images, or of none where it does not localize.
 
     A level of one cell says nothing about where and does not belong here; ``adkit.toolkit.scoring.spatial`` leaves it
     out.
