@@ -241,7 +241,7 @@ class Listing(Means):
     """One that reads numbers out of its images by what is no operator."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        white = sum(value == 1 for value in images.flatten().tolist())
+        white = sum(value == 1 for value in images.amin((1, 2, 3)).tolist())
         return {name: level + white for name, level in super().forward(images).items()}
 
 
