@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -44,10 +45,8 @@ class _StreamOfLevels:
         return self.whole.count
 
     def __iter__(self) -> Iterator[Features]:
-        return map(self._of_chosen, self.whole)  # a loop would hold the last features while the next ones are made
-
-    def _of_chosen(self, features: Features) -> Features:
-        return _of(features, self.chosen)
+        # A loop would hold the last features while the next ones are made.
+        return map(partial(_of, chosen=self.chosen), self.whole)
 
 
 class ScorerOfLevels(Scorer):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adkit.data.formats.base import Resize
 from adkit.data.formats.folder import FolderTable
 from adkit.data.view import View
 
@@ -25,6 +26,14 @@ def test_size_with_crop() -> None:
 def test_size_of_short_side_is_square() -> None:
     view = View.of(FolderTable(root=".", resize="short_side", image_size=64))
     assert view.input(Image.new("L", (200, 100))).shape == (64, 64)
+
+
+@pytest.mark.parametrize("crop", [48, 64])
+@pytest.mark.parametrize("resize", ["squash", "short_side", "pad"])
+def test_what_shows_all_of_an_image_sees_it_to_its_ends(resize: Resize, crop: int) -> None:
+    view, size = View(resize, 64, crop), (90, 200)
+    whole = all(axis.seen == pytest.approx((0, axis.length)) for axis in view.axes(size))
+    assert view.shows_all == whole
 
 
 def test_squash_equals_pillow() -> None:
