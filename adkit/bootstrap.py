@@ -129,7 +129,7 @@ def _too_few(tests: Sequence[Tested]) -> str | None:
     return f"an interval takes {FEWEST} groups on either side of the test, found {' and '.join(short)}"
 
 
-def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np.float32]]:
+def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np.uint16]]:
     """Draw groups with replacement, of each stratum as many as it has.
 
     Returns:
@@ -137,12 +137,14 @@ def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np
     """
     normal, anomalous = _sides(tests)
     names = sorted(normal | anomalous)
-    times = np.zeros((RESAMPLES, len(names)), np.float32)
+    times = np.zeros((RESAMPLES, len(names)), np.uint16)
+    rows = max(CHUNK // max(len(names), 1), 1)
     rng = np.random.default_rng(seed)
     for stratum in (normal - anomalous, normal & anomalous, anomalous - normal):
         columns = [column for column, name in enumerate(names) if name in stratum]
-        if columns:
-            times[:, columns] = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), RESAMPLES)
+        for first in range(0, RESAMPLES if columns else 0, rows):
+            part = times[first : first + rows]
+            part[:, columns] = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), len(part))
     return names, times
 
 
@@ -165,7 +167,7 @@ def _mean_over_tests(values: Floats) -> Floats:
     return np.asarray(np.where(known, values, 0).sum(0) / np.where(count, count, np.nan), np.float64)
 
 
-def _of_one(one: Tested, times: NDArray[np.float32], places: Sequence[int]) -> dict[str, Floats]:
+def _of_one(one: Tested, times: NDArray[np.uint16], places: Sequence[int]) -> dict[str, Floats]:
     image: list[tuple[Floats, Floats]] = []
     pixel: list[dict[str, Floats]] = []
     for weights in _chunks(times, places):
@@ -178,7 +180,7 @@ def _of_one(one: Tested, times: NDArray[np.float32], places: Sequence[int]) -> d
     return found
 
 
-def _chunks(times: NDArray[np.float32], places: Sequence[int]) -> Iterator[Floats]:
+def _chunks(times: NDArray[np.uint16], places: Sequence[int]) -> Iterator[Floats]:
     """Yield the weights (r, n) of images in some resamples after the other."""
     rows = max(CHUNK // max(len(places), 1), 1)
     for first in range(0, len(times), rows):

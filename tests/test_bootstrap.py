@@ -81,6 +81,14 @@ def test_groups_with_images_of_both_sides_are_drawn_apart():
     assert (times.reshape(-1, 3, 10).sum(2) == 10).all()
 
 
+def test_resamples_are_drawn_a_few_at_a_time(monkeypatch):
+    labels = np.repeat([0, 1], 30)
+    tested = [Tested(np.arange(60, dtype=np.float32), labels, [str(number) for number in range(60)])]
+    _, at_once = resamples(tested, 0)
+    monkeypatch.setattr("adkit.bootstrap.CHUNK", 7 * 60)
+    np.testing.assert_array_equal(resamples(tested, 0)[1], at_once)
+
+
 def test_folds_that_were_tested_on_the_same_images_are_as_uncertain_as_one():
     one = simulated(1)
     three, single = (intervals(tests, one.metrics(), 0).values["image_auroc"] for tests in ([one] * 3, [one]))

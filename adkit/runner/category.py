@@ -39,6 +39,7 @@ from adkit.runner.thresholds import HeldOut, Trial, threshold_report, too_few
 from adkit.threshold import Threshold
 from adkit.training.plan import split_of
 from adkit.training.trace import ANOMALOUS, NORMAL, TRAIN, collapse
+from adkit.utils.freed import FreeMemory
 from adkit.utils.text import counted, some
 
 COLUMNS = ("category", "split", "id", "group", "kind", "label", "score", "p_value", "anomalous", "fold")
@@ -64,10 +65,7 @@ def run_category(category: Category, place: Workspace) -> tuple[CategoryResult, 
     if place.parts.recipe.run.folds > 1:
         return _run_folds(category, place)
     trial = _trial(category, fit_and_calibrate(category, place), place, kept=True)
-    with place.display.stage("metrics", category.name):
-        concluded = conclude(category, [trial], trial, place)
-    concluded = _with_page(concluded, category, [trial], trial, place)
-    return concluded, _kept(category, trial, place.parts)
+    return _concluded(category, [trial], trial, place, place)
 
 
 def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, FittedDetector]:
@@ -90,10 +88,7 @@ def _run_folds(category: Category, place: Workspace) -> tuple[CategoryResult, Fi
         trials.append(trial if run.fold_members or not trials else replace(trial, fitted=trial.fitted.forgotten()))
         place = place.unwatched()
     kept = _trial(category, _of_folds(category, trials, place), place, kept=True) if run.fold_members else trials[0]
-    with place.display.stage("metrics", category.name):
-        concluded = conclude(category, trials, kept, watched)
-    concluded = _with_page(concluded, category, trials, kept, place)
-    return concluded, _kept(category, kept, place.parts)
+    return _concluded(category, trials, kept, place, watched)
 
 
 def _without(category: Category, fold: Sequence[Sample], place: Workspace) -> Category:
@@ -152,6 +147,16 @@ def _traced(subject: str, category: Category, fitted: Calibrated, place: Workspa
             training = training.model_copy(update={"snapshots": traced})
         found.append(training)
     return found
+
+
+def _concluded(
+    category: Category, trials: Sequence[Trial], kept: Trial, place: Workspace, watched: Workspace
+) -> tuple[CategoryResult, FittedDetector]:
+    """What the trials found, with its page, and the kept detector; ``watched`` is the workspace of the first trial."""
+    with place.display.stage("metrics", category.name):
+        result = conclude(category, trials, kept, watched)
+    FreeMemory().give_back()  # of intervals, whose resamples are as many as the images
+    return _with_page(result, category, trials, kept, place), _kept(category, kept, place.parts)
 
 
 def _kept(category: Category, trial: Trial, parts: Assembled) -> FittedDetector:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-GROWN: Final = 64 * 2**20
+GROWN: Final = 32 * 2**20
 """Bytes by which a process may grow before free memory is worth giving back: what is used again takes new pages."""
 
 
