@@ -26,7 +26,7 @@ browser-test: $(INSTALLED) ## run the tests of the report page in Chromium, whic
 
 gpu-check: $(INSTALLED) ## test what computes, and measure, on a GPU
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 4 -m "not slow and not browser" tests/toolkit tests/training tests/plugins tests/inference
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py --output figures/gpu.json
 
 lint: $(INSTALLED) ## check style and format with ruff
 	$(BIN)/ruff check .

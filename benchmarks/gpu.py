@@ -1,6 +1,6 @@
 """Measures on a GPU what takes one: whole paths beside bare networks, searches, the coreset, and two trainings.
 
-    python benchmarks/gpu.py [throughput search coreset epoch panda] [--output gpu.json] [--device cuda]
+    python benchmarks/gpu.py [throughput search coreset epoch panda] [--output figures/gpu.json] [--device cuda]
 
 Images are drawn, and backbones have random weights, which serve for speed. Every line of the table is one figure.
 
@@ -16,10 +16,8 @@ Images are drawn, and backbones have random weights, which serve for speed. Ever
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +30,7 @@ import numpy as np
 import torch
 from adkit_plugins.stoppers.vicinal import Vicinal
 from coreset import drawn
+from measured import begun, origin, write
 from PIL import Image
 
 import adkit
@@ -59,10 +58,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--output", type=Path, help="a JSON file of the figures")
     options = parser.parse_args()
+    if unknown := [what for what in options.what if what not in JOBS]:  # argparse refuses a default of several choices
+        parser.error(f"what: expected some of {', '.join(JOBS)}, found {', '.join(unknown)}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit("benchmarks/gpu.py: expected a GPU that torch can use, found none: --device cpu shows that it runs")
+        parser.error("--device: expected a GPU that torch can use, found none: --device cpu shows that it runs")
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
-    found: dict[str, Any] = {"device": name, "torch": torch.__version__}
+    found: dict[str, Any] = {**origin(begun()), "device": name}
     print(f"{name}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         for what in options.what:
@@ -72,8 +73,7 @@ def main() -> None:
             for label, value in figures.items():
                 print(f"  {what:<10} {label:<58} {value:10.3f}")
             print(f"  {what:<10} {'seconds in all':<58} {time.perf_counter() - started:10.1f}", flush=True)
-    if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            write(found, options.output)  # what was measured stays, whatever happens to the next
 
 
 def seconds(work: Callable[[], object], device: str, rounds: int = ROUNDS) -> float:

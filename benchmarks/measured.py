@@ -17,11 +17,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PAUSE = 0.25
 """The fewest seconds from one look at the memory to the next."""
+RUNTIMES = ("openvino", "onnxruntime", "onnx")
+"""What figures depend on where it is installed, beside what adkit always needs."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,17 @@ def machine() -> dict[str, Any]:
 
 def origin(start: Mapping[str, Any]) -> dict[str, Any]:
     """When, where and by which versions figures were measured; ``start``: what ``begun`` said."""
-    from adkit.utils.environment import versions
-
     return {**start, "machine": machine(), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    from adkit.utils import environment
+
+    found = environment.versions()
+    for name in RUNTIMES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def processor() -> str:

@@ -27,19 +27,25 @@ from typing import Any, cast
 import torch
 from measured import begun, concluded, origin, table, verdict
 
+from adkit.cli.exits import EXIT_USER, complain
 from adkit.data.dataset import open_dataset
 from adkit.data.loader import BadImages
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled, assemble
+from adkit.inference.conversion import RuntimeName
 from adkit.inference.pipeline import Member, Pipeline
+from adkit.inference.runtimes import usable
 from adkit.inference.sources import ImageSource
 from adkit.metrics import image_metrics
+from adkit.plugin.context import Context, Precision
 from adkit.recipe.reader import read_recipe
 from adkit.runner.evaluate import evaluate
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "gaussian.toml"
 SETTINGS: dict[str, list[str]] = {"pooled": ["extractor.levels=['pool']", "localizer={}"], "every block": []}
-WAYS = [(name, precision) for name in ("torch", "openvino", "onnx") for precision in ("float32", "bfloat16")]
+WAYS: list[tuple[RuntimeName, Precision]] = [
+    (name, precision) for name in ("torch", "openvino", "onnx") for precision in ("float32", "bfloat16")
+]
 ROUNDS = 7
 BATCH = 32
 BOUND = 0.75
@@ -51,6 +57,14 @@ def main() -> int:
     parser.add_argument("--category", required=True)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    try:
+        return measure(options)
+    except UserError as error:
+        complain(error)
+        return EXIT_USER
+
+
+def measure(options: argparse.Namespace) -> int:
     start = begun()
     jobs: dict[str, tuple[Callable[[], object], int]] = {}
     for way in WAYS:
@@ -75,11 +89,12 @@ def parts_of(name: str, options: argparse.Namespace, *settings: str) -> Assemble
     return assemble(read_recipe(RECIPE, [*data, f"data.batch_size={BATCH}", *SETTINGS[name], *settings]))
 
 
-def bare(runtime: str, precision: str, options: argparse.Namespace) -> dict[str, tuple[Callable[[], object], int]]:
-    try:
-        parts = parts_of("pooled", options, f"run.runtime={runtime}", f"run.precision={precision}")
-    except UserError:  # it does not compute in that precision, or is not installed
-        return {}
+def bare(
+    runtime: RuntimeName, precision: Precision, options: argparse.Namespace
+) -> dict[str, tuple[Callable[[], object], int]]:
+    if runtime != "torch" and not usable(runtime, Context(precision=precision)).names:
+        return {}  # it does not compute in that precision, or is not installed
+    parts = parts_of("pooled", options, f"run.runtime={runtime}", f"run.precision={precision}")
     images = torch.rand(8, BATCH, 3, *parts.view.size)
 
     def run() -> None:

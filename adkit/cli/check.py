@@ -88,7 +88,8 @@ def check(
         lines.append(f"  sweep      {counted(len(points), 'point')}, by {sweep.rank_by}; below is the recipe itself")
     for kind, choice in read.choices:
         lines.append(f"  {kind:<10} {choice.name:<12} {choice.registered.origin}")
-    lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}{_runtimes(parts.wanted.names)}")
+    runtimes = parts.wanted.names if adapter is None or adapter.fuse is None else ()  # snapshots are not converted
+    lines.append(f"  computes   in {parts.context.precision} on {parts.context.device}{_runtimes(runtimes)}")
     if adapter is not None:
         lines += [f"  training   {line}" for line in _stages(adapter, scheduled(adapter, read.training), parts)]
         if stopper is not None and stopper.validation:

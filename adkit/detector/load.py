@@ -181,8 +181,8 @@ def _compare_with_origin(file: Path, manifest: Manifest, embeddings: Sequence[Em
     ):
         return
     logger.warning(
-        "%s: features were made by %s there and are by %s here; the score of a probe image was %.6g and is %.6g, so "
-        "expect other scores of images to differ as much",
+        "%s: features were made by %s there and are by %s here; the score of a probe image was %.6g and is %.6g; "
+        "those of other images may differ by more",
         file,
         ", ".join(dict.fromkeys(there)),
         ", ".join(dict.fromkeys(here)),

@@ -16,7 +16,7 @@ from adkit.inference.conversion import precisions_of
 from adkit.inference.device import resolve_device, resolve_precision
 from adkit.inference.levels import ScorerOfLevels, require_levels
 from adkit.inference.pipeline import Embedding, Member, Pipeline
-from adkit.inference.runtimes import TORCH, Wanted, wanted
+from adkit.inference.runtimes import TORCH, Wanted, meant, wanted
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -146,7 +146,7 @@ def assemble(recipe: Recipe, auxiliary: Sequence[Sample] = ()) -> Assembled:
     context = Context(
         device=device,
         seed=recipe.run.seed,
-        precision=resolve_precision(recipe.run.precision, device, precisions_of(recipe.run.runtime)),
+        precision=resolve_precision(recipe.run.precision, device, precisions_of(meant(recipe.run.runtime))),
         image_size=view.size,
     )
     runtimes = wanted(recipe.run.runtime, context)

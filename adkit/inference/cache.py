@@ -92,16 +92,19 @@ class FeatureCache:
         levels = [one.extractor.levels for one in embeddings]
         size = bytes_needed(levels, count)
         key = None
-        fits = size <= min(self._limit / 2, free_bytes(self._folder) / 4)
-        if len(places) == len(embeddings) and count and fits:
+        if len(places) == len(embeddings) and count and size <= self._limit / 2:
             key = self._key(about, samples, places)
         if key is None:
             yield from make()
             return
         path = self._folder / f"{key}.zip"
         found = opened(path)
+        if found is None and size > (free := free_bytes(self._folder)) / 4:
+            self._complain(f"they take {size / 1e9:.2g} GB, at most a quarter of the {free / 1e9:.2g} GB free there")
+            yield from make()
+            return
         if found is None:
-            yield from self._keep(path, count, make())
+            yield from self._keep(path, count, make(), lambda: self._key(about, samples, places) == key)
             return
         logger.info("features of %d images are those of an earlier run: %s", count, path)
         with found:
@@ -121,14 +124,15 @@ class FeatureCache:
         text = json.dumps([self._about, dict(about), places, rows], sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _keep(self, path: Path, count: int, made: Iterator[Embedded]) -> Iterator[Embedded]:
+    def _keep(self, path: Path, count: int, made: Iterator[Embedded], same: Callable[[], bool]) -> Iterator[Embedded]:
+        """Pass ``made`` on and keep it, unless at its end the images are not the ``same`` any more."""
         draft = draft_of(path)
         written: zipfile.ZipFile | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             written = zipfile.ZipFile(draft, "w")
         except OSError as error:
-            self._complain(error)
+            self._complain(_reason(error))
         index: list[dict[str, Any]] = []
 
         def kept(item: Embedded) -> Embedded:
@@ -140,13 +144,13 @@ class FeatureCache:
 
         try:
             yield from map(kept, made)  # which, unlike a loop, holds no item
-            if written is not None and sum(len(entry["ids"]) for entry in index) == count:
+            if written is not None and sum(len(entry["ids"]) for entry in index) == count and same():
                 try:
                     written.writestr(INDEX, json.dumps(index))
                     written.close()
                     draft.replace(path)
                 except OSError as error:
-                    self._complain(error)
+                    self._complain(_reason(error))
                 shrink(path)
         finally:
             if written is not None:
@@ -163,24 +167,28 @@ class FeatureCache:
         try:
             to.writestr(name, safetensors.torch.save({key: tensor.cpu() for key, tensor in tensors.items()}))
         except OSError as error:
-            self._complain(error)
+            self._complain(_reason(error))
             return False
         groups = None if item.groups is None else list(item.groups)
         index.append({"file": name, "ids": list(item.ids), "groups": groups})
         return True
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, reason: str) -> None:
         """Say once that features are not kept."""
         if self._told:
             return
         self._told = True
         logger.warning(
             "%s: features could not be kept there (%s) and will be computed again: set ADKIT_CACHE to a folder that "
-            "can be written, or %s=0",
+            "has room and can be written, or %s=0",
             self._folder,
-            error.strerror or error,
+            reason,
             LIMIT_VARIABLE,
         )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _embedded(entry: Mapping[str, Any], written: bytes, embeddings: Sequence[Embedding]) -> Embedded:
@@ -212,11 +220,11 @@ def _content(sample: Sample) -> tuple[str, str]:
 
 def _file(path: Path) -> str:
     found = path.stat()
-    return _digest(path, found.st_size, found.st_mtime_ns)
+    return _digest(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
 @cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """A file's digest, computed once for the streams of a process that have it."""
+def _digest(path: Path, state: tuple[int, ...]) -> str:
+    """A file's digest, computed once for the streams of a process that have it in one ``state``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,8 +24,8 @@ FEATURES: Final = "features"
 RUNTIMES: Final = "runtimes"
 INDEX: Final = "index.json"
 """The member that says what the others are; a file without it is not whole."""
-_ABANDONED: Final = 86_400
-"""Seconds after which what a killed process left half-written is removed."""
+_ABANDONED: Final = 3600
+"""Seconds without another batch after which a half-written file is taken for what a killed process left."""
 _BROKEN: Final = (
     EOFError,
     KeyError,
@@ -64,9 +64,12 @@ def folder_of(kind: str) -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that are free where ``folder`` is or would be."""
-    there = next(one for one in (folder, *folder.parents) if one.exists())
-    return shutil.disk_usage(there).free
+    """Bytes that are free where ``folder`` is or would be; 0 where this process may not look."""
+    try:
+        there = next(one for one in (folder, *folder.parents) if os.path.exists(one))  # never raises
+        return shutil.disk_usage(there).free
+    except OSError:
+        return 0
 
 
 def kept_files(*kinds: str) -> list[Path]:
@@ -75,17 +78,23 @@ def kept_files(*kinds: str) -> list[Path]:
 
 
 def shrink(last: Path) -> None:
-    """Remove what was used longest ago, but not ``last``, until the rest is within the limit."""
+    """Remove what was used longest ago, but not ``last``, until the rest is within the limit.
+
+    What other processes are writing counts, too.
+    """
     room = cache_limit()
+    for draft in (one for kind in (FEATURES, RUNTIMES) for one in folder_of(kind).glob(".*") if is_draft(one)):
+        with suppress(OSError):
+            written = draft.stat()
+            if time.time() - written.st_mtime > _ABANDONED:
+                draft.unlink()
+            else:
+                room -= written.st_size
     for path in sorted(kept_files(), key=_used, reverse=True):
         with suppress(OSError):
             room -= path.stat().st_size
             if room < 0 and path != last:
                 path.unlink()
-    for draft in filter(is_draft, last.parent.glob(".*")):
-        with suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _ABANDONED:
-                draft.unlink()
 
 
 def dropped(written: zipfile.ZipFile, draft: Path) -> None:
@@ -97,15 +106,17 @@ def dropped(written: zipfile.ZipFile, draft: Path) -> None:
 
 
 def opened(path: Path) -> zipfile.ZipFile | None:
-    """Open an entry whose every part is intact, and note that it was used; None where there is none."""
+    """Open an entry whose every part is intact, and note that it was used; None where there is none to read."""
     try:
         found = zipfile.ZipFile(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except _BROKEN as error:
         _damaged(path, str(error))
         return None
     try:
+        if any(one.compress_type != zipfile.ZIP_STORED for one in found.infolist()):
+            raise zipfile.BadZipFile("it is compressed, as nothing is that was written")
         if (bad := found.testzip()) is None and INDEX in found.namelist():
             with suppress(OSError):  # of others, or on what cannot be written
                 os.utime(path)

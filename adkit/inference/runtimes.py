@@ -62,24 +62,40 @@ class Wanted:
 TORCH: Final = Wanted()
 
 
+def meant(name: Literal["auto"] | RuntimeName) -> Literal["auto"] | RuntimeName:
+    """The runtime that a recipe's ``[run] runtime`` names, or the environment where the recipe says ``auto``.
+
+    Raises:
+        UserError: the environment names none.
+    """
+    told = os.environ.get(VARIABLE) if name == "auto" else None
+    if not told:
+        return name
+    if told not in get_args(RuntimeName):
+        names = get_args(RuntimeName)
+        raise UserError(f"{VARIABLE}: expected {joined(names, 'or')}, found {told!r}{did_you_mean(told, names)}")
+    return cast(RuntimeName, told)
+
+
 def wanted(name: Literal["auto"] | RuntimeName, context: Context) -> Wanted:
     """The runtimes that a recipe's ``[run] runtime`` means here.
+
+    One that the environment names for ``auto`` and that cannot compute here is told, and torch taken.
 
     Raises:
         UserError: the runtime is not installed, or does not compute on the device or in the precision of ``context``.
     """
-    if name == "auto" and (told := os.environ.get(VARIABLE)):
-        if told not in get_args(RuntimeName):
-            names = get_args(RuntimeName)
-            raise UserError(f"{VARIABLE}: expected {joined(names, 'or')}, found {told!r}{did_you_mean(told, names)}")
-        return usable(cast(RuntimeName, told), context)
-    if name == "auto":
+    told = meant(name)
+    if told == "auto":
         return Wanted(tuple(one for one in AUTO if not _hindrances(one, context)))
-    if name == "torch":
+    if told == "torch":
         return TORCH
-    if hindrance := _hindrances(name, context):
-        raise UserError(f"run.runtime: {hindrance}")
-    return Wanted((name,), required=True)
+    if hindrance := _hindrances(told, context):
+        if name != "auto":
+            raise UserError(f"run.runtime: {hindrance}")
+        logger.warning("%s: %s; torch computes instead", VARIABLE, hindrance)
+        return TORCH
+    return Wanted((told,), required=name != "auto")
 
 
 def usable(name: RuntimeName, context: Context) -> Wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch import nn
 import adkit
 from adkit.errors import UserError
 from adkit.inference.identity import weights_of
-from adkit.inference.kept import FEATURES, cache_limit, kept_files, opened
+from adkit.inference.kept import FEATURES, cache_limit, free_bytes, kept_files, opened, shrink
 from adkit.inference.pipeline import Embedding
+from adkit.utils.atomic import draft_of
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small, write_small_classes
 
@@ -251,6 +253,59 @@ def test_what_would_take_more_than_half_is_not_kept(recipe: Recipe, monkeypatch:
     assert not kept_files(FEATURES)
 
 
+def test_what_is_there_is_read_where_there_is_no_room_for_more(
+    recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = outcome(recipe, "first")
+    extracted.clear()
+    monkeypatch.setattr("adkit.inference.cache.free_bytes", lambda folder: 0)
+    assert outcome(recipe, "second") == first
+    assert sum(extracted) == 1
+
+
+def test_that_there_is_no_room_is_told_once(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adkit.inference.cache.free_bytes", lambda folder: 1000)
+    _, figures = outcome(recipe, "first")
+    assert not kept_files(FEATURES)
+    (told,) = [text for text in figures["warnings"] if "features could not be kept" in text]
+    assert "at most a quarter of the 1e-06 GB free there" in told
+
+
+def test_what_others_are_writing_counts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.mkdir(parents=True)
+    for number, name in enumerate(("older.zip", "newer.zip")):
+        (cache / name).write_bytes(bytes(400))
+        os.utime(cache / name, (number, number))
+    draft_of(cache / "other.zip").write_bytes(bytes(300))
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0.000001")
+    shrink(cache / "newer.zip")
+    assert [path.name for path in kept_files(FEATURES)] == ["newer.zip"]
+
+
+def test_what_a_killed_process_left_goes_after_an_hour(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    left, written = draft_of(cache / "one.zip"), draft_of(cache / "two.zip")
+    for draft, age in ((left, 3700), (written, 3500)):
+        draft.touch()
+        os.utime(draft, (time.time() - age,) * 2)
+    shrink(cache / "three.zip")
+    assert list(cache.iterdir()) == [written]
+
+
+def test_a_folder_that_may_not_be_entered_has_room_and_files_for_nobody(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    root = os.geteuid() == 0
+    if root:  # whom no mode stops
+        os.seteuid(65534)
+    try:
+        assert free_bytes(locked / "one" / "two") >= 0
+        assert opened(locked / "one.zip") is None
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 @pytest.mark.parametrize("asked", ["many", "-1", "nan", "inf"])
 def test_a_limit_that_is_none_is_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADKIT_CACHE_GB", asked)
@@ -295,6 +350,51 @@ def test_no_byte_of_a_file_that_changes_is_taken_for_features_or_ends_a_run(reci
         if found is not None:  # a byte that means nothing, such as that of a time
             assert found.testzip() is None
             found.close()
+
+
+def test_an_entry_that_says_it_is_compressed_is_damaged(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    outcome(recipe, "first")
+    (path, *_) = kept_files(FEATURES)
+    whole = bytearray(path.read_bytes())
+    whole[whole.rindex(b"PK\1\2") + 10] = zipfile.ZIP_LZMA
+    path.write_bytes(whole)
+    assert opened(path) is None
+    assert "damaged (it is compressed" in caplog.text
+
+
+def an_image(recipe: Recipe) -> Path:
+    return min(Path(recipe["data"]["root"]).rglob("train/good/*"))
+
+
+def test_an_image_that_changes_while_features_are_made_is_not_kept(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, extract = an_image(recipe), Embedding.extract
+
+    def changing(self: Embedding, images: Any) -> Any:
+        Image.new("RGB", (64, 64), "red").save(image)
+        return extract(self, images)
+
+    monkeypatch.setattr(Embedding, "extract", changing)
+    outcome(recipe, "changing")
+    monkeypatch.undo()
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0")
+    anew = outcome(recipe, "anew")
+    monkeypatch.delenv("ADKIT_CACHE_GB")
+    monkeypatch.setenv("ADKIT_CACHE", str(Path(recipe["data"]["root"]).parent / "cache"))
+    assert outcome(recipe, "kept") == anew
+
+
+def test_an_image_that_another_of_its_size_and_time_replaced_is_another_one(tmp_path: Path) -> None:
+    from adkit.inference.cache import _file
+
+    path, other = tmp_path / "image.bmp", tmp_path / "other.bmp"
+    for file, color in ((path, "red"), (other, "blue")):
+        Image.new("RGB", (8, 8), color).save(file)
+        os.utime(file, (1000, 1000))
+    digests = _file(path), _file(other)
+    other.replace(path)
+    assert digests[0] != digests[1] == _file(path)
 
 
 class Held(nn.Module):

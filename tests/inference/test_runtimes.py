@@ -333,10 +333,23 @@ def test_auto_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert wanted("auto", CONTEXT).names == ("onnx",)
 
 
-def test_what_the_environment_names_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_environment_names_is_taken_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("ADKIT_RUNTIME", "openvino")
-    assert wanted("auto", Context(device="cuda")) == Wanted()
     assert not wanted("auto", CONTEXT).required
+    assert not caplog.text
+    assert wanted("auto", Context(device="cuda")) == Wanted()
+    assert "ADKIT_RUNTIME: expected one that computes on cuda, found openvino" in caplog.text
+
+
+def test_what_the_environment_names_decides_the_precision(
+    small_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADKIT_RUNTIME", "onnx")
+    report = adkit.run(run_tables(small_recipe, runtime="auto", precision="auto"))
+    assert report.precision == "float32"
+    assert [name.split()[0] for name in report.runtimes] == ["onnx"]
 
 
 def test_the_environment_names_no_other_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +471,13 @@ def test_a_trained_extractor_is_converted(small_recipe: dict[str, Any]) -> None:
     recipe["extractor"] = recipe["extractor"] | {"levels": ["pool"]}
     report = adkit.run(run_tables(recipe, runtime="openvino"))
     assert [name.split()[0] for name in report.runtimes] == ["openvino"]
+
+
+def test_snapshots_are_computed_by_torch(small_recipe: dict[str, Any]) -> None:
+    recipe = small_recipe | {"adapter": {"use": "ses"}, "training": {"minibatches": 2, "snapshot_epochs": 0.5}}
+    recipe["extractor"] = recipe["extractor"] | {"levels": ["pool"]}
+    with pytest.raises(UserError, match=r"run\.runtime: expected auto or torch with adapter ses, .* found openvino"):
+        adkit.run(run_tables(recipe, runtime="openvino"))
 
 
 def test_bad_runtimes_are_told_in_a_sentence(small_recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_rows_do_not_depend_on_pools_and_blocks(pool, monkeypatch):
     monkeypatch.setattr(coreset, "POOL", pool)
     monkeypatch.setattr(coreset, "BLOCK", 4 * 7 * 33)
     monkeypatch.setattr(coreset, "CENTERS", 7)
+    monkeypatch.setattr(coreset, "PIECE", 90)
     assert greedy_k_center(rows, 400, first=3).tolist() == brute(rows, 400, first=3)
 
 
@@ -68,6 +69,20 @@ def test_copies_are_not_chosen():
 
 def test_all_rows_can_be_chosen():
     assert sorted(greedy_k_center(normal(50, 3), 50).tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e20])
+def test_rows_that_float32_cannot_square_are_refused(value):
+    rows = normal(50, 3)
+    rows[17, 1] = value
+    with pytest.raises(ValueError, match="expected finite rows whose squared lengths float32 holds"):
+        greedy_k_center(rows, 10)
+
+
+def test_rows_do_not_depend_on_autocast():
+    rows = 3 + normal(20_000, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert greedy_k_center(rows, 100).tolist() == brute(rows, 100)
 
 
 def test_advance_is_told_of_every_row():

@@ -203,6 +203,29 @@ def test_a_whole_bank_takes_no_operations_worth_a_word():
     assert Knn(KnnParams(), Context()).operations(levels, 100) is None
 
 
+def test_a_projection_makes_it_as_many_directions_from_each():
+    level = Level(32, (8, 8), Geometry.covering((8, 8), (64, 64)))
+    operations = [
+        Knn(KnnParams(coreset=0.01, projection=width), Context()).operations({"level": level}, 100)
+        for width in (0, 8, 32, 99)
+    ]
+    assert operations == [2 * 6400 * 64 * width for width in (32, 8, 32, 32)]
+
+
+def test_a_projection_chooses_by_distances_in_random_directions():
+    rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    rows[:, 2:] *= 1e-3
+    bank = fitted(pooled(rows.tolist()), coreset=0.1, k=1, projection=3).state_dict()["bank.pool"]
+    chosen = [int((rows - row).norm(dim=1).argmin()) for row in bank]
+    directions = torch.randn(6, 3, generator=Context().generator("knn", "projection", "pool"))
+    seen = (rows @ directions / 3**0.5).double()
+    lengths = (seen - seen[chosen[0]]).norm(dim=1)
+    for number in chosen[1:]:
+        assert number == int(lengths.argmax())
+        lengths = torch.minimum(lengths, (seen - seen[number]).norm(dim=1))
+    assert bank.shape == (30, 6)
+
+
 def test_a_coreset_begins_with_a_row_that_the_seed_draws():
     line = pooled([[float(place), 0.0] for place in range(101)])
     first = [float(fitted(line, seed, coreset=0.01, k=1).state_dict()["bank.pool"][0, 0]) for seed in range(5)]
@@ -212,6 +235,11 @@ def test_a_coreset_begins_with_a_row_that_the_seed_draws():
 
 def test_a_coreset_keeps_at_least_k_features():
     assert len(fitted(coreset=0.001, k=2).state_dict()["bank.layer1"]) == 2
+
+
+def test_a_coreset_of_copies_takes_no_more_than_it_needs():
+    knn = fitted(pooled([[1.0, 0.0]] * 4 + [[5.0, 0.0]] + [[1.0, 0.0]] * 15), coreset=0.1, k=4)
+    assert sorted(knn.state_dict()["bank.pool"][:, 0].tolist()) == [1, 1, 1, 5]
 
 
 def test_a_coreset_of_copies_scores_as_all_of_them():
@@ -272,6 +300,7 @@ def test_only_an_images_highest_cell_weighs_its_score():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"projection": 8}, "expected 0 without a coreset, found 8"),
         ({"coreset": 0.5, "centroids": 4}, "expected 1 beside centroids = 4, found 0.5: set one of them"),
         (
             {"reweight": 3, "aggregation": "mean"},
