@@ -149,9 +149,9 @@ class FeatureCache:
                     written.writestr(INDEX, json.dumps(index))
                     written.close()
                     draft.replace(path)
+                    shrink(path)
                 except OSError as error:
                     self._complain(_reason(error))
-                shrink(path)
         finally:
             if written is not None:
                 dropped(written, draft)

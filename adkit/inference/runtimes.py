@@ -303,6 +303,6 @@ def _keep(path: Path, files: Files, why_not: str) -> None:
             for name, contents in files.items():
                 written.writestr(name, contents)
             written.writestr(INDEX, json.dumps({"files": list(files), "reason": why_not}))
+        shrink(path)
     except OSError as error:
         logger.info("%s: what a runtime was given could not be kept (%s)", path, error.strerror or error)
-    shrink(path)

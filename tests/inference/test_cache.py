@@ -19,8 +19,9 @@ from torch import nn
 import adkit
 from adkit.errors import UserError
 from adkit.inference.identity import weights_of
-from adkit.inference.kept import FEATURES, cache_limit, free_bytes, kept_files, opened, shrink
+from adkit.inference.kept import FEATURES, RUNTIMES, cache_limit, folder_of, free_bytes, kept_files, opened, shrink
 from adkit.inference.pipeline import Embedding
+from adkit.inference.runtimes import _keep
 from adkit.utils.atomic import draft_of
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small, write_small_classes
@@ -292,7 +293,8 @@ def test_what_a_killed_process_left_goes_after_an_hour(cache: Path) -> None:
     assert list(cache.iterdir()) == [written]
 
 
-def test_a_folder_that_may_not_be_entered_has_room_and_files_for_nobody(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_entered_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADKIT_CACHE", str(tmp_path / "locked" / "cache"))
     locked = tmp_path / "locked"
     locked.mkdir(mode=0)
     root = os.geteuid() == 0
@@ -301,6 +303,7 @@ def test_a_folder_that_may_not_be_entered_has_room_and_files_for_nobody(tmp_path
     try:
         assert free_bytes(locked / "one" / "two") >= 0
         assert opened(locked / "one.zip") is None
+        _keep(folder_of(RUNTIMES) / "one.zip", {}, "")
     finally:
         if root:
             os.seteuid(0)
