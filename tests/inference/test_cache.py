@@ -18,6 +18,7 @@ from torch import nn
 
 import adkit
 from adkit.errors import UserError
+from adkit.inference.cache import FeatureCache, _file
 from adkit.inference.identity import weights_of
 from adkit.inference.kept import FEATURES, RUNTIMES, cache_limit, folder_of, free_bytes, kept_files, opened, shrink
 from adkit.inference.pipeline import Embedding
@@ -365,32 +366,28 @@ def test_an_entry_that_says_it_is_compressed_is_damaged(recipe: Recipe, caplog: 
     assert "damaged (it is compressed" in caplog.text
 
 
-def an_image(recipe: Recipe) -> Path:
-    return min(Path(recipe["data"]["root"]).rglob("train/good/*"))
-
-
-def test_an_image_that_changes_while_features_are_made_is_not_kept(
+def test_features_of_an_image_that_changed_before_it_was_read_are_not_kept(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, extract = an_image(recipe), Embedding.extract
+    image = min(Path(recipe["data"]["root"]).rglob("test/*/*.png"))
+    whole, key = image.read_bytes(), FeatureCache._key
 
-    def changing(self: Embedding, images: Any) -> Any:
-        Image.new("RGB", (64, 64), "red").save(image)
-        return extract(self, images)
+    def changed(self: FeatureCache, *about: Any) -> str | None:
+        found = key(self, *about)
+        if any(sample.source == image for sample in about[1]):
+            Image.new("RGB", (64, 64), "red").save(image)
+        return found
 
-    monkeypatch.setattr(Embedding, "extract", changing)
-    outcome(recipe, "changing")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureCache, "_key", changed)
+        outcome(recipe, "changing")
+    image.write_bytes(whole)
+    kept = outcome(recipe, "kept")
     monkeypatch.setenv("ADKIT_CACHE_GB", "0")
-    anew = outcome(recipe, "anew")
-    monkeypatch.delenv("ADKIT_CACHE_GB")
-    monkeypatch.setenv("ADKIT_CACHE", str(Path(recipe["data"]["root"]).parent / "cache"))
-    assert outcome(recipe, "kept") == anew
+    assert outcome(recipe, "anew") == kept
 
 
 def test_an_image_that_another_of_its_size_and_time_replaced_is_another_one(tmp_path: Path) -> None:
-    from adkit.inference.cache import _file
-
     path, other = tmp_path / "image.bmp", tmp_path / "other.bmp"
     for file, color in ((path, "red"), (other, "blue")):
         Image.new("RGB", (8, 8), color).save(file)
