@@ -138,7 +138,7 @@ def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np
     normal, anomalous = _sides(tests)
     names = sorted(normal | anomalous)
     times = np.zeros((RESAMPLES, len(names)), np.uint16)
-    rows = max(CHUNK // max(len(names), 1), 1)
+    rows = _at_a_time(len(names))
     rng = np.random.default_rng(seed)
     for stratum in (normal - anomalous, normal & anomalous, anomalous - normal):
         columns = [column for column, name in enumerate(names) if name in stratum]
@@ -146,6 +146,11 @@ def resamples(tests: Sequence[Tested], seed: int) -> tuple[list[str], NDArray[np
             part = times[first : first + rows]
             part[:, columns] = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), len(part))
     return names, times
+
+
+def _at_a_time(width: int) -> int:
+    """The number of resamples of so many weights that are computed with at a time."""
+    return max(CHUNK // max(width, 1), 1)
 
 
 def _resampled(tests: Sequence[Tested], seed: int) -> dict[str, Floats]:
@@ -182,7 +187,7 @@ def _of_one(one: Tested, times: NDArray[np.uint16], places: Sequence[int]) -> di
 
 def _chunks(times: NDArray[np.uint16], places: Sequence[int]) -> Iterator[Floats]:
     """Yield the weights (r, n) of images in some resamples after the other."""
-    rows = max(CHUNK // max(len(places), 1), 1)
+    rows = _at_a_time(len(places))
     for first in range(0, len(times), rows):
         yield times[first : first + rows][:, places].astype(np.float64)
 

@@ -12,6 +12,7 @@ is extrapolated, since every pass takes the same time.
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ def read(path: Path) -> Tensor | None:
     """The features that torch saved there, in float32; None: something else lies there."""
     try:
         rows = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001  # torch raises nearly anything
+    except (EOFError, OSError, RuntimeError, ValueError, pickle.UnpicklingError):  # what torch says of other files
         return None
     if not (isinstance(rows, Tensor) and rows.is_floating_point() and rows.ndim == 2 and len(rows) > 1):
         return None

@@ -96,12 +96,17 @@ class Assembled:
         Raises:
             UserError: the recipe names another runtime.
         """
-        if self.wanted.required:
-            raise UserError(
-                f"run.runtime: expected auto or torch where classes share what frozen blocks give, found "
-                f"{self.recipe.run.runtime}: change it"
-            )
+        self.require_torch("where classes share what frozen blocks give")
         return replace(self, wanted=TORCH, embeddings=tuple(one.by_torch() for one in self.embeddings))
+
+    def require_torch(self, where: str) -> None:
+        """Refuse another runtime that the recipe names; ``where`` says why torch computes, after "expected torch".
+
+        Raises:
+            UserError: the recipe names another one.
+        """
+        if self.wanted.required:
+            raise UserError(f"run.runtime: expected auto or torch {where}, found {self.recipe.run.runtime}: change it")
 
     def of(self, category: Category) -> Assembled:
         """The same for the images of one category, which have a range of values of their own."""

@@ -98,13 +98,13 @@ class FeatureCache:
             yield from make()
             return
         path = self._folder / f"{key}.zip"
-        found = opened(path)
-        if found is None and size > (free := free_bytes(self._folder)) / 4:
-            self._complain(f"they take {size / 1e9:.2g} GB, at most a quarter of the {free / 1e9:.2g} GB free there")
-            yield from make()
-            return
-        if found is None:
-            yield from self._keep(path, count, make(), lambda: self._key(about, samples, places) == key)
+        if (found := opened(path)) is None:
+            if size <= (free := free_bytes(self._folder)) / 4:
+                yield from self._keep(path, count, make(), lambda: self._key(about, samples, places) == key)
+            else:
+                room = f"at most a quarter of the {free / 1e9:.2g} GB free there"
+                self._complain(f"they take {size / 1e9:.2g} GB and may take {room}")
+                yield from make()
             return
         logger.info("features of %d images are those of an earlier run: %s", count, path)
         with found:

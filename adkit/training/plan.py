@@ -179,11 +179,8 @@ def _require_adaptable(parts: Assembled, categories: Sequence[Category]) -> None
             f'scorer.fit: expected "adapted" with adapter {recipe.adapter.name}, each of whose snapshots has a scorer '
             'of its own, found "initial": remove this key'
         )
-    if rule is not None and parts.wanted.required:
-        raise UserError(
-            f"run.runtime: expected auto or torch with adapter {recipe.adapter.name}, whose snapshots torch computes, "
-            f"found {recipe.run.runtime}: change it"
-        )
+    if rule is not None:
+        parts.require_torch(f"with adapter {recipe.adapter.name}, whose snapshots torch computes")
     extended = [adapter.extend(copy.deepcopy(trainable)) for trainable in parts.trainable]
     for extractor in extended:
         _require_stages(adapter, extractor, parts)
