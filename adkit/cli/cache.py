@@ -14,10 +14,10 @@ from adkit.utils.text import counted
 if TYPE_CHECKING:
     from adkit.cli.options import Commands
 
-EPILOG = """Features of images (features), networks as other runtimes are given them (runtimes), what stages of
-trainings gave (stages) and Fisher information (fisher) are kept, so that runs after the first need not compute them
-again. ADKIT_CACHE names another folder, ADKIT_CACHE_GB how much features and runtimes may take (10; 0: none are
-kept). What was used longest ago goes first."""
+EPILOG = """Features of images (features), whether they depend on the batch that an image comes in (probes), networks as
+other runtimes are given them (runtimes), what stages of trainings gave (stages) and Fisher information (fisher) are
+kept, so that runs after the first need not compute them again. ADKIT_CACHE names another folder, ADKIT_CACHE_GB how
+much features and runtimes may take (10; 0: none are kept). What was used longest ago goes first."""
 _OURS = re.compile(r"[0-9a-f]{64}\.(safetensors|zip)")
 """The names of what is kept; but for what is being written, nothing else in the folder is touched."""
 

@@ -1,8 +1,9 @@
-"""What extractors give for a stream of images, kept between runs batch by batch as they gave it.
+"""What extractors give for images, kept between runs and between the folds of one.
 
-An entry is a zip file, whose members have a checksum each: a safetensors file a batch, and an index. It is found by a
-digest of all that it depends on, the contents of the images among them, so that it is never another one's. What is read
-equals what was computed bit by bit, because a stream has the same batches whenever its images are the same.
+Features are kept by stream, and found by a digest of all that they depend on, the contents of the images among them, so
+that they are never another one's. What is read equals what would be computed bit by bit: a stream has the same batches
+whenever its images are the same, and single images are taken out of other streams only where a probe has shown that
+features do not depend on the batch that an image comes in.
 """
 
 from __future__ import annotations
@@ -10,45 +11,58 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import safetensors.torch
 import torch
+from torch import Tensor
 
 from adkit.data.files import images_under
 from adkit.data.images import in_threads
 from adkit.data.samples import ArrayItem, Sample
 from adkit.inference.engines import Embedded
+from adkit.inference.entries import Entry, Key, Masks, Row, Writer, gathered, keys_in, masked, rows_of
 from adkit.inference.identity import code_of, processor, source_of, weights_of
-from adkit.inference.kept import (
-    FEATURES,
-    INDEX,
-    LIMIT_VARIABLE,
-    cache_limit,
-    dropped,
-    folder_of,
-    free_bytes,
-    opened,
-    shrink,
-)
-from adkit.inference.pipeline import Embedding
+from adkit.inference.kept import FEATURES, LIMIT_VARIABLE, cache_limit, dropped, folder_of, free_bytes, shrink, state_of
+from adkit.inference.pipeline import Embedding, extract
 from adkit.inference.store import bytes_needed
-from adkit.plugin.types import Features
 from adkit.recipe.reader import Recipe, resolved
+from adkit.toolkit.cache import cached
 from adkit.utils.atomic import draft_of
 from adkit.utils.environment import versions
 from adkit.utils.progress import Advance
 
 logger = logging.getLogger("adkit")
-Make = Callable[[], Iterator[Embedded]]
+_NONE: Final = ("", None)
+Make = Callable[[Sequence[Sample]], Iterator[Embedded]]
+"""Makes the features of images, of those that can be read, in their order."""
+_Known = Callable[[], Row]
+"""Reads what was kept of an image."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The images whose features are asked for, and what those depend on besides."""
+
+    samples: Sequence[Sample]
+    view: str
+    """How an image becomes the input of an extractor."""
+    batch_size: int
+    count: int
+    """How many features there are if every image can be read."""
+    masks: Masks | None = None
+    """How the masks are made that come with features, as labels do; None: without either."""
+    drawn: str = ""
+    """What is drawn on the images first, where it is; what on one of them may then depend on which the others are."""
 
 
 class FeatureCache:
-    """The features of one run's extractors, as far as earlier runs have left them."""
+    """The features of one run's extractors, as far as earlier runs and streams have left them."""
 
     def __init__(self, recipe: Recipe, embeddings: Sequence[Embedding]) -> None:
         """
@@ -71,107 +85,104 @@ class FeatureCache:
             "runtimes": [str(one.runtime) for one in embeddings],
         }
 
-    def kept(
-        self,
-        about: Mapping[str, Any],
-        samples: Sequence[Sample],
-        embeddings: Sequence[Embedding],
-        count: int,
-        make: Make,
-        advance: Advance,
-    ) -> Iterator[Embedded]:
-        """Yield what extractors give by ``make``, or gave in an earlier run.
+    def kept(self, asked: Asked, embeddings: Sequence[Embedding], make: Make, advance: Advance) -> Iterator[Embedded]:
+        """Yield what extractors give by ``make``, or gave earlier; every file is read once to know the images.
 
         Args:
-            about: what the features depend on besides the images and their extractors.
-            samples: the images, whose files are read once to know them.
-            count: how many rows ``make`` gives if every image can be read; what has fewer is not kept.
-            advance: called with the size of every batch that is read; ``make`` calls its own.
+            advance: called with the number of images of every batch that is read; ``make`` calls its own.
         """
-        places = [self._embeddings.index(one) for one in embeddings if one in self._embeddings]
-        levels = [one.extractor.levels for one in embeddings]
-        size = bytes_needed(levels, count)
-        key = None
-        if len(places) == len(embeddings) and count and size <= self._limit / 2:
-            key = self._key(about, samples, places)
-        if key is None:
-            yield from make()
+        if not asked.count or not all(one in self._embeddings for one in embeddings):
+            yield from make(asked.samples)
             return
-        path = self._folder / f"{key}.zip"
-        if (found := opened(path)) is None:
-            if size <= (free := free_bytes(self._folder)) / 4:
-                yield from self._keep(path, count, make(), lambda: self._key(about, samples, places) == key)
+        places = [self._embeddings.index(one) for one in embeddings]
+        context = _short([self._about, places, asked.view, asked.batch_size])
+        with _Lookup(asked, embeddings, context, self._folder) as lookup:
+            if lookup.all_read and (entry := lookup.open(lookup.path(asked.samples))) and len(entry) == asked.count:
+                logger.info("features of %d images were kept", asked.count)
+                yield from map(partial(_advanced, advance), entry.batches())
+                return
+            known = {} if asked.drawn else lookup.known()
+            # Of fewer there is less to gain than the probe takes: copies of an image, say.
+            if known and len(known) >= asked.count / 2 and self._alike(lookup):
+                logger.info("features of %d of %d images were kept", len(known), asked.count)
+                yield from self._mixed(lookup, known, make, advance)
             else:
-                room = f"at most a quarter of the {free / 1e9:.2g} GB free there"
-                self._complain(f"they take {size / 1e9:.2g} GB and may take {room}")
-                yield from make()
+                yield from self._keep(lookup, asked.samples, make)
+
+    def _mixed(self, lookup: _Lookup, known: Mapping[str, _Known], make: Make, advance: Advance) -> Iterator[Embedded]:
+        """The batches of a stream of which some images are ``known``, by id, and the others are made."""
+        asked = lookup.asked
+        others = [sample for sample in asked.samples if sample.id not in known]
+        with closing(self._keep(lookup, others, make)) as made:
+            rows = _in_order(asked.samples, known, made)
+
+            def batch() -> Embedded | None:
+                if not (chosen := list(islice(rows, asked.batch_size))):
+                    return None
+                samples, found = zip(*chosen, strict=True)
+                advance(sum(sample.id in known for sample in samples))
+                return gathered(samples, found, lookup.embeddings, asked.masks)
+
+            yield from iter(batch, None)  # which, unlike a loop, holds no batch
+
+    def _alike(self, lookup: _Lookup) -> bool:
+        """Whether extractors give an image the same bits in whichever batch, as a probe tells, whose answer is kept."""
+
+        def probed() -> Mapping[str, Tensor]:
+            return {"alike": torch.tensor(_same_in_batches(lookup.embeddings, lookup.asked.batch_size))}
+
+        return bool(cached("probes", hashlib.sha256(lookup.context.encode()).hexdigest(), probed)["alike"])
+
+    def _keep(self, lookup: _Lookup, samples: Sequence[Sample], make: Make) -> Generator[Embedded]:
+        """Make the features of ``samples``, and keep them unless the images are not the same any more at the end."""
+        asked, path, keys = lookup.asked, lookup.path(samples), lookup.keys_of(samples)
+        count = asked.count if asked.drawn else len(samples)
+        size = bytes_needed([one.extractor.levels for one in lookup.embeddings], count)
+        if not samples or size > self._limit / 2 or (asked.drawn and not lookup.all_read):
+            yield from make(samples)
             return
-        logger.info("features of %d images are those of an earlier run: %s", count, path)
-        with found:
-            for entry in json.loads(found.read(INDEX)):
-                advance(len(entry["ids"]))
-                yield _embedded(entry, found.read(entry["file"]), embeddings)
-
-    def _key(self, about: Mapping[str, Any], samples: Sequence[Sample], places: Sequence[int]) -> str | None:
-        """The digest of all that a stream's features depend on; None where an image cannot be read."""
-        try:
-            contents = in_threads(_content, samples)
-        except OSError:
-            return None  # who reads it says why
-        rows = [
-            (one.id, one.label, one.kind, one.group, *digests) for one, digests in zip(samples, contents, strict=True)
-        ]
-        text = json.dumps([self._about, dict(about), places, rows], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-    def _keep(self, path: Path, count: int, made: Iterator[Embedded], same: Callable[[], bool]) -> Iterator[Embedded]:
-        """Pass ``made`` on and keep it, unless at its end the images are not the ``same`` any more."""
+        if size > (free := free_bytes(self._folder)) / 4:
+            room = f"at most a quarter of the {free / 1e9:.2g} GB free there"
+            self._complain(f"they take {size / 1e9:.2g} GB and may take {room}")
+            yield from make(samples)
+            return
         draft = draft_of(path)
-        written: zipfile.ZipFile | None = None
+        writer: Writer | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            written = zipfile.ZipFile(draft, "w")
+            writer = Writer(draft, {} if asked.drawn else keys)
         except OSError as error:
             self._complain(_reason(error))
-        index: list[dict[str, Any]] = []
 
-        def kept(item: Embedded) -> Embedded:
-            nonlocal written
-            if written is not None and not self._write(written, index, item):
-                dropped(written, draft)
-                written = None
+        def written(item: Embedded) -> Embedded:
+            nonlocal writer
+            if writer is not None and not self._write(writer, item):
+                dropped(writer.file, draft)
+                writer = None
             return item
 
         try:
-            yield from map(kept, made)  # which, unlike a loop, holds no item
-            if written is not None and sum(len(entry["ids"]) for entry in index) == count and same():
+            yield from map(written, make(samples))  # which, unlike a loop, holds no item
+            # Of drawn images all or none; of others each by itself.
+            least = count if asked.drawn else 1
+            if writer is not None and len(writer) >= least and keys_of(samples, asked.masks) == keys:
                 try:
-                    written.writestr(INDEX, json.dumps(index))
-                    written.close()
+                    writer.finish()
                     draft.replace(path)
                     shrink(path)
                 except OSError as error:
                     self._complain(_reason(error))
         finally:
-            if written is not None:
-                dropped(written, draft)
+            if writer is not None:
+                dropped(writer.file, draft)
 
-    def _write(self, to: zipfile.ZipFile, index: list[dict[str, Any]], item: Embedded) -> bool:
+    def _write(self, to: Writer, item: Embedded) -> bool:
         """Add a batch; False where that is not possible."""
-        tensors = {f"{at}.{name}": level for at, one in enumerate(item.features) for name, level in one.items()}
-        if not all(tensor.is_contiguous() for tensor in tensors.values()):
-            return False  # what is read is contiguous, of which sums may differ in their last bits
-        fields = {"labels": item.labels, "masks": item.masks, "regions": item.regions}
-        tensors |= {name: tensor.contiguous() for name, tensor in fields.items() if tensor is not None}
-        name = f"{len(index):06}.safetensors"
         try:
-            to.writestr(name, safetensors.torch.save({key: tensor.cpu() for key, tensor in tensors.items()}))
+            return to.add(item)
         except OSError as error:
             self._complain(_reason(error))
             return False
-        groups = None if item.groups is None else list(item.groups)
-        index.append({"file": name, "ids": list(item.ids), "groups": groups})
-        return True
 
     def _complain(self, reason: str) -> None:
         """Say once that features are not kept."""
@@ -187,40 +198,134 @@ class FeatureCache:
         )
 
 
+class _Lookup:
+    """What a stream asks for, what its images are known by, and the entries that are open for it."""
+
+    def __init__(self, asked: Asked, embeddings: Sequence[Embedding], context: str, folder: Path) -> None:
+        """
+        Args:
+            context: a digest of all that features depend on besides the images, by which the names of entries begin.
+        """
+        self.asked = asked
+        self.embeddings = embeddings
+        self.context = context
+        self._folder = folder
+        self._keys = keys_of(asked.samples, asked.masks)
+        self._opened: dict[Path, Entry | None] = {}
+
+    def __enter__(self) -> _Lookup:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for entry in self._opened.values():
+            if entry is not None:
+                entry.close()
+
+    @property
+    def all_read(self) -> bool:
+        """Whether every file could be read, so that what it has is known."""
+        return None not in self._keys.values()
+
+    def keys_of(self, samples: Sequence[Sample]) -> dict[str, Key | None]:
+        """Id → key of some of the images."""
+        return {sample.id: self._keys[sample.id] for sample in samples}
+
+    def path(self, samples: Sequence[Sample]) -> Path:
+        """The file of the features of some of the images."""
+        rows = [(one.id, one.label, one.kind, one.group, self._keys[one.id]) for one in samples]
+        return self._folder / f"{self.context}{_short([repr(self.asked.masks), self.asked.drawn, rows])}.zip"
+
+    def open(self, path: Path) -> Entry | None:
+        """Open an entry, once; None where there is nothing to read."""
+        if path not in self._opened:
+            self._opened[path] = Entry.open(path, self.embeddings)
+        return self._opened[path]
+
+    def known(self) -> dict[str, _Known]:
+        """Id → how to read the features of that image, of those that any stream of the same context has left."""
+        keys = {key for key in self._keys.values() if key}
+        offered = {path: keys & keys_in(path) for path in self._folder.glob(f"{self.context}*.zip")}
+        found: dict[Key, _Known] = {}
+        for path in sorted(offered, key=lambda path: (-len(offered[path]), path)):
+            if offered[path] - found.keys() and (entry := self.open(path)) is not None:
+                found = {key: partial(entry.row, at) for key, at in entry.numbers.items() if key in keys} | found
+        return {id: found[key] for id, key in self._keys.items() if key in found}
+
+
+def keys_of(samples: Sequence[Sample], masks: Masks | None) -> dict[str, Key | None]:
+    """Id → key of each of ``samples``; None where a file cannot be read, of which who reads it says why."""
+    found = in_threads(partial(_key, masks=masks), samples)
+    return {sample.id: key for sample, key in zip(samples, found, strict=True)}
+
+
+def _key(sample: Sample, masks: Masks | None) -> Key | None:
+    try:
+        if masks is None or not masked(sample):
+            return _content(sample)
+        assert sample.mask is not None
+        files = images_under(sample.mask) if sample.mask.is_dir() else [sample.mask]
+        return _short([_content(sample), [_file(file) for file in files], repr(masks)])
+    except OSError:
+        return None
+
+
+def _in_order(
+    samples: Sequence[Sample], known: Mapping[str, _Known], made: Iterator[Embedded]
+) -> Iterator[tuple[Sample, Row]]:
+    """Each of ``samples`` with its features, the known ones and those that are ``made``, but for unreadable images."""
+    others = chain.from_iterable(map(_named, made))  # which, unlike a loop, holds no batch while the next one is made
+    id, row = next(others, _NONE)
+    for sample in samples:
+        if (read := known.get(sample.id)) is not None:
+            yield sample, read()
+        elif row is not None and sample.id == id:
+            yield sample, row
+            row = None
+            id, row = next(others, _NONE)
+
+
+def _named(item: Embedded) -> Iterator[tuple[str, Row | None]]:
+    return zip(item.ids, rows_of(item), strict=True)
+
+
+def _advanced(advance: Advance, item: Embedded) -> Embedded:
+    advance(len(item))
+    return item
+
+
+def _same_in_batches(embeddings: Sequence[Embedding], size: int) -> bool:
+    """Whether images have the same features, to the bit, in a batch of ``size`` and in other places of smaller ones."""
+    shape = embeddings[0].context.image_size
+    images = torch.rand(size, 3, *shape, generator=torch.Generator().manual_seed(0))
+    whole = extract(embeddings, images)
+    for count in sorted({2, size // 2 + 1, size - 1} & set(range(2, size))):
+        chosen = torch.arange(size - 1, size - 1 - count, -1)
+        for one, other in zip(whole, extract(embeddings, images[chosen]), strict=True):
+            if not all(torch.equal(one[name][chosen.to(level.device)], level) for name, level in other.items()):
+                return False
+    return True
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _embedded(entry: Mapping[str, Any], written: bytes, embeddings: Sequence[Embedding]) -> Embedded:
-    tensors = safetensors.torch.load(written)
-    features = tuple(
-        Features(
-            {name: tensors[f"{at}.{name}"].to(one.context.device) for name in one.extractor.levels},
-            {name: level.geometry for name, level in one.extractor.levels.items()},
-        )
-        for at, one in enumerate(embeddings)
-    )
-    groups = None if entry["groups"] is None else tuple(entry["groups"])
-    labels, masks, regions = (tensors.get(name) for name in ("labels", "masks", "regions"))
-    return Embedded(features, tuple(entry["ids"]), groups, labels, masks, regions)
+def _short(about: Any) -> str:
+    """Half of the digest of something: 128 bits."""
+    text = json.dumps(about, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _content(sample: Sample) -> tuple[str, str]:
-    """Digests of an image and of its mask."""
+def _content(sample: Sample) -> str:
+    """A digest of an image."""
     if isinstance(sample.source, ArrayItem):
         pixels = sample.source.pixels
-        image = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).hexdigest()
-    else:
-        image = _file(sample.source)
-    if sample.mask is None:
-        return image, ""
-    files = images_under(sample.mask) if sample.mask.is_dir() else [sample.mask]
-    return image, ",".join(_file(file) for file in files)
+        return hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).hexdigest()
+    return _file(sample.source)
 
 
 def _file(path: Path) -> str:
-    found = path.stat()
-    return _digest(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return _digest(path, state_of(path))
 
 
 @cache

@@ -40,14 +40,30 @@ class Embedded:
 
 
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
-    """Make an engine that turns each ``Batch`` into an ``Embedded``, its output, of what the extractors give."""
+    """Make an engine that turns each ``Batch`` into an ``Embedded``, its output, of what the extractors give.
+
+    An image that is alone in its batch is taken twice: of two images or more, networks give an image the same bits in
+    whichever batch it comes, and of one alone some give others.
+    """
 
     def step(engine: Engine, batch: Batch) -> Embedded:
-        return Embedded.of(batch, extract(embeddings, batch.images))
+        if len(batch.images) != 1:
+            return Embedded.of(batch, extract(embeddings, batch.images))
+        twice = extract(embeddings, batch.images.repeat(2, 1, 1, 1))
+        return Embedded.of(batch, tuple(_first(features) for features in twice))
 
     embedder = Engine(step)
     embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))
     return embedder
+
+
+def _first(features: Features) -> Features:
+    return Features({name: level[:1] for name, level in features.items()}, features.geometry)
+
+
+def extracted(embeddings: Sequence[Embedding], batches: Iterable[Batch], advance: Advance) -> Iterator[Embedded]:
+    """What the extractors give for each of ``batches``."""
+    return outputs(create_embedder(embeddings, advance), batches)
 
 
 def finished(items: Iterable[Embedded], embeddings: Sequence[Embedding]) -> Iterator[Embedded]:
@@ -119,14 +135,14 @@ class ImageStream:
         embeddings: Sequence[Embedding],
         advance: Advance,
         kinds: Sequence[str] = (),
-        keep: Callable[[Callable[[], Iterator[Embedded]]], Iterator[Embedded]] | None = None,
+        embedded: Callable[[], Iterator[Embedded]] | None = None,
     ) -> None:
         """
         Args:
-            keep: makes features of what its argument gives, or gave at another time; default: nothing is kept.
+            embedded: gives the features, kept ones among them; default: they are extracted of ``batches``.
         """
         self.kinds = kinds
-        self._keep = keep
+        self._embedded = embedded
         self._batches = batches
         self._images = images
         self._embeddings = embeddings
@@ -144,10 +160,9 @@ class ImageStream:
         yield from self._batches()
 
     def embedded(self) -> Iterator[Embedded]:
-        return finished(self._extracted(), self._embeddings) if self._keep is None else self._keep(self._extracted)
-
-    def _extracted(self) -> Iterator[Embedded]:
-        return outputs(create_embedder(self._embeddings, self._advance), self._batches())
+        if self._embedded is not None:
+            return self._embedded()
+        return finished(extracted(self._embeddings, self._batches(), self._advance), self._embeddings)
 
     def __iter__(self) -> Iterator[Features]:
         return of_first(self.embedded())

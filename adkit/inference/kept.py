@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from adkit.errors import UserError
 from adkit.toolkit.cache import cache_folder
@@ -40,6 +41,8 @@ _BROKEN: Final = (
 """What zipfile raises of damaged files: flags of encryption and of later versions are among the bits that change."""
 
 logger = logging.getLogger("adkit")
+_intact: dict[Path, tuple[int, ...]] = {}
+"""The entries that this process has read whole, as they were then."""
 
 
 def cache_limit() -> int:
@@ -115,11 +118,13 @@ def opened(path: Path) -> zipfile.ZipFile | None:
         _damaged(path, str(error))
         return None
     try:
-        if any(one.compress_type != zipfile.ZIP_STORED for one in found.infolist()):
-            raise zipfile.BadZipFile("it is compressed, as nothing is that was written")
-        if (bad := found.testzip()) is None and INDEX in found.namelist():
-            with suppress(OSError):  # of others, or on what cannot be written
+        _check_stored(found)
+        bad = None if _is_intact(path) else found.testzip()
+        if bad is None and INDEX in found.namelist():
+            with suppress(OSError):  # of others, on what cannot be written, or removed meanwhile
                 os.utime(path)
+            with suppress(OSError):
+                _intact[path] = state_of(path)
             return found
         reason = f"{bad or INDEX} is not what was written"
     except _BROKEN as error:
@@ -129,8 +134,41 @@ def opened(path: Path) -> zipfile.ZipFile | None:
     return None
 
 
+def _is_intact(path: Path) -> bool:
+    with suppress(OSError):
+        return _intact.get(path) == state_of(path)
+    return False
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What changes with a file's contents: it may be replaced by another one of its size and time.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def index_of(path: Path) -> Any:
+    """What the index of an entry says, without a look at the rest; None where there is none to read."""
+    try:
+        with zipfile.ZipFile(path) as found:
+            _check_stored(found)
+            return json.loads(found.read(INDEX))
+    except _BROKEN:
+        return None  # who opens it says so
+
+
+def _check_stored(found: zipfile.ZipFile) -> None:
+    if any(one.compress_type != zipfile.ZIP_STORED for one in found.infolist()):
+        raise zipfile.BadZipFile("it is compressed, as nothing is that was written")
+
+
 def _damaged(path: Path, reason: str) -> None:
     logger.warning("%s: damaged (%s): computed again", path, reason)
+    with suppress(OSError):  # or it would be found again
+        path.unlink()
 
 
 def _used(path: Path) -> float:

@@ -11,8 +11,9 @@ from adkit.data.loader import BadImages
 from adkit.data.samples import Sample, in_order
 from adkit.errors import UserError
 from adkit.inference.assemble import Assembled
-from adkit.inference.cache import FeatureCache, Make
-from adkit.inference.engines import Embedded, ImageStream, create_embedder, finished, outputs
+from adkit.inference.cache import Asked, FeatureCache, Make
+from adkit.inference.engines import Embedded, ImageStream, extracted, finished
+from adkit.inference.entries import Masks
 from adkit.inference.pipeline import Embedding
 from adkit.inference.store import FeatureStore, StoredStream, Tail
 from adkit.plugin.types import Batch, Stream
@@ -67,7 +68,7 @@ class ImageSource:
         Args:
             bad: collects the run's images that cannot be read.
             total: number of images of the whole run, of which a share may be unreadable.
-            cache: keeps features for other runs; None: nothing is kept.
+            cache: keeps features for other streams and runs; None: nothing is kept.
         """
         self.bad = bad
         self._parts = parts
@@ -91,12 +92,28 @@ class ImageSource:
         def readable() -> int:
             return sum(sample.id not in self.bad for sample in samples)
 
-        def keep(make: Make) -> Iterator[Embedded]:
-            return self.kept("masks" if targets else "images", samples, embeddings, len(samples), make, advance)
+        def embedded() -> Iterator[Embedded]:
+            yield from self.embedded(samples, embeddings, advance, targets=targets)
+            require_readable(samples, self.bad)
 
-        return ImageStream(batches, readable, embeddings, advance, in_order(sample.kind for sample in samples), keep)
+        kinds = in_order(sample.kind for sample in samples)
+        return ImageStream(batches, readable, embeddings, advance, kinds, embedded)
 
-    def kept(
+    def embedded(
+        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool = False
+    ) -> Iterator[Embedded]:
+        """Yield the features of ``samples``, with labels and masks if ``targets``, even where none can be read."""
+
+        def make(some: Sequence[Sample]) -> Iterator[Embedded]:
+            return extracted(embeddings, self._batches(some, targets=targets), advance)
+
+        data, masks = self._parts.recipe.data, None
+        if targets:
+            size = self._parts.metric_size if any(sample.mask is not None for sample in samples) else None
+            masks = Masks(size, data.mask_resize, data.mask_threshold)
+        return self._kept(self._asked(samples, len(samples), masks), embeddings, make, advance)
+
+    def drawn(
         self,
         what: str,
         samples: Sequence[Sample],
@@ -105,30 +122,21 @@ class ImageSource:
         make: Make,
         advance: Advance,
     ) -> Iterator[Embedded]:
-        """Yield features of what ``make``'s extractors give for ``samples``, or gave in an earlier run.
-
-        See ``FeatureCache.kept``.
+        """Yield features of what ``make``'s extractors give for images that are drawn on ``samples``.
 
         Args:
-            what: tells it from other things that are made of the same images.
+            what: says what is drawn.
+            count: how many drawn images there are if every image can be read.
         """
-        if self._cache is None:
-            return finished(make(), embeddings)
-        data, view = self._parts.recipe.data, self._parts.view
-        about: dict[str, object] = {"what": what, "view": repr(view), "batch_size": data.batch_size}
-        if what == "masks":
-            about |= {"size": self._parts.metric_size, "resize": data.mask_resize, "above": data.mask_threshold}
-        return finished(self._cache.kept(about, samples, embeddings, count, make, advance), embeddings)
+        return self._kept(self._asked(samples, count, drawn=what), embeddings, make, advance)
 
-    def embedded(
-        self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance
-    ) -> Iterator[Embedded]:
-        """Yield the features of ``samples``, even where none of them can be read."""
+    def _asked(self, samples: Sequence[Sample], count: int, masks: Masks | None = None, drawn: str = "") -> Asked:
+        return Asked(samples, repr(self._parts.view), self._parts.recipe.data.batch_size, count, masks, drawn)
 
-        def make() -> Iterator[Embedded]:
-            return outputs(create_embedder(embeddings, advance), self._batches(samples, targets=False))
-
-        return self.kept("images", samples, embeddings, len(samples), make, advance)
+    def _kept(self, asked: Asked, embeddings: Sequence[Embedding], make: Make, advance: Advance) -> Iterator[Embedded]:
+        cache = self._cache
+        items = make(asked.samples) if cache is None else cache.kept(asked, embeddings, make, advance)
+        return finished(items, embeddings)
 
     def _batches(self, samples: Sequence[Sample], *, targets: bool) -> Iterator[Batch]:
         yield from self._parts.loader(samples, self.bad, self._parts.recipe.data.batch_size, targets)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Final
 
 import numpy as np
 
+from adkit.data.samples import Sample
 from adkit.inference.assemble import Assembled
 from adkit.inference.engines import Embedded
 from adkit.inference.pipeline import Pipeline, extract
@@ -47,14 +48,14 @@ def synthetic_aurocs(
     asked, seed = parts.recipe.run.synthetic, parts.context.seed
     count = min(asked, len(normal.samples) * len(KINDS))
 
-    def made() -> Iterator[Embedded]:
-        for batch in drawn(normal.samples, asked, parts, images.bad):
+    def made(samples: Sequence[Sample]) -> Iterator[Embedded]:
+        for batch in drawn(samples, asked, parts, images.bad):
             names = tuple(f"{id}{_DRAWN}{kind}" for id, kind in zip(batch.ids, batch.kinds, strict=True))
             yield Embedded(extract(pipeline.embeddings, batch.images), names)
             advance(len(names))
 
     what = f"{count} drawn by seed {seed}"
-    for item in images.kept(what, normal.samples, pipeline.embeddings, count, made, advance):
+    for item in images.drawn(what, normal.samples, pipeline.embeddings, count, made, advance):
         found = pipeline.score(item.features, item.ids).image
         for name, score in zip(item.ids, found.tolist(), strict=True):
             scores[name.rpartition(_DRAWN)[2]].append(score)
