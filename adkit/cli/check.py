@@ -116,10 +116,10 @@ def check(
     needs = [scorer.memory(one, fitted_on) for one in levels]
     known = [need for need in needs if need is not None]
     if len(known) == len(needs):
-        need = sum(known) * max(folds, 1)
-        lines.append(f"  memory     the fitted scorer{'s hold' if folds else ' holds'} {_size(need)}")
+        all_folds = f", and the scorers of {folds} folds together at most {_size(folds * sum(known))}" if folds else ""
+        lines.append(f"  memory     fitting the scorer takes at most {_size(sum(known))}{all_folds}")
     else:
-        lines.append(f"  memory     {read.scorer.name} does not say how much it will hold")
+        lines.append(f"  memory     {read.scorer.name} does not say how much fitting it takes")
     work = [count for one in levels if (count := scorer.operations(one, fitted_on)) is not None]
     if work:
         fits = sum(work) * max(folds, 1)

@@ -64,7 +64,10 @@ class Scorer(Contract[P]):
         """
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int | None:
-        """The bytes that the scorer holds once it is fitted on ``images`` images with these levels; None: not known."""
+        """The most bytes that ``fit`` takes at a time for ``images`` images with these levels; None: not known.
+
+        What the fitted scorer holds is among them, what is in the way for one batch alone is not.
+        """
         return None
 
     def operations(self, levels: Mapping[str, Level], images: int) -> float | None:

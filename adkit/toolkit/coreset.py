@@ -15,6 +15,8 @@ PIECE = BLOCK // 16
 """Number of rows of which the farthest are found at a time: sorting takes 16 bytes for each."""
 CENTERS = 256
 """Largest number of centers that all rows are measured from at a time."""
+BYTES_OF_A_ROW = 16
+"""Bytes that choosing takes for each row, beside the row itself."""
 
 
 def greedy_k_center(rows: Tensor, count: int, first: int = 0, advance: Callable[[int], None] | None = None) -> Tensor:
@@ -30,8 +32,8 @@ def greedy_k_center(rows: Tensor, count: int, first: int = 0, advance: Callable[
     may have become smaller are computed from differences.
 
     The first needs many rows, and the second rows that do not lie many times their spread away from the origin: else it
-    is as quick as measuring every row, or slower. Beside the rows it takes some 16 bytes for each, ``POOL`` rows twice,
-    and some times ``BLOCK``.
+    is as quick as measuring every row, or slower. Beside the rows it takes ``BYTES_OF_A_ROW`` for each, ``POOL`` rows
+    twice, and some times ``BLOCK``.
 
     Args:
         rows: (m, c) float32, on any device; float32 must hold the squares of their lengths.

@@ -65,8 +65,10 @@ class Center(Scorer[CenterParams]):
         self._centers = {name.removeprefix("center."): center.to(device) for name, center in centers.items()}
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        grids = (prod(level.grid) if self.params.centers == "location" else 1 for level in levels.values())
-        return sum(4 * cells * level.channels for cells, level in zip(grids, levels.values(), strict=True))
+        """The float64 sums and the float32 centers of all levels, and the float64 means of one of them."""
+        cells = [prod(level.grid) if self.params.centers == "location" else 1 for level in levels.values()]
+        values = [count * level.channels for count, level in zip(cells, levels.values(), strict=True)]
+        return 12 * sum(values) + 8 * max(values)
 
 
 @hookimpl

@@ -91,7 +91,7 @@ class Glance(Scorer[GlanceParams]):
         self._unit = unit.to(self.context.device)
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        return 4
+        return 8 + 4  # a float64 sum and a float32 unit
 
     def require(self, levels: Mapping[str, Level], images: int) -> None:
         weight = self.params.lambda_s

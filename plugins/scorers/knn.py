@@ -30,7 +30,7 @@ from adkit.plugin import (
     counted,
     hookimpl,
 )
-from adkit.toolkit.coreset import greedy_k_center
+from adkit.toolkit.coreset import BYTES_OF_A_ROW, greedy_k_center
 from adkit.toolkit.kmeans import kmeans
 from adkit.toolkit.memory import check_memory
 from adkit.toolkit.neighbors import Bank, Index, Metric, RecordableBank, prepared
@@ -47,6 +47,8 @@ from adkit.toolkit.scoring import (
 
 PER_CENTROID = 256
 """The number of features per centroid that K-means learns from; more hardly move the centroids."""
+BYTES_OF_NUMBERS = 16
+"""Bytes that say of each feature where it is from: its number in the stream, and among the cells of all images."""
 
 
 class KnnParams(Params):
@@ -201,7 +203,11 @@ class Knn(Scorer[KnnParams]):
             self._require_rows(name, count)
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        return self._bytes(levels, {name: self._left(count) for name, count in self._counts(levels, images).items()})
+        """The bytes of the banks as they are filled, and of what thinning the largest of them takes beside them."""
+        counts = self._counts(levels, images)
+        filled = sum((4 * levels[name].channels + BYTES_OF_NUMBERS) * n for name, n in counts.items())
+        left = sum(4 * levels[name].channels * self._left(n) for name, n in counts.items() if self._left(n) < n)
+        return filled + left + max(self._thinning(levels[name].channels) * n for name, n in counts.items())
 
     def operations(self, levels: Mapping[str, Level], images: int) -> float | None:
         counts = self._counts(levels, images)
@@ -237,9 +243,12 @@ class Knn(Scorer[KnnParams]):
             return max(round(self.params.coreset * count), self.params.k, self.params.reweight)
         return min(count, self.params.centroids or count)
 
-    @staticmethod
-    def _bytes(levels: Mapping[str, Level], counts: Mapping[str, int]) -> int:
-        return sum(4 * counts[name] * level.channels for name, level in levels.items())
+    def _thinning(self, channels: int) -> int:
+        """The bytes that choosing a coreset takes for each feature."""
+        if self.params.coreset == 1:
+            return 0
+        width = self._measured(channels)
+        return BYTES_OF_A_ROW + 4 * width * (width < channels)
 
     def _kept(self, level: Level) -> int:
         return max(1, round(self.params.sample * level.grid[0] * level.grid[1]))
@@ -251,7 +260,7 @@ class Knn(Scorer[KnnParams]):
     def _reservoirs(self, levels: Mapping[str, Level], images: int) -> dict[str, Reservoir]:
         counts = self._counts(levels, images)
         check_memory(
-            self._bytes(levels, counts),
+            self.memory(levels, images),
             self._device,
             f"scorer: knn's bank of {counted(sum(counts.values()), 'normal feature')}",
             "lower scorer.sample, set scorer.centroids, or name levels with smaller grids or fewer channels",
@@ -285,8 +294,8 @@ class Knn(Scorer[KnnParams]):
         if width == rows.shape[1]:
             return rows
         draws = self.context.generator("knn", "projection", name)
-        projected: Tensor = rows @ torch.randn(rows.shape[1], width, generator=draws).to(rows.device) / width**0.5
-        return projected
+        projected: Tensor = rows @ torch.randn(rows.shape[1], width, generator=draws).to(rows.device)
+        return projected.div_(width**0.5)
 
     def _measured(self, channels: int) -> int:
         return min(self.params.projection or channels, channels)
