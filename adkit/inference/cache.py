@@ -2,8 +2,8 @@
 
 Features are kept by stream, and found by a digest of all that they depend on, the contents of the images among them, so
 that they are never another one's. What is read equals what would be computed bit by bit: a stream has the same batches
-whenever its images are the same, and single images are taken out of other streams only where a probe has shown that
-features do not depend on the batch that an image comes in.
+whenever its images are the same, and single images are taken out of other streams only by runtimes that give an image
+the same features in whichever batch it comes, which a probe makes sure of.
 """
 
 from __future__ import annotations
@@ -28,9 +28,20 @@ from adkit.data.samples import ArrayItem, Sample
 from adkit.inference.engines import Embedded
 from adkit.inference.entries import Entry, Key, Masks, Row, Writer, gathered, keys_in, masked, rows_of
 from adkit.inference.identity import code_of, processor, source_of, weights_of
-from adkit.inference.kept import FEATURES, LIMIT_VARIABLE, cache_limit, dropped, folder_of, free_bytes, shrink, state_of
+from adkit.inference.kept import (
+    FEATURES,
+    LIMIT_VARIABLE,
+    cache_limit,
+    dropped,
+    files_of,
+    folder_of,
+    free_bytes,
+    shrink,
+    state_of,
+)
 from adkit.inference.pipeline import Embedding, extract
 from adkit.inference.store import bytes_needed
+from adkit.plugin.types import Features
 from adkit.recipe.reader import Recipe, resolved
 from adkit.toolkit.cache import cached
 from adkit.utils.atomic import draft_of
@@ -38,6 +49,14 @@ from adkit.utils.environment import versions
 from adkit.utils.progress import Advance
 
 logger = logging.getLogger("adkit")
+STEADY: Final = ("openvino", "onnx")
+"""The runtimes by which an image's features were the same bits in all batches, of all networks that were looked at.
+
+By torch they are others now and then, for it computes the last few of many numbers by other means, and no probe finds
+each case.
+"""
+ENTRIES: Final = 16
+"""The largest number of entries that one stream reads, of which each is an open file."""
 _NONE: Final = ("", None)
 Make = Callable[[Sequence[Sample]], Iterator[Embedded]]
 """Makes the features of images, of those that can be read, in their order."""
@@ -56,7 +75,7 @@ class Asked:
     count: int
     """How many features there are if every image can be read."""
     masks: Masks | None = None
-    """How the masks are made that come with features, as labels do; None: without either."""
+    """How the masks are made that come with features; None: without any."""
     drawn: str = ""
     """What is drawn on the images first, where it is; what on one of them may then depend on which the others are."""
 
@@ -73,6 +92,7 @@ class FeatureCache:
         self._folder = folder_of(FEATURES)
         self._limit = cache_limit()
         self._told = False
+        self._probed: dict[str, bool] = {}
         context = embeddings[0].context
         tables, components = resolved(recipe), [choice.registered for choice in recipe.extractors]
         self._about = {
@@ -97,17 +117,23 @@ class FeatureCache:
         places = [self._embeddings.index(one) for one in embeddings]
         context = _short([self._about, places, asked.view, asked.batch_size])
         with _Lookup(asked, embeddings, context, self._folder) as lookup:
-            if lookup.all_read and (entry := lookup.open(lookup.path(asked.samples))) and len(entry) == asked.count:
+            if (entry := lookup.whole()) is not None:
                 logger.info("features of %d images were kept", asked.count)
-                yield from map(partial(_advanced, advance), entry.batches())
-                return
-            known = {} if asked.drawn else lookup.known()
-            # Of fewer there is less to gain than the probe takes: copies of an image, say.
-            if known and len(known) >= asked.count / 2 and self._alike(lookup):
+                yield from map(partial(_advanced, advance), entry.batches(asked.masks))
+            elif known := self._known(lookup):
                 logger.info("features of %d of %d images were kept", len(known), asked.count)
                 yield from self._mixed(lookup, known, make, advance)
             else:
                 yield from self._keep(lookup, asked.samples, make)
+
+    def _known(self, lookup: _Lookup) -> dict[str, _Known]:
+        """Id → how to read the features of that image, of those that other streams have left; none of which if few."""
+        if not lookup.shares:
+            return {}
+        offers = lookup.offers()
+        # Of fewer there is less to gain than the probe takes: copies of an image, say.
+        few = sum(map(len, offers.values())) < lookup.asked.count / 2
+        return {} if few or not self._alike(lookup) else lookup.known(offers)
 
     def _mixed(self, lookup: _Lookup, known: Mapping[str, _Known], make: Make, advance: Advance) -> Iterator[Embedded]:
         """The batches of a stream of which some images are ``known``, by id, and the others are made."""
@@ -119,9 +145,9 @@ class FeatureCache:
             def batch() -> Embedded | None:
                 if not (chosen := list(islice(rows, asked.batch_size))):
                     return None
-                samples, found = zip(*chosen, strict=True)
-                advance(sum(sample.id in known for sample in samples))
-                return gathered(samples, found, lookup.embeddings, asked.masks)
+                ids, found = zip(*chosen, strict=True)
+                advance(sum(id in known for id in ids))
+                return gathered(ids, found, lookup.embeddings, asked.masks)
 
             yield from iter(batch, None)  # which, unlike a loop, holds no batch
 
@@ -131,7 +157,10 @@ class FeatureCache:
         def probed() -> Mapping[str, Tensor]:
             return {"alike": torch.tensor(_same_in_batches(lookup.embeddings, lookup.asked.batch_size))}
 
-        return bool(cached("probes", hashlib.sha256(lookup.context.encode()).hexdigest(), probed)["alike"])
+        if lookup.context not in self._probed:
+            key = hashlib.sha256(lookup.context.encode()).hexdigest()
+            self._probed[lookup.context] = bool(cached("probes", key, probed)["alike"])
+        return self._probed[lookup.context]
 
     def _keep(self, lookup: _Lookup, samples: Sequence[Sample], make: Make) -> Generator[Embedded]:
         """Make the features of ``samples``, and keep them unless the images are not the same any more at the end."""
@@ -163,8 +192,7 @@ class FeatureCache:
 
         try:
             yield from map(written, make(samples))  # which, unlike a loop, holds no item
-            # Of drawn images all or none; of others each by itself.
-            least = count if asked.drawn else 1
+            least = 1 if lookup.shares else count  # else what lacks an image is never read
             if writer is not None and len(writer) >= least and keys_of(samples, asked.masks) == keys:
                 try:
                     writer.finish()
@@ -211,15 +239,14 @@ class _Lookup:
         self.context = context
         self._folder = folder
         self._keys = keys_of(asked.samples, asked.masks)
-        self._opened: dict[Path, Entry | None] = {}
+        self._opened: list[Entry] = []
 
     def __enter__(self) -> _Lookup:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        for entry in self._opened.values():
-            if entry is not None:
-                entry.close()
+        for entry in self._opened:
+            entry.close()
 
     @property
     def all_read(self) -> bool:
@@ -232,24 +259,47 @@ class _Lookup:
 
     def path(self, samples: Sequence[Sample]) -> Path:
         """The file of the features of some of the images."""
-        rows = [(one.id, one.label, one.kind, one.group, self._keys[one.id]) for one in samples]
-        return self._folder / f"{self.context}{_short([repr(self.asked.masks), self.asked.drawn, rows])}.zip"
+        rows = [(sample.id, self._keys[sample.id]) for sample in samples]
+        return self._folder / f"{self.context}{_short([self.asked.drawn, rows])}.zip"
 
-    def open(self, path: Path) -> Entry | None:
-        """Open an entry, once; None where there is nothing to read."""
-        if path not in self._opened:
-            self._opened[path] = Entry.open(path, self.embeddings)
-        return self._opened[path]
+    @property
+    def shares(self) -> bool:
+        """Whether images may be taken out of other streams one by one, as far as can be told without a probe."""
+        return not self.asked.drawn and all(one.runtime.name in STEADY for one in self.embeddings)
 
-    def known(self) -> dict[str, _Known]:
-        """Id → how to read the features of that image, of those that any stream of the same context has left."""
-        keys = {key for key in self._keys.values() if key}
-        offered = {path: keys & keys_in(path) for path in self._folder.glob(f"{self.context}*.zip")}
-        found: dict[Key, _Known] = {}
-        for path in sorted(offered, key=lambda path: (-len(offered[path]), path)):
-            if offered[path] - found.keys() and (entry := self.open(path)) is not None:
-                found = {key: partial(entry.row, at) for key, at in entry.numbers.items() if key in keys} | found
-        return {id: found[key] for id, key in self._keys.items() if key in found}
+    def whole(self) -> Entry | None:
+        """Open the entry of the very same images; None where there is none, or one of its images could not be read."""
+        entry = self._open(self.path(self.asked.samples)) if self.all_read else None
+        return entry if entry is not None and len(entry) == self.asked.count else None
+
+    def offers(self) -> dict[Path, list[str]]:
+        """Entries of the same context that have most of the images, and the ids of those that each is to give.
+
+        The more small entries there are, the more images are left to be made again, and kept in one.
+        """
+        wanted = {key for key in self._keys.values() if key}
+        found = {path: wanted & keys_in(path) for path in files_of(self._folder, self.context)}
+        offers: dict[Path, list[str]] = {}
+        for path in sorted(found, key=lambda path: (-len(found[path]), path)):
+            ids = [id for id, key in self._keys.items() if key in found[path] & wanted]
+            wanted -= found[path]
+            if ids and len(offers) < ENTRIES:
+                offers[path] = ids
+        return offers
+
+    def known(self, offers: Mapping[Path, Sequence[str]]) -> dict[str, _Known]:
+        """Id → how to read the features of that image, of those that are offered."""
+        found: dict[str, _Known] = {}
+        for path, ids in offers.items():
+            if (entry := self._open(path)) is not None:
+                found |= {id: partial(entry.row, entry.numbers[key]) for id in ids if (key := self._keys[id])}
+        return found
+
+    def _open(self, path: Path) -> Entry | None:
+        entry = Entry.open(path, self.embeddings)
+        if entry is not None:
+            self._opened.append(entry)
+        return entry
 
 
 def keys_of(samples: Sequence[Sample], masks: Masks | None) -> dict[str, Key | None]:
@@ -271,15 +321,15 @@ def _key(sample: Sample, masks: Masks | None) -> Key | None:
 
 def _in_order(
     samples: Sequence[Sample], known: Mapping[str, _Known], made: Iterator[Embedded]
-) -> Iterator[tuple[Sample, Row]]:
-    """Each of ``samples`` with its features, the known ones and those that are ``made``, but for unreadable images."""
+) -> Iterator[tuple[str, Row]]:
+    """The id of each of ``samples`` with its features, which are known or ``made``; unreadable images have none."""
     others = chain.from_iterable(map(_named, made))  # which, unlike a loop, holds no batch while the next one is made
     id, row = next(others, _NONE)
     for sample in samples:
         if (read := known.get(sample.id)) is not None:
-            yield sample, read()
+            yield sample.id, read()
         elif row is not None and sample.id == id:
-            yield sample, row
+            yield id, row
             row = None
             id, row = next(others, _NONE)
 
@@ -294,16 +344,23 @@ def _advanced(advance: Advance, item: Embedded) -> Embedded:
 
 
 def _same_in_batches(embeddings: Sequence[Embedding], size: int) -> bool:
-    """Whether images have the same features, to the bit, in a batch of ``size`` and in other places of smaller ones."""
+    """Whether images have the same features, to the bit, in batches of ``size`` and beside others in smaller ones."""
+    draws = torch.Generator().manual_seed(0)
     shape = embeddings[0].context.image_size
-    images = torch.rand(size, 3, *shape, generator=torch.Generator().manual_seed(0))
-    whole = extract(embeddings, images)
-    for count in sorted({2, size // 2 + 1, size - 1} & set(range(2, size))):
-        chosen = torch.arange(size - 1, size - 1 - count, -1)
-        for one, other in zip(whole, extract(embeddings, images[chosen]), strict=True):
-            if not all(torch.equal(one[name][chosen.to(level.device)], level) for name, level in other.items()):
+    images = torch.rand(2 * size, 3, *shape, generator=draws) * torch.rand(2 * size, 1, 1, 1, generator=draws)
+    halves = [extract(embeddings, half) for half in images.split(size)]  # type: ignore[no-untyped-call]
+    for count in sorted({1, 2, size // 2 + 1, size - 1, size} & set(range(1, size + 1))):
+        chosen = torch.randperm(2 * size, generator=draws)[:count]
+        found = extract(embeddings, images[chosen])
+        for one, other, level in _levels_of(*halves, found):
+            if not torch.equal(torch.cat([one, other])[chosen.to(level.device)], level):
                 return False
     return True
+
+
+def _levels_of(*several: tuple[Features, ...]) -> Iterator[tuple[Tensor, ...]]:
+    """Each level of each extractor, as it is in several batches."""
+    return zip(*([level for features in batch for level in features.values()] for batch in several), strict=True)
 
 
 def _reason(error: OSError) -> str:
@@ -325,7 +382,8 @@ def _content(sample: Sample) -> str:
 
 
 def _file(path: Path) -> str:
-    return _digest(path, state_of(path))
+    """A digest of a file and of what its name says of its type."""
+    return _digest(path, state_of(path)) + path.suffix.lower()
 
 
 @cache

@@ -24,41 +24,28 @@ class Embedded:
     features: tuple[Features, ...]
     """The features of the batch through each embedding."""
     ids: tuple[str, ...]
-    """One name per image; groups, labels, masks and regions are those of ``adkit.plugin.Batch``."""
-    groups: tuple[str, ...] | None = None
-    labels: Tensor | None = None
+    """One name per image; masks and regions are those of ``adkit.plugin.Batch``."""
     masks: Tensor | None = None
     regions: Tensor | None = None
 
     @staticmethod
     def of(batch: Batch, features: tuple[Features, ...]) -> Embedded:
         """Put ``features`` in place of the images of ``batch``."""
-        return Embedded(features, batch.ids, batch.groups, batch.labels, batch.masks, batch.regions)
+        return Embedded(features, batch.ids, batch.masks, batch.regions)
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 def create_embedder(embeddings: Sequence[Embedding], advance: Advance) -> Engine:
-    """Make an engine that turns each ``Batch`` into an ``Embedded``, its output, of what the extractors give.
-
-    An image that is alone in its batch is taken twice: of two images or more, networks give an image the same bits in
-    whichever batch it comes, and of one alone some give others.
-    """
+    """Make an engine that turns each ``Batch`` into an ``Embedded``, its output, of what the extractors give."""
 
     def step(engine: Engine, batch: Batch) -> Embedded:
-        if len(batch.images) != 1:
-            return Embedded.of(batch, extract(embeddings, batch.images))
-        twice = extract(embeddings, batch.images.repeat(2, 1, 1, 1))
-        return Embedded.of(batch, tuple(_first(features) for features in twice))
+        return Embedded.of(batch, extract(embeddings, batch.images))
 
     embedder = Engine(step)
     embedder.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: advance(len(engine.state.output)))
     return embedder
-
-
-def _first(features: Features) -> Features:
-    return Features({name: level[:1] for name, level in features.items()}, features.geometry)
 
 
 def extracted(embeddings: Sequence[Embedding], batches: Iterable[Batch], advance: Advance) -> Iterator[Embedded]:

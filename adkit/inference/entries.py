@@ -6,32 +6,35 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from adkit.data.loader import groups_of
 from adkit.data.samples import Sample
+from adkit.errors import UserError
 from adkit.inference.engines import Embedded
-from adkit.inference.kept import INDEX, index_of, opened
+from adkit.inference.kept import BROKEN, INDEX, index_of, opened, put
 from adkit.inference.pipeline import Embedding
 from adkit.plugin.types import Features
 
 Key = str
 """A digest of an image's contents, and of those of its mask where its features come with it."""
 Row = Mapping[str, Tensor]
-"""What is kept of one image: each level of each extractor, as ``0.layer1``, and its ``mask`` and ``region`` if any."""
+"""What is kept of one image: each level of each extractor, as ``0.layer1``, its ``region`` if batches have regions, and
+its ``mask`` if there is an anomalous pixel."""
 
 
 @dataclass(frozen=True)
 class Masks:
     """How the masks of a list of images are made."""
 
-    size: int | None
-    """Their side in pixels; None where none of the images has a mask."""
+    size: int
+    """Their side in pixels."""
     resize: str
     threshold: float | None
     """What ``[data] mask_resize`` and ``mask_threshold`` say."""
@@ -48,7 +51,7 @@ class Entry:
         """
         self._file = file
         self._embeddings = embeddings
-        self._index: list[dict[str, Any]] = json.loads(file.read(INDEX))
+        self._index: dict[str, Any] = json.loads(file.read(INDEX))
 
     @staticmethod
     def open(path: Path, embeddings: Sequence[Embedding]) -> Entry | None:
@@ -61,37 +64,44 @@ class Entry:
         self._file.close()
 
     def __len__(self) -> int:
-        return sum(len(batch["ids"]) for batch in self._index)
+        """The number of images."""
+        return len(self._index["keys"])
 
     @property
     def numbers(self) -> dict[Key, int]:
         """Key → the number of the row of such an image."""
-        return dict(reversed(_keyed(self._index)))
+        return {key: number for number, key in enumerate(self._index["keys"]) if key}
 
     def row(self, number: int) -> Row:
-        """Read what was kept of one image."""
-        found: Row = safetensors.torch.load(self._file.read(_member(number)))
+        """Read what was kept of one image.
+
+        Raises:
+            UserError: the file was whole when it was opened, and is not any more.
+        """
+        try:
+            found: Row = safetensors.torch.load(self._file.read(_member(number)))
+        except (*BROKEN, SafetensorError) as error:
+            raise UserError(
+                f"{self._file.filename}: expected kept features that stay as they are, found that they cannot be read "
+                f"any more ({error}): run it again; ADKIT_CACHE names another folder for them"
+            ) from error
         return found
 
-    def batches(self) -> Iterator[Embedded]:
-        """Yield the batches as they were given."""
-        return map(self._batch, self._index)  # which, unlike a loop, holds no batch
+    def batches(self, masks: Masks | None) -> Iterator[Embedded]:
+        """Yield the batches as they were given; ``masks`` as ``gathered`` takes them."""
+        batches: list[list[str]] = self._index["ids"]
+        firsts = accumulate(map(len, batches), initial=0)
 
-    def _batch(self, about: Mapping[str, Any]) -> Embedded:
-        rows = [self.row(about["first"] + at) for at in range(len(about["ids"]))]
-        groups = None if about["groups"] is None else tuple(about["groups"])
-        labels = None if about["labels"] is None else torch.tensor(about["labels"])
-        features = _features(rows, self._embeddings)
-        return Embedded(features, tuple(about["ids"]), groups, labels, _stacked(rows, "mask"), _stacked(rows, "region"))
+        def batch(first: int, ids: list[str]) -> Embedded:
+            return gathered(ids, [self.row(first + at) for at in range(len(ids))], self._embeddings, masks)
+
+        return map(batch, firsts, batches)  # which, unlike a loop, holds no batch
 
 
 def keys_in(path: Path) -> set[Key]:
     """The keys of the images that an entry has, which is not looked at further; none where it has no index."""
-    return {key for key, _ in _keyed(index_of(path) or [])}
-
-
-def _keyed(index: Sequence[Mapping[str, Any]]) -> list[tuple[Key, int]]:
-    return [(key, one["first"] + at) for one in index for at, key in enumerate(one["keys"]) if key]
+    index = index_of(path)
+    return set() if index is None else {key for key in index["keys"] if key}
 
 
 def _member(number: int) -> str:
@@ -110,12 +120,13 @@ class Writer:
             OSError: the file cannot be made.
         """
         self.file = zipfile.ZipFile(draft, "w")
-        self._keys = keys
-        self._index: list[dict[str, Any]] = []
-        self._count = 0
+        self._given = keys
+        self._ids: list[tuple[str, ...]] = []
+        self._keys: list[Key | None] = []
 
     def __len__(self) -> int:
-        return self._count
+        """The number of images so far."""
+        return len(self._keys)
 
     def add(self, item: Embedded) -> bool:
         """Write a batch; False where that is not possible.
@@ -125,18 +136,11 @@ class Writer:
         """
         if not all(level.is_contiguous() for features in item.features for level in features.values()):
             return False  # what is read is contiguous, of which sums may differ in their last bits
-        about = {
-            "first": self._count,
-            "ids": list(item.ids),
-            "groups": None if item.groups is None else list(item.groups),
-            "labels": None if item.labels is None else item.labels.tolist(),
-            "keys": [self._keys.get(id) for id in item.ids],
-        }
-        for row in rows_of(item):
+        for id, row in zip(item.ids, rows_of(item), strict=True):
             tensors = {name: tensor.cpu().contiguous() for name, tensor in row.items()}
-            self.file.writestr(_member(self._count), safetensors.torch.save(tensors))
-            self._count += 1
-        self._index.append(about)
+            put(self.file, _member(len(self)), safetensors.torch.save(tensors))
+            self._keys.append(self._given.get(id))
+        self._ids.append(item.ids)
         return True
 
     def finish(self) -> None:
@@ -145,37 +149,33 @@ class Writer:
         Raises:
             OSError: the disk is full, or the like.
         """
-        self.file.writestr(INDEX, json.dumps(self._index))
+        put(self.file, INDEX, json.dumps({"ids": self._ids, "keys": self._keys}))
         self.file.close()
 
 
 def rows_of(item: Embedded) -> Iterator[Row]:
     """Each image of a batch."""
-    tensors = {f"{number}.{name}": level for number, one in enumerate(item.features) for name, level in one.items()}
-    tensors |= {name: one for name, one in (("mask", item.masks), ("region", item.regions)) if one is not None}
-    return ({name: tensor[at] for name, tensor in tensors.items()} for at in range(len(item)))
+    levels = {f"{number}.{name}": level for number, one in enumerate(item.features) for name, level in one.items()}
+    regions = {} if item.regions is None else {"region": item.regions}
+    for at in range(len(item)):
+        row = {name: tensor[at] for name, tensor in (levels | regions).items()}
+        if item.masks is not None and item.masks[at].any():
+            row["mask"] = item.masks[at]
+        yield row
 
 
-def gathered(
-    samples: Sequence[Sample], rows: Sequence[Row], embeddings: Sequence[Embedding], masks: Masks | None
-) -> Embedded:
+def gathered(ids: Sequence[str], rows: Sequence[Row], embeddings: Sequence[Embedding], masks: Masks | None) -> Embedded:
     """One batch of single images, as the loader and the extractors would have made it of these.
 
     Args:
-        masks: how masks are made; None: neither labels nor masks are asked for.
+        masks: how masks are made; None: none are asked for.
     """
     found = None
-    if masks is not None and masks.size is not None:
+    if masks is not None:
         empty = torch.zeros(masks.size, masks.size, dtype=torch.bool)
-        found = torch.stack([row["mask"] if masked(one) else empty for one, row in zip(samples, rows, strict=True)])
-    return Embedded(
-        _features(rows, embeddings),
-        tuple(sample.id for sample in samples),
-        groups_of(samples),
-        None if masks is None else torch.tensor([sample.label for sample in samples]),
-        found,
-        _stacked(rows, "region"),
-    )
+        found = torch.stack([row.get("mask", empty) for row in rows])
+    regions = torch.stack([row["region"] for row in rows]) if "region" in rows[0] else None
+    return Embedded(_features(rows, embeddings), tuple(ids), found, regions)
 
 
 def masked(sample: Sample) -> bool:
@@ -194,7 +194,3 @@ def _features(rows: Sequence[Row], embeddings: Sequence[Embedding]) -> tuple[Fea
         )
         for number, one in enumerate(embeddings)
     )
-
-
-def _stacked(rows: Sequence[Row], name: str) -> Tensor | None:
-    return torch.stack([row[name] for row in rows]) if name in rows[0] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ INDEX: Final = "index.json"
 """The member that says what the others are; a file without it is not whole."""
 _ABANDONED: Final = 3600
 """Seconds without another batch after which a half-written file is taken for what a killed process left."""
-_BROKEN: Final = (
+BROKEN: Final = (
     EOFError,
     KeyError,
     NotImplementedError,
@@ -75,6 +76,13 @@ def free_bytes(folder: Path) -> int:
         return 0
 
 
+def files_of(folder: Path, beginning: str) -> list[Path]:
+    """The kept files in ``folder`` whose names begin like this; none where this process may not look."""
+    with suppress(OSError):
+        return sorted(folder.glob(f"{beginning}*.zip"))
+    return []
+
+
 def kept_files(*kinds: str) -> list[Path]:
     """The kept files of some kinds; default: of all."""
     return sorted(path for kind in kinds or (FEATURES, RUNTIMES) for path in folder_of(kind).glob("*.zip"))
@@ -100,6 +108,15 @@ def shrink(last: Path) -> None:
                 path.unlink()
 
 
+def put(file: zipfile.ZipFile, name: str, contents: bytes | str) -> None:
+    """Write a member, with a date that does not depend on the clock: zip files know none before 1980.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    file.writestr(zipfile.ZipInfo(name), contents)
+
+
 def dropped(written: zipfile.ZipFile, draft: Path) -> None:
     """Remove what was written so far, if it is still there; a full disk is no matter then."""
     with suppress(OSError):
@@ -112,32 +129,28 @@ def opened(path: Path) -> zipfile.ZipFile | None:
     """Open an entry whose every part is intact, and note that it was used; None where there is none to read."""
     try:
         found = zipfile.ZipFile(path)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return None
-    except _BROKEN as error:
-        _damaged(path, str(error))
+    except BROKEN as error:
+        _refused(path, error)
         return None
     try:
         _check_stored(found)
-        bad = None if _is_intact(path) else found.testzip()
+        bad = None if _intact.get(path) == _state_of(found) else found.testzip()
         if bad is None and INDEX in found.namelist():
             with suppress(OSError):  # of others, on what cannot be written, or removed meanwhile
                 os.utime(path)
-            with suppress(OSError):
-                _intact[path] = state_of(path)
+            _intact[path] = _state_of(found)
             return found
-        reason = f"{bad or INDEX} is not what was written"
-    except _BROKEN as error:
-        reason = str(error)
-    found.close()
-    _damaged(path, reason)
-    return None
+        raise zipfile.BadZipFile(f"{bad or INDEX} is not what was written")
+    except BROKEN as error:
+        found.close()
+        _refused(path, error)
+        return None
 
 
-def _is_intact(path: Path) -> bool:
-    with suppress(OSError):
-        return _intact.get(path) == state_of(path)
-    return False
+def _state_of(file: zipfile.ZipFile) -> tuple[int, ...]:
+    """The state of an open file, whatever has taken its name since it was opened."""
+    assert file.fp is not None
+    return _stated(os.fstat(file.fp.fileno()))
 
 
 def state_of(path: Path) -> tuple[int, ...]:
@@ -146,7 +159,10 @@ def state_of(path: Path) -> tuple[int, ...]:
     Raises:
         OSError: it cannot be looked at.
     """
-    found = path.stat()
+    return _stated(path.stat())
+
+
+def _stated(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -156,7 +172,7 @@ def index_of(path: Path) -> Any:
         with zipfile.ZipFile(path) as found:
             _check_stored(found)
             return json.loads(found.read(INDEX))
-    except _BROKEN:
+    except BROKEN:
         return None  # who opens it says so
 
 
@@ -165,8 +181,14 @@ def _check_stored(found: zipfile.ZipFile) -> None:
         raise zipfile.BadZipFile("it is compressed, as nothing is that was written")
 
 
-def _damaged(path: Path, reason: str) -> None:
-    logger.warning("%s: damaged (%s): computed again", path, reason)
+def _refused(path: Path, error: Exception) -> None:
+    """Say that a file is damaged and remove it, unless it is the system that refuses: too many files are open, say."""
+    if isinstance(error, FileNotFoundError):
+        return
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is what seeking to a damaged place gives
+        logger.info("%s: not read (%s)", path, error)
+        return
+    logger.warning("%s: damaged (%s): computed again", path, error)
     with suppress(OSError):  # or it would be found again
         path.unlink()
 

@@ -25,7 +25,7 @@ from adkit.errors import UserError, exhausted
 from adkit.inference.conversion import CONVERSIONS, Files, LevelsOf, Run, RuntimeName, reason
 from adkit.inference.device import autocast
 from adkit.inference.identity import code_of_modules, processor, source_of, weights_of
-from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, shrink
+from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, put, shrink
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -301,8 +301,8 @@ def _keep(path: Path, files: Files, why_not: str) -> None:
     try:
         with whole_file(path) as draft, zipfile.ZipFile(draft, "w") as written:
             for name, contents in files.items():
-                written.writestr(name, contents)
-            written.writestr(INDEX, json.dumps({"files": list(files), "reason": why_not}))
+                put(written, name, contents)
+            put(written, INDEX, json.dumps({"files": list(files), "reason": why_not}))
         shrink(path)
     except OSError as error:
         logger.info("%s: what a runtime was given could not be kept (%s)", path, error.strerror or error)

@@ -47,7 +47,7 @@ class Source(Protocol):
     def stream(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool
     ) -> EmbeddedStream:
-        """Stream the features of ``samples`` through ``embeddings``; with labels and masks if ``targets``."""
+        """Stream the features of ``samples`` through ``embeddings``; with masks if ``targets``."""
         ...
 
 
@@ -102,15 +102,14 @@ class ImageSource:
     def embedded(
         self, samples: Sequence[Sample], embeddings: Sequence[Embedding], advance: Advance, *, targets: bool = False
     ) -> Iterator[Embedded]:
-        """Yield the features of ``samples``, with labels and masks if ``targets``, even where none can be read."""
+        """Yield the features of ``samples``, with masks if ``targets``, even where none can be read."""
 
         def make(some: Sequence[Sample]) -> Iterator[Embedded]:
             return extracted(embeddings, self._batches(some, targets=targets), advance)
 
         data, masks = self._parts.recipe.data, None
-        if targets:
-            size = self._parts.metric_size if any(sample.mask is not None for sample in samples) else None
-            masks = Masks(size, data.mask_resize, data.mask_threshold)
+        if targets and any(sample.mask is not None for sample in samples):
+            masks = Masks(self._parts.metric_size, data.mask_resize, data.mask_threshold)
         return self._kept(self._asked(samples, len(samples), masks), embeddings, make, advance)
 
     def drawn(

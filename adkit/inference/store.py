@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adkit.data.loader import groups_of
 from adkit.data.samples import Sample
 from adkit.inference.engines import Embedded, of_first
 from adkit.plugin.types import Features, Level
@@ -275,7 +274,7 @@ class StoredStream:
         places = dict.fromkeys(tail.place for tail in self._tails)
         read = {place: self._store.read(ids, place, self._device) for place in places}
         features = tuple(tail.finish(read[tail.place], ids) for tail in self._tails)
-        return Embedded(features, ids, groups_of(samples), torch.tensor([sample.label for sample in samples]))
+        return Embedded(features, ids)
 
     def __iter__(self) -> Iterator[Features]:
         return of_first(self.embedded())

@@ -71,7 +71,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # which, unlike a Path, never raises
         return None
     try:
         with safe_open(path, framework="pt") as file:

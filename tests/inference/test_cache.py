@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,12 @@ from torch import nn
 import adkit
 from adkit.data.samples import Sample
 from adkit.errors import UserError
-from adkit.inference.cache import _file, _same_in_batches, keys_of
+from adkit.inference.cache import _file, keys_of
 from adkit.inference.entries import Masks
 from adkit.inference.identity import weights_of
 from adkit.inference.kept import FEATURES, RUNTIMES, cache_limit, folder_of, free_bytes, kept_files, opened, shrink
 from adkit.inference.pipeline import Embedding
 from adkit.inference.runtimes import _keep
-from adkit.plugin import Context, Features, Geometry, Level
-from adkit.toolkit.features import FeaturesTable, FeatureTransform
 from adkit.utils.atomic import draft_of
 from tests.cli.commands import adkit as command
 from tests.recipe.small import write_small, write_small_classes
@@ -425,126 +422,18 @@ def test_weights_are_told_apart_wherever_they_are(place: str) -> None:
     assert one != other
 
 
-FOLDS: list[dict[str, dict[str, Any]]] = [
-    {"run": {"folds": 3}},
-    {"run": {"folds": 3, "fold_test": True}},
-    {"run": {"folds": 3, "fold_test": True}, "data": {"resize": "pad", "metric_size": 40, "group": "([0-9])[.]png"}},
-    {"threshold": {"method": "cross", "folds": 3}},
-]
-
-
-def in_folds(recipe: Recipe, tables: dict[str, dict[str, Any]], **run: Any) -> Recipe:
-    folded = recipe | {name: recipe.get(name, {}) | keys for name, keys in tables.items()}
-    return folded | {"run": folded["run"] | {"synthetic": 0} | run}
-
-
-@pytest.mark.parametrize("tables", FOLDS, ids=["folds", "fold_test", "pad", "cross"])
-def test_folds_extract_an_image_once_and_find_the_same(
-    recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch, tables: dict[str, dict[str, Any]]
+def test_an_image_whose_contents_are_not_known_is_never_one_that_was_kept(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folded = in_folds(recipe, tables)
-    images = len(list((Path(recipe["data"]["root"]) / "stripes").glob("t*/*/*.png")))
-    kept = outcome(folded, "kept")
-    probe = 4 + 3 + 2  # images in batches of which features could depend on
-    alone = 3  # at most, each beside a copy of itself
-    assert images <= of_images(extracted) <= images + probe + alone
-    assert outcome(folded, "again") == kept
-    assert of_images(extracted) == 0
+    image = min(Path(recipe["data"]["root"]).rglob("test/*/*.png"))
+
+    def unknown(samples: Sequence[Sample], masks: Masks | None) -> dict[str, str | None]:
+        return keys_of(samples, masks) | {sample.id: None for sample in samples if sample.source == image}
+
+    with monkeypatch.context() as patched:
+        patched.setattr("adkit.inference.cache.keys_of", unknown)
+        outcome(recipe, "first")
+        Image.new("RGB", (64, 64), "red").save(image)
+        found = outcome(recipe, "second")
     monkeypatch.setenv("ADKIT_CACHE_GB", "0")
-    assert outcome(folded, "anew") == kept
-    assert of_images(extracted) > 1.5 * images
-
-
-def of_images(extracted: list[int]) -> int:
-    """How many images went through an extractor since it was last asked, but for the probes of detectors."""
-    count = sum(size for size in extracted if size > 1)
-    extracted.clear()
-    return count
-
-
-def test_where_features_depend_on_the_batch_folds_extract_their_own(
-    recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folded = in_folds(recipe, FOLDS[0])
-    monkeypatch.setattr("adkit.inference.cache._same_in_batches", lambda embeddings, size: False)
-    kept = outcome(folded, "kept")
-    first = of_images(extracted)
-    monkeypatch.setenv("ADKIT_CACHE_GB", "0")
-    assert outcome(folded, "anew") == kept
-    again = 2 * (2 + 6)  # the calibration images and those of the test are the same lists in three folds
-    assert of_images(extracted) - again == first
-
-
-class Centered(nn.Module):
-    """An extractor whose features depend on the batch."""
-
-    levels = {"color": Level(3, (2, 2), Geometry.covering((2, 2), (8, 8)))}
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, images: torch.Tensor) -> Features:
-        colors = nn.functional.adaptive_avg_pool2d(images - self.share * images.mean(), 2).permute(0, 2, 3, 1)
-        return Features({"color": colors.contiguous()}, {"color": self.levels["color"].geometry})
-
-
-@pytest.mark.parametrize(("share", "same"), [(0.0, True), (0.01, False)])
-def test_features_that_depend_on_the_batch_are_found(share: float, same: bool) -> None:
-    extractor = Centered(share)
-    transform = FeatureTransform(FeaturesTable(), extractor.levels, torch.Generator())
-    embedding = Embedding(extractor, transform, Context(image_size=(8, 8)))  # type: ignore[arg-type]
-    assert _same_in_batches([embedding], 8) == same
-
-
-def test_an_image_that_is_added_is_the_only_one_that_is_extracted(recipe: Recipe, extracted: list[int]) -> None:
-    recipe["data"]["calibration"] = 0
-    recipe["run"]["synthetic"] = 0
-    outcome(recipe, "first")
-    train = Path(recipe["data"]["root"]) / "stripes" / "train" / "good"
-    for name, color in (("aa.png", "red"), ("zz.png", "blue")):  # before all others and after them
-        Image.new("RGB", (48, 48), color).save(train / name)
-    of_images(extracted)
-    found = outcome(recipe, "second")
-    assert of_images(extracted) == 2 + 4 + 3 + 2  # two images, and the probe
-    os.environ["ADKIT_CACHE_GB"] = "0"
     assert outcome(recipe, "anew") == found
-
-
-def test_few_images_that_are_known_are_not_looked_for_one_by_one(recipe: Recipe, extracted: list[int]) -> None:
-    recipe["run"]["synthetic"] = 0
-    root = Path(recipe["data"]["root"]) / "stripes"
-    shutil.copy(root / "train" / "good" / "000.png", root / "test" / "good" / "copy.png")
-    outcome(recipe, "first")
-    assert of_images(extracted) == 8 + 7
-
-
-def test_images_that_cannot_be_read_are_looked_at_again_and_no_other(recipe: Recipe, extracted: list[int]) -> None:
-    recipe["data"] |= {"max_bad_share": 0.5}
-    folded = in_folds(recipe, FOLDS[1])
-    for name in ("train/good/003.png", "test/good/000.png"):
-        (Path(recipe["data"]["root"]) / "stripes" / name).write_bytes(b"none")
-    kept = outcome(folded, "kept")
-    assert len(kept[1]["unreadable"]) == 2
-    of_images(extracted)
-    assert outcome(folded, "again") == kept
-    assert of_images(extracted) == 0
-    os.environ["ADKIT_CACHE_GB"] = "0"
-    assert outcome(folded, "anew") == kept
-
-
-def test_damage_among_the_entries_of_folds_is_told_and_computed_again(
-    recipe: Recipe, extracted: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    folded = in_folds(recipe, FOLDS[1])
-    kept = outcome(folded, "kept")
-    path = max(kept_files(FEATURES), key=lambda one: one.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    of_images(extracted)
-    assert outcome(folded, "again")[0] == kept[0]
-    assert of_images(extracted) > 0
-    assert caplog.text.count("damaged") == 2  # and once more in the report of the run
-    assert outcome(folded, "third") == kept
-    assert of_images(extracted) == 0

@@ -122,12 +122,6 @@ def test_stream_reports_every_image_as_progress():
     assert done == [2, 1]
 
 
-def test_an_image_alone_is_extracted_beside_a_copy_of_itself(extracted):
-    (one,) = stream([batch(0.25)]).embedded()
-    assert extracted == [2]
-    assert len(one) == len(one.features[0]["color"]) == 1
-
-
 def test_nan_feature_names_level_and_image():
     with pytest.raises(UserError, match=r"level 'color' of image nan\.png: expected finite values, found NaN"):
         list(stream([batch(0.5, float("nan"))]))

@@ -48,15 +48,6 @@ def test_an_image_that_never_came_is_left_out_of_streams(tmp_path):
     assert [item.ids for item in stream.embedded()] == [("a", "c")]
 
 
-def test_labels_are_those_of_the_category_that_asks(tmp_path):
-    store = FeatureStore(tmp_path, [LEVELS])
-    store.fill([embedded("a", "b")], {})
-    stream = StoredStream(
-        store, samples("a", label=0) + samples("b", label=1), [AS_IT_IS], 8, "cpu", lambda images: None
-    )
-    assert next(stream.embedded()).labels.tolist() == [0, 1]
-
-
 def test_bytes_needed_by_hand():
     assert bytes_needed([LEVELS], 10) == 4 * 10 * (3 * 4 * 2 + 5)
 
