@@ -50,7 +50,7 @@ from adkit.utils.progress import Advance
 
 logger = logging.getLogger("adkit")
 STEADY: Final = ("openvino", "onnx")
-"""The runtimes by which an image's features were the same bits in all batches, of all networks that were looked at.
+"""The runtimes by which, on a CPU, an image's features were the same bits in all batches, of all networks looked at.
 
 By torch they are others now and then, for it computes the last few of many numbers by other means, and no probe finds
 each case.
@@ -265,7 +265,8 @@ class _Lookup:
     @property
     def shares(self) -> bool:
         """Whether images may be taken out of other streams one by one, as far as can be told without a probe."""
-        return not self.asked.drawn and all(one.runtime.name in STEADY for one in self.embeddings)
+        on_cpu = torch.device(self.embeddings[0].context.device).type == "cpu"
+        return on_cpu and not self.asked.drawn and all(one.runtime.name in STEADY for one in self.embeddings)
 
     def whole(self) -> Entry | None:
         """Open the entry of the very same images; None where there is none, or one of its images could not be read."""
