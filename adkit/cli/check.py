@@ -116,8 +116,8 @@ def check(
     needs = [scorer.memory(one, fitted_on) for one in levels]
     known = [need for need in needs if need is not None]
     if len(known) == len(needs):
-        all_folds = f", and the scorers of {folds} folds together at most {_size(folds * sum(known))}" if folds else ""
-        lines.append(f"  memory     fitting the scorer takes at most {_size(sum(known))}{all_folds}")
+        each = f" for each of {folds} folds, one after the other" if folds else ""
+        lines.append(f"  memory     fitting the scorer takes at most {_size(sum(known))}{each}")
     else:
         lines.append(f"  memory     {read.scorer.name} does not say how much fitting it takes")
     work = [count for one in levels if (count := scorer.operations(one, fitted_on)) is not None]

@@ -111,7 +111,8 @@ class FeatureCache:
         Args:
             advance: called with the number of images of every batch that is read; ``make`` calls its own.
         """
-        if not asked.count or not all(one in self._embeddings for one in embeddings):
+        size = bytes_needed([one.extractor.levels for one in embeddings], asked.count)
+        if not asked.count or size > self._limit / 2 or not all(one in self._embeddings for one in embeddings):
             yield from make(asked.samples)
             return
         places = [self._embeddings.index(one) for one in embeddings]
@@ -167,7 +168,7 @@ class FeatureCache:
         asked, path, keys = lookup.asked, lookup.path(samples), lookup.keys_of(samples)
         count = asked.count if asked.drawn else len(samples)
         size = bytes_needed([one.extractor.levels for one in lookup.embeddings], count)
-        if not samples or size > self._limit / 2 or (asked.drawn and not lookup.all_read):
+        if not samples or (asked.drawn and not lookup.all_read):
             yield from make(samples)
             return
         if size > (free := free_bytes(self._folder)) / 4:
@@ -282,10 +283,10 @@ class _Lookup:
         found = {path: wanted & keys_in(path) for path in files_of(self._folder, self.context)}
         offers: dict[Path, list[str]] = {}
         for path in sorted(found, key=lambda path: (-len(found[path]), path)):
-            ids = [id for id, key in self._keys.items() if key in found[path] & wanted]
-            wanted -= found[path]
-            if ids and len(offers) < ENTRIES:
-                offers[path] = ids
+            given = found[path] & wanted
+            if given and len(offers) < ENTRIES:
+                offers[path] = [id for id, key in self._keys.items() if key in given]
+                wanted -= given
         return offers
 
     def known(self, offers: Mapping[Path, Sequence[str]]) -> dict[str, _Known]:
@@ -293,7 +294,10 @@ class _Lookup:
         found: dict[str, _Known] = {}
         for path, ids in offers.items():
             if (entry := self._open(path)) is not None:
-                found |= {id: partial(entry.row, entry.numbers[key]) for id in ids if (key := self._keys[id])}
+                numbers = entry.numbers
+                # Another process may have put a smaller one in its place since its index was read.
+                keys = {id: key for id in ids if (key := self._keys[id]) in numbers}
+                found |= {id: partial(entry.row, numbers[key]) for id, key in keys.items()}
         return found
 
     def _open(self, path: Path) -> Entry | None:

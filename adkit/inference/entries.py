@@ -57,7 +57,10 @@ class Entry:
     def open(path: Path, embeddings: Sequence[Embedding]) -> Entry | None:
         """Open what was kept as ``path``; None where there is nothing to read."""
         found = opened(path)
-        return None if found is None else Entry(found, embeddings)
+        try:
+            return None if found is None else Entry(found, embeddings)
+        except BROKEN:  # a disk may fail at any time
+            return None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -185,7 +188,7 @@ def masked(sample: Sample) -> bool:
 
 def _features(rows: Sequence[Row], embeddings: Sequence[Embedding]) -> tuple[Features, ...]:
     def stacked(number: int, one: Embedding, name: str) -> Tensor:
-        return torch.stack([row[f"{number}.{name}"].to(one.context.device) for row in rows])
+        return torch.stack([row[f"{number}.{name}"] for row in rows]).to(one.context.device)
 
     return tuple(
         Features(

@@ -47,8 +47,9 @@ from adkit.toolkit.scoring import (
 
 PER_CENTROID = 256
 """The number of features per centroid that K-means learns from; more hardly move the centroids."""
-BYTES_OF_NUMBERS = 16
-"""Bytes that say of each feature where it is from: its number in the stream, and among the cells of all images."""
+BYTES_OF_NUMBERS = 32
+"""Bytes that say of each feature where it is from, by its number in the stream and among the cells of all images, while
+the one is made of the other."""
 
 
 class KnnParams(Params):

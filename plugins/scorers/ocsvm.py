@@ -148,9 +148,9 @@ class Ocsvm(Scorer[OcsvmParams]):
         }
 
     def memory(self, levels: Mapping[str, Level], images: int) -> int:
-        """The bytes that fitting takes at its peak: the features, and the float64 of one level that is solved."""
+        """The bytes that fitting takes at its peak: the features, and twice the float64 of the level that is solved."""
         channels = [level.channels for level in levels.values()]
-        return images * (4 * sum(channels) + 8 * max(channels))
+        return images * (4 * sum(channels) + 16 * max(channels))
 
     def _solved(self, rows: Tensor) -> Machine:
         """The machine of the normal features ``rows`` (n, c)."""

@@ -422,6 +422,14 @@ def test_weights_are_told_apart_wherever_they_are(place: str) -> None:
     assert one != other
 
 
+def test_no_file_is_read_to_know_images_whose_features_take_too_much(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADKIT_CACHE_GB", "0.000001")
+    monkeypatch.setattr("adkit.inference.cache.keys_of", None)  # which raises where it is called
+    assert outcome(recipe, "first")[1]["unreadable"] == []
+
+
 def test_an_image_whose_contents_are_not_known_is_never_one_that_was_kept(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,23 @@ def test_an_entry_that_breaks_while_it_is_read_ends_the_run_with_a_sentence(
         outcome(recipe, "second")
 
 
+def test_an_entry_whose_index_cannot_be_read_is_as_good_as_none(
+    recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = outcome(recipe, "first")
+
+    def broken(self: zipfile.ZipFile, name: str) -> bytes:
+        if FEATURES in str(self.filename) and name == "index.json":
+            raise OSError(116, "Stale file handle")
+        return read(self, name)
+
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", broken)
+    extracted.clear()
+    assert outcome(recipe, "second") == first
+    assert max(extracted) > 1
+
+
 def test_a_file_that_the_system_does_not_open_is_not_taken_for_damaged(
     recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,7 @@ def test_a_bank_that_does_not_fit_is_refused_before_anything_is_read():
     level = Level(1000, (1000, 1000), Geometry((0.5, 0.5), (1.0, 1.0)))
     unreadable = SimpleNamespace(levels={"layer1": level}, count=10**6)
     with pytest.raises(
-        UserError, match=r"^scorer: knn's bank of 1,000,000,000,000 normal features needs 4016000\.0 GB"
+        UserError, match=r"^scorer: knn's bank of 1,000,000,000,000 normal features needs 4032000\.0 GB"
     ):
         fitted(unreadable)
 
@@ -272,11 +272,11 @@ def test_a_saved_bank_with_too_few_features_to_weigh_by_is_refused():
 @pytest.mark.parametrize(
     ("params", "cells", "row", "left"),
     [
-        ({}, 100, 4 * 20 + 16, 0),
-        ({"sample": 0.4}, 40, 4 * 20 + 16, 0),
-        ({"coreset": 0.1}, 100, 4 * 20 + 16 + 16, 100 * 4 * 20),
-        ({"coreset": 0.1, "projection": 5}, 100, 4 * 20 + 16 + 16 + 4 * 5, 100 * 4 * 20),
-        ({"coreset": 0.001, "reweight": 7}, 100, 4 * 20 + 16 + 16, 7 * 4 * 20),
+        ({}, 100, 4 * 20 + 32, 0),
+        ({"sample": 0.4}, 40, 4 * 20 + 32, 0),
+        ({"coreset": 0.1}, 100, 4 * 20 + 32 + 16, 100 * 4 * 20),
+        ({"coreset": 0.1, "projection": 5}, 100, 4 * 20 + 32 + 16 + 4 * 5, 100 * 4 * 20),
+        ({"coreset": 0.001, "reweight": 7}, 100, 4 * 20 + 32 + 16, 7 * 4 * 20),
     ],
     ids=str,
 )
@@ -288,7 +288,7 @@ def test_memory_is_that_of_the_bank_before_it_is_thinned(params, cells, row, lef
 def test_memory_of_centroids_is_that_of_the_features_they_are_learned_from():
     levels = {"layer1": Level(20, (10, 10), Geometry.covering((10, 10), (80, 80)))}
     knn = Knn(KnnParams(k=2, centroids=3), Context())
-    assert knn.memory(levels, 8) == 256 * 3 * (4 * 20 + 16) + 3 * 4 * 20
+    assert knn.memory(levels, 8) == 256 * 3 * (4 * 20 + 32) + 3 * 4 * 20
     assert knn.memory(levels, 1_000) == knn.memory(levels, 8)
 
 
