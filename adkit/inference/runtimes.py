@@ -25,7 +25,7 @@ from adkit.errors import UserError, exhausted
 from adkit.inference.conversion import CONVERSIONS, Files, LevelsOf, Run, RuntimeName, reason
 from adkit.inference.device import autocast
 from adkit.inference.identity import code_of_modules, processor, source_of, weights_of
-from adkit.inference.kept import INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, put, shrink
+from adkit.inference.kept import BROKEN, INDEX, RUNTIMES, cache_limit, folder_of, free_bytes, opened, put, shrink
 from adkit.plugin.context import Context
 from adkit.plugin.contract import member
 from adkit.plugin.extractor import Extractor
@@ -201,12 +201,10 @@ def _kept_or_converted(name: RuntimeName, extractor: Extractor, context: Context
     was not taken then it is kept that it was not, if that had to do with the network alone.
     """
     path = folder_of(RUNTIMES) / f"{_key(name, extractor, context)}.zip"
-    if (kept := opened(path)) is not None:
-        with kept:
-            index = json.loads(kept.read(INDEX))
-            given = {file: kept.read(file) for file in index["files"]}
-        if index["reason"]:
-            return cast(str, index["reason"])
+    why_not, given = _kept(path)
+    if why_not:
+        return why_not
+    if given is not None:
         found, _, _ = _converted(name, extractor, context, given)
         if isinstance(found, Runtime):
             return found
@@ -214,6 +212,18 @@ def _kept_or_converted(name: RuntimeName, extractor: Extractor, context: Context
     if lasting:
         _keep(path, files, found if isinstance(found, str) else "")
     return found
+
+
+def _kept(path: Path) -> tuple[str, Files | None]:
+    """Why a runtime was not taken, if it was not, and what it was given; None where there is nothing to read."""
+    if (kept := opened(path)) is None:
+        return "", None
+    try:
+        with kept:
+            index = json.loads(kept.read(INDEX))
+            return index["reason"], {file: kept.read(file) for file in index["files"]}
+    except BROKEN:  # a disk may fail at any time
+        return "", None
 
 
 def _converted(
