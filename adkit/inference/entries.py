@@ -43,24 +43,22 @@ class Masks:
 class Entry:
     """Kept features that are open to be read."""
 
-    def __init__(self, file: zipfile.ZipFile, embeddings: Sequence[Embedding]) -> None:
+    def __init__(self, file: zipfile.ZipFile, index: Mapping[str, Any], embeddings: Sequence[Embedding]) -> None:
         """
         Args:
             file: an entry whose every part is intact.
+            index: what its index says.
             embeddings: those whose extractors gave the features.
         """
         self._file = file
+        self._index = index
         self._embeddings = embeddings
-        self._index: dict[str, Any] = json.loads(file.read(INDEX))
 
     @staticmethod
     def open(path: Path, embeddings: Sequence[Embedding]) -> Entry | None:
         """Open what was kept as ``path``; None where there is nothing to read."""
         found = opened(path)
-        try:
-            return None if found is None else Entry(found, embeddings)
-        except BROKEN:  # a disk may fail at any time
-            return None
+        return None if found is None else Entry(*found, embeddings)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -125,8 +125,12 @@ def dropped(written: zipfile.ZipFile, draft: Path) -> None:
         draft.unlink()
 
 
-def opened(path: Path) -> zipfile.ZipFile | None:
-    """Open an entry whose every part is intact, and note that it was used; None where there is none to read."""
+def opened(path: Path) -> tuple[zipfile.ZipFile, Any] | None:
+    """Open an entry whose every part is intact, and note that it was used; None where there is none to read.
+
+    Returns:
+        The file, which the caller closes, and what its index says.
+    """
     try:
         found = zipfile.ZipFile(path)
     except BROKEN as error:
@@ -134,13 +138,13 @@ def opened(path: Path) -> zipfile.ZipFile | None:
         return None
     try:
         _check_stored(found)
-        bad = None if _intact.get(path) == _state_of(found) else found.testzip()
-        if bad is None and INDEX in found.namelist():
-            with suppress(OSError):  # of others, on what cannot be written, or removed meanwhile
-                os.utime(path)
-            _intact[path] = _state_of(found)
-            return found
-        raise zipfile.BadZipFile(f"{bad or INDEX} is not what was written")
+        if _intact.get(path) != _state_of(found) and (bad := found.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{bad} is not what was written")
+        index = json.loads(found.read(INDEX))
+        with suppress(OSError):  # of others, on what cannot be written, or removed meanwhile
+            os.utime(path)
+        _intact[path] = _state_of(found)
+        return found, index
     except BROKEN as error:
         found.close()
         _refused(path, error)

@@ -216,11 +216,11 @@ def _kept_or_converted(name: RuntimeName, extractor: Extractor, context: Context
 
 def _kept(path: Path) -> tuple[str, Files | None]:
     """Why a runtime was not taken, if it was not, and what it was given; None where there is nothing to read."""
-    if (kept := opened(path)) is None:
+    if (found := opened(path)) is None:
         return "", None
+    kept, index = found
     try:
         with kept:
-            index = json.loads(kept.read(INDEX))
             return index["reason"], {file: kept.read(file) for file in index["files"]}
     except BROKEN:  # a disk may fail at any time
         return "", None

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import adkit
 from adkit.data.samples import Sample
 from adkit.errors import UserError
 from adkit.inference.cache import _file, keys_of
@@ -27,6 +26,7 @@ from adkit.inference.pipeline import Embedding
 from adkit.inference.runtimes import _keep
 from adkit.utils.atomic import draft_of
 from tests.cli.commands import adkit as command
+from tests.inference.outcomes import flip_a_bit, outcome
 from tests.recipe.small import write_small, write_small_classes
 
 Recipe = dict[str, Any]
@@ -37,13 +37,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ADKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ADKIT_CACHE_GB", "1")
     return tmp_path / "cache" / "features"
-
-
-def outcome(recipe: Recipe, name: str) -> tuple[bytes, dict[str, Any]]:
-    """The scores of a run byte by byte, and the figures of its report."""
-    report = adkit.run(recipe | {"run": recipe["run"] | {"name": name}})
-    figures = report.model_dump(include={"categories", "mean", "unreadable", "warnings"})
-    return (Path(report.folder) / "scores.csv").read_bytes(), figures
 
 
 @pytest.fixture
@@ -158,9 +151,7 @@ def test_images_that_cannot_be_read_are_told_by_each_run(recipe: Recipe, extract
 def test_damage_is_told_and_computed_again(recipe: Recipe, extracted: list[int], caplog: Any) -> None:
     first = outcome(recipe, "first")
     for path in kept_files(FEATURES):
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        flip_a_bit(path)
     extracted.clear()
     assert outcome(recipe, "second")[0] == first[0]
     assert sum(extracted) > 25
@@ -354,8 +345,9 @@ def test_no_byte_of_a_file_that_changes_is_taken_for_features_or_ends_a_run(reci
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         found = opened(path)
         if found is not None:  # a byte that means nothing, such as that of a time
-            assert found.testzip() is None
-            found.close()
+            file, _ = found
+            assert file.testzip() is None
+            file.close()
 
 
 def test_an_entry_that_says_it_is_compressed_is_damaged(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import adkit
 from adkit.errors import UserError
 from adkit.inference import cache as module
 from adkit.inference.cache import _same_in_batches
@@ -22,6 +21,7 @@ from adkit.inference.kept import FEATURES, RUNTIMES, kept_files
 from adkit.inference.pipeline import Embedding
 from adkit.plugin import Context, Features, Geometry, Level
 from adkit.toolkit.features import FeaturesTable, FeatureTransform
+from tests.inference.outcomes import flip_a_bit, outcome
 from tests.recipe.small import write_small
 
 pytest.importorskip("openvino")
@@ -68,13 +68,6 @@ def extracted(extracted: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int
 
     monkeypatch.setattr(module, "_same_in_batches", probed)
     return extracted
-
-
-def outcome(recipe: Recipe, name: str) -> tuple[bytes, dict[str, Any]]:
-    """The scores of a run byte by byte, and the figures of its report."""
-    report = adkit.run(recipe | {"run": recipe["run"] | {"name": name}})
-    figures = report.model_dump(include={"categories", "mean", "unreadable", "warnings"})
-    return (Path(report.folder) / "scores.csv").read_bytes(), figures
 
 
 def taken(extracted: list[int]) -> int:
@@ -191,10 +184,7 @@ def test_damage_among_the_entries_of_folds_is_told_and_computed_again(
 ) -> None:
     folded = with_tables(recipe, FOLDS[1])
     kept = outcome(folded, "kept")
-    path = max(kept_files(FEATURES), key=lambda one: one.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip_a_bit(max(kept_files(FEATURES), key=lambda one: one.stat().st_size))
     extracted.clear()
     assert outcome(folded, "again")[0] == kept[0]
     assert max(extracted) > 1
@@ -235,18 +225,24 @@ def test_of_many_small_entries_a_few_are_read_and_the_rest_becomes_one(
     assert outcome(recipe, "anew") == found
 
 
+def break_members(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a disk fail wherever a part of kept features is read whose name ends like this."""
+
+    def failing(self: zipfile.ZipFile, name: str) -> bytes:
+        if FEATURES in str(self.filename) and name.endswith(ending):
+            raise OSError(116, "Stale file handle")
+        return read(self, name)
+
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", failing)
+
+
 def test_an_entry_that_breaks_while_it_is_read_ends_the_run_with_a_sentence(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome(recipe, "first")
 
-    def broken(self: zipfile.ZipFile, name: str) -> bytes:
-        if name.endswith(".safetensors"):
-            raise OSError(116, "Stale file handle")
-        return read(self, name)
-
-    read = zipfile.ZipFile.read
-    monkeypatch.setattr(zipfile.ZipFile, "read", broken)
+    break_members(".safetensors", monkeypatch)
     with pytest.raises(UserError, match=r"[.]zip: expected kept features that stay .* Stale file handle.*run it again"):
         outcome(recipe, "second")
 
@@ -255,14 +251,7 @@ def test_an_entry_whose_index_cannot_be_read_is_as_good_as_none(
     recipe: Recipe, extracted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = outcome(recipe, "first")
-
-    def broken(self: zipfile.ZipFile, name: str) -> bytes:
-        if FEATURES in str(self.filename) and name == "index.json":
-            raise OSError(116, "Stale file handle")
-        return read(self, name)
-
-    read = zipfile.ZipFile.read
-    monkeypatch.setattr(zipfile.ZipFile, "read", broken)
+    break_members("index.json", monkeypatch)
     extracted.clear()
     assert outcome(recipe, "second") == first
     assert max(extracted) > 1
